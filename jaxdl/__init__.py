@@ -1,0 +1,37 @@
+"""jaxdl: deep learning as pure functions on JAX."""
+
+from jaxdl import activations as activations
+from jaxdl import ops as ops
+from jaxdl import tree as tree
+from jaxdl.layer import Eval as Eval
+from jaxdl.layer import Layer as Layer
+from jaxdl.layer import LayerError as LayerError
+from jaxdl.layer import Mode as Mode
+from jaxdl.layer import Parameterless as Parameterless
+from jaxdl.layer import Stateless as Stateless
+from jaxdl.layer import Train as Train
+from jaxdl.layer import forward as forward
+from jaxdl.layers.combine import Frozen as Frozen
+from jaxdl.layers.combine import Map as Map
+from jaxdl.layers.combine import Parallel as Parallel
+from jaxdl.layers.combine import Residual as Residual
+from jaxdl.layers.combine import Sequential as Sequential
+from jaxdl.layers.combine import Tied as Tied
+from jaxdl.layers.conv import Conv as Conv
+from jaxdl.layers.conv import ConvTranspose as ConvTranspose
+from jaxdl.layers.dense import Dense as Dense
+from jaxdl.layers.dense import Embedding as Embedding
+from jaxdl.layers.dropout import Dropout as Dropout
+from jaxdl.layers.norm import BatchNorm as BatchNorm
+from jaxdl.layers.norm import GroupNorm as GroupNorm
+from jaxdl.layers.norm import InstanceNorm as InstanceNorm
+from jaxdl.layers.norm import LayerNorm as LayerNorm
+from jaxdl.layers.norm import RMSNorm as RMSNorm
+from jaxdl.layers.pool import AvgPool as AvgPool
+from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
+from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool
+from jaxdl.layers.pool import MaxPool as MaxPool
+from jaxdl.layers.prelu import PReLU as PReLU
+from jaxdl.layers.shape import Flatten as Flatten
+from jaxdl.layers.shape import Reshape as Reshape
+from jaxdl.layers.wiring import Composite as Composite

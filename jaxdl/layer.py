@@ -1,0 +1,262 @@
+"""The contract every model keeps, and the lift that turns mathematics into a layer."""
+
+import abc
+import contextlib
+import dataclasses
+import functools
+import types
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import jax
+from jax import Array
+
+Params = dict[str, Any]
+"""A nested dict of arrays: what the optimizer changes."""
+State = dict[str, Any]
+"""A nested dict of arrays: what training updates without a gradient, such as running statistics."""
+
+
+def _call_repr(layer: Any) -> str:
+    """`Conv(32, 3, stride=2)`: required fields by position, the others by name where they differ from the default."""
+    shown = []
+    for field in dataclasses.fields(layer):
+        value = getattr(layer, field.name)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            shown.append(_value_repr(value))
+        elif value != field.default:
+            shown.append(f"{field.name}={_value_repr(value)}")
+    return f"{type(layer).__name__}({', '.join(shown)})"
+
+
+def _value_repr(value: Any) -> str:
+    if isinstance(value, type):
+        return value.__name__
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{value!r} of type {type(value).__name__}"
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The mode of a training pass; it carries the randomness that training needs.
+
+    Args:
+        key: a typed key, `jax.random.key(seed)`.
+        mask: [batch] bool, the examples that count, or None where all do. Rows that only fill up a last, smaller batch
+            are False, so that statistics over the batch leave them out.
+
+    Raises:
+        TypeError: the key is not a typed key.
+    """
+
+    key: Any
+    mask: Any = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.key, Array) and jax.dtypes.issubdtype(self.key.dtype, jax.dtypes.prng_key)):
+            raise TypeError(f"Train(key): expected a typed key, jax.random.key(seed), got {_describe(self.key)}.")
+
+    def within(self, name: str) -> "Train":
+        """The mode for the part of that name: its key is folded with the name, so that each part draws its own."""
+        return Train(fold_in_name(self.key, name), self.mask)
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        return (self.key, self.mask), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any, Any]) -> "Train":
+        mode = object.__new__(cls)  # JAX also unflattens placeholders, which __post_init__ would refuse
+        object.__setattr__(mode, "key", children[0])
+        object.__setattr__(mode, "mask", children[1])
+        return mode
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """The mode of an evaluating pass: no randomness, running statistics, state left as it is."""
+
+    def within(self, name: str) -> "Eval":
+        del name
+        return self
+
+    def tree_flatten(self) -> tuple[tuple[()], None]:
+        return (), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[()]) -> "Eval":
+        del children
+        return cls()
+
+
+Mode = Train | Eval
+
+
+class Layer(abc.ABC):
+    """A model, or a part of one: a value that holds hyperparameters and no arrays.
+
+    A subclass is a frozen dataclass. It prints as the call that built it, and equal values hash alike, so that a layer is
+    a static argument of `jax.jit`.
+    """
+
+    def __init_subclass__(cls) -> None:
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = _call_repr  # type: ignore[method-assign]
+
+    @abc.abstractmethod
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        """Draws the parameters and the first state.
+
+        Args:
+            key: a typed key.
+            x: an input, or its `jax.ShapeDtypeStruct`; batch first. Only shape and dtype are read.
+        """
+
+    @abc.abstractmethod
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+        """Maps a batch to outputs and the next state; a pure function."""
+
+
+class Stateless(Layer):
+    """A layer without state or randomness; it writes only mathematics, and is lifted to the contract here."""
+
+    @abc.abstractmethod
+    def weights(self, key: Array, x: Any) -> Params:
+        """Draws the parameters for inputs of x's shape."""
+
+    @abc.abstractmethod
+    def forward(self, params: Params, x: Any) -> Any:
+        """y = f(params, x)."""
+
+    @final
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        return self.weights(key, x), {}
+
+    @final
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+        del mode
+        return self.forward(params, x), state
+
+
+class Parameterless(Stateless):
+    """A layer that is a plain function of its input."""
+
+    @abc.abstractmethod
+    def compute(self, x: Any) -> Any:
+        """y = f(x)."""
+
+    @final
+    def weights(self, key: Array, x: Any) -> Params:
+        del key, x
+        return {}
+
+    @final
+    def forward(self, params: Params, x: Any) -> Any:
+        del params
+        return self.compute(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Function(Parameterless):
+    """A plain function, `function(*arguments, x, **keywords)`, as a layer; `as_layer` makes it."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+
+    def compute(self, x: Any) -> Any:
+        return self.function(*self.arguments, x, **dict(self.keywords))
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __repr__(self) -> str:
+        bound = [repr(value) for value in self.arguments] + [f"{key}={value!r}" for key, value in self.keywords]
+        return f"partial({', '.join([self.name, *bound])})" if bound else self.name
+
+
+_FUNCTION_TYPES = (types.FunctionType, types.BuiltinFunctionType, jax.custom_jvp, jax.custom_vjp, type(jax.jit(abs)))
+
+
+def as_layer(part: Any) -> Layer:
+    """A layer as it is; a plain function, or a `functools.partial` of one, lifted to a layer.
+
+    Raises:
+        TypeError: the part is neither, such as a class, or a callable object that may hold arrays of its own.
+    """
+    if isinstance(part, Layer):
+        return part
+    if isinstance(part, functools.partial):
+        return Function(as_function(part.func), part.args, tuple(sorted(part.keywords.items())))
+    return Function(as_function(part))
+
+
+def as_function(function: Any) -> Callable[..., Any]:
+    if isinstance(function, type):
+        raise TypeError(f"{function.__name__} is a class where a layer is expected — call it: {function.__name__}(…).")
+    ufunc = type(function).__name__ == "ufunc" and not getattr(function, "__self__", None)
+    if isinstance(function, _FUNCTION_TYPES) or ufunc:
+        return function
+    if not callable(function):
+        raise TypeError(f"expected a layer or a function of one array, got {_describe(function)}.")
+    raise TypeError(
+        f"a callable of type {type(function).__module__}.{type(function).__qualname__} may hold state of its own, which a pure "
+        "model cannot see — pass a plain function of one array, or write a jaxdl.Layer that returns its parameters from init."
+    )
+
+
+def forward(model: Layer, state: State) -> Callable[[Params, Any], Any]:
+    """The plain function `f(params, x) -> y` of a model in evaluation, for research code.
+
+    >>> import jax.numpy as jnp, jaxdl as dl
+    >>> model = dl.Dense(1)
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> f = dl.forward(model, state)
+    >>> jax.jacobian(f, argnums=1)(params, jnp.ones((1, 3))).shape
+    (1, 1, 1, 3)
+    """
+    return lambda params, x: model.apply(params, state, x, Eval())[0]
+
+
+def fold_in_name(key: Array, name: str) -> Array:
+    """A key for the part of that name: it does not depend on what other parts there are, nor on their order."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+class LayerError(ValueError):
+    """What a layer was given does not fit it; says where in the model, what was expected, what came, and the fix."""
+
+    def __init__(self, layer: str, problem: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(layer, problem, path)
+        self.layer, self.problem, self.path = layer, problem, path
+
+    def __str__(self) -> str:
+        place = f" at '{'.'.join(self.path)}'" if self.path else ""
+        return f"{self.layer}{place}: {self.problem}"
+
+
+@contextlib.contextmanager
+def located(name: str) -> Iterator[None]:
+    """Adds the part's name to the path of an error that comes out of it."""
+    try:
+        yield
+    except LayerError as error:
+        error.path = (name, *error.path)
+        raise
+    except Exception as error:
+        path = getattr(error, "jaxdl_path", None)
+        if path is None:
+            error.jaxdl_path = path = [name]  # type: ignore[attr-defined]
+        else:
+            path.insert(0, name)
+        error.__notes__ = [n for n in getattr(error, "__notes__", []) if not n.startswith("in the part '")]
+        error.add_note(f"in the part '{'.'.join(path)}' of the model")
+        raise

@@ -1,0 +1,284 @@
+"""Combinators: layers that put other layers together."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl.layer import (
+    Eval,
+    Function,
+    Layer,
+    LayerError,
+    Mode,
+    Params,
+    State,
+    Stateless,
+    Train,
+    as_layer,
+    fold_in_name,
+    located,
+)
+from jaxdl.layers.wiring import Composite, Wiring
+
+Part = Layer | Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied:
+    """A part of a `Sequential` without parameters of its own: it uses those of an earlier part.
+
+    Args:
+        to: the name of the earlier part.
+        use: `use(params, x) -> y`, what is computed with that part's parameters; None runs the part itself once more.
+
+    >>> import jaxdl as dl
+    >>> model = dl.Sequential(
+    ...     embed=dl.Embedding(100, 16), body=dl.Dense(16), logits=dl.Tied("embed", lambda params, x: x @ params["embedding"].T)
+    ... )
+    """
+
+    to: str
+    use: Callable[[Params, Array], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Using(Stateless):
+    use: Callable[[Params, Array], Any]
+
+    def weights(self, key: Array, x: Any) -> Params:
+        raise LayerError("Tied", "it stands before the part it is tied to, which has no parameters yet.")
+
+    def forward(self, params: Params, x: Any) -> Any:
+        return self.use(params, x)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Sequential(Composite):
+    """y = fₙ(… f₂(f₁(x))): parts one after another.
+
+    Parts by position are named by their kind and count, `conv_0`, `conv_1`, `dense_0`, parts by keyword as the caller says.
+    `model["conv_0"]` is a part and `model[:-1]` the model of all parts but the last, under the same names.
+
+    Args:
+        parts: layers, plain functions of one array, or `Tied`.
+        named: more of them, by name; they follow those by position.
+
+    Raises:
+        TypeError: a part is none of these.
+        LayerError: two parts have one name, or a part is tied to one that is not before it.
+    """
+
+    parts: tuple[tuple[str, Layer | Tied], ...]
+
+    def __init__(self, *parts: Part | Tied, **named: Part | Tied) -> None:
+        positional = name_parts(parts)
+        pairs = positional + [(name, part if isinstance(part, Tied) else as_layer(part)) for name, part in named.items()]
+        _check_names("Sequential", [name for name, _ in pairs])
+        object.__setattr__(self, "parts", tuple(pairs))
+        for index, (name, part) in enumerate(pairs):
+            if isinstance(part, Tied) and part.to not in [other for other, _ in pairs[:index]]:
+                raise LayerError("Sequential", f"'{name}' is tied to '{part.to}', and there is no such part before it.")
+
+    def wire(self, wiring: Wiring, x: Any) -> Any:
+        layers = dict(self.parts)
+        for name, part in self.parts:
+            if isinstance(part, Tied):
+                layer = layers[part.to] if part.use is None else _Using(part.use)
+                assert isinstance(layer, Layer)
+                x = wiring.part(name, layer, x, shares=part.to)
+            else:
+                x = wiring.part(name, part, x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Layer | Tied]:
+        return (part for _, part in self.parts)
+
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    @overload
+    def __getitem__(self, index: int | str) -> Layer | Tied: ...
+    def __getitem__(self, index: int | str | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(**dict(self.parts[index]))
+        return dict(self.parts)[index] if isinstance(index, str) else self.parts[index][1]
+
+    def __repr__(self) -> str:
+        return f"Sequential({_parts_repr(self.parts)})"
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Residual(Composite):
+    """y = f(x) + s(x) (He et al., 2015, equations 1 and 2); parameters under `body` and `shortcut`.
+
+    Args:
+        body: f.
+        shortcut: s; None is the identity.
+    """
+
+    body: Layer
+    shortcut: Layer | None = None
+
+    def __init__(self, body: Part, shortcut: Part | None = None) -> None:
+        object.__setattr__(self, "body", as_layer(body))
+        object.__setattr__(self, "shortcut", None if shortcut is None else as_layer(shortcut))
+
+    def wire(self, wiring: Wiring, x: Any) -> Any:
+        y = wiring.part("body", self.body, x)
+        s = x if self.shortcut is None else wiring.part("shortcut", self.shortcut, x)
+        if y.shape != s.shape:
+            raise LayerError(
+                "Residual",
+                f"the body gives shape {tuple(y.shape)} and the shortcut {tuple(s.shape)}, which cannot be added — give a "
+                "shortcut that maps one to the other, such as Conv(features, 1, stride).",
+            )
+        return wiring.math(lambda a, b: a + b.astype(a.dtype), y, s)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Parallel(Composite):
+    """Several parts on the same input, their outputs put together; parameters by part, named as in `Sequential`.
+
+    Args:
+        parts, named: layers or plain functions of one array.
+        combine: "concatenate" along `axis`, or "add".
+        axis: the axis of concatenation; the last unless said otherwise.
+    """
+
+    parts: tuple[tuple[str, Layer], ...]
+    combine: Literal["concatenate", "add"] = "concatenate"
+    axis: int = -1
+
+    def __init__(
+        self, *parts: Part, combine: Literal["concatenate", "add"] = "concatenate", axis: int = -1, **named: Part
+    ) -> None:
+        pairs = name_parts(parts) + [(name, as_layer(part)) for name, part in named.items()]
+        _check_names("Parallel", [name for name, _ in pairs])
+        if combine not in ("concatenate", "add"):
+            raise LayerError("Parallel", f"combine is 'concatenate' or 'add', got {combine!r}.")
+        if not pairs:
+            raise LayerError("Parallel", "expected at least one part.")
+        object.__setattr__(self, "parts", tuple(pairs))
+        object.__setattr__(self, "combine", combine)
+        object.__setattr__(self, "axis", axis)
+
+    def wire(self, wiring: Wiring, x: Any) -> Any:
+        ys = [wiring.part(name, part, x) for name, part in self.parts]
+        shapes = [tuple(y.shape) for y in ys]
+        if self.combine == "add":
+            if len(set(shapes)) > 1:
+                raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be added.")
+            return wiring.math(lambda *terms: sum(terms[1:], terms[0]), *ys)
+        axis = self.axis % len(shapes[0]) if shapes[0] else 0
+        if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
+            raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
+        return wiring.math(lambda *terms: jnp.concatenate(terms, axis), *ys)
+
+    def __repr__(self) -> str:
+        options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"
+        return f"Parallel({_parts_repr(self.parts)}{options}{'' if self.axis == -1 else f', axis={self.axis}'})"
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Map(Layer):
+    """One layer at every place along an axis, with one set of parameters: [batch, …, n, …] to [batch, …, n, …].
+
+    The axis joins the batch while the layer runs, so that statistics over the batch are over all places, and each place
+    draws a dropout mask of its own. Parameters and state are the layer's, under `body`.
+
+    Args:
+        body: the layer.
+        axis: the axis it is mapped over, after the batch.
+    """
+
+    body: Layer
+    axis: int = 1
+
+    def __init__(self, body: Part, axis: int = 1) -> None:
+        if axis == 0:
+            raise LayerError("Map", "axis 0 is the batch, which every layer is mapped over already.")
+        object.__setattr__(self, "body", as_layer(body))
+        object.__setattr__(self, "axis", axis)
+
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        merged = jax.eval_shape(self._merge, x)
+        with located("body"):
+            params, state = self.body.init(fold_in_name(key, "body"), merged)
+        return {"body": params} if params else {}, {"body": state} if state else {}
+
+    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+        merged = self._merge(x)
+        if isinstance(mode, Train) and mode.mask is not None:
+            mode = Train(mode.key, jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
+        with located("body"):
+            y, new = self.body.apply(params.get("body", {}), state.get("body", {}), merged, mode.within("body"))
+        y = y.reshape(x.shape[0], -1, *y.shape[1:])
+        return jnp.moveaxis(y, 1, self.axis), {**state, "body": new} if new else state
+
+    def _merge(self, x: Array) -> Array:
+        if not -x.ndim < self.axis < x.ndim or self.axis == 0 or x.ndim < 2:
+            raise LayerError("Map", f"an input of shape {x.shape} has no axis {self.axis} after the batch.")
+        moved = jnp.moveaxis(x, self.axis, 1)
+        return moved.reshape(-1, *moved.shape[2:])
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Frozen(Layer):
+    """A layer that training leaves as it is: no gradient, no weight decay, no moving statistics, no dropout.
+
+    Its parameters lie in `state`, under `params`, where no optimizer sees them; its own state under `state`. It runs as in
+    evaluation.
+
+    Args:
+        body: the layer.
+    """
+
+    body: Layer
+
+    def __init__(self, body: Part) -> None:
+        object.__setattr__(self, "body", as_layer(body))
+
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        params, state = self.body.init(key, x)
+        return {}, {name: tree for name, tree in (("params", params), ("state", state)) if tree}
+
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+        del params, mode
+        y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval())
+        return y, state
+
+
+def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:
+    """Names parts by kind and count: `conv_0`, `relu_0`, `conv_1`."""
+    counts: dict[str, int] = {}
+    named = []
+    for part in parts:
+        layer = part if isinstance(part, Tied) else as_layer(part)
+        kind = layer.name if isinstance(layer, Function) else type(layer).__name__
+        kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+        kind = re.sub(r"\W+", "", kind)
+        counts[kind] = counts.get(kind, -1) + 1
+        named.append((f"{kind}_{counts[kind]}", layer))
+    return named
+
+
+def _check_names(layer: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LayerError(layer, f"two parts are named '{twice[0]}' — give one of them another keyword.")
+
+
+def _parts_repr(parts: Sequence[tuple[str, Any]]) -> str:
+    """By position while the names are those that positions give, by keyword from the first that is not."""
+    split = len(parts)
+    while split and name_parts([part for _, part in parts[:split]]) != list(parts[:split]):
+        split -= 1
+    shown = [repr(part) for _, part in parts[:split]]
+    return ", ".join(shown + [f"{name}={part!r}" for name, part in parts[split:]])

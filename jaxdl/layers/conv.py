@@ -1,0 +1,144 @@
+"""Convolution layers, in as many dimensions as their input has."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer
+
+from jaxdl import ops
+from jaxdl.layer import LayerError, Params, Stateless
+from jaxdl.layers import arguments
+from jaxdl.layers.arguments import Sizes
+from jaxdl.layers.dense import lecun_normal, zeros
+from jaxdl.ops.floating import DType
+from jaxdl.ops.linear import add_bias
+
+Padding = str | tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(Stateless):
+    """y = W ⋆ x + b, a convolution (cross-correlation) of [batch, *space, channels] to [batch, *out, features].
+
+    Parameters: `kernel` [*kernel_size, channels / groups, features], `bias` [features].
+
+    Args:
+        features: the number of output channels.
+        kernel_size: of the window; an int stands for every spatial dimension, as in all that follow.
+        stride: the step of the window.
+        padding: "SAME" (out = ⌈space / stride⌉), "VALID" (the window stays inside), or (low, high) pairs of zeros.
+        dilation: the step between the window's own elements.
+        groups: channels are split into so many groups, convolved apart; groups = channels is a depthwise convolution.
+        use_bias: whether b is added.
+        kernel_init, bias_init: from `jax.nn.initializers`.
+        dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
+        param_dtype: of the stored parameters.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = zeros
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        arguments.positive("Conv", features=self.features, groups=self.groups)
+        arguments.sizes("Conv", kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
+        arguments.padding_argument("Conv", self.padding)
+        if self.features % self.groups:
+            raise LayerError("Conv", f"{self.features} features cannot be split into {self.groups} groups of one size.")
+
+    def weights(self, key: Array, x: Any) -> Params:
+        (window,) = arguments.spatial("Conv", x, kernel_size=self.kernel_size)
+        arguments.init_floating("Conv", x, self.dtype)
+        if x.shape[-1] % self.groups:
+            raise LayerError("Conv", f"{x.shape[-1]} input channels cannot be split into {self.groups} groups of one size.")
+        kernel_key, bias_key = jax.random.split(key)
+        shape = (*window, x.shape[-1] // self.groups, self.features)
+        params = {"kernel": self.kernel_init(kernel_key, shape, self.param_dtype)}
+        if self.use_bias:
+            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+        self._check_window(x)
+        return params
+
+    def forward(self, params: Params, x: Array) -> Array:
+        stride, dilation = arguments.spatial("Conv", x, stride=self.stride, dilation=self.dilation)
+        arguments.same_features("Conv", x, params["kernel"].shape[-2] * self.groups, "channels")
+        self._check_window(x)
+        y = ops.conv.conv(
+            arguments.floating("Conv", x, self.dtype),
+            params["kernel"],
+            stride=stride,
+            padding=arguments.spatial_padding("Conv", x, self.padding),
+            dilation=dilation,
+            groups=self.groups,
+        )
+        return add_bias(y, params["bias"]) if self.use_bias else y
+
+    def _check_window(self, x: Any) -> None:
+        window, dilation = arguments.spatial("Conv", x, kernel_size=self.kernel_size, dilation=self.dilation)
+        extent = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
+        arguments.window_fits("Conv", x, extent, arguments.spatial_padding("Conv", x, self.padding))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvTranspose(Stateless):
+    """The convolution that enlarges: [batch, *space, channels] to [batch, *space · stride, features] with "SAME".
+
+    The input is stretched by `stride − 1` zeros between its elements and convolved, as `jax.lax.conv_transpose` and Flax do
+    it. Parameters: `kernel` [*kernel_size, channels, features], `bias` [features].
+
+    Args:
+        features: the number of output channels.
+        kernel_size, stride, dilation: an int stands for every spatial dimension.
+        padding: "SAME", "VALID" (space · stride + max(kernel_size − stride, 0) outputs), or (low, high) pairs added to the
+            stretched input.
+        use_bias, kernel_init, bias_init, dtype, param_dtype: as in `Conv`.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    use_bias: bool = True
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = zeros
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        arguments.positive("ConvTranspose", features=self.features)
+        arguments.sizes("ConvTranspose", kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
+        arguments.padding_argument("ConvTranspose", self.padding)
+
+    def weights(self, key: Array, x: Any) -> Params:
+        (window,) = arguments.spatial("ConvTranspose", x, kernel_size=self.kernel_size)
+        arguments.init_floating("ConvTranspose", x, self.dtype)
+        kernel_key, bias_key = jax.random.split(key)
+        shape = (*window, x.shape[-1], self.features)
+        params = {"kernel": self.kernel_init(kernel_key, shape, self.param_dtype)}
+        if self.use_bias:
+            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+        return params
+
+    def forward(self, params: Params, x: Array) -> Array:
+        stride, dilation = arguments.spatial("ConvTranspose", x, stride=self.stride, dilation=self.dilation)
+        arguments.same_features("ConvTranspose", x, params["kernel"].shape[-2], "channels")
+        y = ops.conv.conv_transpose(
+            arguments.floating("ConvTranspose", x, self.dtype),
+            params["kernel"],
+            stride=stride,
+            padding=arguments.spatial_padding("ConvTranspose", x, self.padding),
+            dilation=dilation,
+        )
+        return add_bias(y, params["bias"]) if self.use_bias else y

@@ -1,0 +1,95 @@
+"""The fully connected layer, and the lookup of vectors by index."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer
+
+from jaxdl.layer import LayerError, Params, Stateless
+from jaxdl.layers import arguments
+from jaxdl.ops.floating import DType
+from jaxdl.ops.linear import linear
+
+lecun_normal: Initializer = jax.nn.initializers.lecun_normal()
+zeros: Initializer = jax.nn.initializers.zeros
+embedding_normal: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Stateless):
+    """y = x W + b over the last axis: [batch, ..., inputs] to [batch, ..., features].
+
+    Parameters: `kernel` [inputs, features], `bias` [features].
+
+    Args:
+        features: the number of outputs.
+        use_bias: whether b is added.
+        kernel_init, bias_init: from `jax.nn.initializers`.
+        dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
+        param_dtype: of the stored parameters.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = zeros
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        arguments.positive("Dense", features=self.features)
+
+    def weights(self, key: Array, x: Any) -> Params:
+        inputs = arguments.features("Dense", x)
+        arguments.init_floating("Dense", x, self.dtype)
+        kernel_key, bias_key = jax.random.split(key)
+        params = {"kernel": self.kernel_init(kernel_key, (inputs, self.features), self.param_dtype)}
+        if self.use_bias:
+            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+        return params
+
+    def forward(self, params: Params, x: Array) -> Array:
+        arguments.same_features("Dense", x, params["kernel"].shape[0])
+        return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], params.get("bias"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(Stateless):
+    """y[...] = E[x[...]]: a row of a matrix for each index, [batch, ...] to [batch, ..., features].
+
+    Parameters: `embedding` [count, features]. An index that is not in 0 … count − 1 gives a row of NaN, which no loss
+    overlooks.
+
+    Args:
+        count: the number of indices.
+        features: the length of a row.
+        embedding_init: from `jax.nn.initializers`.
+        dtype: of the output; None means that of the parameters.
+        param_dtype: of the stored parameters.
+    """
+
+    count: int
+    features: int
+    embedding_init: Initializer = embedding_normal
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        arguments.positive("Embedding", count=self.count, features=self.features)
+
+    def weights(self, key: Array, x: Any) -> Params:
+        self._check(x)
+        return {"embedding": self.embedding_init(key, (self.count, self.features), self.param_dtype)}
+
+    def forward(self, params: Params, x: Array) -> Array:
+        self._check(x)
+        rows = params["embedding"] if self.dtype is None else params["embedding"].astype(self.dtype)
+        inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
+        return rows.at[inside].get(mode="fill", fill_value=jnp.nan)
+
+    def _check(self, x: Any) -> None:
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise LayerError("Embedding", f"expected indices of an integer dtype, got {x.dtype}.")

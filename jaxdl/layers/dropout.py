@@ -1,0 +1,41 @@
+"""Dropout, of elements or of whole channels."""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from jaxdl import ops
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train
+from jaxdl.layers import arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout(Layer):
+    """In training y = x · m / (1 − rate), with m a fresh mask of zeros (probability `rate`) and ones; else y = x.
+
+    Source: Srivastava et al., 2014, section 4, scaled in training rather than in evaluation.
+
+    Args:
+        rate: the probability that an element is dropped, in [0, 1).
+        channels: whether whole channels of [batch, *space, channels] are dropped (Tompson et al., 2015).
+    """
+
+    rate: float
+    channels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise LayerError("Dropout", f"rate is the probability of dropping, in [0, 1), got {self.rate!r}.")
+
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        del key, x
+        return {}, {}
+
+    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+        del params
+        if not isinstance(mode, Train) or self.rate == 0:
+            return x, state
+        x = arguments.floating("Dropout", x)
+        shared = tuple(range(1, x.ndim - 1)) if self.channels else ()
+        return ops.dropout.dropout(mode.key, x, self.rate, shared), state

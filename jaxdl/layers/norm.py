@@ -1,0 +1,192 @@
+"""Normalisation layers. Names and defaults are Flax's; channels are last."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl import ops
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, Train
+from jaxdl.layers import arguments
+from jaxdl.ops.floating import DType
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(Layer):
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one a channel.
+
+    In training the moments are the batch's own (of the examples that the mode's mask counts), and the running ones move:
+    r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation the running ones are used. Source:
+    Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias` [channels]; state: `mean`, `var` [channels].
+
+    Args:
+        momentum: of the running statistics.
+        epsilon: ε, added to the variance.
+        use_scale, use_bias: whether the output is scaled and shifted.
+        dtype: of the output; None means the input's own. Moments are taken in at least float32.
+        param_dtype: of the stored parameters and statistics.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise LayerError("BatchNorm", f"momentum is the share of the old statistics, in [0, 1), got {self.momentum!r}.")
+
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        del key
+        channels = arguments.features("BatchNorm", x)
+        arguments.init_floating("BatchNorm", x, self.dtype)
+        state = {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
+        return _affine(self, channels), state
+
+    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+        arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
+        x = arguments.floating("BatchNorm", x, self.dtype)
+        if isinstance(mode, Train):
+            mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask)
+            state = {"mean": self._moved(state["mean"], mean), "var": self._moved(state["var"], variance)}
+        else:
+            mean, variance = (state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var"))
+        return _normalised(self, params, x, mean, variance), state
+
+    def _moved(self, running: Array, moment: Array) -> Array:
+        moment = moment.reshape(-1).astype(running.dtype)
+        return self.momentum * running + (1 - self.momentum) * moment
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(Stateless):
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the last axis of each element (Ba et al., 2016).
+
+    Parameters: `scale`, `bias` [features]. Arguments as in `BatchNorm`.
+    """
+
+    epsilon: float = 1e-6
+    use_scale: bool = True
+    use_bias: bool = True
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def weights(self, key: Array, x: Any) -> Params:
+        del key
+        arguments.init_floating("LayerNorm", x, self.dtype)
+        return _affine(self, arguments.features("LayerNorm", x))
+
+    def forward(self, params: Params, x: Array) -> Array:
+        _check_affine("LayerNorm", params, x)
+        x = arguments.floating("LayerNorm", x, self.dtype)
+        return _normalised(self, params, x, *ops.norm.moments(x, (x.ndim - 1,)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm(Stateless):
+    """y = x / √(mean(x²) + ε) · scale, over the last axis (Zhang and Sennrich, 2019, equation 4). Parameters: `scale`."""
+
+    epsilon: float = 1e-6
+    use_scale: bool = True
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def weights(self, key: Array, x: Any) -> Params:
+        del key
+        arguments.init_floating("RMSNorm", x, self.dtype)
+        return _affine(self, arguments.features("RMSNorm", x))
+
+    def forward(self, params: Params, x: Array) -> Array:
+        _check_affine("RMSNorm", params, x)
+        x = arguments.floating("RMSNorm", x, self.dtype)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return _normalised(self, params, x, None, jnp.square(wide).mean(-1, keepdims=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupNorm(Stateless):
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space and a group of channels (Wu and He, 2018).
+
+    Parameters: `scale`, `bias` [channels]. `groups` must divide the channels; other arguments as in `BatchNorm`.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-6
+    use_scale: bool = True
+    use_bias: bool = True
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        arguments.positive("GroupNorm", groups=self.groups)
+
+    def weights(self, key: Array, x: Any) -> Params:
+        del key
+        channels = arguments.features("GroupNorm", x)
+        arguments.init_floating("GroupNorm", x, self.dtype)
+        if channels % self.groups:
+            raise LayerError("GroupNorm", f"{channels} channels cannot be split into {self.groups} groups of one size.")
+        return _affine(self, channels)
+
+    def forward(self, params: Params, x: Array) -> Array:
+        _check_affine("GroupNorm", params, x)
+        x = arguments.floating("GroupNorm", x, self.dtype)
+        split = x.reshape(*x.shape[:-1], self.groups, -1)
+        mean, variance = ops.norm.moments(split, (*range(1, x.ndim - 1), x.ndim))
+        spread = (*mean.shape[:-1], split.shape[-1])
+        shape = (*mean.shape[:-2], x.shape[-1])
+        mean, variance = (jnp.broadcast_to(moment, spread).reshape(shape) for moment in (mean, variance))
+        return _normalised(self, params, x, mean, variance)
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceNorm(Stateless):
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space, one an example and channel (Ulyanov et al., 2016).
+
+    Parameters: `scale`, `bias` [channels]. Arguments as in `BatchNorm`.
+    """
+
+    epsilon: float = 1e-6
+    use_scale: bool = True
+    use_bias: bool = True
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def weights(self, key: Array, x: Any) -> Params:
+        del key
+        arguments.spatial("InstanceNorm", x)
+        arguments.init_floating("InstanceNorm", x, self.dtype)
+        return _affine(self, x.shape[-1])
+
+    def forward(self, params: Params, x: Array) -> Array:
+        arguments.spatial("InstanceNorm", x)
+        _check_affine("InstanceNorm", params, x)
+        x = arguments.floating("InstanceNorm", x, self.dtype)
+        return _normalised(self, params, x, *ops.norm.moments(x, tuple(range(1, x.ndim - 1))))
+
+
+_Norm = BatchNorm | LayerNorm | RMSNorm | GroupNorm | InstanceNorm
+
+
+def _affine(norm: _Norm, channels: int) -> Params:
+    params = {}
+    if norm.use_scale:
+        params["scale"] = jnp.ones(channels, norm.param_dtype)
+    if getattr(norm, "use_bias", False):
+        params["bias"] = jnp.zeros(channels, norm.param_dtype)
+    return params
+
+
+def _check_affine(name: str, params: Params, x: Array) -> None:
+    for value in params.values():
+        arguments.same_features(name, x, value.shape[0])
+
+
+def _normalised(norm: _Norm, params: Params, x: Array, mean: Array | None, variance: Array) -> Array:
+    scale, bias = (
+        params[name].reshape((1,) * (x.ndim - 1) + (-1,)) if name in params else None for name in ("scale", "bias")
+    )
+    return ops.norm.normalise(x, mean, variance, norm.epsilon, scale, bias)

@@ -1,0 +1,90 @@
+"""Pooling layers, in as many dimensions as their input has."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl import ops
+from jaxdl.layer import Parameterless
+from jaxdl.layers import arguments
+from jaxdl.layers.arguments import Sizes
+from jaxdl.layers.conv import Padding
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(Parameterless):
+    """The maximum over each window: [batch, *space, channels] to [batch, *out, channels].
+
+    Args:
+        window: its size; an int stands for every spatial dimension.
+        stride: its step; None means the window itself, so that windows do not overlap.
+        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME" or (low, high) pairs;
+            padding never wins.
+    """
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = "VALID"
+
+    def __post_init__(self) -> None:
+        _check("MaxPool", self)
+
+    def compute(self, x: Array) -> Array:
+        return ops.pool.max_pool(x, **_spread("MaxPool", self, x))
+
+
+@dataclasses.dataclass(frozen=True)
+class AvgPool(Parameterless):
+    """The mean over each window: [batch, *space, channels] to [batch, *out, channels].
+
+    Args:
+        window, stride, padding: as in `MaxPool`.
+        count_padding: whether padding counts as zeros (as in Flax and PyTorch) or not at all (as in Keras).
+    """
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = "VALID"
+    count_padding: bool = True
+
+    def __post_init__(self) -> None:
+        _check("AvgPool", self)
+
+    def compute(self, x: Array) -> Array:
+        x = arguments.floating("AvgPool", x)
+        return ops.pool.avg_pool(x, **_spread("AvgPool", self, x), count_padding=self.count_padding)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalMaxPool(Parameterless):
+    """The maximum over all space: [batch, *space, channels] to [batch, channels]."""
+
+    def compute(self, x: Array) -> Array:
+        arguments.spatial("GlobalMaxPool", x)
+        return x.max(tuple(range(1, x.ndim - 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalAvgPool(Parameterless):
+    """The mean over all space: [batch, *space, channels] to [batch, channels]."""
+
+    def compute(self, x: Array) -> Array:
+        arguments.spatial("GlobalAvgPool", x)
+        x = arguments.floating("GlobalAvgPool", x)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return wide.mean(tuple(range(1, x.ndim - 1))).astype(x.dtype)
+
+
+def _check(name: str, pool: MaxPool | AvgPool) -> None:
+    arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
+    arguments.padding_argument(name, pool.padding)
+
+
+def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:
+    stride = pool.window if pool.stride is None else pool.stride
+    window, stride = arguments.spatial(name, x, window=pool.window, stride=stride)
+    padding = arguments.spatial_padding(name, x, pool.padding)
+    arguments.window_fits(name, x, window, padding)
+    return {"window": window, "stride": stride, "padding": padding}

@@ -1,0 +1,42 @@
+"""The activation with a parameter of its own."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl.layer import Params, Stateless
+from jaxdl.layers import arguments
+from jaxdl.ops.floating import DType
+
+
+@dataclasses.dataclass(frozen=True)
+class PReLU(Stateless):
+    """y = x where x ≥ 0, else a · x, with one learned slope a a channel (He et al., 2015, equation 1).
+
+    Parameters: `negative_slope` [channels], or [] where `shared`.
+
+    Args:
+        negative_slope: the first a.
+        shared: whether one slope serves all channels.
+        param_dtype: of the stored parameter.
+    """
+
+    negative_slope: float = 0.25
+    shared: bool = False
+    param_dtype: DType = jnp.float32
+
+    def weights(self, key: Array, x: Any) -> Params:
+        del key
+        arguments.init_floating("PReLU", x)
+        shape = () if self.shared else (arguments.features("PReLU", x),)
+        return {"negative_slope": jnp.full(shape, self.negative_slope, self.param_dtype)}
+
+    def forward(self, params: Params, x: Array) -> Array:
+        x = arguments.floating("PReLU", x)
+        slope = params["negative_slope"].astype(x.dtype)
+        if not self.shared:
+            arguments.same_features("PReLU", x, slope.shape[0], "channels")
+            slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))
+        return jnp.where(x >= 0, x, slope * x)

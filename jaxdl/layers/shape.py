@@ -1,0 +1,37 @@
+"""Layers that only move numbers."""
+
+import dataclasses
+import math
+
+from jax import Array
+
+from jaxdl.layer import LayerError, Parameterless
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten(Parameterless):
+    """[batch, a, b, …] to [batch, a · b · …], in row order."""
+
+    def compute(self, x: Array) -> Array:
+        if x.ndim < 1:
+            raise LayerError("Flatten", "expected a batch axis, got a scalar.")
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reshape(Parameterless):
+    """[batch, …] to [batch, *shape]; one entry may be −1, and is then found from the others.
+
+    Args:
+        shape: of one example; an int means one axis.
+    """
+
+    shape: int | tuple[int, ...]
+
+    def compute(self, x: Array) -> Array:
+        shape = self.shape if isinstance(self.shape, tuple) else (self.shape,)
+        known = math.prod(n for n in shape if n != -1)
+        size = math.prod(x.shape[1:])
+        if size != known if -1 not in shape else (known == 0 or size % known):
+            raise LayerError("Reshape", f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.")
+        return x.reshape(x.shape[0], *shape)

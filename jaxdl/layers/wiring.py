@@ -1,0 +1,96 @@
+"""Layers made of layers: a composite says once how data flows, and init, apply and summary follow from it."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+from jax import Array
+
+from jaxdl.layer import Eval, Layer, Mode, Params, State, Stateless, fold_in_name, located
+
+
+class Wiring(abc.ABC):
+    """What a composite's `wire` is given: it runs parts and plain functions, in init on shapes alone."""
+
+    @abc.abstractmethod
+    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+        """Runs the part of that name, on its own parameters or on those that the part `shares` has."""
+
+    @abc.abstractmethod
+    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        """Runs a plain function of arrays, such as the sum that ends a residual block."""
+
+
+class Composite(Layer):
+    """A layer made of other layers. A subclass is a frozen dataclass that writes `wire` alone.
+
+    Parameters and state are dicts by part; a part that has none leaves no key. Keys are folded in by the part's name.
+
+    >>> import dataclasses, jax, jax.numpy as jnp, jaxdl as dl
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Gated(dl.Composite):
+    ...     features: int
+    ...     def wire(self, wiring, x):
+    ...         gate = wiring.part("gate", dl.Dense(self.features), x)
+    ...         value = wiring.part("value", dl.Dense(self.features), x)
+    ...         return wiring.math(lambda g, v: jax.nn.sigmoid(g) * v, gate, value)
+    >>> params, state = Gated(4).init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> sorted(params)
+    ['gate', 'value']
+    """
+
+    @abc.abstractmethod
+    def wire(self, wiring: Wiring, x: Any) -> Any:
+        """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
+
+    @final
+    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        wiring = _Init(key)
+        shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+        self.wire(wiring, shape)
+        return wiring.params, wiring.state
+
+    @final
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+        wiring = _Apply(params, dict(state), mode)
+        return self.wire(wiring, x), wiring.state
+
+
+class _Init(Wiring):
+    def __init__(self, key: Array) -> None:
+        self.key, self.params, self.state, self.seen = key, {}, {}, set()
+
+    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+        owner = shares or name
+        with located(name):
+            if owner not in self.seen:
+                params, state = layer.init(fold_in_name(self.key, name), x)
+                self.seen.add(owner)
+                self.params.update({name: params} if params else {})
+                self.state.update({name: state} if state else {})
+            params, state = self.params.get(owner, {}), self.state.get(owner, {})
+            return jax.eval_shape(lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x)
+
+    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return jax.eval_shape(function, *xs)
+
+
+@dataclasses.dataclass
+class _Apply(Wiring):
+    params: Params
+    state: State
+    mode: Mode
+
+    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+        owner = shares or name
+        mode = self.mode if isinstance(layer, Stateless) else self.mode.within(name)
+        with located(name):
+            y, state = layer.apply(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
+        if state:
+            self.state[owner] = state
+        return y
+
+    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return function(*xs)

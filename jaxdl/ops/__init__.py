@@ -1,0 +1,8 @@
+"""Pure array functions; the one place that knows platforms apart."""
+
+from jaxdl.ops import conv as conv
+from jaxdl.ops import dropout as dropout
+from jaxdl.ops import floating as floating
+from jaxdl.ops import linear as linear
+from jaxdl.ops import norm as norm
+from jaxdl.ops import pool as pool

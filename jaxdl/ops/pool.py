@@ -1,0 +1,100 @@
+"""Pooling over windows, channels last.
+
+On a CPU the window is taken apart into strided slices, dimension by dimension: XLA's `reduce_window` has a slow gradient
+there. Elsewhere `reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Shaped
+
+from jaxdl.ops.conv import Pads, Sizes, pad_space, resolve_padding, shifted_slices
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding"))
+def max_pool(
+    x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
+) -> Shaped[Array, "batch *out channels"]:
+    """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
+    pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
+    lowest: Any = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    return lax.platform_dependent(
+        x,
+        cpu=functools.partial(_max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest),
+        default=functools.partial(_max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "count_padding"))
+def avg_pool(
+    x: Float[Array, "batch *space channels"],
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: str | Pads,
+    count_padding: bool = True,
+) -> Float[Array, "batch *out channels"]:
+    """y[n, p, c] = mean_k x[n, p·stride + k − low, c].
+
+    The mean is over the whole window, padding counted as zeros, or with `count_padding=False` over what lies inside x.
+    """
+    pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
+    total = _window_sum(x, window, stride, pads)
+    if count_padding:
+        return total * (1 / math.prod(window))
+    ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
+    return total / _window_sum(ones, window, stride, pads)
+
+
+def _window_sum(x: Array, window: Sizes, stride: Sizes, pads: Pads) -> Array:
+    return lax.platform_dependent(
+        x,
+        cpu=functools.partial(_sum_by_slices, window=window, stride=stride, pads=pads),
+        default=functools.partial(_sum_by_xla, window=window, stride=stride, pads=pads),
+    )
+
+
+@jax.custom_jvp
+def first_maximum(a: Array, b: Array) -> Array:
+    """max(a, b), whose gradient goes to a where they are equal."""
+    return lax.max(a, b)
+
+
+@first_maximum.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    a, b = primals
+    return lax.max(a, b), jnp.where(a >= b, *tangents)  # cheaper than max's own rule, which shares the gradient of ties
+
+
+def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
+    return _reduce_by_slices(first_maximum, pad_space(x, pads, lowest), window, stride)
+
+
+def _sum_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
+    return _reduce_by_slices(lax.add, pad_space(x, pads, 0), window, stride)
+
+
+def _reduce_by_slices(operation: Any, x: Array, window: Sizes, stride: Sizes) -> Array:
+    """The last dimension first, so that among equal maxima the first in row order wins, as in `reduce_window`."""
+    dimensions = len(window)
+    for axis in reversed(range(dimensions)):
+        along = tuple(window[axis] if i == axis else 1 for i in range(dimensions))
+        step = tuple(stride[axis] if i == axis else 1 for i in range(dimensions))
+        x = functools.reduce(operation, shifted_slices(x, along, step, (1,) * dimensions))
+    return x
+
+
+def _max_by_xla(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
+    start = np.asarray(lowest, x.dtype)
+    return lax.reduce_window(x, start, lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0)))
+
+
+def _sum_by_xla(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
+    start = np.zeros((), x.dtype)
+    return lax.reduce_window(x, start, lax.add, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0)))
