@@ -1,6 +1,9 @@
 """jaxdl: deep learning as pure functions on JAX."""
 
 from jaxdl import activations as activations
+from jaxdl import data as data
+from jaxdl import losses as losses
+from jaxdl import metrics as metrics
 from jaxdl import ops as ops
 from jaxdl import tree as tree
 from jaxdl.layer import Eval as Eval
@@ -35,3 +38,9 @@ from jaxdl.layers.prelu import PReLU as PReLU
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.wiring import Composite as Composite
+from jaxdl.train.fit import evaluate as evaluate
+from jaxdl.train.fit import fit as fit
+from jaxdl.train.fit import predict as predict
+from jaxdl.train.loop import EpochEnd as EpochEnd
+from jaxdl.train.run import EarlyStopping as EarlyStopping
+from jaxdl.train.run import Run as Run

@@ -1,0 +1,115 @@
+"""Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(order, index)`."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Int
+
+Tree = Any
+
+
+class Batch(NamedTuple):
+    """What one step is given.
+
+    Args:
+        inputs, targets: trees of arrays, [batch, ...].
+        weights: [batch] float32, how much each example counts, or None where all count alike.
+        mask: [batch] bool, False for rows that only fill up a smaller batch, or None where there are none.
+    """
+
+    inputs: Tree
+    targets: Tree
+    weights: Array | None = None
+    mask: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return jax.tree.leaves(self.inputs)[0].shape[0]
+
+    def example_weights(self) -> Array:
+        """[batch] float32: the weights, zero where the mask is False."""
+        weights = jnp.ones(self.size, jnp.float32) if self.weights is None else self.weights
+        return weights if self.mask is None else weights * self.mask
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """A whole data set on the device, cut into batches inside the program.
+
+    Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation drawn from the key and e; the
+    last batch is filled up with masked rows.
+
+    Args:
+        inputs, targets: trees of arrays, [size, ...].
+        weights: [size] float32 or None.
+        key: of the orders.
+        size, batch_size: numbers of examples.
+        shuffle: whether orders are drawn; else examples come as they lie.
+    """
+
+    inputs: Tree
+    targets: Tree
+    weights: Array | None
+    key: Array
+    size: int = dataclasses.field(metadata={"static": True})
+    batch_size: int = dataclasses.field(metadata={"static": True})
+    shuffle: bool = dataclasses.field(metadata={"static": True})
+
+    @property
+    def steps(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def order(self, epoch: Int[Array, ""]) -> Int[Array, " places"]:
+        """The examples at all places of an epoch's batches."""
+        places = jnp.arange(self.size, dtype=jnp.int32)
+        if self.shuffle:
+            places = jax.random.permutation(jax.random.fold_in(self.key, epoch), places)
+        return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
+
+    def batch(self, order: Int[Array, " places"], index: Int[Array, ""]) -> Batch:
+        """Batch `index` of the epoch with that order."""
+        first = index * self.batch_size
+        rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
+        inputs, targets, weights = jax.tree.map(
+            lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), (self.inputs, self.targets, self.weights)
+        )
+        full = self.size % self.batch_size == 0
+        mask = None if full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
+        return Batch(inputs, targets, weights, mask)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Several batches of a stream, one after another along a first axis.
+
+    Args:
+        batches: a `Batch` whose arrays are [steps, batch, ...]; places past the end of the stream are never read.
+    """
+
+    batches: Batch
+
+    @property
+    def steps(self) -> int:
+        return jax.tree.leaves(self.batches.inputs)[0].shape[0]
+
+    @property
+    def batch_size(self) -> int:
+        return jax.tree.leaves(self.batches.inputs)[0].shape[1]
+
+    def order(self, epoch: Int[Array, ""]) -> Int[Array, " none"]:
+        """A stream has its own order."""
+        del epoch
+        return jnp.zeros(0, jnp.int32)
+
+    def batch(self, order: Int[Array, " none"], index: Int[Array, ""]) -> Batch:
+        """The batch at that place of the stack."""
+        del order
+        return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
+
+
+Source = Resident | Stack

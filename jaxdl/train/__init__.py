@@ -1,0 +1,1 @@
+"""Training: pure steps, the programs they become, and the one loop."""

@@ -1,0 +1,198 @@
+"""What is refused before anything is traced, in sentences."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdl import losses
+from jaxdl.data.source import Batch
+from jaxdl.layer import Layer, as_layer
+from jaxdl.metrics import Metric, as_metric
+from jaxdl.train.feed import ResidentFeed, host_array
+from jaxdl.train.step import Supervised
+from jaxdl.tree import named_leaves
+
+WAYS = ("eager", "step", "epoch", "auto")
+
+
+def check_model(model: Any) -> Layer:
+    """The model as a layer."""
+    return as_layer(model)
+
+
+def check_way(way: Any) -> None:
+    if way not in WAYS:
+        raise ValueError(f"compile is one of {', '.join(map(repr, WAYS))}, got {way!r}.")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number, as an int."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuses what is not an optax optimizer."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        return
+    called = " — call it, as in optax.adam(1e-3)" if callable(optimizer) else " — such as optax.adam(1e-3)"
+    raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}.")
+
+
+def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
+    """Metrics by name, lifted."""
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, dict):
+        raise TypeError(f"metrics: expected a dict by name, such as {{'accuracy': metrics.accuracy}}, got {metrics!r}.")
+    reserved = [name for name in metrics if name in ("loss", "seconds", "learning_rate") or name.startswith("validation_")]
+    if reserved:
+        raise ValueError(f"metrics: {reserved[0]!r} is a name that the history uses itself — give the metric another.")
+    return tuple((name, as_metric(metric)) for name, metric in metrics.items())
+
+
+def check_arrays(name: str, data: Any) -> Batch:
+    """`(inputs, targets)` or `(inputs, targets, weights)` as NumPy arrays of one length, finite and not empty.
+
+    Raises:
+        ValueError: lengths differ, there is nothing, or a number is not finite.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise ValueError(f"{name}: expected a pair (inputs, targets), or with weights a triple, got {type(data).__name__}.")
+    inputs, targets = (jax.tree.map(host_array, part) for part in data[:2])
+    weights = host_array(data[2]).astype(np.float32) if len(data) == 3 and data[2] is not None else None
+    if weights is not None and (weights.ndim != 1 or not np.all(weights >= 0)):
+        raise ValueError(f"{name}: weights are one number of at least 0 for each example, got shape {weights.shape}.")
+    batch = Batch(inputs, targets, weights)
+    check_lengths(name, batch)
+    for what, tree in (("inputs", inputs), ("targets", targets)):
+        check_finite(f"{name} {what}", tree)
+    return batch
+
+
+def check_lengths(name: str, batch: Batch) -> None:
+    """Refuses arrays of different lengths, and empty ones."""
+    parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights}
+    lengths = {part: {leaf.shape[:1] for leaf in jax.tree.leaves(tree)} for part, tree in parts.items()}
+    for part, found in lengths.items():
+        if () in found:
+            raise ValueError(f"{name} {part}: expected arrays with one entry an example, got a scalar.")
+    known = {part: sorted(n for (n,) in found) for part, found in lengths.items() if found}
+    if len({n for found in known.values() for n in found}) > 1:
+        told = ", ".join(f"{found[0] if len(found) == 1 else found} {part}" for part, found in known.items())
+        raise ValueError(f"{name}: every array needs one entry an example, got {told}.")
+    if not known or 0 in known.get("inputs", []):
+        raise ValueError(f"{name}: the set is empty — it has no examples.")
+
+
+def check_finite(name: str, tree: Any) -> None:
+    """Refuses NaN and infinity: how many, and where first."""
+    for leaf in jax.tree.leaves(tree):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        if np.isfinite(np.add.reduce(leaf, axis=None, dtype=np.float64)):  # one pass; infinities and NaN carry through
+            continue
+        wrong = ~np.isfinite(leaf)
+        if wrong.any():
+            first = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name}: {int(wrong.sum())} of {leaf.size} numbers are not finite, the first is {leaf[first]} at index "
+                f"{list(first)} — remove or replace them."
+            )
+
+
+def check_model_on(model: Layer, params: Any, state: Any, example: Batch) -> Any:
+    """The shape of the model's outputs, checked to have one entry an example."""
+    outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, example.inputs)
+    for leaf in jax.tree.leaves(outputs):
+        if leaf.shape[:1] != (example.size,):
+            raise ValueError(
+                f"model: {example.size} examples go in and shape {leaf.shape} comes out — the first axis has to stay the batch."
+            )
+    return outputs
+
+
+def check_loss_and_metrics(
+    loss: Callable[..., Any] | None, metrics: tuple[tuple[str, Metric], ...], outputs: Any, example: Batch
+) -> None:
+    """Refuses a loss that is not one number an example, and metrics that do not fit."""
+    if loss is not None:
+        losses.check_loss(loss, outputs, example.targets)
+    weights = jax.ShapeDtypeStruct((example.size,), jnp.float32)
+    for name, metric in metrics:
+        try:
+            jax.eval_shape(metric.measure, outputs, example.targets, weights)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"metric {name!r}: {error}") from error
+
+
+def check_split(validation: Any, size: int) -> int:
+    """How many examples a share of the data is, at least one on either side."""
+    if not 0 < validation < 1:
+        raise ValueError(f"validation: a share of the data lies between 0 and 1, got {validation!r}.")
+    count = max(1, math.floor(size * validation))
+    if count >= size:
+        raise ValueError(f"validation: {size} examples cannot be split, give more data or a validation set.")
+    return count
+
+
+def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | None:
+    """Weights of classes 0 … n − 1 as a tuple."""
+    if class_weight is None:
+        return None
+    leaf = np.asarray(targets)
+    if not np.issubdtype(leaf.dtype, np.integer) and leaf.dtype != np.bool_:
+        raise ValueError(f"class_weight: targets have to be class labels of an integer dtype, got {leaf.dtype}.")
+    classes = int(leaf.max()) + 1
+    weights = dict(class_weight) if isinstance(class_weight, dict) else dict(enumerate(np.asarray(class_weight).tolist()))
+    missing = sorted(set(np.unique(leaf).tolist()) - set(weights))
+    if missing:
+        raise ValueError(f"class_weight: class {missing[0]} has examples and no weight — give every class one.")
+    if any(weight < 0 for weight in weights.values()):
+        raise ValueError(f"class_weight: weights are at least 0, got {weights!r}.")
+    return tuple(float(weights.get(label, 0.0)) for label in range(classes))
+
+
+def check_targets(name: str, loss: Callable[..., Any] | None, outputs: Any, feed: ResidentFeed) -> None:
+    """Refuses targets that the loss cannot mean, such as labels outside the classes."""
+    if loss is None:
+        return
+    try:
+        losses.check_targets(loss, outputs, jax.tree.map(np.asarray, feed.source.targets))
+    except ValueError as error:
+        raise ValueError(f"{name} targets: {error}") from error
+
+
+def check_accumulate(parts: int, example: Batch) -> None:
+    """Refuses parts that a batch cannot be cut into."""
+    if example.size % parts:
+        raise ValueError(f"accumulate: a batch of {example.size} examples cannot be cut into {parts} equal parts.")
+
+
+def augmented(step: Supervised, example: Batch) -> Batch:
+    """The shapes of a batch after augmentation."""
+    if step.augment is None:
+        return example
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    inputs, targets = jax.eval_shape(step.augment, key, example.inputs, example.targets)
+    return example._replace(inputs=inputs, targets=targets)
+
+
+def check_same_tree(name: str, expected: Any, given: Any) -> None:
+    """Refuses parameters that are not the model's: which leaves are missing, extra, or of another shape."""
+    wanted, got = named_leaves(expected), named_leaves(given)
+    problems = [f"{leaf} is missing" for leaf in wanted if leaf not in got]
+    problems += [f"{leaf} is not the model's" for leaf in got if leaf not in wanted]
+    problems += [
+        f"{leaf} has shape {got[leaf].shape} where the model has {wanted[leaf].shape}"
+        for leaf in wanted
+        if leaf in got and got[leaf].shape != wanted[leaf].shape
+    ]
+    if problems:
+        raise ValueError(f"{name}: {'; '.join(problems)}.")

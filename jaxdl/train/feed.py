@@ -1,0 +1,255 @@
+"""What the loop asks of data: pieces, each one run of a program."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.data.source import Batch, Resident, Source, Stack
+from jaxdl.train.program import Place
+
+STACK_STEPS = 16
+"""How many batches of a stream go to the device together."""
+STACK_BYTES = 2**26
+
+
+class Piece(NamedTuple):
+    """One run of a program: so many steps from a place in the data, and whether its last epoch ends there."""
+
+    source: Source
+    place: Place
+    steps: int
+    ends: bool
+
+
+class Feed(Protocol):
+    """Data, as the loop sees it."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps in an epoch; None where nobody knows before it ends."""
+
+    @property
+    def example(self) -> Batch:
+        """The shapes of a batch."""
+
+    @property
+    def first(self) -> Piece:
+        """A piece that shows the program what will come."""
+
+    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+        """All of `epochs` epochs in turn.
+
+        Args:
+            epochs: how many.
+            longest: the most steps that the next piece may have; asked before each.
+            across: whether a piece may go on from one epoch into the next.
+        """
+
+    def examples(self, place: Place, steps: int) -> int:
+        """How many examples those steps hold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidentFeed:
+    """Data that lies on the device."""
+
+    source: Resident
+
+    @property
+    def steps(self) -> int:
+        return self.source.steps
+
+    @property
+    def example(self) -> Batch:
+        index = jax.ShapeDtypeStruct((), jnp.int32)
+        return jax.eval_shape(lambda source, i: source.batch(source.order(i), i), self.source, index)
+
+    @property
+    def first(self) -> Piece:
+        return Piece(self.source, Place(0, 0), 1, self.steps == 1)
+
+    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+        done, total = 0, epochs * self.steps
+        while done < total:
+            epoch, index = divmod(done, self.steps)
+            steps = min(longest(), (total - done) if across else (self.steps - index))
+            done += steps
+            yield Piece(self.source, Place(epoch, index), steps, done % self.steps == 0)
+
+    def examples(self, place: Place, steps: int) -> int:
+        def before(step: int) -> int:
+            epochs, index = divmod(step, self.steps)
+            return epochs * self.source.size + index * self.source.batch_size
+
+        return before(place.index + steps) - before(place.index)
+
+
+class StreamFeed:
+    """Batches from an iterable, stacked; the next stack is read in the background while the device works on this one.
+
+    Args:
+        name: what errors call the source.
+        stream: an iterable of `(inputs, targets)` or `(inputs, targets, weights)`, or a function that returns one.
+        steps: how many batches make an epoch; None takes an epoch to be one pass.
+        new_shapes: whether batches may change their shape, each shape being compiled once.
+
+    Raises:
+        ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
+    """
+
+    def __init__(self, name: str, stream: Any, steps: int | None = None, new_shapes: bool = False) -> None:
+        self.name, self.stream, self.steps, self.new_shapes = name, stream, steps, new_shapes
+        self._iterator: Iterator[Any] | None = None
+        self._count = 0
+        self._held = self._read()
+        if self._held is None:
+            raise ValueError(f"{name}: the batch source is empty — it has to yield at least one batch.")
+        self._model = _filled(self._held, _rows(self._held))
+
+    @property
+    def example(self) -> Batch:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._model)
+
+    @property
+    def first(self) -> Piece:
+        capacity = self._capacity()
+        return Piece(_stacked([self._model] * capacity, capacity), Place(0, 0), 1, False)
+
+    def examples(self, place: Place, steps: int) -> int:
+        return steps * _rows(self._model)
+
+    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+        del longest, across
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-reader") as reader:
+            for epoch in range(epochs):
+                stacks = self._stacks(epoch)
+                pending = reader.submit(next, stacks, None)
+                while (taken := _result(pending)) is not None:
+                    stack, steps, ends = taken
+                    if not ends:
+                        pending = reader.submit(next, stacks, None)
+                    yield Piece(stack, Place(epoch, 0), steps, ends)
+                    if ends:
+                        break
+
+    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool]]:
+        """The stacks of one epoch: batches of one shape, how many, and whether they are the last."""
+        batch, count = self._begin(epoch), 0
+        while batch is not None:
+            capacity, stack = self._capacity(), [batch]
+            count, ends = count + 1, False
+            while True:
+                ends = count == self.steps
+                batch = None if ends else self._next(epoch)
+                ends = ends or batch is None
+                if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
+                    break
+                stack.append(batch)
+                count += 1
+            if ends and self.steps is not None and count < self.steps:
+                raise ValueError(
+                    f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — give "
+                    "a smaller steps_per_epoch, or a source that repeats."
+                )
+            yield _stacked(stack, capacity), len(stack), ends
+
+    def _begin(self, epoch: int) -> Batch | None:
+        if self._held is None and self.steps is None:
+            self._iterator = None
+        batch = self._next(epoch)
+        if batch is None:
+            raise ValueError(
+                f"{self.name}: the batch source yields nothing for epoch {epoch + 1}, as a generator does once it is used up — "
+                "pass a function that returns a fresh generator, or an iterable such as a DataLoader."
+            )
+        return batch
+
+    def _next(self, epoch: int) -> Batch | None:
+        batch = self._held if self._held is not None else self._read()
+        self._held = None
+        if batch is None:
+            return None
+        rows, most = _rows(batch), _rows(self._model)
+        if rows > most or _shape(batch, rest=True) != _shape(self._model, rest=True):
+            if not self.new_shapes:
+                raise ValueError(
+                    f"{self.name}: batch {self._count} of epoch {epoch + 1} has shapes {_shown(batch)} where the first has "
+                    f"{_shown(self._model)} — make them alike, or pass new_shapes=True to compile each shape anew."
+                )
+            self._model = _filled(batch, rows)
+        return _filled(batch, _rows(self._model))
+
+    def _read(self) -> Batch | None:
+        if self._iterator is None:
+            self._iterator = iter(self.stream() if callable(self.stream) else self.stream)
+            self._count = 0
+        item = next(self._iterator, None)
+        if item is None:
+            return None
+        self._count += 1
+        return as_batch(f"{self.name}: batch {self._count}", item)
+
+    def _capacity(self) -> int:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._model))
+        return max(1, min(STACK_STEPS, STACK_BYTES // max(size, 1), self.steps or STACK_STEPS))
+
+
+def as_batch(name: str, item: Any) -> Batch:
+    """A stream's item as NumPy arrays, in the dtypes that the device will hold."""
+    if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
+        raise ValueError(f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, targets, weights).")
+    inputs, targets = (jax.tree.map(host_array, part) for part in item[:2])
+    weights = np.asarray(item[2], np.float32) if len(item) == 3 else None
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(f"{name} has arrays of different lengths: {_shown(Batch(inputs, targets, weights))}.")
+    return Batch(inputs, targets, weights)
+
+
+def host_array(value: Any) -> np.ndarray:
+    """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled."""
+    array = np.asarray(value)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+
+
+def _result(pending: concurrent.futures.Future[Any]) -> Any:
+    """Waits in short turns, so that Ctrl-C is answered while a source is slow."""
+    while True:
+        concurrent.futures.wait([pending], timeout=0.2)
+        if pending.done():
+            return pending.result()
+
+
+def _rows(batch: Batch) -> int:
+    return jax.tree.leaves(batch.inputs)[0].shape[0]
+
+
+def _filled(batch: Batch, rows: int) -> Batch:
+    """The batch with zeros up to so many rows, and the mask that tells them apart."""
+    count = _rows(batch)
+    arrays = jax.tree.map(
+        lambda leaf: leaf if count == rows else np.pad(leaf, [(0, rows - count)] + [(0, 0)] * (leaf.ndim - 1)),
+        batch._replace(mask=None),
+    )
+    return arrays._replace(mask=np.arange(rows) < count)
+
+
+def _stacked(batches: list[Batch], capacity: int) -> Stack:
+    """One stack of a fixed length, so that one program serves all; the places past the end repeat the last batch."""
+    filled = batches + [batches[-1]] * (capacity - len(batches))
+    return Stack(jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *filled))
+
+
+def _shape(batch: Batch, rest: bool = False) -> Any:
+    batch = batch._replace(mask=None)
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, tuple((leaf.shape[1:] if rest else leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _shown(batch: Batch) -> str:
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch._replace(mask=None)))

@@ -1,0 +1,273 @@
+"""`fit`, `evaluate` and `predict`: the loop for a model, its data and a loss."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxdl.data.source import Batch, Resident
+from jaxdl.layer import Layer, Params, State, fold_in_name
+from jaxdl.train import checks
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array
+from jaxdl.train.loop import Callback, measure, train
+from jaxdl.train.program import Way
+from jaxdl.train.run import EarlyStopping, Run
+from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState
+
+Compile = Literal["eager", "step", "epoch", "auto"]
+Loss = Callable[[Any, Any], Array]
+
+
+def fit(
+    model: Layer,
+    data: Any,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    metrics: Mapping[str, Any] | None = None,
+    validation: Any = None,
+    class_weight: Mapping[int, float] | Sequence[float] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int | Array = 0,
+    initial: tuple[Params, State] | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = False,
+    compile: Compile = "auto",
+    progress: bool = True,
+) -> Run:
+    """Trains a model.
+
+    A step minimises the weighted mean of the loss over a batch; what is measured of an epoch is exact over its examples,
+    whatever the size of the last batch. Arrays go to the device whole and in the dtype they have (images stay uint8), and are
+    shuffled and cut into batches there.
+
+    Args:
+        model: a layer, or a plain function of one array.
+        data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with one entry an example;
+            or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
+        loss: `loss(outputs, targets) -> [batch]`.
+        optimizer: of optax; its schedule counts steps.
+        epochs: passes over the data.
+        steps: the most steps in all; where given, epochs are as many as that needs.
+        batch_size: examples a step, for arrays. A last, smaller batch is filled up and masked.
+        metrics: by name, of `jaxdl.metrics` or any per-example function.
+        validation: data of the same kind, measured after each epoch; or the share of the examples to set aside for it.
+        class_weight: a weight for each class of integer targets, in the loss alone.
+        clip_norm: the largest norm a gradient keeps; larger ones are scaled down to it.
+        accumulate: computes each batch in so many equal parts, for less memory and the same update.
+        average: the decay of a moving average of the parameters, which validation then uses.
+        augment: `augment(key, inputs, targets) -> (inputs, targets)` on each training batch.
+        early_stopping: when to end early.
+        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        seed: an int or a typed key; initial weights, orders, dropout and augmentation all come from it.
+        initial: `(params, state)` to start from.
+        shuffle: whether arrays are put in a new order each epoch.
+        steps_per_epoch: how many batches of a stream make an epoch; None is one pass over it.
+        new_shapes: whether a stream's batches may change shape, each shape being compiled anew.
+        compile: "epoch" runs compiled loops of about half a second, "step" one compiled step after another, "eager" operation
+            by operation; all give the same numbers, to rounding. "auto" is "epoch" for arrays and "step" for streams.
+        progress: whether to show a progress bar (plain lines where there is no terminal).
+
+    Returns:
+        The run; after Ctrl-C, or a loss that is not finite, the run so far.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+    """
+    model = checks.check_model(model)
+    checks.check_way(compile)
+    checks.check_optimizer(optimizer)
+    key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
+    batch_size = checks.check_count("batch_size", batch_size)
+    train_set, validation_set = _split(data, validation, key)
+    feed = _feed("data", train_set, loss, batch_size, key, shuffle, steps_per_epoch, new_shapes)
+    step = Supervised(
+        model,
+        loss,
+        optimizer if clip_norm is None else _clipped(optimizer, clip_norm),
+        checks.check_metrics(metrics),
+        checks.check_count("accumulate", accumulate),
+        average,
+        augment,
+        checks.check_class_weight(class_weight, _targets(train_set)) if class_weight is not None else None,
+    )
+    checks.check_accumulate(step.accumulate, feed.example)
+    start = _start(step, feed.example, key, initial)
+    outputs = checks.check_model_on(model, start.params, start.state, feed.example)
+    held = None
+    if validation_set is not None:
+        held = _feed("validation", validation_set, loss, batch_size, key, False, None, new_shapes)
+    checks.check_loss_and_metrics(loss, step.metrics, outputs, checks.augmented(step, feed.example))
+    for each, name in ((feed, "data"), (held, "validation")):
+        if isinstance(each, ResidentFeed) and augment is None:
+            checks.check_targets(name, loss, outputs, each)
+    epochs = checks.check_count("epochs", epochs)
+    if steps is not None:
+        steps = checks.check_count("steps", steps)
+        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
+    return train(
+        step,
+        feed,
+        start,
+        epochs=epochs,
+        steps=steps,
+        way=_way(compile, feed),
+        validation=held,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        show_progress=progress,
+    )
+
+
+def evaluate(
+    model: Layer,
+    params: Params,
+    state: State,
+    data: Any,
+    *,
+    loss: Loss | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    compile: Compile = "auto",
+) -> dict[str, Any]:
+    """The mean loss and the metrics of a model over data, exact over all examples.
+
+    Args:
+        model, params, state: as from `fit` or `init`.
+        data: as in `fit`.
+        loss: measured as "loss", where given.
+        metrics: by name.
+        batch_size: examples at a time, for arrays.
+        compile: as in `fit`.
+
+    Returns:
+        Figures by name.
+    """
+    model = checks.check_model(model)
+    checks.check_way(compile)
+    batch_size = checks.check_count("batch_size", batch_size)
+    lifted = checks.check_metrics(metrics)
+    feed = _feed("data", data, loss, batch_size, jax.random.key(0), False, None, True)
+    outputs = checks.check_model_on(model, params, state, feed.example)
+    checks.check_loss_and_metrics(loss, lifted, outputs, feed.example)
+    if isinstance(feed, ResidentFeed):
+        checks.check_targets("data", loss, outputs, feed)
+    return measure(Evaluation(model, loss, lifted), feed, _evaluated(params, state), _way(compile, feed))
+
+
+def predict(
+    model: Layer, params: Params, state: State, inputs: Any, *, batch_size: int = 256, compile: Compile = "auto"
+) -> Any:
+    """The outputs of a model in evaluation for all inputs, in their order: [examples, ...].
+
+    Args:
+        model, params, state: as from `fit` or `init`.
+        inputs: an array, or a tree of arrays, with one entry an example.
+        batch_size: examples at a time.
+        compile: as in `fit`.
+    """
+    model = checks.check_model(model)
+    checks.check_way(compile)
+    batch = Batch(jax.tree.map(host_array, inputs), ())
+    checks.check_lengths("inputs", batch)
+    feed = _resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
+    checks.check_model_on(model, params, state, feed.example)
+    figures = measure(Prediction(model), feed, _evaluated(params, state), _way(compile, feed))
+    return jax.tree.map(lambda rows: jnp.asarray(rows[: feed.source.size]), figures["outputs"])
+
+
+def _way(compile: Compile, feed: Feed) -> Way:
+    if compile == "auto":
+        return "epoch" if isinstance(feed, ResidentFeed) else "step"
+    return compile
+
+
+def _is_arrays(data: Any) -> bool:
+    """Whether data is the whole set, rather than something that yields batches."""
+    return isinstance(data, tuple) or (isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list)))
+
+
+def _split(data: Any, validation: Any, key: Array) -> tuple[Any, Any]:
+    """The training set, and the validation set or None."""
+    if not isinstance(validation, float):
+        return data, validation
+    if not _is_arrays(data):
+        raise ValueError("validation: a share can be set aside of arrays only — give a stream a validation set of its own.")
+    batch = checks.check_arrays("data", data)
+    size = batch.size
+    count = checks.check_split(validation, size)
+    order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), size))
+    parts = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3])) for rows in (order[count:], order[:count])]
+    return parts[0], parts[1]
+
+
+def _targets(data: Any) -> Any:
+    if not _is_arrays(data):
+        raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
+    return data[1]
+
+
+def _feed(
+    name: str, data: Any, loss: Any, batch_size: int, key: Array, shuffle: bool, steps: int | None, new_shapes: bool
+) -> Feed:
+    if _is_arrays(data):
+        if steps is not None:
+            raise ValueError("steps_per_epoch: an epoch of arrays is one pass over them — use steps to end sooner.")
+        return _resident(checks.check_arrays(name, data), batch_size, key, shuffle)
+    if not callable(data) and not hasattr(data, "__iter__"):
+        raise TypeError(f"{name}: expected (inputs, targets) or something that yields batches, got {type(data).__name__}.")
+    return StreamFeed(name, data, None if steps is None else checks.check_count("steps_per_epoch", steps), new_shapes)
+
+
+def _resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> ResidentFeed:
+    inputs, targets, weights = jax.device_put(tuple(batch[:3]))
+    size = batch.size
+    return ResidentFeed(Resident(inputs, targets, weights, fold_in_name(key, "order"), size, min(batch_size, size), shuffle))
+
+
+def _start(step: Supervised, example: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:
+    leaves, structure = jax.tree.flatten(example)
+    static = (structure, tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves))
+    if initial is None:
+        return _init(step, static, key)
+    expected = jax.eval_shape(lambda k: _init(step, static, k), key)
+    params, state = jax.tree.map(jnp.asarray, initial)
+    checks.check_same_tree("initial params", expected.params, params)
+    checks.check_same_tree("initial state", expected.state, state)
+    return _restart(step, params, state, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init(step: Supervised, static: Any, key: Array) -> TrainState:
+    structure, leaves = static
+    return step.init(key, jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _restart(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
+    return step.start(key, params, state)
+
+
+@functools.lru_cache(maxsize=64)
+def _clipped(optimizer: optax.GradientTransformation, clip_norm: float) -> optax.GradientTransformation:
+    """One value for equal arguments, so that equal calls of `fit` share a compiled program."""
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def _evaluated(params: Params, state: State) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, state, (), jax.random.key(0))

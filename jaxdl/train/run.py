@@ -1,0 +1,125 @@
+"""What training gives back."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from jaxdl.layer import Params, State
+from jaxdl.train.step import TrainState
+
+History = dict[str, list[Any]]
+"""One list a figure, one entry an epoch."""
+
+
+class Best(NamedTuple):
+    """The parameters and state of the epoch whose monitored figure was best.
+
+    Args:
+        epoch: its number, from 0.
+        value: the figure.
+        params, state: after that epoch.
+    """
+
+    epoch: int
+    value: float
+    params: Params
+    state: State
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a run when a figure of the history has not become better for some epochs.
+
+    Args:
+        patience: how many epochs without an improvement end the run.
+        monitor: the name of the figure in the history.
+        mode: whether "min" or "max" is better; None knows it for a loss.
+        min_delta: the least change that counts as an improvement.
+        restore_best: whether the run's `params` and `state` are then those of the best epoch.
+
+    Raises:
+        ValueError: the monitor is not a loss and no mode is given.
+    """
+
+    patience: int = 5
+    monitor: str = "validation_loss"
+    mode: Literal["min", "max"] | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode is None and not self.monitor.endswith("loss"):
+            raise ValueError(f"EarlyStopping: say whether mode='min' or mode='max' is better for {self.monitor!r}.")
+        if self.mode not in (None, "min", "max"):
+            raise ValueError(f"EarlyStopping: mode is 'min' or 'max', got {self.mode!r}.")
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether the value improves on the best so far; NaN never does."""
+        if value != value:
+            return False
+        if best is None:
+            return True
+        return value > best + self.min_delta if self.mode == "max" else value < best - self.min_delta
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """The outcome of `fit`.
+
+    Args:
+        params, state: the model's, after the last step, or of the best epoch where early stopping restored it.
+        history: a dict of lists, one entry an epoch: `loss`, each metric, their `validation_…`, `learning_rate` and
+            `seconds` (of the training steps, without compiling and without validation).
+        best: the best epoch's parameters and state, where there was validation or early stopping, else None.
+        average: the moving average of the parameters, where asked for, else None.
+        train_state: the whole last state of training, the optimizer's too.
+        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite.
+        compile_seconds: the time until the first step could run: tracing and compiling.
+    """
+
+    params: Params
+    state: State
+    history: History
+    best: Best | None
+    average: Params | None
+    train_state: TrainState
+    stopped: str
+    compile_seconds: float
+
+    def __repr__(self) -> str:
+        epochs = len(self.history.get("loss", ()))
+        last = {name: values[-1] for name, values in self.history.items() if values and isinstance(values[-1], float)}
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
+        return f"Run({self.stopped!r}, epochs={epochs}, {shown})"
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draws the learning curves, training against validation; a matplotlib `Figure`, saved where a path is given."""
+        return plot_history(self.history, path)
+
+
+def plot_history(history: History, path: str | Path | None = None) -> Any:
+    """The curves of a history, one panel a figure.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
+    names = [name for name in history if not name.startswith("validation_") and name not in ("seconds", "learning_rate")]
+    names = [name for name in names if history[name] and isinstance(history[name][0], float)]
+    figure = Figure(figsize=(4.6 * max(len(names), 1), 3.4), layout="constrained")
+    axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=False):
+        for label, key in (("training", name), ("validation", f"validation_{name}")):
+            if key in history:
+                axis.plot(range(1, len(history[key]) + 1), history[key], marker="o", markersize=3, label=label)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(name.replace("_", " "))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure

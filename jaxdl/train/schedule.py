@@ -1,0 +1,74 @@
+"""What step size an optimizer takes, read from its own schedule."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+
+def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
+    """The factor the optimizer multiplies its direction by at the state's step; NaN where it has none that can be read.
+
+    optax keeps a constant in the closure of `optax.scale`, a schedule in that of `optax.scale_by_schedule`, and injected
+    hyperparameters in the state; factors of a chain multiply.
+
+    >>> schedule = optax.linear_schedule(1.0, 0.0, 10)
+    >>> optimizer = optax.adam(schedule)
+    >>> float(learning_rate(optimizer, optimizer.init({"w": jnp.ones(2)})))
+    1.0
+    """
+    states = list(_states(optimizer_state))
+    injected = [state.hyperparams for state in states if hasattr(state, "hyperparams")]
+    if injected and "learning_rate" in injected[0]:
+        return jnp.asarray(injected[0]["learning_rate"], jnp.float32)
+    counts = iter([state.count for state in states if isinstance(state, optax.ScaleByScheduleState)])
+    factors = [_factor(kind, value, counts) for kind, value in _scales(optimizer.update, set())]
+    if not factors:
+        return jnp.asarray(jnp.nan, jnp.float32)
+    factors += [jnp.asarray(state.scale, jnp.float32) for state in states if type(state).__name__ == "ReduceLROnPlateauState"]
+    return jnp.abs(jnp.prod(jnp.stack(factors)))
+
+
+def _factor(kind: str, value: Any, counts: Iterator[Any]) -> Array:
+    if kind == "step_size_fn":
+        count = next(counts, None)
+        value = jnp.nan if count is None else value(count)
+    return jnp.asarray(value, jnp.float32)
+
+
+def _states(tree: Any) -> Iterator[Any]:
+    """Every named tuple in an optimizer's state, in its order."""
+    if isinstance(tree, tuple):
+        if hasattr(tree, "_fields"):
+            yield tree
+        for part in tree:
+            yield from _states(part)
+    elif isinstance(tree, dict):
+        for part in tree.values():
+            yield from _states(part)
+
+
+def _scales(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """The step sizes in the closures of an optimizer's update, in their order."""
+    if isinstance(function, (tuple, list)):
+        for part in function:
+            yield from _scales(part, seen)
+    if not isinstance(function, types.FunctionType) or id(function) in seen:
+        return
+    seen.add(id(function))
+    kind = function.__qualname__.split(".")[0]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            value = cell.cell_contents
+        except ValueError:  # a cell that is not yet filled
+            continue
+        if (kind, name) in (("scale", "step_size"), ("scale_by_schedule", "step_size_fn")):
+            if isinstance(value, (int, float, jax.Array)) or callable(value):
+                yield name, value
+        elif function.__module__.startswith("optax"):
+            yield from _scales(value, seen)

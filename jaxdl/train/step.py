@@ -1,0 +1,268 @@
+"""Pure training steps: `step(state, batch) -> (state, measured)`. What is trained, and how, differs here and nowhere else."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from jaxdl.data.source import Batch
+from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
+from jaxdl.metrics import Metric
+from jaxdl.train.schedule import learning_rate
+
+Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes, and the key it draws from.
+
+    Args:
+        step: int32 scalar, how many updates were made.
+        params: the model's parameters.
+        state: the model's state, such as running statistics.
+        optimizer_state: optax's.
+        key: typed key; step i draws from `fold_in(key, i)`.
+        average: the exponential moving average of the parameters, or None.
+    """
+
+    step: Array
+    params: Params
+    state: State
+    optimizer_state: Any
+    key: Array
+    average: Params | None = None
+
+    @property
+    def evaluated(self) -> Params:
+        """The parameters to evaluate with: the average where there is one."""
+        return self.params if self.average is None else self.average
+
+
+class Measured(NamedTuple):
+    """What a step reports.
+
+    Args:
+        sums: a dict of trees of arrays, added up over the batches of an epoch; "loss" is (Σ w·loss, Σ w).
+        gathered: a dict of trees of arrays [batch, ...], laid one after another over the batches of an epoch.
+    """
+
+    sums: dict[str, Any]
+    gathered: dict[str, Any]
+
+
+class Step(abc.ABC):
+    """A pure function from a state and a batch to the next state and what was measured; a hashable value."""
+
+    @abc.abstractmethod
+    def __call__(self, state: Any, batch: Batch) -> tuple[Any, Measured]: ...
+
+    @abc.abstractmethod
+    def finite(self, measured: Measured) -> Array:
+        """Whether the loop may go on after this step: a bool scalar."""
+
+    @abc.abstractmethod
+    def observe(self, state: Any) -> dict[str, Array]:
+        """Scalars to record at the end of an epoch."""
+
+    @abc.abstractmethod
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        """The epoch's figures by name, on the host, from sums in float64 and gathered rows."""
+
+
+class TrainingStep(Step):
+    """A step that `train` can start and evaluate."""
+
+    @abc.abstractmethod
+    def init(self, key: Array, batch: Batch) -> TrainState:
+        """The first state, from a batch of shapes."""
+
+    @abc.abstractmethod
+    def evaluation(self) -> Step:
+        """The step that measures the same figures without training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Step):
+    """Measures the loss and the metrics of a model in evaluation; leaves the state as it is."""
+
+    model: Layer
+    loss: Callable[[Any, Any], Array] | None
+    metrics: tuple[tuple[str, Metric], ...]
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
+        weights = batch.example_weights()
+        sums: dict[str, Any] = {}
+        if self.loss is not None:
+            losses = self.loss(outputs, batch.targets)
+            sums["loss"] = (weighted_sum(weights, losses), weights.sum())
+        measured = measure(self.metrics, outputs, batch.targets, weights)
+        return state, Measured(sums | measured.sums, measured.gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        del measured
+        return jnp.asarray(True)
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        del state
+        return {}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return report(self.metrics, sums, gathered)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction(Step):
+    """Gathers the outputs of a model in evaluation."""
+
+    model: Layer
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
+        return state, Measured({}, {"outputs": outputs})
+
+    def finite(self, measured: Measured) -> Array:
+        del measured
+        return jnp.asarray(True)
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        del state
+        return {}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        del sums
+        return gathered
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(TrainingStep):
+    """One update by the gradient of the weighted mean loss, L = Σᵢ wᵢ loss(f(xᵢ), tᵢ) / Σᵢ wᵢ.
+
+    wᵢ is the example's weight times its class's, zero where it only fills up the batch.
+
+    Args:
+        model: f.
+        loss: `loss(outputs, targets) -> [batch]`.
+        optimizer: of optax.
+        metrics: by name, measured on the training pass's own outputs.
+        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed: the same
+            update in less memory.
+        average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
+        augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
+        class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
+    """
+
+    model: Layer
+    loss: Callable[[Any, Any], Array]
+    optimizer: optax.GradientTransformation
+    metrics: tuple[tuple[str, Metric], ...] = ()
+    accumulate: int = 1
+    average: float | None = None
+    augment: Augment | None = None
+    class_weights: tuple[float, ...] | None = None
+
+    def init(self, key: Array, batch: Batch) -> TrainState:
+        params, state = self.model.init(fold_in_name(key, "init"), batch.inputs)
+        return self.start(key, params, state)
+
+    def start(self, key: Array, params: Params, state: State) -> TrainState:
+        """The first state for parameters that are given."""
+        average = None if self.average is None else params
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, state, self.optimizer.init(params), fold_in_name(key, "step"), average)
+
+    def evaluation(self) -> Step:
+        return Evaluation(self.model, self.loss, self.metrics)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        key = jax.random.fold_in(state.key, state.step)
+        if self.augment is not None:
+            inputs, targets = self.augment(fold_in_name(key, "augment"), batch.inputs, batch.targets)
+            batch = batch._replace(inputs=inputs, targets=targets)
+        weights = batch.example_weights()
+        losses_weights = self._with_class_weights(weights, batch.targets)
+        total = losses_weights.sum()
+        shares = losses_weights / jnp.where(total > 0, total, 1)
+        loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
+        extended = optax.with_extra_args_support(self.optimizer)
+        updates, optimizer_state = extended.update(gradients, state.optimizer_state, state.params, value=loss)
+        params = optax.apply_updates(state.params, updates)
+        measured = measure(self.metrics, outputs, batch.targets, weights)
+        sums = {"loss": (loss * total, total), **measured.sums}
+        average = self._averaged(state.average, params)
+        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average)
+        return state, Measured(sums, measured.gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        return jnp.isfinite(measured.sums["loss"][0])
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        return {"learning_rate": learning_rate(self.optimizer, state.optimizer_state)}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return report(self.metrics, sums, gathered)
+
+    def _with_class_weights(self, weights: Array, targets: Any) -> Array:
+        if self.class_weights is None:
+            return weights
+        return weights * jnp.asarray(self.class_weights, jnp.float32)[targets.reshape(weights.shape)]
+
+    def _averaged(self, average: Params | None, params: Params) -> Params | None:
+        if self.average is None:
+            return None
+        return optax.incremental_update(params, average, 1 - self.average)
+
+    def _gradients(self, state: TrainState, batch: Batch, shares: Array, key: Array) -> tuple[Array, Any, State, Params]:
+        """The loss, the outputs, the model's next state, and dL/dparams."""
+
+        def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
+            outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask))
+            return weighted_sum(shares, self.loss(outputs, batch.targets)), (outputs, new)
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if self.accumulate == 1:
+            (loss, (outputs, new)), gradients = gradient(state.params, state.state, batch, shares, key)
+            return loss, outputs, new, gradients
+
+        def part(carry: Any, xs: Any) -> Any:
+            model_state, gradients, loss = carry
+            index, batch, shares = xs
+            part_key = jax.random.fold_in(key, index)
+            (more, (outputs, new)), g = gradient(state.params, model_state, batch, shares, part_key)
+            return (new, jax.tree.map(jnp.add, gradients, g), loss + more), outputs
+
+        split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))
+        first = (state.state, jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), shares.dtype))
+        indices = jnp.arange(self.accumulate, dtype=jnp.int32)
+        (new, gradients, loss), outputs = lax.scan(part, first, (indices, *split))
+        return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
+
+
+def weighted_sum(weights: Array, losses: Array) -> Array:
+    """Σ w·loss; a loss that is not finite does not count where its weight is zero."""
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    return jnp.sum(weights.astype(losses.dtype) * jnp.where(weights != 0, losses, 0))
+
+
+def measure(metrics: tuple[tuple[str, Metric], ...], outputs: Any, targets: Any, weights: Array) -> Measured:
+    """All metrics of one batch."""
+    outputs = lax.stop_gradient(outputs)
+    pairs = {name: metric.measure(outputs, targets, weights) for name, metric in metrics}
+    return Measured({name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()})
+
+
+def report(
+    metrics: tuple[tuple[str, Metric], ...], sums: dict[str, Any], gathered: dict[str, Any]
+) -> dict[str, float | np.ndarray]:
+    """The mean loss and each metric of an epoch."""
+    figures: dict[str, float | np.ndarray] = {}
+    if "loss" in sums:
+        total, weight = sums["loss"]
+        figures["loss"] = float(total / weight) if weight else float("nan")
+    return figures | {name: metric.result(sums[name], gathered[name]) for name, metric in metrics}
