@@ -44,3 +44,8 @@ from jaxdl.train.fit import predict as predict
 from jaxdl.train.loop import EpochEnd as EpochEnd
 from jaxdl.train.run import EarlyStopping as EarlyStopping
 from jaxdl.train.run import Run as Run
+from jaxdl.train.step import Batch as Batch
+from jaxdl.train.step import Measured as Measured
+from jaxdl.train.step import Supervised as Supervised
+from jaxdl.train.step import TrainingStep as TrainingStep
+from jaxdl.train.step import TrainState as TrainState

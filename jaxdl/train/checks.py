@@ -12,9 +12,10 @@ import optax
 from jaxdl import losses
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, as_layer
-from jaxdl.metrics import Metric, as_metric
-from jaxdl.train.feed import ResidentFeed, host_array
-from jaxdl.train.step import Supervised
+from jaxdl.metrics import Mean, Metric, accuracy, as_metric
+from jaxdl.train.feed import Feed, ResidentFeed, host_array
+from jaxdl.train.run import EarlyStopping
+from jaxdl.train.step import Evaluation, Supervised, TrainState
 from jaxdl.tree import named_leaves
 
 WAYS = ("eager", "step", "epoch", "auto")
@@ -118,18 +119,28 @@ def check_model_on(model: Layer, params: Any, state: Any, example: Batch) -> Any
     return outputs
 
 
-def check_loss_and_metrics(
-    loss: Callable[..., Any] | None, metrics: tuple[tuple[str, Metric], ...], outputs: Any, example: Batch
-) -> None:
-    """Refuses a loss that is not one number an example, and metrics that do not fit."""
-    if loss is not None:
-        losses.check_loss(loss, outputs, example.targets)
+def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed: Feed, example: Batch) -> None:
+    """Refuses data, a loss or metrics that do not fit the model's outputs, or one another.
+
+    Args:
+        name: what the data are called.
+        step: the model, the loss and the metrics.
+        start: parameters and state.
+        feed: the data; targets that lie on the device are read.
+        example: the shapes of a batch as the model gets it.
+    """
+    outputs = check_model_on(step.model, start.params, start.state, example)
+    if step.loss is not None:
+        if isinstance(feed, ResidentFeed) and getattr(step, "augment", None) is None:
+            check_targets(name, step.loss, outputs, feed)
+        losses.check_loss(step.loss, outputs, example.targets)
+        check_thresholds(step.loss, step.metrics)
     weights = jax.ShapeDtypeStruct((example.size,), jnp.float32)
-    for name, metric in metrics:
+    for metric_name, metric in step.metrics:
         try:
             jax.eval_shape(metric.measure, outputs, example.targets, weights)
         except (ValueError, TypeError) as error:
-            raise type(error)(f"metric {name!r}: {error}") from error
+            raise type(error)(f"metric {metric_name!r}: {error}") from error
 
 
 def check_split(validation: Any, size: int) -> int:
@@ -159,10 +170,8 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
     return tuple(float(weights.get(label, 0.0)) for label in range(classes))
 
 
-def check_targets(name: str, loss: Callable[..., Any] | None, outputs: Any, feed: ResidentFeed) -> None:
+def check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: ResidentFeed) -> None:
     """Refuses targets that the loss cannot mean, such as labels outside the classes."""
-    if loss is None:
-        return
     try:
         losses.check_targets(loss, outputs, jax.tree.map(np.asarray, feed.source.targets))
     except ValueError as error:
@@ -196,3 +205,35 @@ def check_same_tree(name: str, expected: Any, given: Any) -> None:
     ]
     if problems:
         raise ValueError(f"{name}: {'; '.join(problems)}.")
+
+
+def check_monitor(early_stopping: EarlyStopping | None, metrics: tuple[tuple[str, Metric], ...], validated: bool) -> None:
+    """Refuses to watch a figure that the history will not have."""
+    if early_stopping is None:
+        return
+    names = ["loss", *(name for name, _ in metrics)]
+    names += [f"validation_{name}" for name in names] if validated else []
+    if early_stopping.monitor not in names:
+        raise ValueError(
+            f"early_stopping: the history will have no {early_stopping.monitor!r} to monitor, only {', '.join(names)} — "
+            "give validation data, or monitor another figure."
+        )
+
+
+def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric], ...]) -> None:
+    """Refuses metrics that would take a probability of 0.1 for a yes, because they are told that outputs are logits."""
+    if loss is not losses.binary_cross_entropy_from_probabilities:
+        return
+    for name, metric in metrics:
+        if decides_at_zero(metric):
+            raise ValueError(
+                f"metric {name!r} decides at 0, which is right for logits, and the loss takes probabilities — give it "
+                "threshold=0.5, as in functools.partial(metrics.accuracy, threshold=0.5)."
+            )
+
+
+def decides_at_zero(metric: Metric) -> bool:
+    """Whether a metric tells yes from no at the threshold of logits."""
+    if isinstance(metric, Mean):
+        return metric.function is accuracy and dict(metric.keywords).get("threshold", 0.0) == 0.0
+    return getattr(metric, "threshold", None) == 0.0

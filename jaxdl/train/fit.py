@@ -106,15 +106,13 @@ def fit(
         checks.check_class_weight(class_weight, _targets(train_set)) if class_weight is not None else None,
     )
     checks.check_accumulate(step.accumulate, feed.example)
+    checks.check_monitor(early_stopping, step.metrics, validation_set is not None)
     start = _start(step, feed.example, key, initial)
-    outputs = checks.check_model_on(model, start.params, start.state, feed.example)
     held = None
     if validation_set is not None:
         held = _feed("validation", validation_set, loss, batch_size, key, False, None, new_shapes)
-    checks.check_loss_and_metrics(loss, step.metrics, outputs, checks.augmented(step, feed.example))
-    for each, name in ((feed, "data"), (held, "validation")):
-        if isinstance(each, ResidentFeed) and augment is None:
-            checks.check_targets(name, loss, outputs, each)
+        checks.check_fit("validation", step, start, held, held.example)
+    checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
     epochs = checks.check_count("epochs", epochs)
     if steps is not None:
         steps = checks.check_count("steps", steps)
@@ -162,11 +160,10 @@ def evaluate(
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
     feed = _feed("data", data, loss, batch_size, jax.random.key(0), False, None, True)
-    outputs = checks.check_model_on(model, params, state, feed.example)
-    checks.check_loss_and_metrics(loss, lifted, outputs, feed.example)
-    if isinstance(feed, ResidentFeed):
-        checks.check_targets("data", loss, outputs, feed)
-    return measure(Evaluation(model, loss, lifted), feed, _evaluated(params, state), _way(compile, feed))
+    step = Evaluation(model, loss, lifted)
+    start = _evaluated(params, state)
+    checks.check_fit("data", step, start, feed, feed.example)
+    return measure(step, feed, start, _way(compile, feed))
 
 
 def predict(

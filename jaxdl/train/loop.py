@@ -165,11 +165,11 @@ class _Loop:
     def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
         tally, order = _Tally(), _first_order(self.feed.first.source)
 
-        def most() -> int:
-            return min(self.pace.steps, self.longest, 2**30 if steps is None else steps - self.steps_done)
+        def left() -> int:
+            return 2**30 if steps is None else steps - self.steps_done
 
-        for piece in self.feed.pieces(epochs, most, self.across):
-            piece = piece._replace(steps=min(piece.steps, most()) if steps is not None else piece.steps)
+        for piece in self.feed.pieces(epochs, lambda: min(self.pace.steps, self.longest, left()), self.across):
+            piece = piece._replace(steps=min(piece.steps, left()))
             ran, seconds = self._run_piece(piece, order)
             order = ran.order
             if not ran.finite:
@@ -177,7 +177,7 @@ class _Loop:
             for number, part in enumerate(ran.parts):
                 epoch, last = piece.place.epoch + number, number == len(ran.parts) - 1
                 tally.add(part, seconds * part.steps / max(ran.steps, 1))
-                spent = steps is not None and self.steps_done >= steps
+                spent = last and left() == 0
                 if last:
                     self._show(shown, epoch, tally, piece, ran.steps / max(seconds, 1e-9))
                 if not last or piece.ends or spent:
@@ -219,9 +219,6 @@ class _Loop:
         """Keeps the best epoch; says so when it is time to stop."""
         if self.watch is None:
             return None
-        if self.watch.monitor not in figures:
-            known = ", ".join(figures)
-            raise ValueError(f"early_stopping: the history has no {self.watch.monitor!r} to monitor, only {known}.")
         value = float(figures[self.watch.monitor])
         if self.watch.better(value, None if self.best is None else self.best.value):
             self.best = Best(epoch, value, self.state.evaluated, self.state.state)

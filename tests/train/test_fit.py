@@ -1,0 +1,376 @@
+"""What `fit`, `evaluate` and `predict` compute, against plain NumPy, optax and Keras."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdl as dl
+from jaxdl import losses, metrics
+
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(43, 5)).astype(np.float32)
+Y = RNG.integers(0, 3, 43).astype(np.int32)
+T = (X @ np.array([1.0, -2.0, 0.5, 0.0, 3.0], np.float32))[:, None]
+LINEAR = dl.Dense(1)
+CLASSIFIER = dl.Sequential(dl.Dense(8), jax.nn.tanh, dl.Dense(3))
+fit = functools.partial(dl.fit, progress=False)
+
+
+def by_hand(params, steps, gradient, optimizer):
+    """The plain loop that training is."""
+    state = optimizer.init(params)
+    for batch in steps:
+        updates, state = optimizer.update(gradient(params, *batch), state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def batches(size, *arrays):
+    return [tuple(a[i : i + size] for a in arrays) for i in range(0, len(arrays[0]), size)]
+
+
+def same(a, b, tolerance=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+def mean_loss(params, x, y, w=None):
+    logits, _ = CLASSIFIER.apply(params, {}, x)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    return each.mean() if w is None else (each * w).sum() / w.sum()
+
+
+@pytest.mark.parametrize("size", [8, 43, 100])
+def test_fit_is_the_plain_loop_with_its_last_smaller_batch(size):
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    run = fit(
+        CLASSIFIER,
+        (X, Y),
+        loss=losses.softmax_cross_entropy,
+        optimizer=optax.sgd(0.1),
+        batch_size=size,
+        shuffle=False,
+        initial=(params, state),
+        epochs=2,
+    )
+    expected = by_hand(params, batches(size, X, Y) * 2, jax.grad(mean_loss), optax.sgd(0.1))
+    same(run.params, expected)
+
+
+def test_sample_weights_weigh_loss_and_metrics():
+    weights = RNG.uniform(0, 2, 43).astype(np.float32)
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    run = fit(
+        CLASSIFIER,
+        (X, Y, weights),
+        loss=losses.softmax_cross_entropy,
+        optimizer=optax.sgd(0.1),
+        batch_size=10,
+        shuffle=False,
+        initial=(params, state),
+    )
+    same(run.params, by_hand(params, batches(10, X, Y, weights), jax.grad(mean_loss), optax.sgd(0.1)))
+    figures = dl.evaluate(
+        CLASSIFIER,
+        params,
+        {},
+        (X, Y, weights),
+        loss=losses.softmax_cross_entropy,
+        metrics={"accuracy": metrics.accuracy},
+        batch_size=10,
+    )
+    right = np.asarray(CLASSIFIER.apply(params, {}, X)[0]).argmax(1) == Y
+    np.testing.assert_allclose(figures["accuracy"], np.average(right, weights=weights), rtol=1e-6)
+    np.testing.assert_allclose(figures["loss"], mean_loss(params, X, Y, weights), rtol=1e-5)
+
+
+def test_class_weights_weigh_the_loss_alone():
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    table = {0: 1.0, 1: 5.0, 2: 0.5}
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "shuffle": False, "batch_size": 43}
+    run = fit(CLASSIFIER, (X, Y), class_weight=table, initial=(params, state), metrics={"a": metrics.accuracy}, **options)
+    weights = np.array([table[int(label)] for label in Y], np.float32)
+    same(run.params, by_hand(params, [(X, Y, weights)], jax.grad(mean_loss), optax.sgd(0.1)))
+    plain = fit(CLASSIFIER, (X, Y), initial=(params, state), metrics={"a": metrics.accuracy}, **options)
+    assert run.history["a"] == plain.history["a"]
+
+
+@pytest.mark.parametrize("way", ["epoch", "step"])
+def test_accumulated_batches_make_the_same_update(way):
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.adam(1e-2), "batch_size": 12, "epochs": 2}
+    a = fit(CLASSIFIER, (X, Y), metrics={"a": metrics.accuracy}, compile=way, **options)
+    b = fit(CLASSIFIER, (X, Y), metrics={"a": metrics.accuracy}, compile=way, accumulate=4, **options)
+    same(a.params, b.params)
+    np.testing.assert_allclose(a.history["loss"], b.history["loss"], rtol=1e-5)
+    assert a.history["a"] == b.history["a"]
+
+
+def test_clip_norm_bounds_the_update():
+    options = {"loss": losses.mean_squared_error, "optimizer": optax.sgd(1.0), "batch_size": 43, "shuffle": False}
+    start = LINEAR.init(jax.random.key(0), X)
+    run = fit(LINEAR, (X, T), initial=start, clip_norm=0.25, **options)
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, run.params, start[0]))
+    np.testing.assert_allclose(moved, 0.25, rtol=1e-5)
+
+
+def test_the_moving_average_is_that_of_the_steps():
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.5), "batch_size": 8, "shuffle": False}
+    run = fit(CLASSIFIER, (X, Y), initial=(params, state), average=0.9, validation=(X, Y), **options)
+    average, current = params, params
+    for batch in batches(8, X, Y):
+        current = by_hand(current, [batch], jax.grad(mean_loss), optax.sgd(0.5))
+        average = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * p, average, current)
+    same(run.average, average)
+    same(run.params, current)
+    np.testing.assert_allclose(run.history["validation_loss"][0], mean_loss(average, X, Y), rtol=1e-5)
+
+
+def test_augmentation_draws_anew_each_step_and_only_in_training():
+    def shifted(key, inputs, targets):
+        return inputs + jax.random.normal(key, (inputs.shape[0], 1)), targets
+
+    noise = []
+
+    def spy(x):
+        jax.debug.callback(lambda v: noise.append(np.asarray(v)), x)
+        return x
+
+    model = dl.Sequential(spy, dl.Dense(1))
+    zeros = (np.zeros((8, 1), np.float32), np.zeros((8, 1), np.float32))
+    run = fit(model, zeros, loss=losses.mean_squared_error, optimizer=optax.sgd(0.0), batch_size=4, epochs=2, augment=shifted)
+    values = np.concatenate([v for v in noise if v.shape == (4, 1)]).ravel()
+    assert len(set(values.tolist())) == 16
+    noise.clear()
+    dl.predict(model, run.params, run.state, zeros[0])
+    assert all((value == 0).all() for value in noise)
+
+
+def test_early_stopping_restores_the_best_epoch():
+    stopping = dl.EarlyStopping(patience=2, monitor="validation_loss")
+    rising = optax.sgd(lambda count: jnp.where(count < 6, 0.05, -0.5))  # learns for three epochs, then unlearns
+    run = fit(
+        LINEAR,
+        (X, T),
+        loss=losses.mean_squared_error,
+        optimizer=rising,
+        batch_size=22,
+        epochs=50,
+        validation=(X, T),
+        early_stopping=stopping,
+    )
+    values = run.history["validation_loss"]
+    assert len(values) == int(np.argmin(values)) + 3
+    assert run.best is not None
+    assert run.best.epoch == int(np.argmin(values))
+    assert run.stopped.startswith("early stopping: validation_loss")
+    same(run.params, run.best.params, 0)
+    figures = dl.evaluate(LINEAR, run.params, run.state, (X, T), loss=losses.mean_squared_error)
+    np.testing.assert_allclose(figures["loss"], min(values), rtol=1e-5)
+
+
+def test_the_best_epoch_is_kept_without_early_stopping():
+    rising = optax.sgd(lambda count: jnp.where(count < 6, 0.05, -0.5))
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=rising, batch_size=22, epochs=5, validation=(X, T))
+    assert run.best is not None
+    assert run.best.value == min(run.history["validation_loss"])
+    assert run.stopped == "finished"
+    same(run.params, run.train_state.params, 0)
+
+
+def test_early_stopping_on_a_metric_needs_a_mode():
+    with pytest.raises(ValueError, match="say whether mode='min' or mode='max' is better for 'validation_accuracy'"):
+        dl.EarlyStopping(monitor="validation_accuracy")
+
+
+def test_callbacks_see_each_epoch_and_may_end_the_run():
+    seen = []
+
+    def callback(end):
+        seen.append((end.epoch, len(end.history["loss"]), int(end.train_state.step)))
+        return end.epoch == 2
+
+    run = fit(
+        LINEAR,
+        (X, T),
+        loss=losses.mean_squared_error,
+        optimizer=optax.sgd(0.01),
+        epochs=10,
+        batch_size=10,
+        callbacks=[callback],
+    )
+    assert seen == [(0, 1, 5), (1, 2, 10), (2, 3, 15)]
+    assert run.stopped == "callback"
+
+
+@pytest.mark.parametrize("way", ["epoch", "step"])
+def test_steps_bound_the_run(way):
+    run = fit(
+        LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.01), steps=12, batch_size=10, compile=way
+    )
+    assert int(run.train_state.step) == 12
+    assert len(run.history["loss"]) == 3
+
+
+def test_a_share_for_validation_leaves_the_rest_for_training():
+    inputs = np.arange(40, dtype=np.float32)[:, None]
+    seen = []
+
+    def spy(x):
+        jax.debug.callback(lambda v: seen.append(np.asarray(v)), x)
+        return x
+
+    model = dl.Sequential(spy, dl.Dense(1))
+    fit(model, (inputs, inputs), loss=losses.mean_squared_error, optimizer=optax.sgd(0.0), batch_size=10, validation=0.25)
+    examples = [v.ravel() for v in seen if v.shape == (10, 1)]
+    assert len({float(v) for batch in examples for v in batch}) == 40
+    assert len(examples) == 4
+
+
+def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    whole, _ = CLASSIFIER.apply(params, state, X)
+    for size in (1, 7, 43, 64):
+        np.testing.assert_allclose(dl.predict(CLASSIFIER, params, state, X, batch_size=size), whole, rtol=1e-5, atol=1e-6)
+        figures = dl.evaluate(
+            CLASSIFIER,
+            params,
+            state,
+            (X, Y),
+            loss=losses.softmax_cross_entropy,
+            metrics={"accuracy": metrics.accuracy},
+            batch_size=size,
+        )
+        np.testing.assert_allclose(figures["loss"], mean_loss(params, X, Y), rtol=1e-5)
+
+
+def test_gathered_metrics_are_exact_over_all_examples():
+    from sklearn.metrics import r2_score, roc_auc_score
+
+    params, state = LINEAR.init(jax.random.key(0), X)
+    outputs = np.asarray(LINEAR.apply(params, state, X)[0])
+    binary = (T[:, 0] > 0).astype(np.int32)
+    auc = dl.evaluate(LINEAR, params, state, (X, binary), metrics={"auc": metrics.ROCAUC()}, batch_size=10)["auc"]
+    np.testing.assert_allclose(auc, roc_auc_score(binary, outputs[:, 0]), rtol=1e-6)
+    r2 = dl.evaluate(LINEAR, params, state, (X, T), metrics={"r2": metrics.R2()}, batch_size=10)["r2"]
+    np.testing.assert_allclose(r2, r2_score(T, outputs), rtol=1e-5)
+    run = fit(
+        LINEAR,
+        (X, T),
+        loss=losses.mean_squared_error,
+        optimizer=optax.sgd(0.0),
+        epochs=3,
+        batch_size=10,
+        metrics={"r2": metrics.R2()},
+        initial=(params, state),
+    )
+    np.testing.assert_allclose(run.history["r2"], r2, rtol=1e-5)
+
+
+def test_trees_of_inputs_are_batched_together():
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class Two(dl.Composite):
+        def wire(self, wiring, x):
+            a = wiring.part("a", dl.Dense(1), x["a"])
+            b = wiring.part("b", dl.Dense(1), x["b"])
+            return wiring.math(lambda u, v: u + v, a, b)
+
+    data = ({"a": X, "b": X[:, :2]}, T)
+    run = fit(Two(), data, loss=losses.mean_squared_error, optimizer=optax.adam(0.05), epochs=30, batch_size=10)
+    assert run.history["loss"][-1] < run.history["loss"][0] / 2
+
+
+def test_images_stay_bytes_and_are_scaled_in_the_program():
+    images = RNG.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
+    labels = RNG.integers(0, 2, 20).astype(np.int32)
+    model = dl.Sequential(dl.Conv(2, 3), jax.nn.relu, dl.Flatten(), dl.Dense(2))
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "batch_size": 8}
+    a = fit(model, (images, labels), **options)
+    b = fit(model, ((images / 255).astype(np.float32), labels), **options)
+    same(a.params, b.params)
+
+
+def test_float64_and_int64_from_numpy_train_in_jax_dtypes():
+    run = fit(
+        CLASSIFIER, (X.astype(np.float64), Y.astype(np.int64)), loss=losses.softmax_cross_entropy, optimizer=optax.sgd(0.1)
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(run.params)} == {jnp.dtype(jnp.float32)}
+
+
+def test_fit_trains_as_keras_does(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    images = RNG.uniform(size=(40, 8, 8, 1)).astype(np.float32)
+    labels = RNG.integers(0, 3, 40).astype(np.int32)
+    model = dl.Sequential(dl.Conv(4, 3, padding="VALID"), jax.nn.relu, dl.MaxPool(2), dl.Flatten(), dl.Dense(3))
+    params, state = model.init(jax.random.key(0), images)
+    run = fit(
+        model,
+        (images, labels),
+        loss=losses.softmax_cross_entropy,
+        optimizer=optax.adam(1e-2, eps=1e-7),
+        epochs=3,
+        batch_size=10,
+        shuffle=False,
+        initial=(params, state),
+        metrics={"accuracy": metrics.accuracy},
+    )
+    peer = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    peer.set_weights(
+        [params["conv_0"]["kernel"], params["conv_0"]["bias"], params["dense_0"]["kernel"], params["dense_0"]["bias"]]
+    )
+    peer.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    history = peer.fit(images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(run.history["loss"], history["loss"], rtol=1e-4)
+    np.testing.assert_allclose(run.history["accuracy"], history["accuracy"], rtol=1e-5)
+    kernel = np.asarray(peer.weights[0].value)
+    np.testing.assert_allclose(run.params["conv_0"]["kernel"], kernel, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.adam(3e-3), 3e-3),
+        (optax.sgd(0.1, momentum=0.9), 0.1),
+        (optax.adamw(optax.cosine_decay_schedule(0.1, 100)), optax.cosine_decay_schedule(0.1, 100)(5)),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(2e-3)), 2e-3),
+        (optax.chain(optax.scale_by_adam(), optax.scale(-0.5), optax.scale(0.1)), 0.05),
+        (optax.inject_hyperparams(optax.adam)(learning_rate=7e-3), 7e-3),
+        (optax.contrib.prodigy(1.0), np.nan),
+    ],
+    ids=["adam", "sgd", "adamw-cosine", "chain", "scales", "injected", "prodigy"],
+)
+def test_the_learning_rate_is_read_from_the_optimizer(optimizer, expected):
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optimizer, batch_size=10)
+    if np.isfinite(expected):
+        np.testing.assert_allclose(run.history["learning_rate"], [expected], rtol=1e-5)
+
+
+def test_plateau_sees_the_loss():
+    optimizer = optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(factor=0.5, patience=2))
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optimizer, batch_size=43, epochs=10)
+    assert int(run.train_state.step) == 10
+
+
+def test_plot_draws_each_figure_against_validation(tmp_path):
+    run = fit(
+        LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.01), epochs=2, validation=(X, T), batch_size=10
+    )
+    figure = run.plot(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    (axis,) = figure.axes
+    assert axis.get_xlabel() == "epoch"
+    assert [line.get_label() for line in axis.lines] == ["training", "validation"]

@@ -1,0 +1,132 @@
+"""Batches from generators, lists and data loaders."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxdl as dl
+from jaxdl import losses, metrics
+
+RNG = np.random.default_rng(2)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+Y = RNG.integers(0, 3, 50).astype(np.int32)
+MODEL = dl.Sequential(dl.Dense(6, use_bias=False), dl.BatchNorm(), jax.nn.relu, dl.Dense(3))
+fit = functools.partial(
+    dl.fit,
+    MODEL,
+    loss=losses.softmax_cross_entropy,
+    optimizer=optax.adam(1e-2),
+    metrics={"accuracy": metrics.accuracy},
+    progress=False,
+)
+
+
+def batches(size=8, arrays=(X, Y)):
+    for i in range(0, len(X), size):
+        yield tuple(a[i : i + size] for a in arrays)
+
+
+@pytest.mark.parametrize("way", ["eager", "step", "epoch", "auto"])
+def test_a_stream_trains_as_the_same_arrays_do(way):
+    whole = fit((X, Y), batch_size=8, epochs=3, shuffle=False)
+    stream = fit(batches, epochs=3, compile=way)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(stream.history[name], whole.history[name], rtol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        (stream.params, stream.state),
+        (whole.params, whole.state),
+    )
+
+
+def test_a_list_of_batches_and_weights():
+    weights = RNG.uniform(0, 1, 50).astype(np.float32)
+    whole = fit((X, Y, weights), batch_size=8, epochs=2, shuffle=False)
+    stream = fit(list(batches(arrays=(X, Y, weights))), epochs=2)
+    np.testing.assert_allclose(stream.history["loss"], whole.history["loss"], rtol=1e-4)
+
+
+def test_a_torch_data_loader():
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=8, shuffle=True)
+    run = fit(loader, epochs=4, validation=loader)
+    assert len(run.history["validation_loss"]) == 4
+    assert int(run.train_state.step) == 28
+    assert run.history["loss"][-1] < run.history["loss"][0]
+
+
+def test_an_endless_generator_has_epochs_of_so_many_steps():
+    def endless():
+        while True:
+            yield from batches()
+
+    run = fit(endless(), epochs=3, steps_per_epoch=20)
+    assert int(run.train_state.step) == 60
+    assert len(run.history["loss"]) == 3
+    run = fit(endless(), steps=50, steps_per_epoch=20)
+    assert int(run.train_state.step) == 50
+    assert len(run.history["loss"]) == 3
+
+
+def test_a_used_up_generator_says_so():
+    with pytest.raises(ValueError, match="yields nothing for epoch 2, as a generator does once it is used up"):
+        fit(batches(), epochs=2)
+
+
+def test_a_stream_that_ends_too_soon_says_so():
+    with pytest.raises(ValueError, match="ended after 7 of the 9 batches of epoch 1"):
+        fit(batches(), epochs=1, steps_per_epoch=9)
+
+
+def test_an_empty_stream_says_so():
+    with pytest.raises(ValueError, match="the batch source is empty"):
+        fit(lambda: iter(()))
+
+
+def test_an_item_that_is_no_batch_says_so():
+    with pytest.raises(ValueError, match=r"batch 1 is ndarray; expected a tuple \(inputs, targets\)"):
+        fit([X])
+
+
+def test_lengths_within_a_batch_are_compared():
+    with pytest.raises(ValueError, match="batch 1 has arrays of different lengths"):
+        fit([(X[:8], Y[:7])])
+
+
+def test_a_changed_shape_is_refused_or_compiled_anew():
+    model = dl.Sequential(dl.GlobalAvgPool(), dl.Dense(3))
+    stream = [(RNG.normal(size=(4, n, 2)).astype(np.float32), Y[:4]) for n in (5, 5, 7, 7, 5)]
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "progress": False}
+    with pytest.raises(ValueError, match=r"batch 3 of epoch 1 has shapes float32\[4, 7, 2\]"):
+        dl.fit(model, stream, **options)
+    for way in ("step", "epoch"):
+        run = dl.fit(model, stream, new_shapes=True, compile=way, **options)
+        assert int(run.train_state.step) == 5
+
+
+def test_an_error_in_the_source_comes_through():
+    def broken():
+        yield X[:8], Y[:8]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        fit(broken)
+
+
+def test_the_source_is_read_while_the_device_works():
+    import threading
+
+    threads = set()
+
+    def watched():
+        for batch in batches():
+            threads.add(threading.current_thread().name)
+            yield batch
+
+    fit(watched)
+    assert any(name.startswith("jaxdl-reader") for name in threads)

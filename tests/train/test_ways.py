@@ -1,0 +1,176 @@
+"""Eager, by the step and by the epoch: one training, three programs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdl as dl
+from jaxdl import losses, metrics
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 8, 8, 1)).astype(np.float32)
+Y = RNG.integers(0, 3, 50).astype(np.int32)
+# no bias in front of BatchNorm: its gradient is nothing but rounding, which Adam makes steps of
+MODEL = dl.Sequential(
+    dl.Conv(4, 3, use_bias=False), dl.BatchNorm(momentum=0.9), jax.nn.relu, dl.MaxPool(2), dl.Flatten(), dl.Dropout(0.3), dl.Dense(3)
+)
+OPTIMIZER = optax.adam(optax.linear_schedule(1e-2, 0.0, 30))
+
+
+def train(way: str, **options):
+    settings = {
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": OPTIMIZER,
+        "epochs": 3,
+        "batch_size": 16,
+        "metrics": {"accuracy": metrics.accuracy, "confusion": metrics.ConfusionMatrix(3)},
+        "validation": (X[:20], Y[:20]),
+        "progress": False,
+    }
+    return dl.fit(MODEL, (X, Y), compile=way, **(settings | options))
+
+
+@functools.cache
+def reference():
+    return train("epoch")
+
+
+def close(a, b, tolerance=2e-5):
+    for name, leaf in dl.tree.named_leaves(a).items():
+        np.testing.assert_allclose(leaf, dl.tree.named_leaves(b)[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("way", ["eager", "step", "auto"])
+def test_ways_give_the_same_numbers(way):
+    a, b = reference(), train(way)
+    assert a.history.keys() == b.history.keys()
+    for name in set(a.history) - {"seconds"}:
+        np.testing.assert_allclose(a.history[name], b.history[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    close((a.params, a.state), (b.params, b.state), 1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    a, b = train("epoch"), reference()
+    jax.tree.map(np.testing.assert_array_equal, (a.params, a.state), (b.params, b.state))
+    c = train("epoch", seed=1)
+    assert a.history["loss"] != c.history["loss"]
+
+
+def test_a_key_is_a_seed():
+    a = train("epoch", seed=jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, a.params, reference().params)
+
+
+def test_chunks_over_many_epochs_equal_single_epochs():
+    across = train("epoch", epochs=100, validation=None)
+    single = train("epoch", epochs=100, validation=None, callbacks=[lambda end: None])
+    assert len(across.history["loss"]) == 100
+    for name in set(across.history) - {"seconds"}:
+        np.testing.assert_allclose(across.history[name], single.history[name], rtol=1e-5, err_msg=name)
+    jax.tree.map(np.testing.assert_array_equal, across.params, single.params)
+
+
+def test_history_holds_one_entry_an_epoch():
+    history = reference().history
+    assert {len(values) for values in history.values()} == {3}
+    expected = {"loss", "accuracy", "confusion", "validation_loss", "validation_accuracy", "validation_confusion"}
+    assert set(history) == expected | {"learning_rate", "seconds"}
+    np.testing.assert_allclose(history["learning_rate"], [1e-2 * (1 - k / 30) for k in (4, 8, 12)], rtol=1e-5)
+    assert all(np.sum(matrix) == 50 for matrix in history["confusion"])
+    assert all(np.sum(matrix) == 20 for matrix in history["validation_confusion"])
+
+
+class Counted:
+    """Counts how often a function is traced."""
+
+    def __init__(self) -> None:
+        self.traces = 0
+
+    def relu(self):
+        def counted_relu(x):
+            self.traces += 1
+            return jax.nn.relu(x)
+
+        return counted_relu
+
+
+@pytest.mark.parametrize("size", [48, 50])
+def test_one_compilation_serves_all_batches_epochs_and_calls(size):
+    from jaxdl.train import program
+
+    model = dl.Sequential(dl.Flatten(), dl.Dense(size), jax.nn.relu, dl.Dense(3))
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": OPTIMIZER, "batch_size": 16, "progress": False}
+    before = program._loop._cache_size()
+    dl.fit(model, (X[:size], Y[:size]), compile="epoch", epochs=3, **options)
+    assert program._loop._cache_size() == before + 1
+    dl.fit(model, (X[:size], Y[:size]), compile="epoch", epochs=70, **options)
+    assert program._loop._cache_size() == before + 1
+    before = program._once._cache_size()
+    for epochs in (2, 3):
+        dl.fit(model, (X[:size], Y[:size]), compile="step", epochs=epochs, **options)
+    assert program._once._cache_size() == before + 1
+
+
+def test_the_model_is_not_traced_again_while_it_trains():
+    counted = Counted()
+    model = dl.Sequential(dl.Flatten(), dl.Dense(5), counted.relu(), dl.Dense(3))
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": OPTIMIZER, "batch_size": 16, "progress": False}
+    dl.fit(model, (X, Y), epochs=1, **options)
+    traces = counted.traces
+    dl.fit(model, (X, Y), epochs=30, **options)
+    assert counted.traces - traces <= 2  # shapes are checked before each run; nothing is traced once a step
+
+
+def test_dropout_and_order_change_from_step_to_step_and_epoch_to_epoch():
+    seen = []
+
+    def spy(x):
+        jax.debug.callback(lambda v: seen.append(np.asarray(v)), x, ordered=True)
+        return x
+
+    model = dl.Sequential(dl.Dropout(0.5), spy, dl.Dense(1))
+    data = (np.arange(1, 9, dtype=np.float32)[:, None] * np.ones((1, 32), np.float32), np.zeros(8, np.float32))
+    dl.fit(model, data, loss=losses.mean_squared_error, optimizer=optax.sgd(0.0), epochs=2, batch_size=4, progress=False)
+    batches = [batch for batch in seen if batch.shape == (4, 32)]
+    assert len(batches) == 4
+    masks = [(batch != 0).astype(int).tolist() for batch in batches]
+    assert all(masks[0] != mask for mask in masks[1:])
+    order = [(batch.max(axis=1) / 2).tolist() for batch in batches]
+    assert sorted(order[0] + order[1]) == sorted(order[2] + order[3]) == list(range(1, 9))
+    assert order[0] + order[1] != order[2] + order[3]
+
+
+def test_data_are_arguments_and_not_constants():
+    from jaxdl.train import program
+    from jaxdl.train.fit import _resident
+    from jaxdl.train.checks import check_arrays
+
+    feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
+    step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
+    state = step.init(jax.random.key(0), feed.example)
+    order = jnp.zeros(64, jnp.int32)
+    text = program._loop.lower(step, 4, feed.source, state, order, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
+    assert max(len(line) for line in text.splitlines()) < 20_000
+    assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_training_loop_lowers_for_every_platform(platform):
+    from jaxdl.train import program
+    from jaxdl.train.checks import check_arrays
+    from jaxdl.train.fit import _resident
+
+    feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
+    step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
+    state = step.init(jax.random.key(0), feed.example)
+    order = jnp.zeros(64, jnp.int32)
+    text = (
+        program._loop.trace(step, 4, feed.source, state, order, (np.int32(0), np.int32(0)), np.int32(1))
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
+    assert ("stablehlo.convolution" in text) == (platform != "cpu")
