@@ -53,8 +53,8 @@ class Resident:
 
     inputs: Tree
     targets: Tree
-    weights: Array | None
-    key: Array
+    weights: Any
+    key: Any
     size: int = dataclasses.field(metadata={"static": True})
     batch_size: int = dataclasses.field(metadata={"static": True})
     shuffle: bool = dataclasses.field(metadata={"static": True})
@@ -91,7 +91,7 @@ class Stack:
         batches: a `Batch` whose arrays are [steps, batch, ...]; places past the end of the stream are never read.
     """
 
-    batches: Batch
+    batches: Any
 
     @property
     def steps(self) -> int:

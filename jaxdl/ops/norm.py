@@ -39,11 +39,12 @@ def normalise(
     bias: Float[Array, "..."] | None,
 ) -> Float[Array, "..."]:
     """y = (x − mean) / √(variance + ε) · scale + bias, in x's dtype; arguments have x's rank or are None."""
-    factor = lax.rsqrt(variance + epsilon)
+    wide = jnp.promote_types(x.dtype, variance.dtype)
+    factor = lax.rsqrt(variance.astype(wide) + epsilon)
     if scale is not None:
-        factor = factor * scale.astype(factor.dtype)
-    y = x.astype(factor.dtype)
-    y = (y if mean is None else y - mean) * factor
+        factor = factor * scale.astype(wide)
+    y = x.astype(wide)
+    y = (y if mean is None else y - mean.astype(wide)) * factor
     if bias is not None:
-        y = y + bias.astype(y.dtype)
+        y = y + bias.astype(wide)
     return y.astype(x.dtype)

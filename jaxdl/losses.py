@@ -1,0 +1,328 @@
+"""Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
+
+Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch, time]` give `[batch]`.
+Training weighs and sums these numbers, so that masks, sample weights and padded batches are exact. The arithmetic is
+optax's wherever optax has the loss; what is added here is that shapes are matched and never broadcast, that a loss is
+computed in at least float32, and that targets that do not fit are told so in a sentence.
+
+A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxdl.per_example import function_name, innermost, shown, telling_batch
+from jaxdl.targets import (
+    AnyArray,
+    check_finite,
+    class_numbers,
+    floating,
+    holds_classes,
+    over_examples,
+    pair,
+    vectors,
+    wants_binary,
+    wants_distributions,
+    wants_labels,
+    wants_numbers,
+    wants_signs,
+    wants_vectors,
+)
+
+Loss = Callable[..., Array]
+
+PROBABILITY_MARGIN = 1e-7  # as Keras clips; about two float32 steps below one
+NORM_MARGIN = 1e-16  # of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch
+
+
+def mean_squared_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+    """Mean squared error, `mean (outputs - targets)²`.
+
+    Args:
+        outputs: predictions, `[batch, ...]`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+
+    Example:
+        >>> mean_squared_error(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.0, 2.0], [3.0, 2.0]]))
+        Array([0.5, 2. ], dtype=float32)
+    """
+    return over_examples(optax.squared_error(*pair("mean_squared_error", outputs, targets)))
+
+
+def mean_absolute_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+    """Mean absolute error, `mean |outputs - targets|`.
+
+    Args:
+        outputs: predictions, `[batch, ...]`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+    """
+    outputs, targets = pair("mean_absolute_error", outputs, targets)
+    return over_examples(jnp.abs(outputs - targets))
+
+
+def huber(outputs: AnyArray, targets: AnyArray, *, delta: float = 1.0) -> Float[Array, " batch"]:
+    """Huber's loss of the error e: `½ e²` where `|e| <= delta`, and `delta (|e| - ½ delta)` beyond.
+
+    Args:
+        outputs: predictions, `[batch, ...]`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
+        delta: where the parabola turns into a line, in the targets' unit; positive.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+
+    Source: Huber, Robust Estimation of a Location Parameter, 1964.
+    """
+    return over_examples(optax.huber_loss(*pair("huber", outputs, targets), delta=delta))
+
+
+def binary_cross_entropy(logits: AnyArray, labels: AnyArray) -> Float[Array, " batch"]:
+    """Binary cross-entropy from logits, `-y log σ(x) - (1 - y) log σ(-x)`.
+
+    Args:
+        logits: x, `[batch, ...]`, floating, before any sigmoid.
+        labels: y, 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
+
+    Returns:
+        One number an example, `[batch]`, in nats, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the logits are not floating.
+
+    Example:
+        >>> binary_cross_entropy(jnp.array([[0.0], [100.0]]), jnp.array([1, 1])).round(3)
+        Array([0.693, 0.   ], dtype=float32)
+    """
+    return over_examples(optax.sigmoid_binary_cross_entropy(*pair("binary_cross_entropy", logits, labels)))
+
+
+def binary_cross_entropy_from_probabilities(probabilities: AnyArray, labels: AnyArray) -> Float[Array, " batch"]:
+    """Binary cross-entropy of probabilities, `-y log p - (1 - y) log(1 - p)`, for a model that ends in a sigmoid.
+
+    p is clipped to `[1e-7, 1 - 1e-7]`, as Keras does, so that loss and gradient stay finite at 0 and 1. The price is
+    that the loss never passes 16.1 and that beyond the clip its gradient is 0: prefer logits and
+    `binary_cross_entropy`.
+
+    Args:
+        probabilities: p, `[batch, ...]`, floating, within 0 and 1.
+        labels: y, 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
+
+    Returns:
+        One number an example, `[batch]`, in nats, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the probabilities are not floating.
+    """
+    probabilities, labels = pair("binary_cross_entropy_from_probabilities", probabilities, labels)
+    p = jnp.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    return over_examples(-labels * jnp.log(p) - (1 - labels) * jnp.log1p(-p))
+
+
+def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+    """Softmax cross-entropy, `H(y, softmax(x))`; smoothed by α, `(1 - α) H(y, softmax(x)) + α H(uniform, softmax(x))`.
+
+    Args:
+        logits: x, `[batch, ..., classes]`, floating, before any softmax. -inf rules a class out.
+        labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, whole or Boolean; or one-hot or soft labels
+            `[batch, ..., classes]` that sum to one.
+        label_smoothing: α, within 0 and 1.
+
+    Returns:
+        One number an example, `[batch]`, in nats, in at least float32; axes between batch and classes are averaged.
+
+    Raises:
+        ValueError: if the shapes do not fit, class numbers are floating, or there are fewer than two classes.
+
+    Source: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section 7 (smoothing).
+
+    Example:
+        >>> softmax_cross_entropy(jnp.zeros((2, 4)), jnp.array([3, 0])).round(3)
+        Array([1.386, 1.386], dtype=float32)
+    """
+    logits = floating("softmax_cross_entropy", logits)
+    if holds_classes("softmax_cross_entropy", logits, labels):
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, labels))
+    else:
+        loss = optax.safe_softmax_cross_entropy(logits, jnp.asarray(labels).astype(logits.dtype))
+    if label_smoothing:
+        uniform = jnp.full_like(logits, 1 / logits.shape[-1])
+        loss = (1 - label_smoothing) * loss + label_smoothing * optax.safe_softmax_cross_entropy(logits, uniform)
+    return over_examples(loss)
+
+
+def hinge(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+    """Hinge loss of a support vector machine, `max(0, 1 - y x)`.
+
+    Args:
+        outputs: x, signed distances, `[batch, ...]`, floating.
+        targets: y, -1 and +1 as in optax (not 0 and 1), of the same shape; a trailing axis of length 1 may be missing
+            on one side.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+
+    Source: Cortes and Vapnik, Support-Vector Networks, 1995.
+    """
+    return over_examples(optax.hinge_loss(*pair("hinge", outputs, targets)))
+
+
+def focal(
+    logits: AnyArray,
+    labels: AnyArray,
+    *,
+    alpha: float | None = None,
+    gamma: float = 2.0,
+) -> Float[Array, " batch"]:
+    """Sigmoid focal loss, `-α_y (1 - p_y)^γ log p_y` with `p_y` the probability given to the true label.
+
+    Args:
+        logits: `[batch, ...]`, floating, before any sigmoid.
+        labels: 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
+        alpha: α, the weight of label 1, label 0 having 1 - α; None weighs neither.
+        gamma: γ, how much easy examples count for less; 0 gives binary cross-entropy.
+
+    Returns:
+        One number an example, `[batch]`, in nats, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the logits are not floating.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, 2017.
+    """
+    return over_examples(optax.sigmoid_focal_loss(*pair("focal", logits, labels), alpha=alpha, gamma=gamma))
+
+
+def kl_divergence(log_probabilities: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+    """Kullback-Leibler divergence of the prediction from the target, `Σ y (log y - log p)` over the last axis.
+
+    Args:
+        log_probabilities: log p, `[batch, ..., classes]`, floating, as `jax.nn.log_softmax` gives; -inf is allowed
+            where y is 0.
+        targets: y, probabilities that sum to one, of the same shape; 0 log 0 counts as 0.
+
+    Returns:
+        One number an example, `[batch]`, in nats, in at least float32; axes between batch and classes are averaged.
+
+    Raises:
+        ValueError: if the shapes differ or have no class axis, or the log-probabilities are not floating.
+
+    Source: Kullback and Leibler, On Information and Sufficiency, 1951.
+    """
+    log_probabilities, targets = vectors("kl_divergence", log_probabilities, targets)
+    log_probabilities = jnp.where(targets == 0, 0, log_probabilities)  # otherwise 0 · -inf is NaN
+    return over_examples(optax.kl_divergence(log_probabilities, targets))
+
+
+def cosine_distance(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+    """Cosine distance, `1 - x·y / (|x| |y|)` over the last axis.
+
+    A vector shorter than 1e-8 counts as that long, so that the distance of a zero vector is 1 and its gradient finite.
+
+    Args:
+        outputs: x, vectors `[batch, ..., features]`, floating.
+        targets: y, vectors of the same shape.
+
+    Returns:
+        One number an example, `[batch]`, from 0 to 2, in at least float32; axes between are averaged.
+
+    Raises:
+        ValueError: if the shapes differ or have no feature axis, or the outputs are not floating.
+    """
+    outputs, targets = vectors("cosine_distance", outputs, targets)
+    return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN))
+
+
+def check_targets(loss: Loss, outputs: PyTree, targets: PyTree) -> None:
+    """Checks all targets against what a loss wants of them, once, on the host, before anything is traced.
+
+    A loss of this file is checked for shapes, dtypes and values; any other loss only for targets that are finite.
+
+    Args:
+        loss: a loss, or a `functools.partial` or `jax.jit` of one.
+        outputs: what the model gives, a `jax.ShapeDtypeStruct` `[batch, ...]`; its batch may have any length.
+        targets: all targets, a NumPy array `[examples, ...]`; for a loss of one's own, any pytree of such arrays.
+
+    Raises:
+        ValueError: how many targets are wrong, which is the first, and what to do.
+    """
+    check = next((check for known, check in _CHECKS if innermost(known) is innermost(loss)), None)
+    if check is None:
+        for leaf in jax.tree.leaves(targets):
+            check_finite(f"loss '{function_name(loss)}'", np.asarray(leaf))
+        return
+    targets = np.asarray(targets)
+    if targets.ndim == 0:
+        raise ValueError(f"{function_name(loss)}: targets are a single number, expected an array, batch first.")
+    check(function_name(loss), jax.ShapeDtypeStruct((len(targets), *outputs.shape[1:]), outputs.dtype), targets)
+
+
+def check_loss(loss: Any, outputs: PyTree, targets: PyTree) -> None:
+    """Checks that a loss returns one number an example, by its shapes alone and without computing anything.
+
+    Args:
+        loss: any function `loss(outputs, targets)`.
+        outputs: what the model gives, a pytree of `jax.ShapeDtypeStruct` (or arrays) `[batch, ...]`.
+        targets: the same for the targets.
+
+    Raises:
+        TypeError: if the loss is no function.
+        ValueError: what it returned instead. What the loss itself raises comes through with a note.
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"loss is {loss!r}, expected a function loss(outputs, targets) -> [batch] — pass one such as "
+            "losses.mean_squared_error."
+        )
+    batch = telling_batch(outputs, targets)
+    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), (outputs, targets))
+    name, came = f"loss '{function_name(loss)}'", f"outputs of {shown(given[0])} and targets of {shown(given[1])}"
+    try:
+        returned = jax.eval_shape(loss, *given)
+    except Exception as error:
+        error.add_note(f"This came from {name}, called with {came}.")
+        raise
+    if not isinstance(returned, jax.ShapeDtypeStruct) or returned.shape != (batch,):
+        raise ValueError(
+            f"{name} returned {shown(returned)} for a batch of {batch} ({came}): return one number for each example "
+            "([batch]); fit weighs and averages them."
+        )
+    if not jnp.issubdtype(returned.dtype, jnp.floating):
+        raise ValueError(f"{name} returned {returned.dtype} numbers, which have no gradient: return floating ones.")
+
+
+_CHECKS: tuple[tuple[Loss, Callable[[str, jax.ShapeDtypeStruct, np.ndarray], None]], ...] = (
+    (mean_squared_error, wants_numbers),
+    (mean_absolute_error, wants_numbers),
+    (huber, wants_numbers),
+    (binary_cross_entropy, wants_binary),
+    (binary_cross_entropy_from_probabilities, wants_binary),
+    (focal, wants_binary),
+    (hinge, wants_signs),
+    (kl_divergence, wants_distributions),
+    (cosine_distance, wants_vectors),
+    (softmax_cross_entropy, wants_labels),
+)
