@@ -1,0 +1,1 @@
+"""jaxdl beside its peers, in one run, as ratios."""

@@ -1,0 +1,103 @@
+"""The benchmark driver: turns, the check that all peers train one network, what is skipped, and the files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import training
+from benchmarks.peers import ENTRIES, Entry
+from benchmarks.processes import Worker
+from benchmarks.report import tables
+
+SHORT = training.Settings(networks=("mlp",), rounds=2, seconds=0.0, compilations=0, epochs=2)
+ABSENT = Entry("absent", "benchmarks.absent", "Absent", ("no_such_package",))
+
+
+def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    entries = [*(entry for entry in ENTRIES if entry.name in ("jaxdl", "jax by hand")), ABSENT]
+    training.measure(replace(SHORT, out=tmp_path), entries, console)
+
+    result = json.loads((tmp_path / "training.json").read_text())
+    assert result["skipped"] == {"absent": ["no_such_package"]}
+    assert "absent: skipped, because no_such_package is not installed" in console.export_text()
+    assert result["machine"]["cores"] >= 1
+    assert result["machine"]["versions"]["jax"]
+    peers = result["networks"]["mlp"]["peers"]
+    assert list(peers) == ["jaxdl", "jax by hand"]
+    for figures in peers.values():
+        rounds, step = figures["rounds"], figures["milliseconds_a_step"]
+        assert len(rounds) == 2
+        assert min(rounds) > 0
+        assert step["min"] == min(rounds) <= step["median"] <= step["max"] == max(rounds)
+        assert figures["peak_bytes"] > 50e6
+        assert figures["first_step_seconds"] > step["median"] / 1e3
+        assert figures["check"]["steps"] == [0, 5, 10]
+        assert sorted(figures["check"]["losses"], reverse=True) == figures["check"]["losses"]
+    assert peers["jaxdl"]["ratio_to_jaxdl"]["rounds"] == [1.0, 1.0]
+    by_hand, fit = peers["jax by hand"], peers["jaxdl"]
+    assert by_hand["ratio_to_jaxdl"]["rounds"] == [a / b for a, b in zip(by_hand["rounds"], fit["rounds"], strict=True)]
+
+    lines = (tmp_path / "training.md").read_text().splitlines()
+    assert lines[0] == "| ms a step (× jaxdl) | mlp |"
+    assert lines[2].startswith("| jaxdl |")
+    assert lines[2].endswith("(1.00) |")
+    (table,) = tables(result)
+    assert table.row_count == 2
+
+
+def test_a_network_that_nobody_trains_is_left_out(tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    result = training.measure(replace(SHORT, out=tmp_path), [ABSENT], console)
+    assert result["networks"] == {}
+    assert "mlp: left out, because none of the peers" in console.export_text()
+
+
+def answer(*losses: float) -> dict[str, list[float]]:
+    return {"losses": list(losses), "steps": [0, 12]}
+
+
+def test_a_peer_whose_loss_stands_apart_is_named() -> None:
+    checks = {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1001), "c": answer(2.3, 1.2)}
+    message = "mlp: expected one loss from all peers after 12 checked steps, but c stand apart"
+    with pytest.raises(training.Disagreement, match=message):
+        training.require_agreement(training.NETWORKS["mlp"], checks)
+
+
+def test_a_loss_that_is_no_number_stands_apart() -> None:
+    checks = {"a": answer(2.3, 1.1), "b": answer(2.3, 1.1), "c": answer(2.3, float("nan"))}
+    with pytest.raises(training.Disagreement, match="but c stand"):
+        training.require_agreement(training.NETWORKS["mlp"], checks)
+
+
+def test_losses_within_the_tolerance_agree() -> None:
+    training.require_agreement(training.NETWORKS["mlp"], {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1005)})
+
+
+def test_a_process_that_ends_early_is_named_with_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    message = r"broken: expected an answer to 'round', its process ended(.|\n)*not enough values to unpack"
+    with Worker("broken", "benchmarks.worker", log=log) as worker, pytest.raises(RuntimeError, match=message):
+        worker.ask("round")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--networks", "mlp,lstm"], "unknown network 'lstm'"), (["--peers", "caffe"], "unknown peer 'caffe'")],
+)
+def test_unknown_names_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        training.parse(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_shares_count_operations_round_by_round() -> None:
+    network = training.NETWORKS["wide"]
+    flops = 6 * 256 * (784 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 10 + 10)
+    shares = training.shares(network, {"a": {"rounds": [10.0, 20.0]}}, [flops / 10e-3, flops / 20e-3])
+    assert shares["share"]["a"]["counted"] == pytest.approx(1)
+    performed = 6 * 256 * 1024 * (784 + 1024 + 10) - 2 * 256 * 784 * 1024
+    assert shares["share"]["a"]["performed"] == pytest.approx(performed / flops)
