@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time")
     parser.add_argument("--networks", default="mlp,wide,mnist,cifar", help="which: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="fresh processes for each: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder: %(default)s")
     parser.add_argument("--serve", nargs=2, metavar=("NETWORK", "WAY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

@@ -1,6 +1,6 @@
 """Peak memory of one CIFAR run, jaxdl's `fit` beside Keras on JAX, in fresh processes.
 
-    python -m benchmarks.memory --examples 50000 --epochs 1 --out runs/benchmarks
+    python -m benchmarks.memory --examples 50000 --epochs 1
 
 Both get the same images. jaxdl is measured twice, with the images as uint8, as its loaders give them, and with the
 float32 array that Keras is given.
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
     parser.add_argument("--examples", type=int, default=50_000, help="images: %(default)s")
     parser.add_argument("--epochs", type=int, default=1, help="epochs: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder for the file: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the file: %(default)s")
     parser.add_argument("--serve", nargs=2, metavar=("PEER", "FLOATS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

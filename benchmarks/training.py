@@ -1,8 +1,9 @@
 """Training speed of jaxdl and its peers: the same networks, weights and data, in one run, round by round in turn.
 
-    python -m benchmarks.training --networks mlp,wide,mnist,cifar --rounds 7 --out runs/benchmarks
+    python -m benchmarks.training --networks mlp,wide,mnist,cifar --rounds 7
 
-Prints a table for each network, and writes `training.json` with every round's figures and `training.md` for the README.
+Prints a table for each network, and writes `training.json` with every round's figures; `benchmarks.readme` makes the README's
+table of it.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from benchmarks.compile_time import compile_times
 from benchmarks.networks import LEARNING_RATE, NETWORKS, Network, dense_flops, parameter_count
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.processes import Answer, Worker
-from benchmarks.report import markdown, tables
+from benchmarks.report import tables
 
 TOLERANCE = 1e-3
 REFERENCE = "jaxdl"
@@ -39,7 +40,7 @@ class Settings:
         compilations: fresh processes for each compile time of jaxdl; 0 leaves compile times out.
         epochs: epochs of a timed call, where not the network's own.
         examples: examples of an epoch, where not the network's own.
-        out: the folder for `training.json`, `training.md` and what the processes print.
+        out: the folder for `training.json` and what the processes print.
     """
 
     networks: tuple[str, ...] = tuple(NETWORKS)
@@ -48,7 +49,7 @@ class Settings:
     compilations: int = 3
     epochs: int | None = None
     examples: int | None = None
-    out: Path = Path("runs/benchmarks")
+    out: Path = Path("benchmarks/results")
 
     def network(self, name: str) -> Network:
         own = NETWORKS[name]
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     for table in tables(result):
         console.print(table)
-    console.print(f"written: {settings.out / 'training.json'} and {settings.out / 'training.md'}")
+    console.print(f"written: {settings.out / 'training.json'}")
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
@@ -80,7 +81,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
     parser.add_argument("--compilations", type=int, default=3, help="fresh processes a compile time: %(default)s")
     parser.add_argument("--epochs", type=int, help="epochs of a timed call, instead of each network's own")
     parser.add_argument("--examples", type=int, help="examples of an epoch, instead of each network's own")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder for the files: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the files: %(default)s")
     given = vars(parser.parse_args(arguments))
     names, peers = given.pop("networks").split(","), given.pop("peers")
     by_name = {entry.name: entry for entry in ENTRIES}
@@ -92,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
 
 
 def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> dict[str, Any]:
-    """Measures every network with every peer that is installed, and writes `training.json` and `training.md` after each.
+    """Measures every network with every peer that is installed, and writes `training.json` after each.
 
     Raises:
         Disagreement: peers end the check with different losses.
@@ -126,7 +127,6 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
 
 def write(result: dict[str, Any], out: Path) -> None:
     (out / "training.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "training.md").write_text(markdown(result))
 
 
 def measure_network(settings: Settings, network: Network, entries: Sequence[Entry], console: Console) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 A function with arguments becomes one by `functools.partial`: `partial(leaky_relu, negative_slope=0.2)`.
 """
 
-import jax.numpy as jnp
 from jax import Array
 from jax.nn import elu as elu
 from jax.nn import gelu as gelu

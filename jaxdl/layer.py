@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Params = dict[str, Any]
@@ -18,7 +20,7 @@ State = dict[str, Any]
 """A nested dict of arrays: what training updates without a gradient, such as running statistics."""
 
 
-def _call_repr(layer: Any) -> str:
+def call_repr(layer: Any) -> str:
     """`Conv(32, 3, stride=2)`: required fields by position, the others by name where they differ from the default."""
     shown = []
     for field in dataclasses.fields(layer):
@@ -108,7 +110,7 @@ class Layer(abc.ABC):
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = _call_repr  # type: ignore[method-assign]
+            cls.__repr__ = call_repr  # type: ignore[method-assign]
 
     @abc.abstractmethod
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
@@ -142,7 +144,7 @@ class Stateless(Layer):
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del mode
-        return self.forward(params, x), state
+        return self.forward(params, as_arrays(x)), state
 
 
 class Parameterless(Stateless):
@@ -183,7 +185,7 @@ class Function(Parameterless):
         return f"partial({', '.join([self.name, *bound])})" if bound else self.name
 
 
-_FUNCTION_TYPES = (types.FunctionType, types.BuiltinFunctionType, jax.custom_jvp, jax.custom_vjp, type(jax.jit(abs)))
+_FUNCTION_TYPES = (types.FunctionType, types.BuiltinFunctionType, jax.custom_jvp, jax.custom_vjp, jnp.ufunc, type(jax.jit(abs)))
 
 
 def as_layer(part: Any) -> Layer:
@@ -194,17 +196,26 @@ def as_layer(part: Any) -> Layer:
     """
     if isinstance(part, Layer):
         return part
-    if isinstance(part, functools.partial):
-        return Function(as_function(part.func), part.args, tuple(sorted(part.keywords.items())))
-    return Function(as_function(part))
+    if not isinstance(part, functools.partial):
+        return Function(as_function(part))
+    layer = Function(as_function(part.func), part.args, tuple(sorted(part.keywords.items())))
+    try:
+        hash(layer)
+    except TypeError:
+        raise TypeError(
+            f"{layer} binds a value that cannot be hashed, such as an array or a list, and a layer holds hyperparameters "
+            "only — bind numbers, words and tuples; arrays belong in the params of a jaxdl.Layer."
+        ) from None
+    return layer
 
 
 def as_function(function: Any) -> Callable[..., Any]:
     if isinstance(function, type):
         raise TypeError(f"{function.__name__} is a class where a layer is expected — call it: {function.__name__}(…).")
-    ufunc = type(function).__name__ == "ufunc" and not getattr(function, "__self__", None)
-    if isinstance(function, _FUNCTION_TYPES) or ufunc:
+    if isinstance(function, _FUNCTION_TYPES):
         return function
+    if isinstance(function, np.ufunc):
+        raise TypeError(f"numpy.{function.__name__} cannot be traced — take that of jax.numpy: jnp.{function.__name__}.")
     if not callable(function):
         raise TypeError(f"expected a layer or a function of one array, got {_describe(function)}.")
     raise TypeError(
@@ -224,6 +235,11 @@ def forward(model: Layer, state: State) -> Callable[[Params, Any], Any]:
     (1, 1, 1, 3)
     """
     return lambda params, x: model.apply(params, state, x, Eval())[0]
+
+
+def as_arrays(x: Any) -> Any:
+    """An input with its NumPy arrays as JAX has them, in the dtypes that JAX has enabled."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, Array) else jnp.asarray(leaf), x)
 
 
 def fold_in_name(key: Array, name: str) -> Array:

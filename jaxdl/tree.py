@@ -43,6 +43,22 @@ def shapes(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
+Shapes = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]
+"""The structure, shapes and dtypes of a tree, as a value that hashes."""
+
+
+def frozen_shapes(tree: Tree) -> Shapes:
+    """A tree's structure, shapes and dtypes as a value: a key for what is remembered of trees of that kind."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves)
+
+
+def thawed_shapes(shapes: Shapes) -> Tree:
+    """The tree of `jax.ShapeDtypeStruct` that was frozen."""
+    structure, leaves = shapes
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+
+
 def _name(entry: Any) -> str:
     for attribute in ("key", "name", "idx"):
         if hasattr(entry, attribute):

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     def example_weights(self) -> Array:
         """[batch] float32: the weights, zero where the mask is False."""
         weights = jnp.ones(self.size, jnp.float32) if self.weights is None else self.weights
-        return weights if self.mask is None else weights * self.mask
+        return weights if self.mask is None else jnp.where(self.mask, weights, 0)
 
 
 @jax.tree_util.register_dataclass
@@ -63,22 +63,31 @@ class Resident:
     def steps(self) -> int:
         return -(-self.size // self.batch_size)
 
-    def order(self, epoch: Int[Array, ""]) -> Int[Array, " places"]:
+    @property
+    def places(self) -> int:
+        """The length of an order."""
+        return self.steps * self.batch_size
+
+    @property
+    def full(self) -> bool:
+        """Whether every batch is."""
+        return self.places == self.size
+
+    def order(self, epoch: Any) -> Int[Array, " places"]:
         """The examples at all places of an epoch's batches."""
         places = jnp.arange(self.size, dtype=jnp.int32)
         if self.shuffle:
             places = jax.random.permutation(jax.random.fold_in(self.key, epoch), places)
-        return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
+        return jnp.pad(places, (0, self.places - self.size))
 
-    def batch(self, order: Int[Array, " places"], index: Int[Array, ""]) -> Batch:
+    def batch(self, order: Int[Array, " places"], index: Any) -> Batch:
         """Batch `index` of the epoch with that order."""
         first = index * self.batch_size
         rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
         inputs, targets, weights = jax.tree.map(
             lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), (self.inputs, self.targets, self.weights)
         )
-        full = self.size % self.batch_size == 0
-        mask = None if full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
+        mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
         return Batch(inputs, targets, weights, mask)
 
 
@@ -101,12 +110,16 @@ class Stack:
     def batch_size(self) -> int:
         return jax.tree.leaves(self.batches.inputs)[0].shape[1]
 
-    def order(self, epoch: Int[Array, ""]) -> Int[Array, " none"]:
+    @property
+    def places(self) -> int:
+        return 0
+
+    def order(self, epoch: Any) -> Int[Array, " none"]:
         """A stream has its own order."""
         del epoch
         return jnp.zeros(0, jnp.int32)
 
-    def batch(self, order: Int[Array, " none"], index: Int[Array, ""]) -> Batch:
+    def batch(self, order: Int[Array, " none"], index: Any) -> Batch:
         """The batch at that place of the stack."""
         del order
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)

@@ -21,6 +21,8 @@ def positive(layer: str, **arguments: Any) -> None:
 def sizes(layer: str, **arguments: Any) -> None:
     """Refuses an argument that is neither a whole number of at least 1 nor a tuple of such."""
     for name, value in arguments.items():
+        if isinstance(value, list):
+            raise LayerError(layer, f"{name} is a whole number or a tuple of such, got the list {value!r}.")
         for one in value if isinstance(value, tuple) else (value,):
             positive(layer, **{name: one})
 
@@ -61,6 +63,12 @@ def spatial_padding(layer: str, x: Any, padding: Any) -> Any:
     return padding if isinstance(padding, str) else spatial(layer, x, padding=padding)[0]
 
 
+def same_rank(layer: str, x: Any, expected: int) -> None:
+    """Refuses an input with other dimensions than init saw."""
+    if len(x.shape) != expected:
+        raise LayerError(layer, f"expected an input of rank {expected}, as at init, got shape {tuple(x.shape)}.")
+
+
 def features(layer: str, x: Any, least_rank: int = 2) -> int:
     """The length of x's last axis; x needs a batch axis before it."""
     if len(x.shape) < least_rank:
@@ -81,6 +89,16 @@ def same_features(layer: str, x: Any, expected: int, what: str = "features") -> 
         )
 
 
+def mask_fits(layer: str, x: Any, mask: Any) -> None:
+    """Refuses a mask that has not one entry an example."""
+    if mask is not None and tuple(mask.shape) != tuple(x.shape[:1]):
+        raise LayerError(
+            layer,
+            f"the mode's mask has shape {tuple(mask.shape)} and the input {tuple(x.shape)}: one entry an example is needed — a "
+            "part before this one that folds another axis into the batch belongs in Map, which repeats the mask.",
+        )
+
+
 def floating(layer: str, x: Array, dtype: DType | None = None) -> Array:
     """x as the layer computes with it (`ops.floating.as_floating`)."""
     try:
@@ -91,17 +109,20 @@ def floating(layer: str, x: Array, dtype: DType | None = None) -> Array:
 
 def init_floating(layer: str, x: Any, dtype: DType | None = None) -> DType:
     """The computing dtype, or an error for inputs that have none."""
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise LayerError(layer, f"dtype is a floating-point dtype, got {jnp.dtype(dtype)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != jnp.uint8:
         floating(layer, jnp.zeros((), x.dtype), dtype)
     return floating_dtype(x, dtype)
 
 
-def window_fits(layer: str, x: Any, extent: tuple[int, ...], padding: Any) -> None:
-    """Refuses a window larger than the (padded) input: its output would be empty."""
+def window_fits(layer: str, x: Any, extent: tuple[int, ...], padding: Any, stretch: tuple[int, ...] | None = None) -> None:
+    """Refuses a window larger than the (stretched and padded) input: its output would be empty."""
     if padding == "SAME":
         return
     pads = ((0, 0),) * len(extent) if padding == "VALID" else padding
-    for axis, (size, (low, high), reach) in enumerate(zip(x.shape[1:-1], pads, extent, strict=True)):
+    space = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stretch or (1,) * len(extent), strict=True)]
+    for axis, (size, (low, high), reach) in enumerate(zip(space, pads, extent, strict=True)):
         if size + low + high < reach:
             raise LayerError(
                 layer,

@@ -19,11 +19,14 @@ from jaxdl.layer import (
     State,
     Stateless,
     Train,
+    as_arrays,
     as_layer,
+    call_repr,
     fold_in_name,
     located,
 )
 from jaxdl.layers.wiring import Composite, Wiring
+from jaxdl.ops.floating import as_floating
 
 Part = Layer | Callable[[Any], Any]
 
@@ -44,6 +47,9 @@ class Tied:
 
     to: str
     use: Callable[[Params, Array], Any] | None = None
+
+    def __repr__(self) -> str:
+        return call_repr(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Residual(Composite):
                 f"the body gives shape {tuple(y.shape)} and the shortcut {tuple(s.shape)}, which cannot be added — give a "
                 "shortcut that maps one to the other, such as Conv(features, 1, stride).",
             )
-        return wiring.math(lambda a, b: a + b.astype(a.dtype), y, s)
+        return wiring.math(_sum, y, s)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -175,11 +181,14 @@ class Parallel(Composite):
         if self.combine == "add":
             if len(set(shapes)) > 1:
                 raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be added.")
-            return wiring.math(lambda *terms: sum(terms[1:], terms[0]), *ys)
-        axis = self.axis % len(shapes[0]) if shapes[0] else 0
+            return wiring.math(_sum, *ys)
+        rank = len(shapes[0])
+        axis = self.axis + rank if self.axis < 0 else self.axis
+        if not 0 < axis < rank:
+            raise LayerError("Parallel", f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.")
         if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
             raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
-        return wiring.math(lambda *terms: jnp.concatenate(terms, axis), *ys)
+        return wiring.math(lambda *terms: jnp.concatenate(_intensities(terms), axis), *ys)
 
     def __repr__(self) -> str:
         options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"
@@ -213,13 +222,16 @@ class Map(Layer):
             params, state = self.body.init(fold_in_name(key, "body"), merged)
         return {"body": params} if params else {}, {"body": state} if state else {}
 
-    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+        x = as_arrays(x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:
             mode = Train(mode.key, jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
         with located("body"):
             y, new = self.body.apply(params.get("body", {}), state.get("body", {}), merged, mode.within("body"))
-        y = y.reshape(x.shape[0], -1, *y.shape[1:])
+        y = y.reshape(x.shape[0], x.shape[self.axis], *y.shape[1:])
+        if not -y.ndim < self.axis < y.ndim:
+            raise LayerError("Map", f"the body gives shape {y.shape[2:]} at each place, which leaves no axis {self.axis}.")
         return jnp.moveaxis(y, 1, self.axis), {**state, "body": new} if new else state
 
     def _merge(self, x: Array) -> Array:
@@ -253,6 +265,18 @@ class Frozen(Layer):
         del params, mode
         y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval())
         return y, state
+
+
+def _sum(*terms: Array) -> Array:
+    """The sum, in the first term's dtype."""
+    first, *others = _intensities(terms)
+    return sum((other.astype(first.dtype) for other in others), first)
+
+
+def _intensities(terms: Sequence[Array]) -> list[Array]:
+    """Images in uint8 as x / 255, as the layers beside them have read them, in the dtype of what those give."""
+    dtype = next((term.dtype for term in terms if jnp.issubdtype(term.dtype, jnp.floating)), None)
+    return [as_floating(term, dtype) if term.dtype == jnp.uint8 else term for term in terms]
 
 
 def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:

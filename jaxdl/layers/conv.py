@@ -72,6 +72,7 @@ class Conv(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         stride, dilation = arguments.spatial("Conv", x, stride=self.stride, dilation=self.dilation)
+        arguments.same_rank("Conv", x, params["kernel"].ndim)
         arguments.same_features("Conv", x, params["kernel"].shape[-2] * self.groups, "channels")
         self._check_window(x)
         y = ops.conv.conv(
@@ -86,8 +87,7 @@ class Conv(Stateless):
 
     def _check_window(self, x: Any) -> None:
         window, dilation = arguments.spatial("Conv", x, kernel_size=self.kernel_size, dilation=self.dilation)
-        extent = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
-        arguments.window_fits("Conv", x, extent, arguments.spatial_padding("Conv", x, self.padding))
+        arguments.window_fits("Conv", x, _extents(window, dilation), arguments.spatial_padding("Conv", x, self.padding))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +129,14 @@ class ConvTranspose(Stateless):
         params = {"kernel": self.kernel_init(kernel_key, shape, self.param_dtype)}
         if self.use_bias:
             params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+        self._check_window(x)
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
         stride, dilation = arguments.spatial("ConvTranspose", x, stride=self.stride, dilation=self.dilation)
+        arguments.same_rank("ConvTranspose", x, params["kernel"].ndim)
         arguments.same_features("ConvTranspose", x, params["kernel"].shape[-2], "channels")
+        self._check_window(x)
         y = ops.conv.conv_transpose(
             arguments.floating("ConvTranspose", x, self.dtype),
             params["kernel"],
@@ -142,3 +145,15 @@ class ConvTranspose(Stateless):
             dilation=dilation,
         )
         return add_bias(y, params["bias"]) if self.use_bias else y
+
+    def _check_window(self, x: Any) -> None:
+        window, stride, dilation = arguments.spatial(
+            "ConvTranspose", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
+        )
+        padding = arguments.spatial_padding("ConvTranspose", x, self.padding)
+        if not isinstance(padding, str):
+            arguments.window_fits("ConvTranspose", x, _extents(window, dilation), padding, stride)
+
+
+def _extents(window: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))

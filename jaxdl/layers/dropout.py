@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays
 from jaxdl.layers import arguments
 
 
@@ -32,8 +32,9 @@ class Dropout(Layer):
         del key, x
         return {}, {}
 
-    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         del params
+        x = as_arrays(x)
         if not isinstance(mode, Train) or self.rate == 0:
             return x, state
         x = arguments.floating("Dropout", x)

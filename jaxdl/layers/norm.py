@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, Train
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, Train, as_arrays
 from jaxdl.layers import arguments
-from jaxdl.ops.floating import DType
+from jaxdl.ops.floating import DType, widest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +46,25 @@ class BatchNorm(Layer):
         state = {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
         return _affine(self, channels), state
 
-    def apply(self, params: Params, state: State, x: Array, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
-        x = arguments.floating("BatchNorm", x, self.dtype)
+        x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
         if isinstance(mode, Train):
+            arguments.mask_fits("BatchNorm", x, mode.mask)
             mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask)
-            state = {"mean": self._moved(state["mean"], mean), "var": self._moved(state["var"], variance)}
+            state = self._moved(state, {"mean": mean, "var": variance}, mode.mask)
         else:
             mean, variance = (state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var"))
         return _normalised(self, params, x, mean, variance), state
 
-    def _moved(self, running: Array, moment: Array) -> Array:
-        moment = moment.reshape(-1).astype(running.dtype)
-        return self.momentum * running + (1 - self.momentum) * moment
+    def _moved(self, state: State, moments: State, mask: Array | None) -> State:
+        """The running statistics one step on; where the mask counts no example, there are no moments to move to."""
+        moved = {}
+        for name, running in state.items():
+            moment = moments[name].reshape(-1).astype(running.dtype)
+            new = self.momentum * running + (1 - self.momentum) * moment
+            moved[name] = new if mask is None else jnp.where(mask.any(), new, running)
+        return moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +108,7 @@ class RMSNorm(Stateless):
     def forward(self, params: Params, x: Array) -> Array:
         _check_affine("RMSNorm", params, x)
         x = arguments.floating("RMSNorm", x, self.dtype)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(widest(x.dtype))
         return _normalised(self, params, x, None, jnp.square(wide).mean(-1, keepdims=True))
 
 
@@ -186,7 +192,5 @@ def _check_affine(name: str, params: Params, x: Array) -> None:
 
 
 def _normalised(norm: _Norm, params: Params, x: Array, mean: Array | None, variance: Array) -> Array:
-    scale, bias = (
-        params[name].reshape((1,) * (x.ndim - 1) + (-1,)) if name in params else None for name in ("scale", "bias")
-    )
+    scale, bias = (params[name].reshape((1,) * (x.ndim - 1) + (-1,)) if name in params else None for name in ("scale", "bias"))
     return ops.norm.normalise(x, mean, variance, norm.epsilon, scale, bias)

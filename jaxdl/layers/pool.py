@@ -3,14 +3,14 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Parameterless
+from jaxdl.layer import LayerError, Parameterless
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes
 from jaxdl.layers.conv import Padding
+from jaxdl.ops.floating import widest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +73,15 @@ class GlobalAvgPool(Parameterless):
     def compute(self, x: Array) -> Array:
         arguments.spatial("GlobalAvgPool", x)
         x = arguments.floating("GlobalAvgPool", x)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(widest(x.dtype))
         return wide.mean(tuple(range(1, x.ndim - 1))).astype(x.dtype)
 
 
 def _check(name: str, pool: MaxPool | AvgPool) -> None:
     arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
     arguments.padding_argument(name, pool.padding)
+    if not isinstance(pool.padding, str) and any(n < 0 for pair in pool.padding for n in pair):
+        raise LayerError(name, f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.")
 
 
 def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:

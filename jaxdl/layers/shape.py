@@ -6,6 +6,7 @@ import math
 from jax import Array
 
 from jaxdl.layer import LayerError, Parameterless
+from jaxdl.layers import arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,19 @@ class Reshape(Parameterless):
 
     shape: int | tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        entries = [n for n in self._entries() if n != -1]
+        if len(self._entries()) - len(entries) > 1:
+            raise LayerError("Reshape", f"one entry of the shape may be -1, got {self.shape!r}.")
+        arguments.sizes("Reshape", shape=tuple(entries))
+
+    def _entries(self) -> tuple[int, ...]:
+        return self.shape if isinstance(self.shape, tuple) else (self.shape,)
+
     def compute(self, x: Array) -> Array:
-        shape = self.shape if isinstance(self.shape, tuple) else (self.shape,)
+        shape = self._entries()
         known = math.prod(n for n in shape if n != -1)
         size = math.prod(x.shape[1:])
-        if size != known if -1 not in shape else (known == 0 or size % known):
+        if size != known if -1 not in shape else size % known:
             raise LayerError("Reshape", f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.")
         return x.reshape(x.shape[0], *shape)

@@ -8,7 +8,7 @@ from typing import Any, final
 import jax
 from jax import Array
 
-from jaxdl.layer import Eval, Layer, Mode, Params, State, Stateless, fold_in_name, located
+from jaxdl.layer import Eval, Layer, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
 
 
 class Wiring(abc.ABC):
@@ -55,7 +55,7 @@ class Composite(Layer):
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         wiring = _Apply(params, dict(state), mode)
-        return self.wire(wiring, x), wiring.state
+        return self.wire(wiring, as_arrays(x)), wiring.state
 
 
 class _Init(Wiring):

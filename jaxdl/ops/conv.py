@@ -181,9 +181,7 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
 
 
 def _conv_transpose_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
-    return lax.conv_transpose(
-        x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=_layout(x.ndim - 2)
-    )
+    return lax.conv_transpose(x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=_layout(x.ndim - 2))
 
 
 def _layout(dimensions: int) -> tuple[str, str, str]:

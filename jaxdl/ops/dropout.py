@@ -8,9 +8,7 @@ from jax import Array
 from jaxtyping import Float, Key
 
 
-def dropout(
-    key: Key[Array, ""], x: Float[Array, "..."], rate: float, shared_axes: Sequence[int] = ()
-) -> Float[Array, "..."]:
+def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, shared_axes: Sequence[int] = ()) -> Float[Array, "..."]:
     """Sets elements to zero with probability `rate` and scales the others by 1 / (1 − rate) (Srivastava et al., 2014).
 
     The coin is 8 or 16 random bits against a threshold, several times cheaper than a uniform draw: 8 where they hold the

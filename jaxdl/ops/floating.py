@@ -27,6 +27,14 @@ def as_floating(x: Array, dtype: DType | None = None) -> Array:
     )
 
 
+def widest(*dtypes: DType) -> DType:
+    """The widest of floating dtypes, and at least float32: what sums and moments are taken in.
+
+    `jnp.promote_types` would refuse to compare them where implicit promotion is forbidden.
+    """
+    return max((jnp.dtype(dtype) for dtype in (jnp.float32, *dtypes)), key=lambda dtype: dtype.itemsize)
+
+
 def floating_dtype(x: Any, dtype: DType | None = None) -> DType:
     """The dtype that `as_floating` gives."""
     if dtype is not None:

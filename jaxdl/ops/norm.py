@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from jaxdl.ops.floating import widest
+
 
 def moments(
     x: Float[Array, "..."], axes: Sequence[int], mask: Bool[Array, " batch"] | None = None
@@ -17,7 +19,7 @@ def moments(
         axes: the axes to average over.
         mask: which examples count; only where axis 0 is among the axes.
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(widest(x.dtype))
     if mask is None:
         mean = x.mean(axes, keepdims=True)
         return mean, jnp.square(x - mean).mean(axes, keepdims=True)
@@ -39,7 +41,7 @@ def normalise(
     bias: Float[Array, "..."] | None,
 ) -> Float[Array, "..."]:
     """y = (x − mean) / √(variance + ε) · scale + bias, in x's dtype; arguments have x's rank or are None."""
-    wide = jnp.promote_types(x.dtype, variance.dtype)
+    wide = widest(x.dtype, variance.dtype)
     factor = lax.rsqrt(variance.astype(wide) + epsilon)
     if scale is not None:
         factor = factor * scale.astype(wide)

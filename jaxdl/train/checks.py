@@ -1,5 +1,6 @@
 """What is refused before anything is traced, in sentences."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from jaxdl.metrics import Mean, Metric, accuracy, as_metric
 from jaxdl.train.feed import Feed, ResidentFeed, host_array
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.step import Evaluation, Supervised, TrainState
-from jaxdl.tree import named_leaves
+from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 
 WAYS = ("eager", "step", "epoch", "auto")
 
@@ -110,11 +111,16 @@ def check_finite(name: str, tree: Any) -> None:
 
 def check_model_on(model: Layer, params: Any, state: Any, example: Batch) -> Any:
     """The shape of the model's outputs, checked to have one entry an example."""
-    outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, example.inputs)
+    return _outputs(model, frozen_shapes((params, state, example.inputs)), example.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
+    outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], *thawed_shapes(shapes))
     for leaf in jax.tree.leaves(outputs):
-        if leaf.shape[:1] != (example.size,):
+        if leaf.shape[:1] != (size,):
             raise ValueError(
-                f"model: {example.size} examples go in and shape {leaf.shape} comes out — the first axis has to stay the batch."
+                f"model: {size} examples go in and shape {leaf.shape} comes out — the first axis has to stay the batch."
             )
     return outputs
 
@@ -133,12 +139,19 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
     if step.loss is not None:
         if isinstance(feed, ResidentFeed) and getattr(step, "augment", None) is None:
             check_targets(name, step.loss, outputs, feed)
-        losses.check_loss(step.loss, outputs, example.targets)
         check_thresholds(step.loss, step.metrics)
-    weights = jax.ShapeDtypeStruct((example.size,), jnp.float32)
-    for metric_name, metric in step.metrics:
+    _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int) -> None:
+    outputs, targets = thawed_shapes(shapes)
+    if loss is not None:
+        losses.check_loss(loss, outputs, targets)
+    weights = jax.ShapeDtypeStruct((size,), jnp.float32)
+    for metric_name, metric in metrics:
         try:
-            jax.eval_shape(metric.measure, outputs, example.targets, weights)
+            jax.eval_shape(metric.measure, outputs, targets, weights)
         except (ValueError, TypeError) as error:
             raise type(error)(f"metric {metric_name!r}: {error}") from error
 

@@ -2,7 +2,8 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -67,8 +68,12 @@ class ResidentFeed:
 
     @property
     def example(self) -> Batch:
-        index = jax.ShapeDtypeStruct((), jnp.int32)
-        return jax.eval_shape(lambda source, i: source.batch(source.order(i), i), self.source, index)
+        source = self.source
+        shaped = functools.partial(
+            jax.tree.map, lambda leaf: jax.ShapeDtypeStruct((source.batch_size, *leaf.shape[1:]), leaf.dtype)
+        )
+        mask = None if source.full else jax.ShapeDtypeStruct((source.batch_size,), jnp.bool_)
+        return Batch(shaped(source.inputs), shaped(source.targets), shaped(source.weights), mask)
 
     @property
     def first(self) -> Piece:

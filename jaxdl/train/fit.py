@@ -18,6 +18,7 @@ from jaxdl.train.loop import Callback, measure, train
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState
+from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Compile = Literal["eager", "step", "epoch", "auto"]
 Loss = Callable[[Any, Any], Array]
@@ -195,7 +196,9 @@ def _way(compile: Compile, feed: Feed) -> Way:
 
 def _is_arrays(data: Any) -> bool:
     """Whether data is the whole set, rather than something that yields batches."""
-    return isinstance(data, tuple) or (isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list)))
+    return isinstance(data, tuple) or (
+        isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list))
+    )
 
 
 def _split(data: Any, validation: Any, key: Array) -> tuple[Any, Any]:
@@ -236,12 +239,11 @@ def _resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> Resid
     return ResidentFeed(Resident(inputs, targets, weights, fold_in_name(key, "order"), size, min(batch_size, size), shuffle))
 
 
-def _start(step: Supervised, example: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:
-    leaves, structure = jax.tree.flatten(example)
-    static = (structure, tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves))
+def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:
+    example = frozen_shapes(batch)
     if initial is None:
-        return _init(step, static, key)
-    expected = jax.eval_shape(lambda k: _init(step, static, k), key)
+        return _init(step, example, key)
+    expected = _expected(step, example)
     params, state = jax.tree.map(jnp.asarray, initial)
     checks.check_same_tree("initial params", expected.params, params)
     checks.check_same_tree("initial state", expected.state, state)
@@ -249,9 +251,13 @@ def _start(step: Supervised, example: Batch, key: Array, initial: tuple[Params, 
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _init(step: Supervised, static: Any, key: Array) -> TrainState:
-    structure, leaves = static
-    return step.init(key, jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves]))
+def _init(step: Supervised, example: Shapes, key: Array) -> TrainState:
+    return step.init(key, thawed_shapes(example))
+
+
+@functools.lru_cache(maxsize=64)
+def _expected(step: Supervised, example: Shapes) -> TrainState:
+    return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), jax.eval_shape(lambda: jax.random.key(0)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,7 +1,6 @@
 """The one training loop. It owns all I/O: progress, history, the clock, interruption."""
 
 import dataclasses
-import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from jax import Array
 from jaxdl.data.source import Source
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.pace import Pace
-from jaxdl.train.program import Part, Place, Ran, Way, longest, run
+from jaxdl.train.program import Part, Ran, Way, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.step import Step, TrainingStep, TrainState
@@ -150,9 +149,7 @@ class _Loop:
         params, state = self.state.params, self.state.state
         if self.early_stopping is not None and self.early_stopping.restore_best and self.best is not None:
             params, state = self.best.params, self.best.state
-        return Run(
-            params, state, self.history, self.best, self.state.average, self.state, stopped, self.compile_seconds
-        )
+        return Run(params, state, self.history, self.best, self.state.average, self.state, stopped, self.compile_seconds)
 
     def _compile(self) -> None:
         """Makes the program ready: the compiled loop runs no step for it, the others run one and forget it."""
@@ -247,18 +244,11 @@ class _Loop:
         return f"the loss was not finite at step {bad}, and nor were the parameters before it"
 
 
-@functools.lru_cache(maxsize=256)
-def _zeros(shape: tuple[int, ...]) -> Array:
-    return jnp.zeros(shape, jnp.int32)
-
-
 def _first_order(source: Source) -> Array:
     """Something of the order's shape, for a program that begins an epoch and draws its own."""
-    return _zeros(jax.eval_shape(source.order, jax.ShapeDtypeStruct((), jnp.int32)).shape)
+    return jnp.zeros(source.places, jnp.int32)
 
 
 def _all_finite(state: TrainState) -> bool:
     leaves = [leaf for leaf in jax.tree.leaves((state.params, state.state)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
-
-

@@ -21,6 +21,5 @@ class Pace:
     def end(self, steps: int) -> float:
         """Notes that so many steps have run since `begin`, and returns the seconds they took."""
         elapsed = time.perf_counter() - self.started
-        fitting = int(steps * self.seconds / max(elapsed, 1e-9))
-        self.steps = max(1, min(fitting, 8 * max(steps, self.steps)))  # a first, slow run may not set the pace for good
+        self.steps = max(1, int(steps * self.seconds / max(elapsed, 1e-6)))
         return elapsed

@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from jaxdl.data.source import Source
 from jaxdl.train.step import Step
+from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Way = Literal["eager", "step", "epoch"]
 
@@ -101,9 +102,7 @@ def longest(step: Step, source: Source, state: Any) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _loop(
-    step: Step, capacity: int, source: Source, state: Any, order: Array, place: tuple[Any, Any], steps: Any
-) -> _Outer:
+def _loop(step: Step, capacity: int, source: Source, state: Any, order: Array, place: tuple[Any, Any], steps: Any) -> _Outer:
     shapes = _measured(step, source, state)
     zero = jnp.zeros((), jnp.int32)
     sums = _zeros(shapes.sums)
@@ -122,9 +121,7 @@ def _loop(
         order = lax.cond(inner.index == 0, lambda: source.order(outer.epoch), lambda: outer.order)
         stop = jnp.minimum(source.steps, inner.index + steps - inner.done)
         before = inner.done
-        inner = lax.while_loop(
-            lambda i: (i.index < stop) & i.finite, lambda i: one(i, order), inner._replace(sums=sums)
-        )
+        inner = lax.while_loop(lambda i: (i.index < stop) & i.finite, lambda i: one(i, order), inner._replace(sums=sums))
         put = functools.partial(jax.tree.map, lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, outer.row, 0))
         ended = (inner.index == source.steps).astype(jnp.int32)
         return _Outer(
@@ -178,9 +175,7 @@ _draw_order = jax.jit(lambda source, epoch: source.order(epoch))
 _observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
 
 
-def _dispatched(
-    one: Any, step: Step, source: Source, state: Any, order: Array, place: Place, steps: int
-) -> Ran:
+def _dispatched(one: Any, step: Step, source: Source, state: Any, order: Array, place: Place, steps: int) -> Ran:
     """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
     epoch, index = place
     shapes = _measured(step, source, state)
@@ -203,22 +198,17 @@ def _dispatched(
     return Ran(state, order, parts, done, finite)
 
 
+def _measured(step: Step, source: Source, state: Any) -> Any:
+    """The shapes of what one step measures."""
+    return _measured_shapes(step, frozen_shapes((source, state)))
+
+
 @functools.lru_cache(maxsize=64)
-def _measured_shapes(step: Step, source: Any, state: Any) -> Any:
-    source, state = (jax.tree.unflatten(tree, leaves) for leaves, tree in (source, state))
+def _measured_shapes(step: Step, shapes: Shapes) -> Any:
+    source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     _, measured = jax.eval_shape(lambda s, d, i: step(s, d.batch(d.order(i), i)), state, source, index)
     return measured
-
-
-def _measured(step: Step, source: Source, state: Any) -> Any:
-    """The shapes of what one step measures."""
-    return _measured_shapes(step, _abstract(source), _abstract(state))
-
-
-def _abstract(tree: Any) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    return tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves), structure
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:

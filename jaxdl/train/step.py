@@ -191,7 +191,8 @@ class Supervised(TrainingStep):
         shares = losses_weights / jnp.where(total > 0, total, 1)
         loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
         extended = optax.with_extra_args_support(self.optimizer)
-        updates, optimizer_state = extended.update(gradients, state.optimizer_state, state.params, value=loss)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
+            updates, optimizer_state = extended.update(gradients, state.optimizer_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         sums = {"loss": (loss * total, total), **measured.sums}
@@ -203,7 +204,8 @@ class Supervised(TrainingStep):
         return jnp.isfinite(measured.sums["loss"][0])
 
     def observe(self, state: TrainState) -> dict[str, Array]:
-        return {"learning_rate": learning_rate(self.optimizer, state.optimizer_state)}
+        with jax.numpy_dtype_promotion("standard"):
+            return {"learning_rate": learning_rate(self.optimizer, state.optimizer_state)}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)

@@ -69,6 +69,7 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_gets_a_sentence_before_anything_is_compiled(case, monkeypatch):
     from jaxdl.train import program
@@ -84,6 +85,7 @@ def test_bad_input_gets_a_sentence_before_anything_is_compiled(case, monkeypatch
         dl.fit(MODEL, data, **options)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_model_with_state_of_its_own_is_refused():
     class Stateful:
         def __init__(self):
@@ -164,7 +166,9 @@ def test_ctrl_c_ends_a_run_soon_with_its_history(way):
 
 
 def test_progress_is_plain_lines_without_a_terminal(capsys):
-    dl.fit(MODEL, (X, Y), **(DEFAULTS | {"progress": True}), epochs=2, validation=(X, Y), metrics={"accuracy": metrics.accuracy})
+    dl.fit(
+        MODEL, (X, Y), **(DEFAULTS | {"progress": True}), epochs=2, validation=(X, Y), metrics={"accuracy": metrics.accuracy}
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert "val accuracy" in lines[0]

@@ -24,7 +24,8 @@ def by_hand(params, steps, gradient, optimizer):
     """The plain loop that training is."""
     state = optimizer.init(params)
     for batch in steps:
-        updates, state = optimizer.update(gradient(params, *batch), state, params)
+        with jax.numpy_dtype_promotion("standard"):  # for optax's own arithmetic
+            updates, state = optimizer.update(gradient(params, *batch), state, params)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -208,9 +209,7 @@ def test_callbacks_see_each_epoch_and_may_end_the_run():
 
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_steps_bound_the_run(way):
-    run = fit(
-        LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.01), steps=12, batch_size=10, compile=way
-    )
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.01), steps=12, batch_size=10, compile=way)
     assert int(run.train_state.step) == 12
     assert len(run.history["loss"]) == 3
 
@@ -302,6 +301,25 @@ def test_float64_and_int64_from_numpy_train_in_jax_dtypes():
     assert {leaf.dtype for leaf in jax.tree.leaves(run.params)} == {jnp.dtype(jnp.float32)}
 
 
+def keras_trained(keras, params, images, labels):
+    """The history and the first kernel of the same training in Keras."""
+    layers = keras.layers
+    peer = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    peer.set_weights([params[part][name] for part in ("conv_0", "dense_0") for name in ("kernel", "bias")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    peer.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+    history = peer.fit(images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0).history
+    return history, np.asarray(peer.weights[0].value)
+
+
 def test_fit_trains_as_keras_does(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -320,23 +338,10 @@ def test_fit_trains_as_keras_does(monkeypatch):
         initial=(params, state),
         metrics={"accuracy": metrics.accuracy},
     )
-    peer = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.MaxPooling2D(2),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
-    peer.set_weights(
-        [params["conv_0"]["kernel"], params["conv_0"]["bias"], params["dense_0"]["kernel"], params["dense_0"]["bias"]]
-    )
-    peer.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    history = peer.fit(images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0).history
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # for Keras's own arithmetic
+        history, kernel = keras_trained(keras, params, images, labels)
     np.testing.assert_allclose(run.history["loss"], history["loss"], rtol=1e-4)
     np.testing.assert_allclose(run.history["accuracy"], history["accuracy"], rtol=1e-5)
-    kernel = np.asarray(peer.weights[0].value)
     np.testing.assert_allclose(run.params["conv_0"]["kernel"], kernel, rtol=1e-3, atol=1e-4)
 
 

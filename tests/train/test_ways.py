@@ -16,9 +16,15 @@ X = RNG.normal(size=(50, 8, 8, 1)).astype(np.float32)
 Y = RNG.integers(0, 3, 50).astype(np.int32)
 # no bias in front of BatchNorm: its gradient is nothing but rounding, which Adam makes steps of
 MODEL = dl.Sequential(
-    dl.Conv(4, 3, use_bias=False), dl.BatchNorm(momentum=0.9), jax.nn.relu, dl.MaxPool(2), dl.Flatten(), dl.Dropout(0.3), dl.Dense(3)
+    dl.Conv(4, 3, use_bias=False),
+    dl.BatchNorm(momentum=0.9),
+    jax.nn.relu,
+    dl.MaxPool(2),
+    dl.Flatten(),
+    dl.Dropout(0.3),
+    dl.Dense(3),
 )
-OPTIMIZER = optax.adam(optax.linear_schedule(1e-2, 0.0, 30))
+OPTIMIZER = optax.adam(lambda count: 1e-2 * (1 - count.astype(np.float32) / 30))
 
 
 def train(way: str, **options):
@@ -146,8 +152,8 @@ def test_dropout_and_order_change_from_step_to_step_and_epoch_to_epoch():
 
 def test_data_are_arguments_and_not_constants():
     from jaxdl.train import program
-    from jaxdl.train.fit import _resident
     from jaxdl.train.checks import check_arrays
+    from jaxdl.train.fit import _resident
 
     feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)

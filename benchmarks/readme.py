@@ -1,0 +1,72 @@
+"""Writes the README's tables from the JSON in `benchmarks/results/`.
+
+python -m benchmarks.readme
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments import NAMES
+from benchmarks.report import markdown
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text()))
+
+
+def filled(readme: str) -> str:
+    """The README with each table between its marks replaced."""
+    for name, table in (("experiments", experiments_table()), ("training", training_table())):
+        before, rest = readme.split(f"<!-- {name} -->\n", 1)
+        _, after = rest.split("<!-- end -->", 1)
+        readme = f"{before}<!-- {name} -->\n{table}<!-- end -->{after}"
+    return readme
+
+
+def experiments_table() -> str:
+    """A row an experiment: what it should reach, what it reached, how long it took."""
+    results = json.loads((RESULTS / "experiments.json").read_text())
+    lines = ["| experiment | figure | to reach | measured | seconds |", "| --- | --- | --- | --- | ---: |"]
+    for name in NAMES:
+        lines += rows(name, results[name])
+    devices = {f"{result['device']['processor']}, {result['device']['cores']} cores" for result in results.values()}
+    dates = sorted(result["date"][:10] for result in results.values())
+    lines += ["", f"{'; '.join(sorted(devices))}; {dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'}."]
+    return "\n".join(lines) + "\n"
+
+
+def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
+    goals = result["goals"] or {"": {"to reach": "a plot"}}
+    for index, (figure, goal) in enumerate(goals.items()):
+        first = f"`{name}`" if index == 0 else ""
+        seconds = f"{result['seconds']:.0f}" if index == 0 else ""
+        value = result["figures"].get(figure)
+        measured = "–" if value is None else f"{value:.4g}"
+        yield f"| {first} | {figure.replace('_', ' ')} | {goal['to reach']} | {measured} | {seconds} |"
+
+
+def training_table() -> str:
+    """Milliseconds a step beside the peers, then what the other benchmarks measured."""
+    text = markdown(json.loads((RESULTS / "training.json").read_text()))
+    memory, importing = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("memory", "import_time"))
+    return f"{text}\n{remarks(memory, importing)}\n"
+
+
+def remarks(memory: dict[str, Any], importing: dict[str, Any]) -> str:
+    """One line on memory and import."""
+    peak = {way: f"{run['peak_bytes'] / 1e6:.0f} MB" for way, run in memory["runs"].items()}
+    return (
+        f"Peak memory of one epoch of the cifar network over {memory['examples']} images: "
+        + ", ".join(f"{way} {size}" for way, size in peak.items())
+        + f". `import jaxdl` takes {importing['ratio']['median']:.2f} times as long as `import jax, optax, flax`."
+    )
+
+
+if __name__ == "__main__":
+    main()
