@@ -4,6 +4,7 @@ from jaxdl import activations as activations
 from jaxdl import data as data
 from jaxdl import losses as losses
 from jaxdl import metrics as metrics
+from jaxdl import models as models
 from jaxdl import ops as ops
 from jaxdl import tree as tree
 from jaxdl.layer import Eval as Eval
@@ -38,6 +39,8 @@ from jaxdl.layers.prelu import PReLU as PReLU
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.wiring import Composite as Composite
+from jaxdl.summary import Summary as Summary
+from jaxdl.summary import summary as summary
 from jaxdl.train.fit import evaluate as evaluate
 from jaxdl.train.fit import fit as fit
 from jaxdl.train.fit import predict as predict

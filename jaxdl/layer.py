@@ -62,7 +62,7 @@ class Train:
     mask: Any = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.key, Array) and jax.dtypes.issubdtype(self.key.dtype, jax.dtypes.prng_key)):
+        if not (isinstance(self.key, Array) and jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key)):
             raise TypeError(f"Train(key): expected a typed key, jax.random.key(seed), got {_describe(self.key)}.")
 
     def within(self, name: str) -> "Train":

@@ -22,8 +22,8 @@ class Batch(NamedTuple):
 
     inputs: Tree
     targets: Tree
-    weights: Array | None = None
-    mask: Array | None = None
+    weights: Any = None
+    mask: Any = None
 
     @property
     def size(self) -> int:

@@ -20,7 +20,7 @@ def cnn(
     activation: Activation = relu,
     dropout: float = 0.0,
 ) -> Sequential:
-    """Stages of convolution, activation and maximum pooling, flattened into an `mlp`: [batch, *space, channels] to [batch, classes].
+    """Stages of convolution, activation and maximum pooling, then an `mlp`: [batch, *space, channels] to [batch, classes].
 
     Source: LeCun, Bottou, Bengio, Haffner, *Gradient-based learning applied to document recognition* (1998), section II.
 

@@ -14,7 +14,7 @@ from jaxdl import losses
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
-from jaxdl.train.feed import Feed, ResidentFeed, host_array
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.step import Evaluation, Supervised, TrainState
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
@@ -137,8 +137,8 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
     """
     outputs = check_model_on(step.model, start.params, start.state, example)
     if step.loss is not None:
-        if isinstance(feed, ResidentFeed) and getattr(step, "augment", None) is None:
-            check_targets(name, step.loss, outputs, feed)
+        if getattr(step, "augment", None) is None:
+            _check_targets(name, step.loss, outputs, feed)
         check_thresholds(step.loss, step.metrics)
     _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size)
 
@@ -183,12 +183,19 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
     return tuple(float(weights.get(label, 0.0)) for label in range(classes))
 
 
-def check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: ResidentFeed) -> None:
-    """Refuses targets that the loss cannot mean, such as labels outside the classes."""
-    try:
-        losses.check_targets(loss, outputs, jax.tree.map(np.asarray, feed.source.targets))
-    except ValueError as error:
-        raise ValueError(f"{name} targets: {error}") from error
+def _check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: Feed) -> None:
+    """Refuses targets that the loss cannot mean, such as labels outside the classes: at once, or batch by batch."""
+
+    def check(place: str, batch: Batch) -> None:
+        try:
+            losses.check_targets(loss, outputs, batch.targets)
+        except ValueError as error:
+            raise ValueError(f"{place} targets: {error}") from error
+
+    if isinstance(feed, ResidentFeed):
+        check(name, Batch((), jax.tree.map(np.asarray, feed.source.targets)))
+    elif isinstance(feed, StreamFeed):
+        feed.check = check
 
 
 def check_accumulate(parts: int, example: Batch) -> None:

@@ -3,7 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -34,14 +34,17 @@ class Feed(Protocol):
     @property
     def steps(self) -> int | None:
         """Steps in an epoch; None where nobody knows before it ends."""
+        ...
 
     @property
     def example(self) -> Batch:
         """The shapes of a batch."""
+        ...
 
     @property
     def first(self) -> Piece:
         """A piece that shows the program what will come."""
+        ...
 
     def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
         """All of `epochs` epochs in turn.
@@ -51,9 +54,11 @@ class Feed(Protocol):
             longest: the most steps that the next piece may have; asked before each.
             across: whether a piece may go on from one epoch into the next.
         """
+        ...
 
     def examples(self, place: Place, steps: int) -> int:
         """How many examples those steps hold."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +97,7 @@ class ResidentFeed:
             epochs, index = divmod(step, self.steps)
             return epochs * self.source.size + index * self.source.batch_size
 
-        return before(place.index + steps) - before(place.index)
+        return before(place.step + steps) - before(place.step)
 
 
 class StreamFeed:
@@ -104,12 +109,15 @@ class StreamFeed:
         steps: how many batches make an epoch; None takes an epoch to be one pass.
         new_shapes: whether batches may change their shape, each shape being compiled once.
 
+    `check(name, batch)` is called with each batch that is read, once it is set.
+
     Raises:
         ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
     """
 
-    def __init__(self, name: str, stream: Any, steps: int | None = None, new_shapes: bool = False) -> None:
+    def __init__(self, name: str, stream: Iterable[Any] | Callable[[], Iterable[Any]], steps: int | None = None, new_shapes: bool = False) -> None:
         self.name, self.stream, self.steps, self.new_shapes = name, stream, steps, new_shapes
+        self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
         self._count = 0
         self._held = self._read()
@@ -159,8 +167,8 @@ class StreamFeed:
                 count += 1
             if ends and self.steps is not None and count < self.steps:
                 raise ValueError(
-                    f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — give "
-                    "a smaller steps_per_epoch, or a source that repeats."
+                    f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — "
+                    "give a smaller steps_per_epoch, or a source that repeats."
                 )
             yield _stacked(stack, capacity), len(stack), ends
 
@@ -180,6 +188,8 @@ class StreamFeed:
         self._held = None
         if batch is None:
             return None
+        if self.check is not None:
+            self.check(f"{self.name}: batch {self._count} of epoch {epoch + 1}", batch)
         rows, most = _rows(batch), _rows(self._model)
         if rows > most or _shape(batch, rest=True) != _shape(self._model, rest=True):
             if not self.new_shapes:
@@ -192,13 +202,16 @@ class StreamFeed:
 
     def _read(self) -> Batch | None:
         if self._iterator is None:
-            self._iterator = iter(self.stream() if callable(self.stream) else self.stream)
+            self._iterator = iter(self._opened())
             self._count = 0
         item = next(self._iterator, None)
         if item is None:
             return None
         self._count += 1
         return as_batch(f"{self.name}: batch {self._count}", item)
+
+    def _opened(self) -> Iterable[Any]:
+        return self.stream() if callable(self.stream) else self.stream
 
     def _capacity(self) -> int:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._model))

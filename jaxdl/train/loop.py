@@ -120,7 +120,8 @@ class _Loop:
         early_stopping: EarlyStopping | None,
         callbacks: tuple[Callback, ...],
     ) -> None:
-        self.step, self.feed, self.state, self.way = step, feed, start, way
+        self.step, self.feed, self.state = step, feed, start
+        self.way: Way = way
         self.validation, self.callbacks = validation, callbacks
         self.early_stopping = early_stopping
         self.watch = early_stopping or (EarlyStopping(patience=0) if validation is not None else None)

@@ -22,10 +22,10 @@ GATHERED_BYTES = 2**27
 
 
 class Place(NamedTuple):
-    """Where in the data a run of a program begins: an epoch, and a batch within it."""
+    """Where in the data a run of a program begins: an epoch, and a step within it."""
 
     epoch: int
-    index: int
+    step: int
 
 
 class Part(NamedTuple):
@@ -57,7 +57,7 @@ class _Inner(NamedTuple):
     state: Any
     sums: dict[str, Any]
     gathered: dict[str, Any]
-    index: Array
+    at: Array
     done: Array
     finite: Array
 
@@ -108,24 +108,24 @@ def _loop(step: Step, capacity: int, source: Source, state: Any, order: Array, p
     sums = _zeros(shapes.sums)
 
     def one(inner: _Inner, order: Array) -> _Inner:
-        state, measured = step(inner.state, source.batch(order, inner.index))
+        state, measured = step(inner.state, source.batch(order, inner.at))
         gathered = jax.tree.map(
             lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, inner.done, 0), inner.gathered, measured.gathered
         )
         finite = step.finite(measured)
         added = jax.tree.map(jnp.add, inner.sums, measured.sums)
-        return _Inner(state, added, gathered, inner.index + 1, inner.done + 1, finite)
+        return _Inner(state, added, gathered, inner.at + 1, inner.done + 1, finite)
 
     def epoch(outer: _Outer) -> _Outer:
         inner = outer.inner
-        order = lax.cond(inner.index == 0, lambda: source.order(outer.epoch), lambda: outer.order)
-        stop = jnp.minimum(source.steps, inner.index + steps - inner.done)
+        order = lax.cond(inner.at == 0, lambda: source.order(outer.epoch), lambda: outer.order)
+        stop = jnp.minimum(source.steps, inner.at + steps - inner.done)
         before = inner.done
-        inner = lax.while_loop(lambda i: (i.index < stop) & i.finite, lambda i: one(i, order), inner._replace(sums=sums))
+        inner = lax.while_loop(lambda i: (i.at < stop) & i.finite, lambda i: one(i, order), inner._replace(sums=sums))
         put = functools.partial(jax.tree.map, lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, outer.row, 0))
-        ended = (inner.index == source.steps).astype(jnp.int32)
+        ended = (inner.at == source.steps).astype(jnp.int32)
         return _Outer(
-            inner._replace(index=inner.index * (1 - ended)),
+            inner._replace(at=inner.at * (1 - ended)),
             order,
             outer.epoch + ended,
             outer.row + 1,

@@ -193,7 +193,7 @@ class Supervised(TrainingStep):
         extended = optax.with_extra_args_support(self.optimizer)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
             updates, optimizer_state = extended.update(gradients, state.optimizer_state, state.params, value=loss)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         sums = {"loss": (loss * total, total), **measured.sums}
         average = self._averaged(state.average, params)
@@ -216,9 +216,10 @@ class Supervised(TrainingStep):
         return weights * jnp.asarray(self.class_weights, jnp.float32)[targets.reshape(weights.shape)]
 
     def _averaged(self, average: Params | None, params: Params) -> Params | None:
-        if self.average is None:
+        if self.average is None or average is None:
             return None
-        return optax.incremental_update(params, average, 1 - self.average)
+        moved: Any = optax.incremental_update(params, average, 1 - self.average)
+        return moved
 
     def _gradients(self, state: TrainState, batch: Batch, shares: Array, key: Array) -> tuple[Array, Any, State, Params]:
         """The loss, the outputs, the model's next state, and dL/dparams."""

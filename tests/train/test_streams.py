@@ -109,6 +109,12 @@ def test_a_changed_shape_is_refused_or_compiled_anew():
         assert int(run.train_state.step) == 5
 
 
+def test_labels_of_every_batch_are_checked():
+    spoiled = [(X[:8], Y[:8]), (X[8:16], np.where(Y[8:16] == 2, -1, Y[8:16]))]
+    with pytest.raises(ValueError, match=r"data: batch 2 of epoch 1 targets: softmax_cross_entropy: .* labels lie outside 0…2"):
+        fit(spoiled)
+
+
 def test_an_error_in_the_source_comes_through():
     def broken():
         yield X[:8], Y[:8]
