@@ -1,12 +1,13 @@
 """What a model consists of: a table of its parts, their output shapes, parameters, operations and memory."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxdl.layer import Eval, Function, Layer, Mode, Params, State, as_layer, located
+from jaxdl.layer import Function, Layer, Params, State, as_layer, located
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.tree import byte_count, parameter_count, shapes
 
@@ -32,7 +33,7 @@ class Row:
     output: Any
     parameters: int
     state: int
-    flops: float | None
+    flops: int | None
     bytes: int
     parts: int = 0
 
@@ -42,22 +43,21 @@ class Summary:
     """The parts of a model and their totals, as in `Row`.
 
     Args:
-        model: as it prints.
         input: the shape of the batch that shapes and operations are for.
         rows: a row for each part; one that is made of others stands before them and holds their sum.
     """
 
-    model: str
     input: Any
     rows: tuple[Row, ...]
     parameters: int
     state: int
-    flops: float | None
+    flops: int | None
     bytes: int
 
     def __repr__(self) -> str:
         flops = "" if self.flops is None else f", {_scaled(self.flops)}FLOPs for an input of {_shape(self.input)}"
-        return f"Summary({len(self.rows)} layers, {self.parameters:,} parameters, {_scaled(self.bytes)}B{flops})"
+        layers = sum(not row.parts for row in self.rows)
+        return f"Summary({layers} layer{'s' * (layers != 1)}, {self.parameters:,} parameters, {_scaled(self.bytes)}B{flops})"
 
     def table(self) -> Any:
         """The summary as a `rich.table.Table`."""
@@ -102,7 +102,6 @@ def summary(model: Layer | Callable[[Any], Any], x: Any, *, show: bool = True) -
         record.part("", layer, given)
         record.rows[0] = dataclasses.replace(record.rows[0], path=_kind(layer).lower())
     whole = Summary(
-        repr(layer),
         _shapes(given),
         tuple(record.rows),
         parameter_count(params),
@@ -125,7 +124,7 @@ class _Record(Wiring):
     params: Params
     state: State
     rows: list[Row] = dataclasses.field(default_factory=list)
-    flops: float | None = 0.0
+    flops: int | None = 0
 
     def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
         owner = shares or name
@@ -135,7 +134,7 @@ class _Record(Wiring):
             if isinstance(layer, Composite):
                 y = layer.wire(inner, x)
             else:
-                y = inner.math(lambda p, s, v: layer.apply(p, s, v, _EVAL)[0], params, state, x)
+                y = inner.math(lambda p, s, v: layer.apply(p, s, v)[0], params, state, x)
         if shares is not None:
             params, state = {}, {}
             inner.rows = [dataclasses.replace(row, parameters=0, state=0, bytes=0) for row in inner.rows]
@@ -150,17 +149,14 @@ class _Record(Wiring):
         self._add(_flops(program, xs))
         return jax.eval_shape(program, *xs)
 
-    def _add(self, flops: float | None) -> None:
+    def _add(self, flops: int | None) -> None:
         self.flops = None if self.flops is None or flops is None else self.flops + flops
 
 
-_EVAL: Mode = Eval()
-
-
-def _flops(program: Any, xs: tuple[Any, ...]) -> float | None:
+def _flops(program: Any, xs: tuple[Any, ...]) -> int | None:
     """What XLA counts in the program as JAX lowers it, before fusion; compiles nothing."""
     costs = program.lower(*xs).cost_analysis()
-    return None if costs is None else float(costs.get("flops", 0.0))
+    return None if costs is None else int(costs.get("flops", 0.0))
 
 
 def _kind(layer: Layer) -> str:
@@ -188,12 +184,9 @@ def _figures(of: Row | Summary, whole: Summary) -> dict[str, str]:
     return {heading: cell for heading, cell in cells.items() if heading != "state" or whole.state}
 
 
-def _scaled(value: float) -> str:
+def _scaled(value: int) -> str:
     """Three digits and a prefix of the SI, with a space for the unit: `2.47 k`."""
     if value < 1000:
         return f"{value:.0f} "
-    for prefix in ("k", "M", "G"):
-        value /= 1000
-        if round(value) < 1000:
-            break
-    return f"{value:#.3g}".rstrip(".") + f" {prefix}"
+    power = min(int(math.log10(value * 1.0005) // 3), 4)
+    return f"{value / 1000**power:#.3g}".rstrip(".") + f" {' kMGT'[power]}"

@@ -86,7 +86,9 @@ class Conv(Stateless):
         return add_bias(y, params["bias"]) if self.use_bias else y
 
     def _check_window(self, x: Any) -> None:
-        window, dilation = arguments.spatial("Conv", x, kernel_size=self.kernel_size, dilation=self.dilation)
+        window, _, dilation = arguments.spatial(
+            "Conv", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
+        )
         arguments.window_fits("Conv", x, _extents(window, dilation), arguments.spatial_padding("Conv", x, self.padding))
 
 

@@ -1,7 +1,6 @@
 """Pooling over windows, channels last.
 
-On a CPU the window is taken apart into strided slices, dimension by dimension: XLA's `reduce_window` has a slow gradient
-there. Elsewhere `reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
+On a CPU the window is taken apart into strided slices: XLA's `reduce_window` has a slow gradient there. Elsewhere `reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
 """
 
 import functools
@@ -72,8 +71,50 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return lax.max(a, b), jnp.where(a >= b, *tangents)  # cheaper than max's own rule, which shares the gradient of ties
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def disjoint_maximum(x: Array, window: Sizes) -> Array:
+    """The maximum over windows side by side; what is left over at the end of a dimension is dropped.
+
+    Its gradient remembers the place of each maximum, a byte, and spreads what comes back in one pass over x.
+    """
+    return functools.reduce(lax.max, _places(x, window))
+
+
+@disjoint_maximum.defjvp
+def _(window: Sizes, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    dtype = jnp.uint8 if math.prod(window) <= 256 else jnp.int32
+    maximum, place = None, None
+    for index, part in enumerate(_places(x, window)):
+        if maximum is None or place is None:
+            maximum, place = part, jnp.zeros(part.shape, dtype)
+        else:
+            place = jnp.where(part > maximum, jnp.asarray(index, dtype), place)
+            maximum = lax.max(maximum, part)
+    assert maximum is not None
+    assert place is not None
+    blocks = _blocks(tangent, window)
+    within = range(2, 2 * len(window) + 1, 2)
+    places = jnp.arange(math.prod(window), dtype=dtype).reshape([n if a in within else 1 for a, n in enumerate(blocks.shape)])
+    chosen = lax.expand_dims(place, within) == places
+    return maximum, jnp.where(chosen, blocks, jnp.zeros((), blocks.dtype)).sum(within)
+
+
+def _places(x: Array, window: Sizes) -> list[Array]:
+    """For each place of the window, row by row, what lies there in every window."""
+    return shifted_slices(x, window, window, (1,) * len(window))
+
+
+def _blocks(x: Array, window: Sizes) -> Array:
+    """[batch, out, window, out, window, …, channels]: each spatial dimension cut into windows."""
+    counts = [n // k for n, k in zip(x.shape[1:-1], window, strict=True)]
+    kept = x[(slice(None), *(slice(n * k) for n, k in zip(counts, window, strict=True)))]
+    return kept.reshape(x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1])
+
+
 def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
-    return _reduce_by_slices(first_maximum, pad_space(x, pads, lowest), window, stride)
+    x = pad_space(x, pads, lowest)
+    return disjoint_maximum(x, window) if stride == window else _reduce_by_slices(first_maximum, x, window, stride)
 
 
 def _sum_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
