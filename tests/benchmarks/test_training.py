@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks import training
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.processes import Worker
-from benchmarks.report import tables
+from benchmarks.report import markdown, tables
 
 SHORT = training.Settings(networks=("mlp",), rounds=2, seconds=0.0, compilations=0, epochs=2)
 ABSENT = Entry("absent", "benchmarks.absent", "Absent", ("no_such_package",))
@@ -41,7 +41,7 @@ def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
     by_hand, fit = peers["jax by hand"], peers["jaxdl"]
     assert by_hand["ratio_to_jaxdl"]["rounds"] == [a / b for a, b in zip(by_hand["rounds"], fit["rounds"], strict=True)]
 
-    lines = (tmp_path / "training.md").read_text().splitlines()
+    lines = markdown(result).splitlines()
     assert lines[0] == "| ms a step (× jaxdl) | mlp |"
     assert lines[2].startswith("| jaxdl |")
     assert lines[2].endswith("(1.00) |")

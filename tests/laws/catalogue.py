@@ -1,0 +1,145 @@
+"""Every public layer with a small input, in the forms that differ; the laws run over all of them."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdl as dl
+from jaxdl import activations
+from jaxdl.layer import as_layer
+
+leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(activations, name)
+    for name in (
+        "elu gelu leaky_relu log_softmax relu selu sigmoid silu softmax softplus step tanh".split()
+    )
+}
+
+
+def attend(params: Any, x: Any) -> Any:
+    """Logits of every index, by the rows of an embedding."""
+    return x @ params["embedding"].T.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated(dl.Composite):
+    """A composite such as a user writes."""
+
+    features: int
+
+    def wire(self, wiring: Any, x: Any) -> Any:
+        gate = wiring.part("gate", dl.Dense(self.features), x)
+        value = wiring.part("value", dl.Sequential(dl.BatchNorm(), dl.Dense(self.features)), x)
+        return wiring.math(lambda g, v: jax.nn.sigmoid(g) * v, gate, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A layer and an input of it.
+
+    Args:
+        layer: the layer.
+        shape: of the input, batch first.
+        indices: how many there are, where the input is indices.
+        stochastic: whether training draws random numbers.
+    """
+
+    layer: Any
+    shape: tuple[int, ...]
+    indices: int | None = None
+    stochastic: bool = False
+
+    def input(self, seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
+        rng = np.random.default_rng(seed)
+        if self.indices is not None:
+            return jnp.asarray(rng.integers(0, self.indices, self.shape), jnp.int32)
+        return jnp.asarray(rng.normal(size=self.shape), dtype)
+
+    def drawn(self, seed: int = 0) -> tuple[Any, Any]:
+        """Parameters and state as training may have left them, no bias 0, no scale 1, no variance below 1."""
+        trees = self.layer.init(jax.random.key(seed), self.input())
+        rng = np.random.default_rng(seed)
+        return jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.uniform(0.1, 0.4, leaf.shape), leaf.dtype), trees)
+
+
+VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 6), (4, 5, 6), (4, 5, 6, 4), (4, 3, 4, 3, 2)
+
+CATALOGUE: dict[str, Entry] = {
+    "dense": Entry(dl.Dense(3), VECTORS),
+    "dense of sequences, no bias": Entry(dl.Dense(3, use_bias=False), SEQUENCES),
+    "conv 1d": Entry(dl.Conv(3, 3), SEQUENCES),
+    "conv 2d": Entry(dl.Conv(3, 3), IMAGES),
+    "conv 3d": Entry(dl.Conv(3, 2, padding="VALID"), VOLUMES),
+    "conv strided, dilated": Entry(dl.Conv(3, (2, 3), stride=2, dilation=(2, 1), use_bias=False), IMAGES),
+    "conv padded by hand": Entry(dl.Conv(3, 3, stride=2, padding=((2, 1), (0, 3))), IMAGES),
+    "conv grouped": Entry(dl.Conv(6, 3, groups=2), IMAGES),
+    "conv depthwise": Entry(dl.Conv(8, 3, groups=4), IMAGES),
+    "conv transpose 1d": Entry(dl.ConvTranspose(3, 3, stride=2, padding="VALID"), SEQUENCES),
+    "conv transpose 2d": Entry(dl.ConvTranspose(3, 3, stride=(2, 3)), IMAGES),
+    "conv transpose dilated": Entry(dl.ConvTranspose(3, 2, padding=((2, 1), (1, 1)), dilation=2), IMAGES),
+    "max pool": Entry(dl.MaxPool(2), IMAGES),
+    "max pool overlapping": Entry(dl.MaxPool(3, 2, "SAME"), IMAGES),
+    "max pool 1d": Entry(dl.MaxPool(2, padding=((1, 0),)), SEQUENCES),
+    "average pool": Entry(dl.AvgPool((2, 3)), IMAGES),
+    "average pool overlapping": Entry(dl.AvgPool(3, 2, "SAME", count_padding=False), IMAGES),
+    "global max pool": Entry(dl.GlobalMaxPool(), IMAGES),
+    "global average pool": Entry(dl.GlobalAvgPool(), IMAGES),
+    "batch norm": Entry(dl.BatchNorm(momentum=0.9), VECTORS),
+    "batch norm of images": Entry(dl.BatchNorm(use_bias=False), IMAGES),
+    "layer norm": Entry(dl.LayerNorm(), SEQUENCES),
+    "layer norm, plain": Entry(dl.LayerNorm(use_scale=False, use_bias=False), VECTORS),
+    "rms norm": Entry(dl.RMSNorm(), SEQUENCES),
+    "group norm": Entry(dl.GroupNorm(2), IMAGES),
+    "group norm of vectors": Entry(dl.GroupNorm(3, use_bias=False), VECTORS),
+    "instance norm": Entry(dl.InstanceNorm(epsilon=1e-3), IMAGES),
+    "dropout": Entry(dl.Dropout(0.4), SEQUENCES, stochastic=True),
+    "dropout of channels": Entry(dl.Dropout(0.5, channels=True), IMAGES, stochastic=True),
+    "embedding": Entry(dl.Embedding(7, 3), (4, 5), indices=7),
+    "flatten": Entry(dl.Flatten(), IMAGES),
+    "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
+    "prelu": Entry(dl.PReLU(), IMAGES),
+    "prelu shared": Entry(dl.PReLU(0.1, shared=True), VECTORS),
+    "partial": Entry(as_layer(leaky), VECTORS),
+    **{name: Entry(as_layer(function), VECTORS) for name, function in ACTIVATIONS.items()},
+    "sequential": Entry(
+        dl.Sequential(
+            dl.Conv(4, 3), dl.BatchNorm(), activations.relu, dl.MaxPool(2), dl.Dropout(0.25), dl.Flatten(), head=dl.Dense(3)
+        ),
+        IMAGES,
+        stochastic=True,
+    ),
+    "tied": Entry(
+        dl.Sequential(embed=dl.Embedding(7, 6), dense=dl.Dense(6), again=dl.Tied("dense"), logits=dl.Tied("embed", attend)),
+        (4, 5),
+        indices=7,
+    ),
+    "residual": Entry(dl.Residual(dl.Sequential(dl.Conv(4, 3), dl.BatchNorm(), activations.tanh)), IMAGES),
+    "residual, shortcut": Entry(dl.Residual(dl.Conv(3, 3, 2), dl.Conv(3, 1, 2)), IMAGES),
+    "parallel": Entry(dl.Parallel(dl.Dense(3), narrow=dl.Sequential(dl.Dense(2), activations.tanh)), SEQUENCES),
+    "parallel on axis 1": Entry(dl.Parallel(dl.LayerNorm(), dl.Dense(6), axis=1), SEQUENCES),
+    "parallel, added": Entry(dl.Parallel(dl.Dense(3), dl.Dense(3, use_bias=False), combine="add"), VECTORS),
+    "map": Entry(dl.Map(dl.Sequential(dl.Dense(3), dl.BatchNorm(), activations.tanh)), SEQUENCES),
+    "map over the last axis": Entry(dl.Map(dl.Sequential(dl.Flatten(), dl.Dense(3)), axis=-1), IMAGES),
+    "map with dropout": Entry(dl.Map(dl.Dropout(0.5), axis=2), SEQUENCES, stochastic=True),
+    "frozen": Entry(dl.Frozen(dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dropout(0.5))), VECTORS),
+    "partly frozen": Entry(dl.Sequential(dl.Frozen(dl.Dense(5)), activations.tanh, dl.Dense(2)), VECTORS),
+    "composite": Entry(Gated(3), VECTORS),
+}
+
+
+def missing(public: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
+    """The public layers that are in no entry, by name."""
+    covered = {type(entry.layer) for entry in entries}
+    layers = {
+        name: kind
+        for name, kind in public.items()
+        if isinstance(kind, type) and issubclass(kind, dl.Layer) and not inspect.isabstract(kind)
+    }
+    return sorted(name for name, kind in layers.items() if kind not in covered)

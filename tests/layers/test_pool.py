@@ -1,0 +1,209 @@
+"""Pooling against Flax and PyTorch, ties and NaN, and what wrong arguments get."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdl as dl
+from jaxdl.layer import LayerError
+from tests.layers.oracles import close, flax_figures, layer_figures, normal, torch_figures
+
+LINE, IMAGE, VOLUME = (2, 9, 3), (2, 7, 6, 3), (2, 5, 4, 4, 2)
+POOLS = {
+    "line": (LINE, {"window": 2}),
+    "line, overlapping": (LINE, {"window": 4, "stride": 1, "padding": "SAME"}),
+    "image": (IMAGE, {"window": 2}),
+    "rectangle": (IMAGE, {"window": (1, 3)}),
+    "overlapping": (IMAGE, {"window": 3, "stride": 2}),
+    "same": (IMAGE, {"window": 3, "stride": (2, 1), "padding": "SAME"}),
+    "stride past the window": (IMAGE, {"window": 1, "stride": 2}),
+    "padded": (IMAGE, {"window": 3, "stride": 2, "padding": ((1, 1), (0, 2))}),
+    "volume": (VOLUME, {"window": (2, 1, 3), "stride": 1}),
+}
+pools = pytest.mark.parametrize(("shape", "arguments"), POOLS.values(), ids=POOLS.keys())
+
+
+def spread(arguments: dict[str, Any], dimensions: int) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
+    window, stride = (
+        value if isinstance(value, tuple) else (value,) * dimensions
+        for value in (arguments["window"], arguments.get("stride", arguments["window"]))
+    )
+    return window, stride, arguments.get("padding", "VALID")
+
+
+def pads(shape: tuple[int, ...], window: Any, stride: Any, padding: Any) -> Any:
+    if padding == "VALID":
+        return ((0, 0),) * len(window)
+    if padding != "SAME":
+        return padding
+    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(shape[1:-1], window, stride, strict=True)]
+    return [(total // 2, total - total // 2) for total in totals]
+
+
+def functional(name: str, dimensions: int) -> Any:
+    return getattr(pytest.importorskip("torch").nn.functional, f"{name}{dimensions}d")
+
+
+def padded(x: Any, sides: Any, value: float) -> Any:
+    pad = pytest.importorskip("torch").nn.functional.pad
+    return pad(x, [n for pair in reversed(sides) for n in pair], value=value)
+
+
+@pools
+def test_pools_are_those_of_flax(shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    x = normal(0, shape)
+    window, strides, padding = spread(arguments, len(shape) - 2)
+    for layer, function in (
+        (dl.MaxPool(**arguments), lambda x: nn.max_pool(x, window, strides, padding)),
+        (dl.AvgPool(**arguments), lambda x: nn.avg_pool(x, window, strides, padding)),
+        (
+            dl.AvgPool(**arguments, count_padding=False),
+            lambda x: nn.avg_pool(x, window, strides, padding, count_include_pad=False),
+        ),
+    ):
+        theirs = nn.Sequential([function])
+        close(layer_figures(layer, {}, x), flax_figures(theirs, {}, x), 1e-6)
+
+
+@pools
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str, Any], ties: bool) -> None:
+    """Of equal elements, the first in row order gets the gradient."""
+    x = normal(0, shape)
+    x = jnp.round(x) if ties else x
+    window, stride, padding = spread(arguments, len(shape) - 2)
+    sides = pads(shape, window, stride, padding)
+    pool = functional("max_pool", len(window))
+    theirs = torch_figures(lambda _, x: pool(padded(x, sides, -np.inf), window, stride), {}, x)
+    close(layer_figures(dl.MaxPool(**arguments), {}, x), theirs, 1e-6)
+
+
+@pools
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_average_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str, Any], count_padding: bool) -> None:
+    x = normal(0, shape)
+    window, stride, padding = spread(arguments, len(shape) - 2)
+    sides = pads(shape, window, stride, padding)
+    pool = functional("avg_pool", len(window))
+
+    def forward(_: Any, x: Any) -> Any:
+        mean = pool(padded(x, sides, 0), window, stride)
+        share = 1 if count_padding else pool(padded(x.detach() * 0 + 1, sides, 0), window, stride)
+        return mean / share
+
+    layer = dl.AvgPool(**arguments, count_padding=count_padding)
+    close(layer_figures(layer, {}, x), torch_figures(forward, {}, x), 1e-6)
+
+
+@pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
+def test_global_pools_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
+    x = normal(0, shape)
+    space = tuple(range(2, len(shape)))
+    close(layer_figures(dl.GlobalMaxPool(), {}, x), torch_figures(lambda _, x: x.amax(space), {}, x), 1e-6)
+    close(layer_figures(dl.GlobalAvgPool(), {}, x), torch_figures(lambda _, x: x.mean(space), {}, x), 1e-6)
+
+
+def test_nan_is_not_pooled_away() -> None:
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2, 0].set(jnp.nan)
+    y, _ = dl.MaxPool(2).apply({}, {}, x)
+    np.testing.assert_array_equal(jnp.isnan(y[0, ..., 0]), [[False, True], [False, False]])
+    assert jnp.isnan(dl.GlobalMaxPool().apply({}, {}, x)[0]).all()
+
+
+def test_padding_never_wins() -> None:
+    y, _ = dl.MaxPool(3, 1, "SAME").apply({}, {}, jnp.full((1, 3, 3, 1), -5.0))
+    assert (y == -5).all()
+
+
+def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    scaled = images.astype(np.float32) / np.float32(255)
+    for layer in (dl.MaxPool(2), dl.GlobalMaxPool()):
+        y, _ = layer.apply({}, {}, images)
+        assert y.dtype == jnp.uint8
+        close(y.astype(jnp.float32) / 255, layer.apply({}, {}, scaled)[0], 1e-6)
+    for layer in (dl.AvgPool(2), dl.GlobalAvgPool()):
+        close(layer.apply({}, {}, images)[0], layer.apply({}, {}, scaled)[0], 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: dl.MaxPool(0), "MaxPool: window is a whole number of at least 1, got 0."),
+        (lambda: dl.MaxPool([2, 2]), "MaxPool: window is a whole number or a tuple of such, got the list [2, 2]."),
+        (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
+        (lambda: dl.AvgPool(2, padding="FULL"), "AvgPool: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'FULL'."),
+        (
+            lambda: dl.MaxPool(2, padding=((0, -1),)),
+            "MaxPool: padding adds at least 0 on each side, got ((0, -1),) — crop the input itself.",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_arguments(build: Any, text: str) -> None:
+    with pytest.raises(LayerError) as caught:
+        build()
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "text"),
+    [
+        (
+            dl.MaxPool(2),
+            (2, 8),
+            "MaxPool: expected [batch, *space, channels] with at least one spatial dimension, got shape (2, 8) — images without a "
+            "channel axis need x[..., None], a single image x[None].",
+        ),
+        (
+            dl.AvgPool((2, 2)),
+            (2, 8, 1),
+            "AvgPool: window (2, 2) has 2 entries, but an input of shape (2, 8, 1) has 1 spatial dimension — an int stands for "
+            "all of them.",
+        ),
+        (
+            dl.MaxPool(2, padding=((0, 0), (0, 0))),
+            (2, 8, 1),
+            "MaxPool: padding ((0, 0), (0, 0)) has 2 entries, but an input of shape (2, 8, 1) has 1 spatial dimension — an int "
+            "stands for all of them.",
+        ),
+        (
+            dl.MaxPool(2),
+            (2, 8, 1, 3),
+            "MaxPool: the window reaches over 2 elements of spatial dimension 1, but an input of shape (2, 8, 1, 3) has only 1 "
+            "there, padding included — use padding='SAME', a smaller window or fewer poolings.",
+        ),
+        (
+            dl.GlobalMaxPool(),
+            (2, 8),
+            "GlobalMaxPool: expected [batch, *space, channels] with at least one spatial dimension, got shape (2, 8) — images "
+            "without a channel axis need x[..., None], a single image x[None].",
+        ),
+        (
+            dl.GlobalAvgPool(),
+            (2, 8),
+            "GlobalAvgPool: expected [batch, *space, channels] with at least one spatial dimension, got shape (2, 8) — images "
+            "without a channel axis need x[..., None], a single image x[None].",
+        ),
+    ],
+)
+def test_wrong_inputs(layer: Any, shape: tuple[int, ...], text: str) -> None:
+    with pytest.raises(LayerError) as caught:
+        layer.apply({}, {}, jnp.zeros(shape))
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("layer", [dl.AvgPool(2), dl.GlobalAvgPool()])
+def test_whole_numbers_have_no_mean(layer: Any) -> None:
+    with pytest.raises(LayerError, match=r"AvgPool: expected floating-point numbers, or images in uint8 .* got int32"):
+        layer.apply({}, {}, jnp.zeros((1, 4, 4, 1), jnp.int32))
+
+
+def test_in_a_model_the_part_is_named() -> None:
+    model = dl.Sequential(dl.MaxPool(4), dl.MaxPool(2))
+    with pytest.raises(LayerError, match=r"^MaxPool at 'max_pool_1': the window reaches over 2 elements"):
+        model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))

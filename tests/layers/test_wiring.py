@@ -1,0 +1,123 @@
+"""Composites that a user writes, and where in a model an error says it happened."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdl as dl
+from jaxdl.layer import LayerError
+from tests.layers.oracles import close, normal
+
+KEY = jax.random.key(0)
+X = normal(0, (3, 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell(dl.Composite):
+    """One layer used twice, and a part with state."""
+
+    features: int
+
+    def wire(self, wiring: Any, x: Any) -> Any:
+        h = wiring.part("inner", dl.Dense(self.features), x)
+        h = wiring.part("again", dl.Dense(self.features), h, shares="inner")
+        return wiring.math(lambda a, b: a * b, h, wiring.part("norm", dl.BatchNorm(), x))
+
+
+def test_a_composite_is_its_wiring() -> None:
+    params, state = Cell(4).init(KEY, X)
+    assert (set(params), set(state)) == ({"inner", "norm"}, {"norm"})
+    y, _ = Cell(4).apply(params, state, X)
+    dense = lambda x: dl.Dense(4).apply(params["inner"], {}, x)[0]  # noqa: E731
+    close(y, dense(dense(X)) * dl.BatchNorm().apply(params["norm"], state["norm"], X)[0])
+
+
+def test_a_composite_prints_and_compares_as_a_value() -> None:
+    assert repr(Cell(4)) == "Cell(4)"
+    assert Cell(4) == Cell(4) != Cell(5)
+    assert len({Cell(4), Cell(4), Cell(5)}) == 2
+
+
+def test_init_runs_no_forward_pass_of_a_composite() -> None:
+    """Output shapes come from shapes alone: a batch of any size costs nothing."""
+    params, _ = dl.Sequential(dl.Conv(2, 3), dl.Flatten(), dl.Dense(1)).init(
+        KEY, jax.ShapeDtypeStruct((10**9, 8, 8, 1), jnp.float32)
+    )
+    assert params["dense_0"]["kernel"].shape == (128, 1)
+
+
+def test_weights_depend_on_the_shape_of_one_example_alone() -> None:
+    first, second = (dl.Sequential(dl.Dense(3), dl.Dense(2)).init(KEY, jnp.zeros((n, 4))) for n in (1, 7))
+    close(first, second, 0)
+
+
+def test_inputs_may_be_trees() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Pair(dl.Composite):
+        def wire(self, wiring: Any, x: Any) -> Any:
+            left = wiring.part("left", dl.Dense(2), x["left"])
+            return wiring.math(lambda a, b: a + b, left, wiring.part("right", dl.Dense(2), x["right"]))
+
+    x = {"left": np.ones((2, 3)), "right": np.ones((2, 5))}
+    params, state = Pair().init(KEY, x)
+    assert params["right"]["kernel"].shape == (5, 2)
+    assert Pair().apply(params, state, x)[0].shape == (2, 2)
+
+
+def test_a_part_tied_to_one_that_has_not_run() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Early(dl.Composite):
+        def wire(self, wiring: Any, x: Any) -> Any:
+            return wiring.part("late", dl.Dense(4), x, shares="missing")
+
+    with pytest.raises(LayerError, match=r"^Dense at 'late': it uses the parameters of 'missing', and no part"):
+        Early().init(KEY, X)
+
+
+def test_two_parts_of_one_name() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Twice(dl.Composite):
+        def wire(self, wiring: Any, x: Any) -> Any:
+            return wiring.part("dense", dl.Dense(4), wiring.part("dense", dl.Dense(4), x))
+
+    with pytest.raises(LayerError, match=r"^Dense at 'dense': another part has this name .* shares='dense'"):
+        Twice().init(KEY, X)
+
+
+@pytest.mark.parametrize("build", [lambda inner: dl.Sequential(body=inner), dl.Residual, dl.Map], ids=["body", "body", "map"])
+def test_errors_name_the_part(build: Any) -> None:
+    model = dl.Sequential(head=build(dl.Sequential(dl.Dense(4), dl.Dense(4))))
+    x = jnp.zeros((2, 3, 4))
+    params, state = model.init(KEY, x)
+    params["head"]["body"]["dense_1"]["kernel"] = jnp.zeros((5, 4))
+    with pytest.raises(LayerError) as caught:
+        model.apply(params, state, x)
+    assert caught.value.path == ("head", "body", "dense_1")
+    assert str(caught.value).startswith("Dense at 'head.body.dense_1': expected 5 features, as at init, got 4 (input of shape")
+
+
+def test_errors_name_the_part_at_init() -> None:
+    model = dl.Sequential(stem=dl.Sequential(dl.Flatten(), dl.Conv(3, 3)))
+    with pytest.raises(LayerError, match=r"^Conv at 'stem\.conv_0': expected \[batch, \*space, channels\]"):
+        model.init(KEY, jnp.zeros((1, 8, 8, 1)))
+
+
+def test_errors_of_functions_say_where_they_are() -> None:
+    def broken(x: Any) -> Any:
+        raise ValueError("broken")
+
+    model = dl.Sequential(outer=dl.Sequential(dl.Dense(3), broken))
+    with pytest.raises(ValueError, match="broken") as caught:
+        model.init(KEY, X)
+    assert caught.value.__notes__[-1] == "in the part 'outer.broken_0' of the model"
+
+
+def test_errors_in_a_traced_model_say_where_they_are() -> None:
+    model = dl.Sequential(dl.Dense(3), dl.Dense(2))
+    params, state = model.init(KEY, X)
+    with pytest.raises(LayerError, match=r"^Dense at 'dense_0': expected 4 features"):
+        jax.jit(lambda x: model.apply(params, state, x))(jnp.zeros((2, 9)))
