@@ -3,7 +3,7 @@
     python -m benchmarks.experiments
 
 Each experiment is a process of its own, one after another; its `result.json` goes into `benchmarks/results/experiments.json`
-with the seconds it took. `--only` runs some and keeps the others' figures.
+with the seconds it took, and the README's table is written anew. `--only` runs some and keeps the others' figures.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collected[name] = result | {"seconds": round(time.perf_counter() - began, 1)}
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(dict(sorted(collected.items())), indent=1) + "\n")
+    subprocess.run([sys.executable, "-m", "benchmarks.readme"], check=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ falls once. Shifting images by up to a pixel and dropping three tenths of the la
     python -m experiments.digits_cnn                 # about half a minute on two cores
 
 Data: 1,797 digits of 8×8 pixels (Alpaydin and Kaynak, 1998), which come with scikit-learn.
-Expect: test accuracy 0.99 (at least 0.975); eager takes about ten times as long as compiled by the epoch, and parameters
-agree to 1e-6.
+Expect: test accuracy 0.99 (at least 0.975); eager takes five to ten times as long as compiled, and its parameters agree to
+1e-6. By the step takes about as long as by the epoch, since a step of this network is 5 ms of arithmetic; smaller ones gain.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def main(config: Config) -> dict[str, Any]:
         "seed": config.seed,
     }
     epochs = min(config.epochs, 2) if config.quick else config.epochs
-    compared_epochs = 1 if config.quick else config.compared_epochs
+    compared_epochs = 1 if config.quick else min(config.compared_epochs, epochs)
     trained = dl.fit(model, train, **recipe, epochs=epochs, compile="epoch")
     ways = {}
     for way in ("epoch", "step", "eager"):

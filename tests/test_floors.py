@@ -118,7 +118,14 @@ def written(folder: Path, files: dict[str, str]) -> Path:
         ({"train/fit.py": "from jaxdl.compare import table", "compare.py": ""}, ["train.fit -> compare"]),
         ({"layers/dense.py": "import jaxdl"}, ["layers.dense -> jaxdl"]),
         ({"layers/dense.py": "from jaxdl import Layer"}, ["layers.dense -> jaxdl"]),
-        ({"layers/dense.py": "from jaxdl.layers.conv import Conv", "layers/conv.py": "from jaxdl.layer import Layer", "layer.py": ""}, []),
+        (
+            {
+                "layers/dense.py": "from jaxdl.layers.conv import Conv",
+                "layers/conv.py": "from jaxdl.layer import Layer",
+                "layer.py": "",
+            },
+            [],
+        ),
         ({"train/fit.py": "from jaxdl.data.idx import read", "data/idx.py": "from jaxdl.tree import count", "tree.py": ""}, []),
     ],
 )
@@ -127,7 +134,11 @@ def test_arrows_that_run_up_are_found(tmp_path: Path, files: dict[str, str], wro
 
 
 def test_circles_are_found(tmp_path: Path) -> None:
-    files = {"layers/a.py": "from jaxdl.layers.b import f", "layers/b.py": "from jaxdl.layers import a", "layers/__init__.py": ""}
+    files = {
+        "layers/a.py": "from jaxdl.layers.b import f",
+        "layers/b.py": "from jaxdl.layers import a",
+        "layers/__init__.py": "",
+    }
     assert set(circle(imports(written(tmp_path, files)))) == {"layers.a", "layers.b"}
 
 

@@ -127,5 +127,6 @@ def window_fits(layer: str, x: Any, extent: tuple[int, ...], padding: Any, stret
             raise LayerError(
                 layer,
                 f"the window reaches over {reach} elements of spatial dimension {axis}, but an input of shape {tuple(x.shape)} "
-                f"has only {size + low + high} there, padding included — use padding='SAME', a smaller window or fewer poolings.",
+                f"has only {size + low + high} there, padding included — "
+                "use padding='SAME', a smaller window or fewer poolings.",
             )

@@ -57,7 +57,8 @@ class _Using(Stateless):
     use: Callable[[Params, Array], Any]
 
     def weights(self, key: Array, x: Any) -> Params:
-        raise LayerError("Tied", "it stands before the part it is tied to, which has no parameters yet.")
+        del key, x
+        return {}
 
     def forward(self, params: Params, x: Any) -> Any:
         return self.use(params, x)
@@ -87,8 +88,8 @@ class Sequential(Composite):
         _check_names("Sequential", [name for name, _ in pairs])
         object.__setattr__(self, "parts", tuple(pairs))
         for index, (name, part) in enumerate(pairs):
-            if isinstance(part, Tied) and part.to not in [other for other, _ in pairs[:index]]:
-                raise LayerError("Sequential", f"'{name}' is tied to '{part.to}', and there is no such part before it.")
+            if isinstance(part, Tied) and part.to not in [other for other, layer in pairs[:index] if isinstance(layer, Layer)]:
+                raise LayerError("Sequential", f"'{name}' is tied to '{part.to}', and no layer of that name stands before it.")
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
         layers = dict(self.parts)

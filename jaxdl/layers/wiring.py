@@ -8,7 +8,7 @@ from typing import Any, final
 import jax
 from jax import Array
 
-from jaxdl.layer import Eval, Layer, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
 
 
 class Wiring(abc.ABC):
@@ -60,14 +60,15 @@ class Composite(Layer):
 
 class _Init(Wiring):
     def __init__(self, key: Array) -> None:
-        self.key, self.params, self.state, self.seen = key, {}, {}, set()
+        self.key, self.params, self.state = key, {}, {}
+        self.names, self.owners = set[str](), set[str]()
 
     def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
         owner = shares or name
         with located(name):
-            if owner not in self.seen:
+            self._check(name, type(layer).__name__, shares)
+            if shares is None:
                 params, state = layer.init(fold_in_name(self.key, name), x)
-                self.seen.add(owner)
                 self.params.update({name: params} if params else {})
                 self.state.update({name: state} if state else {})
             params, state = self.params.get(owner, {}), self.state.get(owner, {})
@@ -75,6 +76,19 @@ class _Init(Wiring):
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
         return jax.eval_shape(function, *xs)
+
+    def _check(self, name: str, kind: str, shares: str | None) -> None:
+        if name in self.names:
+            raise LayerError(
+                kind, f"another part has this name — choose one, or say shares='{name}' to use its parameters again."
+            )
+        if shares is not None and shares not in self.owners:
+            raise LayerError(
+                kind, f"it uses the parameters of '{shares}', and no part of that name with its own has run before."
+            )
+        self.names.add(name)
+        if shares is None:
+            self.owners.add(name)
 
 
 @dataclasses.dataclass

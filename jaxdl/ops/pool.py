@@ -1,6 +1,7 @@
 """Pooling over windows, channels last.
 
-On a CPU the window is taken apart into strided slices: XLA's `reduce_window` has a slow gradient there. Elsewhere `reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
+On a CPU the window is taken apart into strided slices: XLA's `reduce_window` has a slow gradient there. Elsewhere
+`reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
 """
 
 import functools

@@ -115,7 +115,9 @@ class StreamFeed:
         ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
     """
 
-    def __init__(self, name: str, stream: Iterable[Any] | Callable[[], Iterable[Any]], steps: int | None = None, new_shapes: bool = False) -> None:
+    def __init__(
+        self, name: str, stream: Iterable[Any] | Callable[[], Iterable[Any]], steps: int | None = None, new_shapes: bool = False
+    ) -> None:
         self.name, self.stream, self.steps, self.new_shapes = name, stream, steps, new_shapes
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None

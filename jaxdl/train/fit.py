@@ -230,7 +230,8 @@ def _feed(
         return _resident(checks.check_arrays(name, data), batch_size, key, shuffle)
     if not callable(data) and not hasattr(data, "__iter__"):
         raise TypeError(f"{name}: expected (inputs, targets) or something that yields batches, got {type(data).__name__}.")
-    return StreamFeed(name, data, None if steps is None else checks.check_count("steps_per_epoch", steps), new_shapes)
+    stream: Any = data
+    return StreamFeed(name, stream, None if steps is None else checks.check_count("steps_per_epoch", steps), new_shapes)
 
 
 def _resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> ResidentFeed:

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxdl.data.source import Source
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.pace import Pace
-from jaxdl.train.program import Part, Ran, Way, longest, run
+from jaxdl.train.program import Begun, Part, Ran, Way, beginning, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.step import Step, TrainingStep, TrainState
@@ -73,12 +71,12 @@ def train(
 
 def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = None) -> dict[str, Any]:
     """One pass of a step that trains nothing: its figures over all the data."""
-    tally, pace, order = _Tally(), pace or Pace(), _first_order(feed.first.source)
+    tally, pace, begun = _Tally(), pace or Pace(), beginning(step, feed.first.source, state)
     for piece in feed.pieces(1, lambda: min(pace.steps, longest(step, feed.first.source, state)), False):
         pace.begin()
-        ran = run(way, step, piece.source, state, order, piece.place, piece.steps)
+        ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
         pace.end(ran.steps)
-        order = ran.order
+        begun = ran.begun
         for part in ran.parts:
             tally.add(part, 0.0)
     return step.report(tally.sums, tally.joined())
@@ -95,7 +93,7 @@ class _Tally:
     steps: int = 0
 
     def add(self, part: Part, seconds: float) -> None:
-        self.sums = jax.tree.map(np.add, self.sums, part.sums) if self.sums else part.sums
+        self.sums = part.sums
         self.gathered.append(part.gathered)
         self.observed = part.observed
         self.seconds += seconds
@@ -129,7 +127,7 @@ class _Loop:
         self.best: Best | None = None
         self.compile_seconds = 0.0
         self.pace, self.validation_pace = Pace(), Pace()
-        self.recent: list[tuple[Piece, TrainState, Array, int]] = []
+        self.recent: list[tuple[Piece, TrainState, Begun, int]] = []
         self.steps_done = 0
         self.longest = 1
 
@@ -156,20 +154,22 @@ class _Loop:
         """Makes the program ready: the compiled loop runs no step for it, the others run one and forget it."""
         piece, began = self.feed.first, time.perf_counter()
         steps = 0 if self.way == "epoch" else 1
-        run(self.way, self.step, piece.source, self.state, _first_order(piece.source), piece.place, steps)
+        begun = beginning(self.step, piece.source, self.state)
+        run(self.way, self.step, piece.source, self.state, begun, piece.place, steps)
         self.longest = longest(self.step, piece.source, self.state)
         self.compile_seconds = time.perf_counter() - began
 
     def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
-        tally, order = _Tally(), _first_order(self.feed.first.source)
+        tally, first = _Tally(), beginning(self.step, self.feed.first.source, self.state)
+        begun = first
 
         def left() -> int:
             return 2**30 if steps is None else steps - self.steps_done
 
         for piece in self.feed.pieces(epochs, lambda: min(self.pace.steps, self.longest, left()), self.across):
             piece = piece._replace(steps=min(piece.steps, left()))
-            ran, seconds = self._run_piece(piece, order)
-            order = ran.order
+            ran, seconds = self._run_piece(piece, begun)
+            begun = ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
             if not ran.finite:
                 return self._not_finite(piece.place.epoch + len(ran.parts) - 1, tally.steps)
             for number, part in enumerate(ran.parts):
@@ -185,14 +185,14 @@ class _Loop:
                         return why or "finished"
         return "finished"
 
-    def _run_piece(self, piece: Piece, order: Array) -> tuple[Ran, float]:
+    def _run_piece(self, piece: Piece, begun: Begun) -> tuple[Ran, float]:
         before = self.state
         self.pace.begin()
-        ran = run(self.way, self.step, piece.source, before, order, piece.place, piece.steps)
+        ran = run(self.way, self.step, piece.source, before, begun, piece.place, piece.steps)
         seconds = self.pace.end(ran.steps)
         self.state = ran.state
         self.steps_done += ran.steps
-        self.recent = [*self.recent[-1:], (piece, before, order, ran.steps)]
+        self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]
         return ran, seconds
 
     def _show(self, shown: Progress, epoch: int, tally: _Tally, piece: Piece, steps_a_second: float) -> None:
@@ -228,12 +228,12 @@ class _Loop:
     def _not_finite(self, epoch: int, batch: int) -> str:
         """Goes back to the last state whose parameters are finite, by running the same steps again up to it."""
         bad = self.steps_done
-        for piece, before, order, made in reversed(self.recent):
+        for piece, before, begun, made in reversed(self.recent):
             self.steps_done -= made
             for steps in dict.fromkeys((made - 1, made - 2, 0)):
                 if steps < 0:
                     continue
-                self.state = run(self.way, self.step, piece.source, before, order, piece.place, steps).state
+                self.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
                 if _all_finite(self.state):
                     self.steps_done += steps
                     why = (
@@ -243,11 +243,6 @@ class _Loop:
                     warnings.warn(f"training stopped: {why} — try a smaller learning rate or clip_norm.", RuntimeWarning, 5)
                     return why
         return f"the loss was not finite at step {bad}, and nor were the parameters before it"
-
-
-def _first_order(source: Source) -> Array:
-    """Something of the order's shape, for a program that begins an epoch and draws its own."""
-    return jnp.zeros(source.places, jnp.int32)
 
 
 def _all_finite(state: TrainState) -> bool:

@@ -33,7 +33,8 @@ class Part(NamedTuple):
 
     Args:
         steps: how many of the epoch's steps it ran.
-        sums, gathered: NumPy trees; sums in float64.
+        sums: of the epoch so far, runs before this one included; NumPy, in float64.
+        gathered: of these steps; NumPy.
         observed: scalars after the last of these steps.
     """
 
@@ -43,11 +44,25 @@ class Part(NamedTuple):
     observed: dict[str, Any]
 
 
+class Begun(NamedTuple):
+    """What an epoch that has begun hands from one run of a program to the next.
+
+    Sums are carried on, and not added up run by run: so they do not depend on where the clock cut an epoch into runs.
+
+    Args:
+        order: of the epoch's examples.
+        sums: pairs of trees, the sums so far and what rounding has lost of them.
+    """
+
+    order: Any
+    sums: Any
+
+
 class Ran(NamedTuple):
     """What one run of a program gives back."""
 
     state: Any
-    order: Array
+    begun: Begun
     parts: list[Part]
     steps: int
     finite: bool
@@ -55,7 +70,7 @@ class Ran(NamedTuple):
 
 class _Inner(NamedTuple):
     state: Any
-    sums: dict[str, Any]
+    sums: Any
     gathered: dict[str, Any]
     at: Array
     done: Array
@@ -68,11 +83,11 @@ class _Outer(NamedTuple):
     epoch: Array
     row: Array
     steps: Array
-    sums: dict[str, Any]
+    sums: Any
     observed: dict[str, Any]
 
 
-def run(way: Way, step: Step, source: Source, state: Any, order: Array, place: Place, steps: int) -> Ran:
+def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
     """Runs `steps` steps from a place in the data; fewer where one is not finite, which is then the last.
 
     All ways make the same steps: the same batches, keys and arithmetic, to rounding.
@@ -84,16 +99,22 @@ def run(way: Way, step: Step, source: Source, state: Any, order: Array, place: P
         step: what is done with each batch.
         source: where batches come from.
         state: the step's first state; it is not given away.
-        order: the order of the epoch at `place`; it is drawn anew where `place` begins an epoch.
+        begun: what the epoch at `place` carries; from `beginning` where it begins, and its order is then drawn.
         place: where to begin.
         steps: at most `longest(...)`.
     """
     if way == "epoch":
         capacity = _capacity(step, source, state)
         place_now = tuple(np.int32(n) for n in place)
-        ran = _loop(step, capacity, source, state, order, place_now, np.int32(steps))
+        ran = _loop(step, capacity, source, state, begun, place_now, np.int32(steps))
         return _fetched(ran, source, place)
-    return _dispatched(_once if way == "step" else _one, step, source, state, order, place, steps)
+    return _dispatched(_once if way == "step" else _one, step, source, state, begun, place, steps)
+
+
+def beginning(step: Step, source: Source, state: Any) -> Begun:
+    """What an epoch carries before its first step."""
+    sums = _zeros(_measured(step, source, state).sums)
+    return Begun(jnp.zeros(source.places, jnp.int32), (sums, sums))
 
 
 def longest(step: Step, source: Source, state: Any) -> int:
@@ -102,10 +123,9 @@ def longest(step: Step, source: Source, state: Any) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _loop(step: Step, capacity: int, source: Source, state: Any, order: Array, place: tuple[Any, Any], steps: Any) -> _Outer:
+def _loop(step: Step, capacity: int, source: Source, state: Any, begun: Begun, place: tuple[Any, Any], steps: Any) -> _Outer:
     shapes = _measured(step, source, state)
     zero = jnp.zeros((), jnp.int32)
-    sums = _zeros(shapes.sums)
 
     def one(inner: _Inner, order: Array) -> _Inner:
         state, measured = step(inner.state, source.batch(order, inner.at))
@@ -113,21 +133,21 @@ def _loop(step: Step, capacity: int, source: Source, state: Any, order: Array, p
             lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, inner.done, 0), inner.gathered, measured.gathered
         )
         finite = step.finite(measured)
-        added = jax.tree.map(jnp.add, inner.sums, measured.sums)
-        return _Inner(state, added, gathered, inner.at + 1, inner.done + 1, finite)
+        sums = _added(inner.sums, measured.sums)
+        return _Inner(state, sums, gathered, inner.at + 1, inner.done + 1, finite)
 
     def epoch(outer: _Outer) -> _Outer:
         inner = outer.inner
         order = lax.cond(inner.at == 0, lambda: source.order(outer.epoch), lambda: outer.order)
         stop = jnp.minimum(source.steps, inner.at + steps - inner.done)
         before = inner.done
-        inner = lax.while_loop(lambda i: (i.at < stop) & i.finite, lambda i: one(i, order), inner._replace(sums=sums))
+        inner = lax.while_loop(lambda i: (i.at < stop) & i.finite, lambda i: one(i, order), inner)
         put = functools.partial(jax.tree.map, lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, outer.row, 0))
-        ended = (inner.at == source.steps).astype(jnp.int32)
+        ended = inner.at == source.steps
         return _Outer(
-            inner._replace(at=inner.at * (1 - ended)),
+            inner._replace(at=jnp.where(ended, 0, inner.at), sums=jax.tree.map(lambda s: jnp.where(ended, 0, s), inner.sums)),
             order,
-            outer.epoch + ended,
+            outer.epoch + ended.astype(jnp.int32),
             outer.row + 1,
             outer.steps.at[outer.row].set(inner.done - before),
             put(outer.sums, inner.sums),
@@ -136,9 +156,10 @@ def _loop(step: Step, capacity: int, source: Source, state: Any, order: Array, p
 
     rows = functools.partial(jax.tree.map, lambda s: jnp.zeros((MOST_EPOCHS, *s.shape), s.dtype))
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
-    inner = _Inner(state, sums, gathered, jnp.asarray(place[1]), zero, jnp.asarray(True))
+    inner = _Inner(state, begun.sums, gathered, jnp.asarray(place[1]), zero, jnp.asarray(True))
     observed = rows(jax.eval_shape(step.observe, state))
-    first = _Outer(inner, order, jnp.asarray(place[0]), zero, jnp.zeros(MOST_EPOCHS, jnp.int32), rows(shapes.sums), observed)
+    taken = jnp.zeros(MOST_EPOCHS, jnp.int32)
+    first = _Outer(inner, begun.order, jnp.asarray(place[0]), zero, taken, rows((shapes.sums, shapes.sums)), observed)
     return lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, epoch, first)
 
 
@@ -153,21 +174,22 @@ def _fetched(ran: _Outer, source: Source, place: Place) -> Ran:
         parts.append(
             Part(
                 last - first,
-                jax.tree.map(lambda rows, row=row: np.float64(rows[row]), sums),
+                _total(jax.tree.map(lambda rows, row=row: rows[row], sums)),
                 jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered),
                 jax.tree.map(lambda rows, row=row: float(rows[row]), observed),
             )
         )
         first = last
-    return Ran(ran.inner.state, ran.order, parts, int(done), bool(finite))
+    last = jax.tree.map(lambda rows: rows[max(int(count) - 1, 0)], sums)
+    return Ran(ran.inner.state, Begun(ran.order, last), parts, int(done), bool(finite))
 
 
 def _one(
-    step: Step, source: Source, state: Any, sums: dict[str, Any], good: Array, order: Array, index: Any
-) -> tuple[Any, dict[str, Any], Array, dict[str, Any]]:
+    step: Step, source: Source, state: Any, sums: Any, good: Array, order: Array, index: Any
+) -> tuple[Any, Any, Array, dict[str, Any]]:
     state, measured = step(state, source.batch(order, index))
     good = good + jnp.where(step.finite(measured) & (good == index), 1, 0).astype(jnp.int32)
-    return state, jax.tree.map(jnp.add, sums, measured.sums), good, measured.gathered
+    return state, _added(sums, measured.sums), good, measured.gathered
 
 
 _once = jax.jit(_one, static_argnums=0)
@@ -175,15 +197,14 @@ _draw_order = jax.jit(lambda source, epoch: source.order(epoch))
 _observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
 
 
-def _dispatched(one: Any, step: Step, source: Source, state: Any, order: Array, place: Place, steps: int) -> Ran:
+def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
     """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
     epoch, index = place
-    shapes = _measured(step, source, state)
     parts, done, finite = [], 0, True
     while done < steps and finite:
-        order = _draw_order(source, np.int32(epoch)) if index == 0 else order
+        order = _draw_order(source, np.int32(epoch)) if index == 0 else begun.order
         count = min(steps - done, source.steps - index)
-        sums, good, rows = _zeros(shapes.sums), jnp.asarray(index, jnp.int32), []
+        sums, good, rows = jax.device_put(begun.sums), jnp.asarray(index, jnp.int32), []
         for place_index in range(index, index + count):
             state, sums, good, row = one(step, source, state, sums, good, order, np.int32(place_index))
             rows.append(row)
@@ -192,10 +213,12 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, order: Array, 
         finite = made == count
         gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
         observed = jax.tree.map(float, jax.device_get(_observe(step, state)))
-        parts.append(Part(count, jax.tree.map(np.float64, jax.device_get(sums)), gathered, observed))
+        sums = jax.device_get(sums)
+        parts.append(Part(count, _total(sums), gathered, observed))
+        begun = Begun(order, jax.tree.map(np.zeros_like, sums) if done + count < steps else sums)
         done += made if finite else made + 1
         epoch, index = (epoch + 1, 0) if index + count == source.steps else (epoch, index + count)
-    return Ran(state, order, parts, done, finite)
+    return Ran(state, begun, parts, done, finite)
 
 
 def _measured(step: Step, source: Source, state: Any) -> Any:
@@ -220,8 +243,27 @@ def _capacity(step: Step, source: Source, state: Any) -> int:
     return max(1, min(source.steps, GATHERED_BYTES // size))
 
 
+def _added(sums: Any, terms: dict[str, Any]) -> Any:
+    """Sums with the terms added, and what rounding lost of each sum (Knuth, 1969, section 4.2.2, theorem B)."""
+    totals, lost = sums
+    added = jax.tree.map(jnp.add, totals, terms)
+    return added, jax.tree.map(lambda old, term, new, far: far + _rounding(old, term, new), totals, terms, added, lost)
+
+
+def _rounding(a: Any, b: Any, total: Any) -> Any:
+    """a + b − total, exactly, for total = a + b as rounded."""
+    part = total - a
+    return (a - (total - part)) + (b - part)
+
+
+def _total(sums: Any) -> dict[str, Any]:
+    """The sums in float64, with what rounding lost."""
+    totals, lost = jax.tree.map(np.float64, sums)
+    return jax.tree.map(lambda total, far: np.where(np.isfinite(total), total + far, total), totals, lost)
+
+
 def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 
 def _joined(rows: np.ndarray) -> np.ndarray:

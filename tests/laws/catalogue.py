@@ -13,14 +13,10 @@ import numpy as np
 import jaxdl as dl
 from jaxdl import activations
 from jaxdl.layer import as_layer
+from jaxdl.tree import map_named
 
 leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)
-ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(activations, name)
-    for name in (
-        "elu gelu leaky_relu log_softmax relu selu sigmoid silu softmax softplus step tanh".split()
-    )
-}
+ACTIVATIONS: dict[str, Callable[..., Any]] = {name: getattr(activations, name) for name in ("relu", "softmax", "step", "tanh")}
 
 
 def attend(params: Any, x: Any) -> Any:
@@ -63,10 +59,14 @@ class Entry:
         return jnp.asarray(rng.normal(size=self.shape), dtype)
 
     def drawn(self, seed: int = 0) -> tuple[Any, Any]:
-        """Parameters and state as training may have left them, no bias 0, no scale 1, no variance below 1."""
-        trees = self.layer.init(jax.random.key(seed), self.input())
+        """Parameters and state as training may leave them: no bias is 0, no scale 1, and variances are positive."""
         rng = np.random.default_rng(seed)
-        return jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.uniform(0.1, 0.4, leaf.shape), leaf.dtype), trees)
+
+        def draw(name: str, leaf: Any) -> jax.Array:
+            values = rng.uniform(0.5, 1.5, leaf.shape) if name.endswith(("scale", "var")) else rng.normal(0, 0.5, leaf.shape)
+            return jnp.asarray(values, leaf.dtype)
+
+        return map_named(draw, jax.eval_shape(lambda: self.layer.init(jax.random.key(0), self.input())))
 
 
 VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 6), (4, 5, 6), (4, 5, 6, 4), (4, 3, 4, 3, 2)

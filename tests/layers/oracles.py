@@ -1,5 +1,6 @@
 """Our layers beside the same layers of Flax and PyTorch: on the same weights, forwards and backwards."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from tests.compiling import QUICK
 
 Figures = dict[str, Any]
 """The outputs, and the gradients of their weighted sum by the name of what they are for."""
@@ -30,7 +33,7 @@ def close(ours: Any, theirs: Any, tolerance: float = 2e-5) -> None:
 def figures(forward: Callable[[Any, Any], Any], params: Any, x: jax.Array) -> Figures:
     """The figures of a function of parameters and input, in JAX."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def measure(params: Any, x: Any) -> Any:
         def objective(params: Any, x: Any) -> Any:
             y = forward(params, x)

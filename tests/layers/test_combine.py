@@ -48,7 +48,11 @@ def test_parts_are_named_by_kind_and_count_or_by_keyword() -> None:
 
 def test_a_model_prints_as_the_call_that_builds_it() -> None:
     model = dl.Sequential(
-        dl.Conv(32, 3, stride=2, padding="VALID", dtype=jnp.bfloat16), relu, dl.MaxPool((2, 1)), dl.Residual(tanh), head=dl.Dense(10)
+        dl.Conv(32, 3, stride=2, padding="VALID", dtype=jnp.bfloat16),
+        relu,
+        dl.MaxPool((2, 1)),
+        dl.Residual(tanh),
+        head=dl.Dense(10),
     )
     assert repr(model) == (
         "Sequential(Conv(32, 3, stride=2, padding='VALID', dtype=bfloat16), relu, MaxPool((2, 1)), Residual(tanh), head=Dense(10))"
@@ -60,7 +64,9 @@ def test_a_model_prints_as_the_call_that_builds_it() -> None:
     assert repr(dl.Map(dl.Frozen(relu), axis=2)) == "Map(Frozen(relu), axis=2)"
     assert repr(dl.Tied("a")) == "Tied('a')"
     assert repr(functools.partial(relu)) != repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False)))
-    assert repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False))) == "Sequential(partial(gelu, approximate=False))"
+    assert (
+        repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False))) == "Sequential(partial(gelu, approximate=False))"
+    )
 
 
 def test_a_slice_is_the_model_of_those_parts() -> None:
@@ -110,7 +116,9 @@ def test_tied_to_a_part_runs_it_again() -> None:
 
 
 def test_tied_with_a_use_of_its_own_shares_parameters_and_gradients() -> None:
-    model = dl.Sequential(encode=dl.Dense(2, use_bias=False), decode=dl.Tied("encode", lambda params, x: x @ params["kernel"].T))
+    model = dl.Sequential(
+        encode=dl.Dense(2, use_bias=False), decode=dl.Tied("encode", lambda params, x: x @ params["kernel"].T)
+    )
     params, state = drawn(model)
     assert list(params) == ["encode"]
     W = params["encode"]["kernel"]

@@ -174,7 +174,10 @@ def test_initial_kernels_are_those_of_flax() -> None:
         (lambda: dl.Conv(3, (3, 0)), "Conv: kernel_size is a whole number of at least 1, got 0."),
         (lambda: dl.Conv(3, [3, 3]), "Conv: kernel_size is a whole number or a tuple of such, got the list [3, 3]."),
         (lambda: dl.Conv(3, 3, stride=0.5), "Conv: stride is a whole number of at least 1, got 0.5."),
-        (lambda: dl.Conv(3, 3, padding="same"), "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'same'."),
+        (
+            lambda: dl.Conv(3, 3, padding="same"),
+            "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'same'.",
+        ),
         (lambda: dl.Conv(3, 3, padding=1), "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 1."),
         (lambda: dl.Conv(3, 3, groups=2), "Conv: 3 features cannot be split into 2 groups of one size."),
         (lambda: dl.ConvTranspose(3, 3, stride=-1), "ConvTranspose: stride is a whole number of at least 1, got -1."),

@@ -49,7 +49,9 @@ def test_kernels_and_biases_draw_from_different_keys() -> None:
 def test_dense_reads_bytes_as_intensities() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
     params, state = dl.Dense(4).init(KEY, images)
-    close(dl.Dense(4).apply(params, state, images), dl.Dense(4).apply(params, state, images.astype(np.float32) / np.float32(255)))
+    close(
+        dl.Dense(4).apply(params, state, images), dl.Dense(4).apply(params, state, images.astype(np.float32) / np.float32(255))
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5)])
@@ -128,8 +130,14 @@ def test_an_empty_batch_stays_one() -> None:
         (lambda: dl.Dense(2.0), "Dense: features is a whole number of at least 1, got 2.0."),
         (lambda: dl.Embedding(0, 3), "Embedding: count is a whole number of at least 1, got 0."),
         (lambda: dl.Embedding(3, 0), "Embedding: features is a whole number of at least 1, got 0."),
-        (lambda: dl.Dense(3).init(KEY, jnp.zeros(3)), "Dense: expected [batch, ..., features], got shape (3,) — a single example needs x[None]."),
-        (lambda: dl.Dense(3, dtype=jnp.int32).init(KEY, jnp.zeros((1, 3))), "Dense: dtype is a floating-point dtype, got int32."),
+        (
+            lambda: dl.Dense(3).init(KEY, jnp.zeros(3)),
+            "Dense: expected [batch, ..., features], got shape (3,) — a single example needs x[None].",
+        ),
+        (
+            lambda: dl.Dense(3, dtype=jnp.int32).init(KEY, jnp.zeros((1, 3))),
+            "Dense: dtype is a floating-point dtype, got int32.",
+        ),
         (
             lambda: dl.Dense(3).init(KEY, jnp.zeros((1, 3), bool)),
             "Dense: expected floating-point numbers, or images in uint8 (read as x / 255), got bool — convert them with "

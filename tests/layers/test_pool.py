@@ -136,7 +136,10 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
         (lambda: dl.MaxPool(0), "MaxPool: window is a whole number of at least 1, got 0."),
         (lambda: dl.MaxPool([2, 2]), "MaxPool: window is a whole number or a tuple of such, got the list [2, 2]."),
         (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
-        (lambda: dl.AvgPool(2, padding="FULL"), "AvgPool: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'FULL'."),
+        (
+            lambda: dl.AvgPool(2, padding="FULL"),
+            "AvgPool: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'FULL'.",
+        ),
         (
             lambda: dl.MaxPool(2, padding=((0, -1),)),
             "MaxPool: padding adds at least 0 on each side, got ((0, -1),) — crop the input itself.",

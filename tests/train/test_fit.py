@@ -315,7 +315,7 @@ def keras_trained(keras, params, images, labels):
     )
     peer.set_weights([params[part][name] for part in ("conv_0", "dense_0") for name in ("kernel", "bias")])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    peer.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+    peer.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
     history = peer.fit(images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0).history
     return history, np.asarray(peer.weights[0].value)
 
@@ -331,7 +331,7 @@ def test_fit_trains_as_keras_does(monkeypatch):
         model,
         (images, labels),
         loss=losses.softmax_cross_entropy,
-        optimizer=optax.adam(1e-2, eps=1e-7),
+        optimizer=optax.sgd(0.1, momentum=0.9),
         epochs=3,
         batch_size=10,
         shuffle=False,

@@ -62,8 +62,39 @@ def test_ways_give_the_same_numbers(way):
 def test_the_same_seed_gives_the_same_bits():
     a, b = train("epoch"), reference()
     jax.tree.map(np.testing.assert_array_equal, (a.params, a.state), (b.params, b.state))
+    figures = set(a.history) - {"seconds"}
+    assert {name: a.history[name] for name in figures if "confusion" not in name} == {
+        name: b.history[name] for name in figures if "confusion" not in name
+    }
     c = train("epoch", seed=1)
     assert a.history["loss"] != c.history["loss"]
+
+
+@pytest.mark.parametrize("way", ["epoch", "step"])
+def test_figures_do_not_depend_on_where_the_clock_cuts_an_epoch(way, monkeypatch):
+    from jaxdl.train.pace import Pace
+
+    options = {"metrics": {}, "validation": None, "epochs": 4}
+    whole = train(way, **options)
+    monkeypatch.setattr(Pace, "end", lambda self, steps: 1e-3)  # one step at a time, for ever
+    single = train(way, **options)
+    assert whole.history["loss"] == single.history["loss"]
+    jax.tree.map(np.testing.assert_array_equal, whole.params, single.params)
+
+
+def test_sums_keep_what_rounding_would_lose():
+    from jaxdl.train import program
+
+    terms = jnp.full(100_000, 0.1, jnp.float32)
+
+    def add(sums, term):
+        return program._added(sums, {"loss": term}), None
+
+    zero = {"loss": jnp.zeros((), jnp.float32)}
+    sums, _ = jax.jit(lambda t: jax.lax.scan(add, (zero, zero), t))(terms)
+    exact = 100_000 * np.float64(np.float32(0.1))
+    assert abs(program._total(sums)["loss"] - exact) / exact < 1e-6
+    assert abs(float(sums[0]["loss"]) - exact) / exact > 1e-5  # what plain addition gives
 
 
 def test_a_key_is_a_seed():
@@ -158,8 +189,8 @@ def test_data_are_arguments_and_not_constants():
     feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    order = jnp.zeros(64, jnp.int32)
-    text = program._loop.lower(step, 4, feed.source, state, order, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
+    begun = program.beginning(step, feed.source, state)
+    text = program._loop.lower(step, 4, feed.source, state, begun, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
 
@@ -173,9 +204,9 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    order = jnp.zeros(64, jnp.int32)
+    begun = program.beginning(step, feed.source, state)
     text = (
-        program._loop.trace(step, 4, feed.source, state, order, (np.int32(0), np.int32(0)), np.int32(1))
+        program._loop.trace(step, 4, feed.source, state, begun, (np.int32(0), np.int32(0)), np.int32(1))
         .lower(lowering_platforms=(platform,))
         .as_text()
     )

@@ -1,0 +1,13 @@
+"""Measures everything that the README's speed table shows, one thing after another, and writes the table.
+
+python -m benchmarks
+"""
+
+import subprocess
+import sys
+
+MEASURED = ("training", "memory", "import_time", "readme")
+
+if __name__ == "__main__":
+    for name in MEASURED:
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
