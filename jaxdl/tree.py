@@ -39,8 +39,12 @@ def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
 
 
 def shapes(tree: Tree) -> Tree:
-    """The same tree with a `jax.ShapeDtypeStruct` for each array."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+    """The same tree with a `jax.ShapeDtypeStruct` for each array, in the dtypes that JAX has enabled."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
+
+    return jax.tree.map(shape, tree)
 
 
 Shapes = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]

@@ -9,6 +9,7 @@ import pytest
 
 from jaxdl import activations
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 X = np.linspace(-6, 6, 25, dtype=np.float32)[1::2].reshape(3, 4)  # without 0, where some have no derivative
 THEIRS: dict[str, dict[str, Any]] = {
     "elu": {},

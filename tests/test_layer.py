@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import LayerError, as_layer, fold_in_name, located
+from jaxdl.layer import LayerError, Params, as_layer, fold_in_name, located
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
 X = jnp.arange(6.0).reshape(2, 3)
 
@@ -28,10 +29,10 @@ class Scale(dl.Stateless):
 
     start: float = 1.0
 
-    def weights(self, key: Any, x: Any) -> dl.layer.Params:
+    def weights(self, key: Any, x: Any) -> Params:
         return {"scale": jnp.full(x.shape[-1], self.start)}
 
-    def forward(self, params: dl.layer.Params, x: Any) -> Any:
+    def forward(self, params: Params, x: Any) -> Any:
         return x * params["scale"][None]
 
 
@@ -42,9 +43,9 @@ def test_annotations_are_checked_in_these_tests() -> None:
 
 def test_promotion_is_refused_in_these_tests() -> None:
     with pytest.raises(ValueError, match="rank_promotion"):
-        jnp.zeros((2, 3)) + jnp.zeros(3)
+        _ = jnp.zeros((2, 3)) + jnp.zeros(3)
     with pytest.raises(jax.dtypes.TypePromotionError):
-        jnp.zeros(3) + jnp.zeros(3, jnp.int32)
+        _ = jnp.zeros(3) + jnp.zeros(3, jnp.int32)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxdl as dl
@@ -45,6 +46,7 @@ def test_map_with_names_makes_masks_for_optax() -> None:
     assert jax.tree.structure(decayed) == jax.tree.structure(PARAMS)
     assert [name for name, chosen in tree.named_leaves(decayed).items() if chosen] == ["conv_0.kernel", "head.dense_0.kernel"]
     optimizer = optax.add_decayed_weights(0.5, mask=decayed)
+    updates: Any
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, PARAMS), optimizer.init(PARAMS), PARAMS)
     assert jnp.array_equal(updates["conv_0"]["kernel"], 0.5 * PARAMS["conv_0"]["kernel"])
     assert (updates["batch_norm_0"]["scale"] == 0).all()
@@ -54,3 +56,13 @@ def test_shapes_hold_no_arrays() -> None:
     shapes = tree.shapes(PARAMS)
     assert shapes["conv_0"]["kernel"] == jax.ShapeDtypeStruct((3, 3, 1, 2), jnp.float32)
     assert tree.shapes(shapes) == shapes
+    wide = {"x": np.ones(2), "key": jax.random.key(0)}
+    assert tree.shapes(wide)["x"] == jax.ShapeDtypeStruct((2,), jnp.float32), "as JAX would take it"
+    assert tree.shapes(wide)["key"].dtype == wide["key"].dtype
+
+
+def test_shapes_frozen_to_a_value_and_thawed() -> None:
+    frozen = tree.frozen_shapes(PARAMS)
+    assert hash(frozen) == hash(tree.frozen_shapes(tree.shapes(PARAMS)))
+    assert frozen != tree.frozen_shapes(STATE)
+    assert tree.thawed_shapes(frozen) == tree.shapes(PARAMS)

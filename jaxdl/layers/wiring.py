@@ -9,6 +9,7 @@ import jax
 from jax import Array
 
 from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
+from jaxdl.tree import shapes
 
 
 class Wiring(abc.ABC):
@@ -48,8 +49,7 @@ class Composite(Layer):
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         wiring = _Init(key)
-        shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
-        self.wire(wiring, shape)
+        self.wire(wiring, shapes(x))
         return wiring.params, wiring.state
 
     @final

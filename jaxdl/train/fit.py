@@ -61,7 +61,8 @@ def fit(
         data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with one entry an example;
             or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
         loss: `loss(outputs, targets) -> [batch]`.
-        optimizer: of optax; its schedule counts steps.
+        optimizer: of optax; its schedule counts steps. Calls that share one optimizer object, and all else, share one compiled
+            program; `optax.adam(1e-3)` written again is another object.
         epochs: passes over the data.
         steps: the most steps in all; where given, epochs are as many as that needs.
         batch_size: examples a step, for arrays. A last, smaller batch is filled up and masked.

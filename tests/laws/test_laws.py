@@ -12,20 +12,21 @@ import pytest
 import jaxdl as dl
 from jaxdl.layer import as_layer
 from jaxdl.tree import named_leaves, shapes
-from tests.compiling import QUICK
 from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
 
 LEAF_NAMES = {"kernel", "bias", "scale", "embedding", "negative_slope", "mean", "var"}
 EVAL, TRAIN = dl.Eval(), dl.Train(jax.random.key(5))
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 PLATFORMS = ("cpu", "cuda", "tpu")
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def apply(layer: Any, params: Any, state: Any, x: Any, mode: Any) -> Any:
     return layer.apply(params, state, x, mode)
 
 
-run = jax.jit(apply, static_argnums=0, compiler_options=QUICK)
+run = jax.jit(apply, static_argnums=0)
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
@@ -62,7 +63,7 @@ def test_a_layer_that_is_not_in_the_catalogue_is_found() -> None:
 def test_jit_equals_eager(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input()
-    compiled = jax.jit(apply, static_argnums=0)(entry.layer, params, state, x, TRAIN)
+    compiled = jax.jit(apply, static_argnums=0, compiler_options=OPTIMISED)(entry.layer, params, state, x, TRAIN)
     close(compiled, entry.layer.apply(params, state, x, TRAIN))
 
 
@@ -87,10 +88,10 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
 
     keys = jax.random.split(jax.random.key(3))
     members = [(*entry.drawn(seed), entry.input(seed), keys[seed]) for seed in (0, 1)]
-    program = jax.jit(both, compiler_options=QUICK)
+    program = jax.jit(both)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[program(*member) for member in members])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    close(jax.jit(jax.vmap(both), compiler_options=QUICK)(*stacked), expected)
+    close(jax.jit(jax.vmap(both))(*stacked), expected)
 
 
 @every_layer
@@ -116,7 +117,7 @@ def test_gradients_equal_finite_differences(entry: Entry) -> None:
             products = jax.tree.map(lambda g, d: jnp.sum(g * d), jax.grad(objective)(point), direction)
             return sum(jax.tree.leaves(products), jnp.zeros(()))
 
-        @functools.partial(jax.jit, compiler_options=QUICK)
+        @jax.jit
         def at(step: Any) -> Any:
             here = jax.tree.map(lambda leaf, d: leaf + step * d, point, direction)
             slope, curvature = jax.jvp(backwards, (here,), (direction,))
@@ -162,12 +163,15 @@ def test_the_dtypes_of_parameters_and_of_computing_are_as_said(name: str) -> Non
     assert shapes(new) == state
 
 
-@every_layer
+mathematics = {n: e for n, e in CATALOGUE.items() if type(e.layer).__module__.startswith("jaxdl.layers.") and not e.indices}
+
+
+@pytest.mark.parametrize("entry", mathematics.values(), ids=mathematics.keys())
 def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input(dtype=jnp.bfloat16)
     half = run(entry.layer, params, state, x, EVAL)[0].astype(jnp.float32)
-    full = run(entry.layer, params, state, x if entry.indices else x.astype(jnp.float32), EVAL)[0]
+    full = run(entry.layer, params, state, x.astype(jnp.float32), EVAL)[0]
     assert jnp.abs(half - full).max() <= 0.03 * jnp.abs(full).max()
 
 
@@ -206,7 +210,7 @@ def test_apply_changes_nothing_it_is_given(entry: Entry) -> None:
 
 
 def program(function: Any, *arguments: Any) -> str:
-    return str(jax.make_jaxpr(function)(*arguments))
+    return jax.jit(function).lower(*arguments).as_text()
 
 
 @every_layer
@@ -214,8 +218,8 @@ def test_init_reads_only_shape_and_dtype(entry: Entry) -> None:
     key, x = jax.random.key(2), entry.input()
     drawn = program(lambda key: entry.layer.init(key, x), key)
     assert drawn == program(lambda key: entry.layer.init(key, jax.ShapeDtypeStruct(x.shape, x.dtype)), key)
-    assert drawn == program(lambda key: entry.layer.init(key, np.asarray(x)), key)
-    assert drawn == program(lambda key: entry.layer.init(key, x + x), key)
+    wide = np.asarray(x).astype("int64" if entry.indices else "float64")
+    assert drawn == program(lambda key: entry.layer.init(key, wide), key)
 
 
 @every_layer
@@ -236,9 +240,6 @@ def test_an_inserted_activation_changes_no_weights_and_no_masks(entry: Entry) ->
     assert program(longer.init, key, x) == program(plain.init, key, x)
     trees = jax.eval_shape(plain.init, key, x)
     assert program(longer.apply, *trees, x, TRAIN) == program(plain.apply, *trees, x, TRAIN)
-    renamed = dl.Sequential(other=entry.layer)
-    drawn = "random_bits" in program(plain.init, key, x)
-    assert (program(renamed.init, key, x) != program(plain.init, key, x)) == drawn
 
 
 def identity(x: Any) -> Any:
@@ -272,11 +273,10 @@ def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
 
 
 @every_layer
-def test_leaves_are_arrays_under_the_names_of_the_field(entry: Entry) -> None:
-    params, state = entry.layer.init(jax.random.key(0), entry.input())
+def test_leaves_have_the_names_of_the_field(entry: Entry) -> None:
+    params, state = jax.eval_shape(lambda: entry.layer.init(jax.random.key(0), entry.input()))
     leaves = {**named_leaves(params), **named_leaves(state)}
     assert {name.split(".")[-1] for name in leaves} <= LEAF_NAMES
-    assert all(isinstance(leaf, jax.Array) for leaf in leaves.values())
     assert all(node for node in nodes(params) + nodes(state)), "a part that has nothing leaves no key"
 
 
@@ -304,7 +304,7 @@ def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
     x = entry.input()
     padded, mask = jnp.concatenate([x, entry.input(9)[:2]]), jnp.arange(len(x) + 2) < len(x)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def learn(params: Any, x: Any, mask: Any) -> Any:
         def objective(params: Any) -> Any:
             y, new = entry.layer.apply(params, state, x, dl.Train(jax.random.key(0), mask))

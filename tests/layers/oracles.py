@@ -1,6 +1,5 @@
 """Our layers beside the same layers of Flax and PyTorch: on the same weights, forwards and backwards."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from tests.compiling import QUICK
 
 Figures = dict[str, Any]
 """The outputs, and the gradients of their weighted sum by the name of what they are for."""
@@ -33,7 +30,7 @@ def close(ours: Any, theirs: Any, tolerance: float = 2e-5) -> None:
 def figures(forward: Callable[[Any, Any], Any], params: Any, x: jax.Array) -> Figures:
     """The figures of a function of parameters and input, in JAX."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def measure(params: Any, x: Any) -> Any:
         def objective(params: Any, x: Any) -> Any:
             y = forward(params, x)

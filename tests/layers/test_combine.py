@@ -13,9 +13,12 @@ from jaxdl.activations import relu, tanh
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, normal, perturbed
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
 X = normal(0, (3, 4))
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+
+WRONG: dict[str, Any] = {"combine": "mean", "number": 3, "word": "relu"}
 
 
 def drawn(layer: dl.Layer, x: Any = X) -> tuple[Any, Any]:
@@ -150,7 +153,7 @@ def test_residual_adds_the_shortcut() -> None:
 
 
 def test_parallel_concatenates_or_adds() -> None:
-    parts = {"a": dl.Dense(4), "b": dl.Dense(4, use_bias=False)}
+    parts: dict[str, Any] = {"a": dl.Dense(4), "b": dl.Dense(4, use_bias=False)}
     params, _ = drawn(dl.Parallel(**parts))
     a, b = (part(parts[name], params, name, X) for name in parts)
     close(dl.Parallel(**parts).apply(params, {}, X)[0], jnp.concatenate([a, b], -1))
@@ -268,16 +271,20 @@ def test_combinators_take_plain_functions() -> None:
             "Sequential: 'more' is tied to 'again', and no layer of that name stands before it.",
         ),
         (lambda: dl.Parallel(), LayerError, "Parallel: expected at least one part."),
-        (lambda: dl.Parallel(relu, combine="mean"), LayerError, "Parallel: combine is 'concatenate' or 'add', got 'mean'."),
+        (
+            lambda: dl.Parallel(relu, combine=WRONG["combine"]),
+            LayerError,
+            "Parallel: combine is 'concatenate' or 'add', got 'mean'.",
+        ),
         (lambda: dl.Map(relu, 0), LayerError, "Map: axis 0 is the batch, which every layer is mapped over already."),
         (
             lambda: dl.Sequential(dl.Dense),
             TypeError,
             "Dense is a class where a layer is expected — call it: Dense(…).",
         ),
-        (lambda: dl.Residual(3), TypeError, "expected a layer or a function of one array, got 3 of type int."),
+        (lambda: dl.Residual(WRONG["number"]), TypeError, "expected a layer or a function of one array, got 3 of type int."),
         (
-            lambda: dl.Parallel("relu"),
+            lambda: dl.Parallel(WRONG["word"]),
             TypeError,
             "expected a layer or a function of one array, got 'relu' of type str.",
         ),

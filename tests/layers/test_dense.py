@@ -12,7 +12,10 @@ import jaxdl as dl
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, figures, flax_figures, layer_figures, normal, perturbed, torch_figures
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
+
+Dense: Any = dl.Dense  # for arguments that a type checker refuses
 
 
 def drawn(layer: Any, shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
@@ -127,7 +130,7 @@ def test_an_empty_batch_stays_one() -> None:
     ("build", "text"),
     [
         (lambda: dl.Dense(0), "Dense: features is a whole number of at least 1, got 0."),
-        (lambda: dl.Dense(2.0), "Dense: features is a whole number of at least 1, got 2.0."),
+        (lambda: Dense(2.0), "Dense: features is a whole number of at least 1, got 2.0."),
         (lambda: dl.Embedding(0, 3), "Embedding: count is a whole number of at least 1, got 0."),
         (lambda: dl.Embedding(3, 0), "Embedding: features is a whole number of at least 1, got 0."),
         (

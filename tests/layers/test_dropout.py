@@ -11,6 +11,7 @@ import jaxdl as dl
 from jaxdl.layer import LayerError
 from jaxdl.ops.dropout import dropout
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 N = 1 << 20
 RATES = [0.5, 0.25, 1 / 256, 255 / 256, 0.1, 0.3, 0.9, 0.001]
 

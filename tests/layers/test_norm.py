@@ -12,6 +12,7 @@ import jaxdl as dl
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, figures, flax_figures, layer_figures, normal, perturbed, torch_figures
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 VECTORS, LINE, IMAGE = (6, 4), (3, 5, 4), (3, 5, 4, 6)
 TRAIN = dl.Train(jax.random.key(0))
 
@@ -176,7 +177,8 @@ def test_float64_is_computed_in_float64(mode: dl.Mode) -> None:
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(0).normal(size=VECTORS))
         y, _ = layer.apply(params, state, x, mode)
-        exact, _ = layer.apply(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (params, state)), x, mode)
+        params, state = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (params, state))
+        exact, _ = layer.apply(params, state, x, mode)
         close(y, exact, 1e-14)
 
 

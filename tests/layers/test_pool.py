@@ -12,6 +12,7 @@ import jaxdl as dl
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, flax_figures, layer_figures, normal, torch_figures
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LINE, IMAGE, VOLUME = (2, 9, 3), (2, 7, 6, 3), (2, 5, 4, 4, 2)
 POOLS = {
     "line": (LINE, {"window": 2}),
@@ -25,6 +26,8 @@ POOLS = {
     "volume": (VOLUME, {"window": (2, 1, 3), "stride": 1}),
 }
 pools = pytest.mark.parametrize(("shape", "arguments"), POOLS.values(), ids=POOLS.keys())
+
+MaxPool: Any = dl.MaxPool  # for arguments that a type checker refuses
 
 
 def spread(arguments: dict[str, Any], dimensions: int) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
@@ -134,7 +137,7 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
     ("build", "text"),
     [
         (lambda: dl.MaxPool(0), "MaxPool: window is a whole number of at least 1, got 0."),
-        (lambda: dl.MaxPool([2, 2]), "MaxPool: window is a whole number or a tuple of such, got the list [2, 2]."),
+        (lambda: MaxPool([2, 2]), "MaxPool: window is a whole number or a tuple of such, got the list [2, 2]."),
         (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
         (
             lambda: dl.AvgPool(2, padding="FULL"),

@@ -12,6 +12,7 @@ import jaxdl as dl
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, normal
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
 X = normal(0, (3, 4))
 

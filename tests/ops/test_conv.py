@@ -1,6 +1,5 @@
 """The two ways in which each convolution is computed, against each other in float64."""
 
-import functools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 from jaxdl.ops import conv as ops
-from tests.compiling import QUICK
 
 CASES = 15
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def close(ours: Any, theirs: Any) -> None:
@@ -27,7 +26,7 @@ def array(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
 def with_gradients(function: Any, x: jax.Array, kernel: jax.Array) -> Any:
     """The outputs and both gradients, of a program such as a step is."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def measure(x: Any, kernel: Any) -> Any:
         y, vjp = jax.vjp(function, x, kernel)
         return y, *vjp(array(y.shape, 9).astype(y.dtype))

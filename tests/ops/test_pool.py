@@ -1,6 +1,5 @@
 """The two ways in which windows are reduced, against each other in float64, and where the gradient of a maximum goes."""
 
-import functools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 
 from jaxdl.ops import pool as ops
-from tests.compiling import QUICK
 
 CASES = 15
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def with_gradient(function: Any, x: jax.Array) -> Any:
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def measure(x: Any) -> Any:
         y, vjp = jax.vjp(function, x)
         return y, *vjp(jnp.asarray(np.random.default_rng(9).normal(size=y.shape), y.dtype))
@@ -29,6 +28,7 @@ def with_gradient(function: Any, x: jax.Array) -> Any:
 def windows(draw: Any) -> dict[str, Any]:
     dimensions = draw(st.integers(1, 2))
     window, stride, extra = (draw(st.tuples(*[st.integers(1, 3)] * dimensions)) for _ in range(3))
+    stride = window if draw(st.booleans()) else stride  # side by side, windows go a way of their own
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
     return {
         "x": (draw(st.integers(1, 2)), *(k + n for k, n in zip(window, extra, strict=True)), 2),
@@ -66,6 +66,15 @@ def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
     np.testing.assert_array_equal(gradient(jnp.array([[[[0.0], [1]], [[1], [1]]]]))[0, ..., 0], [[0, 1], [0, 0]])
     np.testing.assert_array_equal(jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 1.0)), [1, 0])
     np.testing.assert_array_equal(jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 2.0)), [0, 1])
+
+
+def test_a_window_of_more_places_than_a_byte_counts() -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2 * 258, 1)), jnp.float32)
+    arguments: Any = {"window": (258,), "stride": (258,), "pads": ((0, 0),), "lowest": -np.inf}
+    ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x.at[0, 257].set(9))
+    theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x.at[0, 257].set(9))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert ours[1][0, 257, 0] != 0
 
 
 @pytest.mark.parametrize("branch", [ops._max_by_slices, ops._max_by_xla])
