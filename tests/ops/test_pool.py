@@ -68,6 +68,16 @@ def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
     np.testing.assert_array_equal(jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 2.0)), [0, 1])
 
 
+@pytest.mark.parametrize("window", [(3, 2), (2, 3), (2, 2)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
+def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: Any) -> None:
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 7, 7, 2)), jnp.float32)
+    arguments: Any = {"window": window, "stride": stride, "pads": ((1, 0), (0, 1)), "lowest": -np.inf}
+    ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x)
+    theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+
+
 def test_a_window_of_more_places_than_a_byte_counts() -> None:
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2 * 258, 1)), jnp.float32)
     arguments: Any = {"window": (258,), "stride": (258,), "pads": ((0, 0),), "lowest": -np.inf}
