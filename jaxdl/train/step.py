@@ -14,6 +14,7 @@ from jax import Array, lax
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
 from jaxdl.metrics import Metric
+from jaxdl.ops.floating import widest
 from jaxdl.train.schedule import learning_rate
 
 Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
@@ -249,7 +250,7 @@ class Supervised(TrainingStep):
 
 def weighted_sum(weights: Array, losses: Array) -> Array:
     """Σ w·loss; a loss that is not finite does not count where its weight is zero."""
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    losses = losses.astype(widest(losses.dtype))
     return jnp.sum(weights.astype(losses.dtype) * jnp.where(weights != 0, losses, 0))
 
 

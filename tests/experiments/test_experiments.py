@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import json
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,7 @@ def test_an_experiment_says_its_command_what_to_expect_and_its_settings(name: st
     assert (config.seed, config.quick, config.out) == (0, False, Path("runs") / name)
     assert config.epochs > 0
     for field in dataclasses.fields(config):
-        assert f"\n        {field.name}: " in experiment.Config.__doc__, f"{field.name} is not explained"
+        assert f"\n    {field.name}: " in inspect.cleandoc(experiment.Config.__doc__), f"{field.name} is not explained"
 
 
 def test_an_experiment_runs_from_its_config_to_its_result(tmp_path: Path) -> None:

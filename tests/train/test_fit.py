@@ -294,6 +294,14 @@ def test_images_stay_bytes_and_are_scaled_in_the_program():
     same(a.params, b.params)
 
 
+def test_a_loss_in_bfloat16_is_summed_in_float32():
+    coarse = lambda outputs, targets: ((outputs - targets) ** 2)[:, 0].astype(jnp.bfloat16)  # noqa: E731
+    run = fit(LINEAR, (X, T), loss=coarse, optimizer=optax.sgd(0.0), batch_size=43)
+    outputs = np.asarray(LINEAR.apply(run.params, {}, X)[0])
+    exact = np.asarray(((outputs - T) ** 2)[:, 0].astype(jnp.bfloat16), np.float64).mean()
+    np.testing.assert_allclose(run.history["loss"], [exact], rtol=1e-5)
+
+
 def test_float64_and_int64_from_numpy_train_in_jax_dtypes():
     run = fit(
         CLASSIFIER, (X.astype(np.float64), Y.astype(np.int64)), loss=losses.softmax_cross_entropy, optimizer=optax.sgd(0.1)
