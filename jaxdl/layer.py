@@ -210,6 +210,7 @@ def as_layer(part: Any) -> Layer:
 
 
 def as_function(function: Any) -> Callable[..., Any]:
+    """A plain function as it is; an error for a class, or for a callable object that may hold arrays of its own."""
     if isinstance(function, type):
         raise TypeError(f"{function.__name__} is a class where a layer is expected — call it: {function.__name__}(…).")
     if isinstance(function, _FUNCTION_TYPES):

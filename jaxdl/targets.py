@@ -270,6 +270,7 @@ def first(wrong: np.ndarray, values: np.ndarray) -> str:
 
 
 def wants_numbers(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses targets that are not finite numbers of the outputs' shape."""
     check_floating(name, outputs)
     check_numeric(name, targets)
     check_shapes(name, outputs.shape, targets.shape)
@@ -277,16 +278,19 @@ def wants_numbers(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray)
 
 
 def wants_binary(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses targets outside 0…1, or of another shape than the outputs."""
     wants_numbers(name, outputs, targets)
     check_within_unit(name, targets)
 
 
 def wants_signs(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses targets other than −1 and +1."""
     wants_numbers(name, outputs, targets)
     check_signs(name, targets)
 
 
 def wants_vectors(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses targets that are not vectors of the outputs' shape."""
     check_floating(name, outputs)
     check_numeric(name, targets)
     check_vector_shapes(name, outputs.shape, targets.shape)
@@ -294,11 +298,13 @@ def wants_vectors(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray)
 
 
 def wants_distributions(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses targets that are not distributions over the classes."""
     wants_vectors(name, outputs, targets)
     check_distributions(name, targets)
 
 
 def wants_labels(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Refuses labels outside the classes, or distributions that are none."""
     check_floating(name, outputs)
     if holds_classes(name, outputs, targets):
         check_classes(name, targets, outputs.shape[-1])

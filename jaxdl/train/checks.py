@@ -28,6 +28,7 @@ def check_model(model: Any) -> Layer:
 
 
 def check_way(way: Any) -> None:
+    """Refuses a way to run that is none."""
     if way not in WAYS:
         raise ValueError(f"compile is one of {', '.join(map(repr, WAYS))}, got {way!r}.")
 
