@@ -39,6 +39,7 @@ from jaxdl.layers.prelu import PReLU as PReLU
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.wiring import Composite as Composite
+from jaxdl.padded import Padded as Padded
 from jaxdl.summary import Summary as Summary
 from jaxdl.summary import summary as summary
 from jaxdl.train.fit import evaluate as evaluate

@@ -21,3 +21,7 @@ from jaxtyping import Float
 def step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """y = 1 where x ≥ 0, else 0: Rosenblatt's threshold. Its gradient is zero everywhere, so that nothing below it learns."""
     return (x >= 0).astype(x.dtype)
+
+
+BY_STEP = (elu, gelu, leaky_relu, log_softmax, relu, selu, sigmoid, silu, softmax, softplus, tanh, step)
+"""Those that compute each element, or each row of the last axis, on its own: all of them."""

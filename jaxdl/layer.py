@@ -7,17 +7,22 @@ import functools
 import types
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, final
+from typing import Any, ClassVar, Literal, final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdl import activations
+from jaxdl.padded import Padded, over_values
+
 Params = dict[str, Any]
 """A nested dict of arrays: what the optimizer changes."""
 State = dict[str, Any]
 """A nested dict of arrays: what training updates without a gradient, such as running statistics."""
+OnPadded = Literal["refused", "each step", "whole"]
+"""What a stateless layer does with `Padded` sequences."""
 
 
 def call_repr(layer: Any) -> str:
@@ -127,7 +132,13 @@ class Layer(abc.ABC):
 
 
 class Stateless(Layer):
-    """A layer without state or randomness; it writes only mathematics, and is lifted to the contract here."""
+    """A layer without state or randomness; it writes only mathematics, and is lifted to the contract here.
+
+    `padded` says what it does with `Padded` sequences: they are refused, or it is lifted to them because it does the same at
+    every step, or it takes them whole.
+    """
+
+    padded: ClassVar[OnPadded] = "refused"
 
     @abc.abstractmethod
     def weights(self, key: Array, x: Any) -> Params:
@@ -139,12 +150,34 @@ class Stateless(Layer):
 
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
-        return self.weights(key, x), {}
+        return self.weights(key, x.values if _lifted(self, x) else x), {}
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del mode
-        return self.forward(params, as_arrays(x)), state
+        x = as_arrays(x)
+        if _lifted(self, x):
+            return over_values(lambda values: self.forward(params, values), x), state
+        return self.forward(params, x), state
+
+
+def _lifted(layer: Stateless, x: Any) -> bool:
+    """Whether x is padded and the layer is to run on its values."""
+    if not isinstance(x, Padded) or layer.padded == "whole":
+        return False
+    if layer.padded == "refused":
+        refuse_padded(type(layer).__name__, x)
+    return True
+
+
+def refuse_padded(layer: str, x: Any) -> None:
+    """An error for `Padded` sequences that come to a layer that is not made for them."""
+    if isinstance(x, Padded):
+        raise LayerError(
+            layer,
+            "it got padded sequences, and would mix what they hold with their padding — put a recurrent layer with "
+            "sequence=False or a global pooling before it, or give it arrays.",
+        )
 
 
 class Parameterless(Stateless):
@@ -172,9 +205,11 @@ class Function(Parameterless):
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     keywords: tuple[tuple[str, Any], ...] = ()
+    padded: ClassVar[OnPadded] = "whole"
 
     def compute(self, x: Any) -> Any:
-        return self.function(*self.arguments, x, **dict(self.keywords))
+        bound = functools.partial(self.function, *self.arguments, **dict(self.keywords))
+        return over_values(bound, x) if self.function in _ELEMENTWISE else bound(x)
 
     @property
     def name(self) -> str:
@@ -185,6 +220,7 @@ class Function(Parameterless):
         return f"partial({', '.join([self.name, *bound])})" if bound else self.name
 
 
+_ELEMENTWISE = frozenset(activations.BY_STEP) | {jnp.tanh}
 _FUNCTION_TYPES = (types.FunctionType, types.BuiltinFunctionType, jax.custom_jvp, jax.custom_vjp, jnp.ufunc, type(jax.jit(abs)))
 
 

@@ -1,6 +1,7 @@
 """What a model consists of: a table of its parts, their output shapes, parameters, operations and memory."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 
 from jaxdl.layer import Function, Layer, Params, State, as_layer, located
 from jaxdl.layers.wiring import Composite, Wiring
+from jaxdl.padded import over_values
 from jaxdl.tree import byte_count, parameter_count, shapes
 
 
@@ -145,7 +147,7 @@ class _Record(Wiring):
         return y
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        program = jax.jit(function)
+        program = jax.jit(functools.partial(over_values, function))
         self._add(_flops(program, xs))
         return jax.eval_shape(program, *xs)
 

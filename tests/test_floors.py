@@ -13,13 +13,15 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "ops": 0,
     "tree": 0,
-    **dict.fromkeys(["layer", "activations", "losses", "metrics", "metric", "per_example", "targets", "classification"], 1),
+    **dict.fromkeys(
+        ["layer", "padded", "activations", "losses", "metrics", "metric", "per_example", "targets", "classification"], 1
+    ),
     "layers": 2,
     **dict.fromkeys(["models", "summary", "data"], 3),
     "train": 4,
 }
 TOP = 5
-GROUND = {"layer", "tree"}
+GROUND = {"layer", "tree", "padded"}
 HEAVY = ["rich", "matplotlib", "sklearn", "flax", "orbax", "torch", "keras", "tensorflow", "tyro", "beartype", "pytest"]
 
 Graph = dict[str, set[str]]

@@ -24,6 +24,7 @@ from jaxdl.layer import (
     call_repr,
     fold_in_name,
     located,
+    refuse_padded,
 )
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import as_floating
@@ -218,12 +219,14 @@ class Map(Layer):
         object.__setattr__(self, "axis", axis)
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
+        refuse_padded("Map", x)
         merged = jax.eval_shape(self._merge, x)
         with located("body"):
             params, state = self.body.init(fold_in_name(key, "body"), merged)
         return {"body": params} if params else {}, {"body": state} if state else {}
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+        refuse_padded("Map", x)
         x = as_arrays(x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:

@@ -1,14 +1,14 @@
 """The fully connected layer, and the lookup of vectors by index."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
 
-from jaxdl.layer import LayerError, Params, Stateless
+from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
@@ -38,6 +38,7 @@ class Dense(Stateless):
     bias_init: Initializer = zeros
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    padded: ClassVar[OnPadded] = "each step"
 
     def __post_init__(self) -> None:
         arguments.positive("Dense", features=self.features)
@@ -76,6 +77,7 @@ class Embedding(Stateless):
     embedding_init: Initializer = embedding_normal
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    padded: ClassVar[OnPadded] = "each step"
 
     def __post_init__(self) -> None:
         arguments.positive("Embedding", count=self.count, features=self.features)

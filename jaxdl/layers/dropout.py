@@ -8,6 +8,7 @@ from jax import Array
 from jaxdl import ops
 from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays
 from jaxdl.layers import arguments
+from jaxdl.padded import over_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,14 @@ class Dropout(Layer):
         del key, x
         return {}, {}
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del params
         x = as_arrays(x)
         if not isinstance(mode, Train) or self.rate == 0:
             return x, state
+        return over_values(lambda values: self._dropped(mode.key, values), x), state
+
+    def _dropped(self, key: Array, x: Array) -> Array:
         x = arguments.floating("Dropout", x)
         shared = tuple(range(1, x.ndim - 1)) if self.channels else ()
-        return ops.dropout.dropout(mode.key, x, self.rate, shared), state
+        return ops.dropout.dropout(key, x, self.rate, shared)

@@ -1,13 +1,13 @@
 """Normalisation layers. Names and defaults are Flax's; channels are last."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, Train, as_arrays
+from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, as_arrays, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 
@@ -41,12 +41,14 @@ class BatchNorm(Layer):
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         del key
+        refuse_padded("BatchNorm", x)
         channels = arguments.features("BatchNorm", x)
         arguments.init_floating("BatchNorm", x, self.dtype)
         state = {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
         return _affine(self, channels), state
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+        refuse_padded("BatchNorm", x)
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
         x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
         if isinstance(mode, Train):
@@ -79,6 +81,7 @@ class LayerNorm(Stateless):
     use_bias: bool = True
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    padded: ClassVar[OnPadded] = "each step"
 
     def weights(self, key: Array, x: Any) -> Params:
         del key
@@ -99,6 +102,7 @@ class RMSNorm(Stateless):
     use_scale: bool = True
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    padded: ClassVar[OnPadded] = "each step"
 
     def weights(self, key: Array, x: Any) -> Params:
         del key

@@ -1,16 +1,19 @@
 """Pooling layers, in as many dimensions as their input has."""
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, ClassVar
 
+import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import LayerError, Parameterless
+from jaxdl.layer import LayerError, OnPadded, Parameterless
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes
 from jaxdl.layers.conv import Padding
 from jaxdl.ops.floating import widest
+from jaxdl.padded import Padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +62,54 @@ class AvgPool(Parameterless):
 
 @dataclasses.dataclass(frozen=True)
 class GlobalMaxPool(Parameterless):
-    """The maximum over all space: [batch, *space, channels] to [batch, channels]."""
+    """The maximum over all space: [batch, *space, channels] to [batch, channels]; of `Padded` sequences, over their steps.
 
-    def compute(self, x: Array) -> Array:
+    An empty sequence gives 0.
+    """
+
+    padded: ClassVar[OnPadded] = "whole"
+
+    def compute(self, x: Any) -> Array:
         arguments.spatial("GlobalMaxPool", x)
-        return x.max(tuple(range(1, x.ndim - 1)))
+        if not isinstance(x, Padded):
+            return x.max(tuple(range(1, x.ndim - 1)))
+        counts, values = _within(x), arguments.floating("GlobalMaxPool", x.values)
+        largest = jnp.where(counts, values, -jnp.inf).max(_space(x))
+        return jnp.where(_lengths(x) > 0, largest, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class GlobalAvgPool(Parameterless):
-    """The mean over all space: [batch, *space, channels] to [batch, channels]."""
+    """The mean over all space: [batch, *space, channels] to [batch, channels]; of `Padded` sequences, over their steps.
 
-    def compute(self, x: Array) -> Array:
+    An empty sequence gives 0.
+    """
+
+    padded: ClassVar[OnPadded] = "whole"
+
+    def compute(self, x: Any) -> Array:
         arguments.spatial("GlobalAvgPool", x)
-        x = arguments.floating("GlobalAvgPool", x)
-        wide = x.astype(widest(x.dtype))
-        return wide.mean(tuple(range(1, x.ndim - 1))).astype(x.dtype)
+        if not isinstance(x, Padded):
+            x = arguments.floating("GlobalAvgPool", x)
+            return x.astype(widest(x.dtype)).mean(_space(x)).astype(x.dtype)
+        values = arguments.floating("GlobalAvgPool", x.values)
+        total = jnp.where(_within(x), values, 0).astype(widest(values.dtype)).sum(_space(x))
+        count = jnp.maximum(_lengths(x), 1) * math.prod(x.shape[2:-1])
+        return (total / count.astype(total.dtype)).astype(values.dtype)
+
+
+def _space(x: Any) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def _lengths(x: Padded) -> Array:
+    """[batch, 1] int32."""
+    return jnp.asarray(x.lengths, jnp.int32)[:, None]
+
+
+def _within(x: Padded) -> Array:
+    """The mask, with an axis of length 1 for each further axis of the values."""
+    return x.mask.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
 
 
 def _check(name: str, pool: MaxPool | AvgPool) -> None:

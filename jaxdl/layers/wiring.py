@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, final
 
@@ -9,6 +10,7 @@ import jax
 from jax import Array
 
 from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
+from jaxdl.padded import over_values
 from jaxdl.tree import shapes
 
 
@@ -21,7 +23,7 @@ class Wiring(abc.ABC):
 
     @abc.abstractmethod
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        """Runs a plain function of arrays, such as the sum that ends a residual block."""
+        """Runs a plain function of arrays, such as the sum that ends a residual block; of `Padded`, on their values."""
 
 
 class Composite(Layer):
@@ -75,7 +77,7 @@ class _Init(Wiring):
             return jax.eval_shape(lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x)
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return jax.eval_shape(function, *xs)
+        return jax.eval_shape(functools.partial(over_values, function), *xs)
 
     def _check(self, name: str, kind: str, shares: str | None) -> None:
         if name in self.names:
@@ -107,4 +109,4 @@ class _Apply(Wiring):
         return y
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return function(*xs)
+        return over_values(function, *xs)
