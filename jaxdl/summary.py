@@ -136,7 +136,7 @@ class _Record(Wiring):
             if isinstance(layer, Composite):
                 y = layer.wire(inner, x)
             else:
-                y = inner.math(lambda p, s, v: layer.apply(p, s, v)[0], params, state, x)
+                y = inner.run(lambda p, s, v: layer.apply(p, s, v)[0], params, state, x)
         if shares is not None:
             params, state = {}, {}
             inner.rows = [dataclasses.replace(row, parameters=0, state=0, bytes=0) for row in inner.rows]
@@ -147,7 +147,11 @@ class _Record(Wiring):
         return y
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        program = jax.jit(functools.partial(over_values, function))
+        return self.run(functools.partial(over_values, function), *xs)
+
+    def run(self, function: Callable[..., Any], *xs: Any) -> Any:
+        """The shapes of what a function gives; its FLOPs are counted."""
+        program = jax.jit(function)
         self._add(_flops(program, xs))
         return jax.eval_shape(program, *xs)
 
