@@ -36,6 +36,10 @@ from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
 from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool
 from jaxdl.layers.pool import MaxPool as MaxPool
 from jaxdl.layers.prelu import PReLU as PReLU
+from jaxdl.layers.recurrent import Bidirectional as Bidirectional
+from jaxdl.layers.recurrent import GRU as GRU
+from jaxdl.layers.recurrent import LSTM as LSTM
+from jaxdl.layers.recurrent import SimpleRNN as SimpleRNN
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.wiring import Composite as Composite

@@ -6,3 +6,4 @@ from jaxdl.ops import floating as floating
 from jaxdl.ops import linear as linear
 from jaxdl.ops import norm as norm
 from jaxdl.ops import pool as pool
+from jaxdl.ops import recurrent as recurrent

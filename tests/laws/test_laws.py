@@ -14,7 +14,7 @@ from jaxdl.layer import as_layer
 from jaxdl.tree import named_leaves, shapes
 from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
 
-LEAF_NAMES = {"kernel", "bias", "scale", "embedding", "negative_slope", "mean", "var"}
+LEAF_NAMES = {"kernel", "recurrent_kernel", "bias", "recurrent_bias", "scale", "embedding", "negative_slope", "mean", "var"}
 EVAL, TRAIN = dl.Eval(), dl.Train(jax.random.key(5))
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -1,0 +1,243 @@
+"""Recurrences over time, [time, batch, features], whose derivative is a linear recurrence.
+
+Differentiating a scanned cell by itself adds up the gradient of the recurrent kernel step by step. Here the tangent of each
+recurrence is written out instead: what the kernel's tangent adds at all steps is one product in front of a loop that is
+linear in the tangents and holds the kernel fixed. Transposed, that is a loop backwards without that gradient, and one product
+behind it. Since it is a rule for tangents, and itself plain mathematics, derivatives of all orders, `vmap` and `jit` apply.
+
+A sequence that is shorter than the others needs no mask: what lies behind its end cannot reach what lies before.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+Projected = Float[Array, "time batch gates"]
+Hidden = Float[Array, "batch features"]
+Hiddens = Float[Array, "time batch features"]
+Kernel = Float[Array, "features gates"]
+Mask = Float[Array, "batch features"] | None
+
+
+def recurrence(
+    activation: Callable[[Array], Array], projected: Projected, kernel: Kernel, hidden: Hidden, mask: Mask = None
+) -> Hiddens:
+    """The simple recurrence hₜ = φ(aₜ + (m ⊙ hₜ₋₁) R) (Elman, 1990).
+
+    Args:
+        activation: φ, elementwise.
+        projected: a, the inputs' share x W + b of all steps.
+        kernel: R.
+        hidden: h₀.
+        mask: m, what dropout leaves of the state on its way into the recurrent product, or None.
+
+    Returns:
+        h of all steps.
+    """
+    return _recurrence(activation, projected, kernel, hidden, mask)
+
+
+def lstm(projected: Projected, kernel: Kernel, hidden: Hidden, cell: Hidden, mask: Mask = None) -> tuple[Hiddens, Hiddens]:
+    """The long short-term memory (Hochreiter and Schmidhuber, 1997; with the forget gate of Gers et al., 2000).
+
+        i, f, o = σ(z),  g = tanh(z),  with z = aₜ + (m ⊙ hₜ₋₁) R in four parts i, f, g, o
+        cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  hₜ = o ⊙ tanh(cₜ)
+
+    Args:
+        projected: a, the inputs' share x W + b of all steps, the gates in the order i, f, g, o.
+        kernel: R [features, 4 · features].
+        hidden, cell: h₀ and c₀.
+        mask: m, as in `recurrence`.
+
+    Returns:
+        h and c of all steps.
+    """
+    return _lstm(projected, kernel, hidden, cell, mask)
+
+
+def gru(projected: Projected, kernel: Kernel, bias: Float[Array, " features"], hidden: Hidden, mask: Mask = None) -> Hiddens:
+    """The gated recurrent unit (Cho et al., 2014; the reset behind the product, as in cuDNN, PyTorch, Flax and Keras).
+
+        r, z = σ(aₜ + u),  n = tanh(aₜ + r ⊙ (u + b)),  with u = (m ⊙ hₜ₋₁) R, and all in three parts r, z, n
+        hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
+
+    Args:
+        projected: a, the inputs' share x W + b of all steps, the gates in the order r, z, n.
+        kernel: R [features, 3 · features].
+        bias: b, of the part that is reset.
+        hidden: h₀.
+        mask: m, as in `recurrence`.
+
+    Returns:
+        h of all steps.
+    """
+    return _gru(projected, kernel, bias, hidden, mask)
+
+
+def _product(hidden: Array, kernel: Array, mask: Mask) -> Array:
+    """(m ⊙ h) R, of one step or of all steps in one matrix product."""
+    if mask is not None:
+        hidden = hidden * (mask if hidden.ndim == 2 else mask[None])
+    flat = hidden.reshape(-1, hidden.shape[-1]) @ kernel
+    return flat.reshape(*hidden.shape[:-1], kernel.shape[-1])
+
+
+def _before(first: Array, states: Array) -> Array:
+    """The state that each step began with."""
+    return jnp.concatenate([first[None], states[:-1]])
+
+
+def _driven(kernel: Array, mask: Mask, hiddens: Array, first: Array, tangents: Any) -> Array:
+    """What the tangents of the inputs, the kernel and the mask add to z at all steps: dₜ = ȧₜ + (m ⊙ hₜ₋₁) Ṙ + (ṁ ⊙ hₜ₋₁) R."""
+    projected_dot, kernel_dot, mask_dot = tangents
+    before = _before(first, hiddens)
+    drive = projected_dot + _product(before, kernel_dot, mask)
+    return drive if mask is None else drive + _product(before, kernel, mask_dot)
+
+
+@jax.custom_jvp
+def _lstm(projected: Any, kernel: Any, hidden: Any, cell: Any, mask: Any) -> tuple[Array, Array]:
+    gates, cells = _lstm_gates(projected, kernel, hidden, cell, mask)
+    return _split(gates)[3] * jnp.tanh(cells), cells
+
+
+def _split(gates: Array, count: int = 4) -> list[Array]:
+    return jnp.split(gates, count, -1)
+
+
+def _lstm_gates(projected: Array, kernel: Array, hidden: Array, cell: Array, mask: Mask) -> tuple[Array, Array]:
+    """The gates and the cell of all steps.
+
+    σ(z) is taken as (1 + tanh(z / 2)) / 2: one tanh for all four gates is what XLA makes the fastest loop of on a CPU.
+    """
+    features = hidden.shape[-1]
+    place = jnp.arange(4 * features, dtype=jnp.int32)[None] // features
+    scale = jnp.where(place == 2, 1.0, 0.5).astype(projected.dtype)
+
+    def step(carry: tuple[Array, Array], a: Array) -> Any:
+        hidden, cell = carry
+        z = a + _product(hidden, kernel, mask)
+        gates = jnp.tanh(z * scale) * scale + (1 - scale)
+        i, f, g, o = _split(gates)
+        cell = f * cell + i * g
+        return (o * jnp.tanh(cell), cell), (gates, cell)
+
+    return lax.scan(step, (hidden, cell), projected)[1]
+
+
+@_lstm.defjvp
+def _lstm_jvp(primals: Any, tangents: Any) -> Any:
+    projected, kernel, hidden, cell, mask = primals
+    projected_dot, kernel_dot, hidden_dot, cell_dot, mask_dot = tangents
+    gates, cells = _lstm_gates(projected, kernel, hidden, cell, mask)
+    i, f, g, o = _split(gates)
+    squashed = jnp.tanh(cells)
+    hiddens, previous = o * squashed, _before(cell, cells)
+    drive = _driven(kernel, mask, hiddens, hidden, (projected_dot, kernel_dot, mask_dot))
+    by_i, by_f, by_g = g * i * (1 - i), previous * f * (1 - f), i * (1 - g * g)  # ∂cₜ/∂z
+    by_o, by_cell = squashed * o * (1 - o), o * (1 - squashed * squashed)  # ∂hₜ/∂z, ∂hₜ/∂cₜ
+
+    def step(carry: tuple[Array, Array], at: Any) -> Any:
+        hidden_dot, cell_dot = carry
+        drive, by_i, by_f, by_g, by_o, by_cell, f = at
+        i_dot, f_dot, g_dot, o_dot = _split(drive + _product(hidden_dot, kernel, mask))
+        cell_dot = f * cell_dot + by_i * i_dot + by_f * f_dot + by_g * g_dot
+        hidden_dot = by_o * o_dot + by_cell * cell_dot
+        return (hidden_dot, cell_dot), (hidden_dot, cell_dot)
+
+    _, dots = lax.scan(step, (hidden_dot, cell_dot), (drive, by_i, by_f, by_g, by_o, by_cell, f))
+    return (hiddens, cells), dots
+
+
+@jax.custom_jvp
+def _gru(projected: Any, kernel: Any, bias: Any, hidden: Any, mask: Any) -> Array:
+    return _gru_states(projected, kernel, bias, hidden, mask)[0]
+
+
+def _gru_states(projected: Array, kernel: Array, bias: Array, hidden: Array, mask: Mask) -> tuple[Array, ...]:
+    """The state, the three gates and the part that was reset, of all steps."""
+    features = hidden.shape[-1]
+
+    def step(hidden: Array, a: Array) -> Any:
+        u = _product(hidden, kernel, mask)
+        gates = 0.5 + 0.5 * jnp.tanh(0.5 * (a + u)[:, : 2 * features])
+        r, z = _split(gates, 2)
+        reset = u[:, 2 * features :] + bias[None]
+        n = jnp.tanh(a[:, 2 * features :] + r * reset)
+        new = n + z * (hidden - n)
+        return new, (new, r, z, n, reset)
+
+    return lax.scan(step, hidden, projected)[1]
+
+
+@_gru.defjvp
+def _gru_jvp(primals: Any, tangents: Any) -> Any:
+    projected, kernel, bias, hidden, mask = primals
+    projected_dot, kernel_dot, bias_dot, hidden_dot, mask_dot = tangents
+    hiddens, r, z, n, reset = _gru_states(projected, kernel, bias, hidden, mask)
+    before = _before(hidden, hiddens)
+    a_r, a_z, a_n = _split(projected_dot, 3)
+    driven = _driven(kernel, mask, hiddens, hidden, (jnp.zeros_like(projected_dot), kernel_dot, mask_dot))
+    u_r, u_z, u_n = _split(driven, 3)
+    by_n = (1 - z) * (1 - n * n)  # ∂hₜ/∂z of the part n
+    by_r, by_z, by_u = by_n * reset * r * (1 - r), (before - n) * z * (1 - z), by_n * r
+    drive = by_n * a_n + by_u * (u_n + bias_dot[None, None]) + by_r * (a_r + u_r) + by_z * (a_z + u_z)
+
+    def step(hidden_dot: Array, at: Any) -> Any:
+        drive, by_r, by_z, by_u, z = at
+        r_dot, z_dot, u_dot = _split(_product(hidden_dot, kernel, mask), 3)
+        hidden_dot = drive + by_r * r_dot + by_z * z_dot + by_u * u_dot + z * hidden_dot
+        return hidden_dot, hidden_dot
+
+    return hiddens, lax.scan(step, hidden_dot, (drive, by_r, by_z, by_u, z))[1]
+
+
+def _simple(activation: Callable[[Array], Array], projected: Any, kernel: Any, hidden: Any, mask: Any) -> Array:
+    def step(hidden: Array, a: Array) -> Any:
+        hidden = activation(a + _product(hidden, kernel, mask))
+        return hidden, hidden
+
+    return lax.scan(step, hidden, projected)[1]
+
+
+_recurrence = jax.custom_jvp(_simple, nondiff_argnums=(0,))
+
+
+@_recurrence.defjvp
+def _recurrence_jvp(activation: Callable[[Array], Array], primals: Any, tangents: Any) -> Any:
+    projected, kernel, hidden, mask = primals
+    projected_dot, kernel_dot, hidden_dot, mask_dot = tangents
+    hiddens = _simple(activation, projected, kernel, hidden, mask)
+    z = projected + _product(_before(hidden, hiddens), kernel, mask)
+    slope = jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
+    drive = _driven(kernel, mask, hiddens, hidden, (projected_dot, kernel_dot, mask_dot))
+
+    def step(hidden_dot: Array, at: Any) -> Any:
+        drive, slope = at
+        hidden_dot = slope * (drive + _product(hidden_dot, kernel, mask))
+        return hidden_dot, hidden_dot
+
+    return hiddens, lax.scan(step, hidden_dot, (drive, slope))[1]
+
+
+def reversed_within(x: Array, lengths: Array | None) -> Array:
+    """[time, batch, ...] backwards; each sequence within its own length, what lies behind it staying where it is."""
+    if lengths is None:
+        return x[::-1]
+    steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
+    back = lengths[None] - 1 - steps
+    rows = jnp.where(back >= 0, back, steps)
+    return jnp.take_along_axis(x, rows.reshape(rows.shape + (1,) * (x.ndim - 2)), 0)
+
+
+def last_within(first: Array, states: Array, lengths: Array | None) -> Array:
+    """[batch, features]: each sequence's state after its last step; the first state where it has none."""
+    if lengths is None:
+        return states[-1]
+    rows = jnp.maximum(lengths - 1, 0)[None, :, None]
+    last = jnp.take_along_axis(states, rows, 0)[0]
+    return jnp.where(lengths[:, None] > 0, last, first)
