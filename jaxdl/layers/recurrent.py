@@ -82,7 +82,8 @@ class Recurrent(Layer):
         inputs = _dropped(mode, "input", values, self.dropout, shared=(1,))
         steps = jnp.swapaxes(inputs, 0, 1)
         steps = ops.recurrent.reversed_within(steps, lengths) if self.backward else steps
-        projected = ops.linear.linear(steps, params["kernel"], params.get("bias"))
+        flat = ops.linear.linear(steps.reshape(-1, steps.shape[-1]), params["kernel"], params.get("bias"))
+        projected = flat.reshape(*steps.shape[:-1], -1)
         ones = jnp.ones((values.shape[0], self.features), values.dtype)
         mask = _dropped(mode, "recurrent", ones, self.recurrent_dropout) if self.recurrent_dropout else None
         states = self.states(params, projected, first, mask)
