@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.train.feed import Feed, Piece
-from jaxdl.train.pace import Pace
+from jaxdl.train.pace import Pace, known
 from jaxdl.train.program import Begun, Part, Ran, Way, beginning, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.step import Step, TrainingStep, TrainState
+from jaxdl.tree import frozen_shapes
 
 
 class EpochEnd(NamedTuple):
@@ -126,7 +127,8 @@ class _Loop:
         self.history: History = {}
         self.best: Best | None = None
         self.compile_seconds = 0.0
-        self.pace, self.validation_pace = Pace(), Pace()
+        self.known = known(way, step, frozen_shapes((feed.first.source, start)))
+        self.pace, self.validation_pace = Pace(self.known.steps), Pace()
         self.recent: list[tuple[Piece, TrainState, Begun, int]] = []
         self.steps_done = 0
         self.longest = 1
@@ -151,11 +153,13 @@ class _Loop:
         return Run(params, state, self.history, self.best, self.state.average, self.state, stopped, self.compile_seconds)
 
     def _compile(self) -> None:
-        """Makes the program ready: the compiled loop runs no step for it, the others run one and forget it."""
+        """Makes a new program ready: the compiled loop runs no step for it, the others run one and forget it."""
         piece, began = self.feed.first, time.perf_counter()
-        steps = 0 if self.way == "epoch" else 1
-        begun = beginning(self.step, piece.source, self.state)
-        run(self.way, self.step, piece.source, self.state, begun, piece.place, steps)
+        if not self.known.compiled:
+            steps = 0 if self.way == "epoch" else 1
+            begun = beginning(self.step, piece.source, self.state)
+            run(self.way, self.step, piece.source, self.state, begun, piece.place, steps)
+            self.known.compiled = True
         self.longest = longest(self.step, piece.source, self.state)
         self.compile_seconds = time.perf_counter() - began
 
@@ -190,6 +194,7 @@ class _Loop:
         self.pace.begin()
         ran = run(self.way, self.step, piece.source, before, begun, piece.place, piece.steps)
         seconds = self.pace.end(ran.steps)
+        self.known.steps = self.pace.steps
         self.state = ran.state
         self.steps_done += ran.steps
         self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]

@@ -168,20 +168,15 @@ def _fetched(ran: _Outer, source: Source, place: Place) -> Ran:
     small = (ran.steps, ran.sums, ran.observed, ran.row, ran.inner.done, ran.inner.finite)
     steps, sums, observed, count, done, finite = jax.device_get(small)
     gathered = jax.tree.map(np.asarray, ran.inner.gathered)
+    totals, structure = jax.tree.flatten(_total(sums))
     parts, first = [], 0
     for row in range(int(count)):
         last = first + int(steps[row])
-        parts.append(
-            Part(
-                last - first,
-                _total(jax.tree.map(lambda rows, row=row: rows[row], sums)),
-                jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered),
-                jax.tree.map(lambda rows, row=row: float(rows[row]), observed),
-            )
-        )
+        rows = jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered) if gathered else {}
+        now = {name: float(values[row]) for name, values in observed.items()}
+        parts.append(Part(last - first, structure.unflatten([total[row] for total in totals]), rows, now))
         first = last
-    last = jax.tree.map(lambda rows: rows[max(int(count) - 1, 0)], sums)
-    return Ran(ran.inner.state, Begun(ran.order, last), parts, int(done), bool(finite))
+    return Ran(ran.inner.state, Begun(ran.order, ran.inner.sums), parts, int(done), bool(finite))
 
 
 def _one(
