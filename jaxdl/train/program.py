@@ -114,7 +114,7 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
 def beginning(step: Step, source: Source, state: Any) -> Begun:
     """What an epoch carries before its first step."""
     sums = _zeros(_measured(step, source, state).sums)
-    return Begun(jnp.zeros(source.places, jnp.int32), (sums, sums))
+    return jax.device_put(Begun(np.zeros(source.places, np.int32), (sums, sums)))
 
 
 def longest(step: Step, source: Source, state: Any) -> int:
