@@ -22,7 +22,20 @@ FLOORS = {
 }
 TOP = 5
 GROUND = {"layer", "tree", "padded"}
-HEAVY = ["rich", "matplotlib", "sklearn", "flax", "orbax", "torch", "keras", "tensorflow", "tyro", "beartype", "pytest"]
+HEAVY = [
+    "rich",
+    "matplotlib",
+    "sklearn",
+    "flax",
+    "orbax",
+    "torch",
+    "keras",
+    "tensorflow",
+    "tyro",
+    "beartype",
+    "pytest",
+    "tokenizers",
+]
 
 Graph = dict[str, set[str]]
 """The modules of a package by their dotted path inside it, and which of the others each imports."""

@@ -8,17 +8,20 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
+import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 from jaxdl.data.error import Damage
 
 _CHUNK = 1 << 20
+_SMALL_CHUNK = 1 << 14  # room for as much is set aside for each of thousands of small files
 _BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError)
 
 
@@ -40,6 +43,30 @@ class Content:
     def of(cls, name: str, data: bytes) -> "Content":
         """The content that these bytes are."""
         return cls(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Many files as they must be once unpacked, under one digest, wherever their folder lies and whatever lies beside them.
+
+    Attributes:
+        pattern: a regular expression for the name of each, with as many of its folders as tell it from the others.
+        count: how many there are.
+        size: how many bytes they have together.
+        sha256: the digest, in hexadecimal, of the lines `NAME SIZE SHA-256` of all files, in the order of their names.
+    """
+
+    pattern: str
+    count: int
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, pattern: str, files: Mapping[str, bytes]) -> "Collection":
+        """The collection that these files are."""
+        contents = (Content.of(name, files[name]) for name in sorted(files))
+        lines = "".join(f"{content.name} {content.size} {content.sha256}\n" for content in contents)
+        return cls(pattern, len(files), sum(map(len, files.values())), hashlib.sha256(lines.encode()).hexdigest())
 
 
 @runtime_checkable
@@ -76,6 +103,75 @@ def read_members(path: Path, contents: Sequence[Content]) -> Iterator[tuple[str,
         Damage: if a member is missing or not as expected, or if the archive is broken.
     """
     return _read_folder(path, contents) if path.is_dir() else _read_tar(path, contents)
+
+
+def read_collection(path: Path, collection: Collection, limit: int, *copies: Collection) -> dict[str, bytes]:
+    """Reads all files of a collection from a tar archive (plain, gzip or xz), in one pass, or from their unpacked folder.
+
+    Args:
+        path: the archive or the folder.
+        collection: the files; others are passed over, and an archive is read no further than to the last of them.
+        limit: the most bytes that the archive may unpack to.
+        copies: what else the collection may be, of the same pattern and count.
+
+    Returns:
+        The bytes of each file by its name, in the order of their names.
+
+    Raises:
+        Damage: if there are fewer files than expected, or others, or if the archive is broken.
+    """
+    wanted = re.compile(rf"(?:.*/)?({collection.pattern})")
+    files: dict[str, bytes] = {}
+    left = max(accepted.size for accepted in (collection, *copies))
+    for name, stream in _folder_files(path, wanted) if path.is_dir() else _tar_files(path, wanted, limit):
+        with stream, naming(name):
+            files[name] = _read_rest(stream, left)
+        left -= len(files[name])
+        if len(files) == collection.count:
+            break
+    if len(files) != collection.count:
+        raise Damage(f"holds {len(files)} of the {collection.count} files that are expected")
+    found = Collection.of(collection.pattern, files)
+    if found not in (collection, *copies):
+        was, expected = (f"{one.size} bytes and SHA-256 {one.sha256[:12]}…" for one in (found, collection))
+        raise Damage(f"is altered (its {found.count} files have {was}, expected {expected})")
+    return {name: files[name] for name in sorted(files)}
+
+
+def _folder_files(folder: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if match := wanted.fullmatch(path.relative_to(folder).as_posix()):
+                try:
+                    stream = path.open("rb")
+                except OSError as error:
+                    raise Damage(f"has a {match[1]!r} that cannot be read ({_reason(error)})") from error
+                yield match[1], stream
+
+
+def _tar_files(path: Path, wanted: re.Pattern[str], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+    try:
+        with _open_plain(path) as stream, tarfile.open(fileobj=_Limited(stream, limit), mode="r|") as archive:
+            while member := archive.next():
+                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps the headers of all
+                match = wanted.fullmatch(member.name)
+                if match and member.isreg() and (file := archive.extractfile(member)):
+                    yield match[1], file
+    except _BROKEN as error:
+        raise Damage(f"is no tar archive, or a broken one ({_reason(error)})") from error
+
+
+def _read_rest(stream: _Readable, most: int) -> bytes:
+    chunks, came = [], 0
+    try:
+        while chunk := stream.read(min(_SMALL_CHUNK, most + 1 - came)):
+            chunks.append(chunk)
+            came += len(chunk)
+    except _BROKEN as error:
+        raise Damage(f"breaks off after {came} bytes ({_reason(error)})") from error
+    if came > most:
+        raise Damage("makes the whole longer than is expected of it")
+    return b"".join(chunks)
 
 
 def _read_folder(folder: Path, contents: Sequence[Content]) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,92 @@
+"""Examples for a language model: pieces of a text, and the same pieces one place further on."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+_Windows = tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]
+
+
+def windows(ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None = None) -> _Windows:
+    """Cuts a text into pieces that each have the same length, and beside each what follows upon each of its tokens.
+
+        x_i = ids[i·s : i·s + length],   y_i = ids[i·s + 1 : i·s + length + 1]
+
+    With the stride s = length every token is predicted once, but for the first of all and up to length − 1 at the end, which
+    do not fill a window. A small stride repeats the text length / s times in memory; `RandomWindows` does not.
+
+    Args:
+        ids: [tokens], as of `Characters.encode`.
+        length: tokens in a window.
+        stride: tokens from the start of a window to that of the next; None is the length.
+
+    Returns:
+        `(inputs, targets)`, each [n, length] int32, n = 1 + (tokens − length − 1) // s.
+
+    Raises:
+        ValueError: the text is too short for one window, or length or stride is less than 1.
+
+    >>> inputs, targets = windows(np.arange(8), length=3)
+    >>> inputs.tolist(), targets.tolist()
+    ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
+    """
+    stride = length if stride is None else stride
+    ids = _checked("windows", ids, length)
+    if stride < 1:
+        raise ValueError(f"windows: stride is at least 1, got {stride}.")
+    pieces = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::stride]
+    return pieces[:, :-1].copy(), pieces[:, 1:].copy()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomWindows:
+    """An endless source of batches of windows at random places of a text, for `fit(..., steps_per_epoch=...)`.
+
+    Each place where a whole window fits is as likely as any other, and may be drawn again: there are no epochs. Each `iter()`
+    begins the same sequence of batches anew.
+
+    Args:
+        ids: [tokens], as of `Characters.encode`.
+        length: tokens in a window.
+        batch_size: windows in a batch.
+        seed: of the places.
+
+    Yields:
+        `(inputs, targets)`, each [batch_size, length] int32, as in `windows`.
+
+    Raises:
+        ValueError: the text is too short for one window, or length or batch_size is less than 1.
+
+    >>> inputs, targets = next(iter(RandomWindows(np.arange(1000), length=3, batch_size=2)))
+    >>> inputs.shape, (targets - inputs).tolist()
+    ((2, 3), [[1, 1, 1], [1, 1, 1]])
+    """
+
+    ids: np.ndarray
+    length: int
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"RandomWindows: batch_size is at least 1, got {self.batch_size}.")
+        object.__setattr__(self, "ids", _checked("RandomWindows", self.ids, self.length))
+
+    def __iter__(self) -> Iterator[_Windows]:
+        pieces = np.lib.stride_tricks.sliding_window_view(self.ids, self.length + 1)
+        random = np.random.default_rng(self.seed)
+        while True:
+            chosen = pieces[random.integers(len(pieces), size=self.batch_size)]
+            yield chosen[:, :-1], chosen[:, 1:]
+
+
+def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
+    if length < 1:
+        raise ValueError(f"{owner}: length is at least 1, got {length}.")
+    if len(ids) <= length:
+        raise ValueError(
+            f"{owner}: a window of {length} and its targets take {length + 1} tokens, and the text has {len(ids)}."
+        )
+    return ids.astype(np.int32, copy=False)
