@@ -53,6 +53,22 @@ def curves_of_seeds(histories: Sequence[History], name: str) -> Figure:
     return figure
 
 
+def images(grid: Num[np.ndarray, "rows columns height width"], names: Sequence[Any] = ()) -> Figure:
+    """Grey images in [0, 1] in rows and columns, black on white; rows may have names."""
+    rows, columns, height, width = grid.shape
+    figure, (axis,) = panels(1)
+    figure.set_size_inches(0.45 * columns + (0.9 if len(names) else 0.1), 0.45 * rows * height / width + 0.1)
+    axis.grid(False)
+    framed = np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    page = framed.transpose(0, 2, 1, 3).reshape(rows * (height + 2), columns * (width + 2))
+    axis.imshow(page, cmap="gray_r", vmin=0, vmax=1)
+    axis.set_xticks([])
+    axis.set_yticks([(row + 0.5) * (height + 2) for row in range(len(names))], [str(name) for name in names], fontsize="small")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
 def confusion(matrix: Num[np.ndarray, "classes classes"], classes: Sequence[Any]) -> Figure:
     """A confusion matrix: how many examples of each true class (row) were taken for each class (column)."""
     figure, (axis,) = panels(1)

@@ -21,6 +21,8 @@ Params = dict[str, Any]
 """A nested dict of arrays: what the optimizer changes."""
 State = dict[str, Any]
 """A nested dict of arrays: what training updates without a gradient, such as running statistics."""
+Cache = dict[str, Any]
+"""A nested dict of arrays by part: what a model remembers of the steps of a sequence that it has read."""
 OnPadded = Literal["refused", "each step", "whole"]
 """What a stateless layer does with `Padded` sequences."""
 
@@ -106,6 +108,20 @@ class Eval:
 Mode = Train | Eval
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Where in their sequences the steps lie that `Layer.extend` is given.
+
+    Args:
+        start: int32 scalar, how many steps were read before.
+        longest: how many steps the sequences will have at most; no shape depends on `start`.
+    """
+
+    start: Any
+    longest: int = dataclasses.field(metadata={"static": True})
+
+
 class Layer(abc.ABC):
     """A model, or a part of one: a value that holds hyperparameters and no arrays.
 
@@ -129,6 +145,26 @@ class Layer(abc.ABC):
     @abc.abstractmethod
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         """Maps a batch to outputs and the next state; a pure function."""
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        """Reads the next steps of sequences in evaluation, and remembers what the steps after them need; a pure function.
+
+        All steps at once, and the same steps piece by piece, give the same outputs. `generate` runs a language model so.
+
+        Args:
+            cache: what earlier steps left; {} before the first.
+            x: [batch, time, ...], the next steps.
+            span: where they lie.
+
+        Returns:
+            The outputs of these steps, and the cache after them.
+        """
+        del params, state, cache, x, span
+        raise LayerError(
+            type(self).__name__,
+            "it does not say how it reads a sequence step by step — give it a method extend(params, state, cache, x, span), "
+            "which returns (self.apply(params, state, x)[0], cache) where each step is computed alone.",
+        )
 
 
 class Stateless(Layer):
@@ -159,6 +195,14 @@ class Stateless(Layer):
         if _lifted(self, x):
             return over_values(lambda values: self.forward(params, values), x), state
         return self.forward(params, x), state
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        del span
+        if self.padded != "each step":
+            raise LayerError(
+                type(self).__name__, "it mixes the steps of a sequence, or may do so, and cannot read them one by one."
+            )
+        return self.apply(params, state, x)[0], cache
 
 
 def _lifted(layer: Stateless, x: Any) -> bool:
@@ -210,6 +254,11 @@ class Function(Parameterless):
     def compute(self, x: Any) -> Any:
         bound = functools.partial(self.function, *self.arguments, **dict(self.keywords))
         return over_values(bound, x) if self.function in _ELEMENTWISE else bound(x)
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        """The function of these steps; that it computes each alone is taken on trust."""
+        del params, state, span
+        return self.compute(as_arrays(x)), cache
 
     @property
     def name(self) -> str:

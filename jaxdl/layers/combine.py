@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.layer import (
+    Cache,
     Eval,
     Function,
     Layer,
     LayerError,
     Mode,
     Params,
+    Span,
     State,
     Stateless,
     Train,
@@ -38,7 +40,8 @@ class Tied:
 
     Args:
         to: the name of the earlier part.
-        use: `use(params, x) -> y`, what is computed with that part's parameters; None runs the part itself once more.
+        use: `use(params, x) -> y`, what is computed with that part's parameters, or a layer that runs on them; None runs the
+            part itself once more.
 
     >>> import jaxdl as dl
     >>> model = dl.Sequential(
@@ -47,7 +50,7 @@ class Tied:
     """
 
     to: str
-    use: Callable[[Params, Array], Any] | None = None
+    use: Callable[[Params, Array], Any] | Layer | None = None
 
     def __repr__(self) -> str:
         return call_repr(self)
@@ -63,6 +66,10 @@ class _Using(Stateless):
 
     def forward(self, params: Params, x: Any) -> Any:
         return self.use(params, x)
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        del state, span
+        return self.use(params, as_arrays(x)), cache
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -96,8 +103,9 @@ class Sequential(Composite):
         layers = dict(self.parts)
         for name, part in self.parts:
             if isinstance(part, Tied):
-                layer = layers[part.to] if part.use is None else _Using(part.use)
-                assert isinstance(layer, Layer)
+                layer = layers[part.to] if part.use is None else part.use
+                assert not isinstance(layer, Tied)
+                layer = layer if isinstance(layer, Layer) else _Using(layer)
                 x = wiring.part(name, layer, x, shares=part.to)
             else:
                 x = wiring.part(name, part, x)
@@ -269,6 +277,10 @@ class Frozen(Layer):
         del params, mode
         y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval())
         return y, state
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        del params
+        return self.body.extend(state.get("params", {}), state.get("state", {}), cache, x, span)
 
 
 def _sum(*terms: Array) -> Array:

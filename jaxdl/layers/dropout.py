@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
 from jaxdl.layers import arguments
 from jaxdl.padded import over_values
 
@@ -39,6 +39,10 @@ class Dropout(Layer):
         if not isinstance(mode, Train) or self.rate == 0:
             return x, state
         return over_values(lambda values: self._dropped(mode.key, values), x), state
+
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        del params, state, span
+        return as_arrays(x), cache
 
     def _dropped(self, key: Array, x: Array) -> Array:
         x = arguments.floating("Dropout", x)

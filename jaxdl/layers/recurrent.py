@@ -11,7 +11,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays, fold_in_name
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays, fold_in_name
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.layers.wiring import Composite, Wiring
@@ -92,6 +92,19 @@ class Recurrent(Layer):
             return y, state
         last = jax.tree.map(lambda begun, every: ops.recurrent.last_within(begun, every, lengths), first, states)
         return (y, last), state
+
+    @final
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        """What it remembers is its state."""
+        del span
+        if self.backward or self.carry or not self.sequence:
+            raise LayerError(
+                type(self).__name__,
+                "it reads a sequence step by step only forwards, with sequence=True and carry=False — others need its end.",
+            )
+        carrying: Any = dataclasses.replace(self, carry=True)  # type: ignore[type-var]
+        (y, last), _ = carrying.apply(params, state, (x, cache.get("carry")))
+        return y, {"carry": last}
 
     def _parts(self, x: Any) -> tuple[Any, Any, Carry | None]:
         """The values, the lengths or None, and the first state or None."""

@@ -9,7 +9,7 @@ from typing import Any, final
 import jax
 from jax import Array
 
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Stateless, as_arrays, fold_in_name, located
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_arrays, fold_in_name, located
 from jaxdl.padded import over_values
 from jaxdl.tree import shapes
 
@@ -59,6 +59,10 @@ class Composite(Layer):
         wiring = _Apply(params, dict(state), mode)
         return self.wire(wiring, as_arrays(x)), wiring.state
 
+    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        wiring = _Extend(params, state, dict(cache), span)
+        return self.wire(wiring, as_arrays(x)), wiring.cache
+
 
 class _Init(Wiring):
     def __init__(self, key: Array) -> None:
@@ -106,6 +110,26 @@ class _Apply(Wiring):
             y, state = layer.apply(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
         if state:
             self.state[owner] = state
+        return y
+
+    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return over_values(function, *xs)
+
+
+@dataclasses.dataclass
+class _Extend(Wiring):
+    params: Params
+    state: State
+    cache: Cache
+    span: Span
+
+    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+        owner = shares or name
+        params, state = self.params.get(owner, {}), self.state.get(owner, {})
+        with located(name):
+            y, cache = layer.extend(params, state, self.cache.get(name, {}), x, self.span)  # shared weights, its own memory
+        if cache:
+            self.cache[name] = cache
         return y
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:

@@ -14,9 +14,10 @@ from jaxdl import losses
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
-from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array, with_targets
+from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
-from jaxdl.train.step import Evaluation, Supervised, TrainState
+from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingStep, TrainState
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 
 WAYS = ("eager", "step", "epoch", "auto")
@@ -60,12 +61,15 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     return tuple((name, as_metric(metric)) for name, metric in metrics.items())
 
 
-def check_arrays(name: str, data: Any) -> Batch:
+def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
     """`(inputs, targets)` or `(inputs, targets, weights)` as NumPy arrays of one length, finite and not empty.
+
+    Where data need not be labelled, inputs may come alone.
 
     Raises:
         ValueError: lengths differ, there is nothing, or a number is not finite.
     """
+    data = data if labelled else with_targets(data)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise ValueError(f"{name}: expected a pair (inputs, targets), or with weights a triple, got {type(data).__name__}.")
     inputs, targets = (jax.tree.map(host_array, part) for part in data[:2])
@@ -199,6 +203,21 @@ def _check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: Feed
         feed.check = check
 
 
+def check_intensities(name: str, inputs: Any) -> None:
+    """Refuses inputs of a dtype whose scale cannot be known."""
+    for leaf in jax.tree.leaves(inputs):
+        if leaf.dtype != np.uint8 and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"{name} inputs: expected floating-point numbers, or images in uint8, got {leaf.dtype}.")
+
+
+def check_as_targets(name: str, loss: Callable[..., Any], inputs: np.ndarray) -> None:
+    """Refuses inputs that a loss cannot mean as targets, such as pixels outside 0…1 as probabilities."""
+    try:
+        losses.check_targets(loss, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype), inputs)
+    except ValueError as error:
+        raise ValueError(f"{name} inputs: {error}") from error
+
+
 def check_accumulate(parts: int, example: Batch) -> None:
     """Refuses parts that a batch cannot be cut into."""
     if example.size % parts:
@@ -228,17 +247,52 @@ def check_same_tree(name: str, expected: Any, given: Any) -> None:
         raise ValueError(f"{name}: {'; '.join(problems)}.")
 
 
-def check_monitor(early_stopping: EarlyStopping | None, metrics: tuple[tuple[str, Metric], ...], validated: bool) -> None:
+def check_step(step: Any) -> None:
+    """Refuses what is not a training step."""
+    if not isinstance(step, TrainingStep):
+        called = f"the class {step.__name__} — call it" if isinstance(step, type) else f"{step!r}"
+        raise TypeError(f"step: expected a training step such as Reconstruction(model, loss, optimizer), got {called}.")
+    try:
+        hash(step)
+    except TypeError as error:
+        raise TypeError(
+            f"step: {type(step).__name__} cannot be hashed ({error}), as a step of the compiled loop has to be — make it a "
+            "frozen dataclass of numbers, tuples, functions and layers."
+        ) from None
+
+
+def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:
+    """Runs a step on shapes alone: errors of its layers come out, and a state of another structure is refused."""
+    state, _ = outcome(step, feed.first.source, start)
+    check_same_tree("step: the state after it", start, state)
+
+
+def check_measures(step: Step, start: TrainState, feed: Feed) -> None:
+    """Runs an evaluation on shapes alone."""
+    outcome(step, feed.first.source, start)
+
+
+def check_monitor(
+    early_stopping: EarlyStopping | None, step: TrainingStep, start: TrainState, feed: Feed, held: Feed | None
+) -> None:
     """Refuses to watch a figure that the history will not have."""
     if early_stopping is None:
         return
-    names = ["loss", *(name for name, _ in metrics)]
-    names += [f"validation_{name}" for name in names] if validated else []
+    names = _figures(step, feed, start)
+    if held is not None:
+        names += [f"validation_{name}" for name in _figures(step.evaluation(), held, start)]
     if early_stopping.monitor not in names:
         raise ValueError(
             f"early_stopping: the history will have no {early_stopping.monitor!r} to monitor, only {', '.join(names)} — "
             "give validation data, or monitor another figure."
         )
+
+
+def _figures(step: Step, feed: Feed, start: TrainState) -> list[str]:
+    """The names of what a step reports, read from its report of a batch that weighs nothing."""
+    nothing: Measured = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), outcome(step, feed.first.source, start)[1])
+    with np.errstate(all="ignore"):
+        return list(step.report(nothing.sums, nothing.gathered))
 
 
 def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric], ...]) -> None:

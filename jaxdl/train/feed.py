@@ -108,6 +108,7 @@ class StreamFeed:
         stream: an iterable of `(inputs, targets)` or `(inputs, targets, weights)`, or a function that returns one.
         steps: how many batches make an epoch; None takes an epoch to be one pass.
         new_shapes: whether batches may change their shape, each shape being compiled once.
+        labelled: whether batches have to have targets; else inputs may come alone.
 
     `check(name, batch)` is called with each batch that is read, once it is set.
 
@@ -116,9 +117,14 @@ class StreamFeed:
     """
 
     def __init__(
-        self, name: str, stream: Iterable[Any] | Callable[[], Iterable[Any]], steps: int | None = None, new_shapes: bool = False
+        self,
+        name: str,
+        stream: Iterable[Any] | Callable[[], Iterable[Any]],
+        steps: int | None = None,
+        new_shapes: bool = False,
+        labelled: bool = True,
     ) -> None:
-        self.name, self.stream, self.steps, self.new_shapes = name, stream, steps, new_shapes
+        self.name, self.stream, self.steps, self.new_shapes, self.labelled = name, stream, steps, new_shapes, labelled
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
         self._count = 0
@@ -210,7 +216,7 @@ class StreamFeed:
         if item is None:
             return None
         self._count += 1
-        return as_batch(f"{self.name}: batch {self._count}", item)
+        return as_batch(f"{self.name}: batch {self._count}", item, self.labelled)
 
     def _opened(self) -> Iterable[Any]:
         return self.stream() if callable(self.stream) else self.stream
@@ -220,16 +226,23 @@ class StreamFeed:
         return max(1, min(STACK_STEPS, STACK_BYTES // max(size, 1), self.steps or STACK_STEPS))
 
 
-def as_batch(name: str, item: Any) -> Batch:
+def as_batch(name: str, item: Any, labelled: bool = True) -> Batch:
     """A stream's item as NumPy arrays, in the dtypes that the device will hold."""
+    item = item if labelled else with_targets(item)
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         raise ValueError(f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, targets, weights).")
     inputs, targets = (jax.tree.map(host_array, part) for part in item[:2])
-    weights = np.asarray(item[2], np.float32) if len(item) == 3 else None
+    weights = np.asarray(item[2], np.float32) if len(item) == 3 and item[2] is not None else None
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"{name} has arrays of different lengths: {_shown(Batch(inputs, targets, weights))}.")
     return Batch(inputs, targets, weights)
+
+
+def with_targets(item: Any) -> Any:
+    """Inputs that may come without targets, as a tuple that has them: `()` where there are none."""
+    parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+    return (*parts, ()) if len(parts) == 1 else parts
 
 
 def host_array(value: Any) -> np.ndarray:

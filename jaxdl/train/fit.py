@@ -2,25 +2,23 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
-from jaxdl.data.source import Batch, Resident
-from jaxdl.layer import Layer, Params, State, fold_in_name
-from jaxdl.train import checks
-from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array
-from jaxdl.train.loop import Callback, measure, train
-from jaxdl.train.program import Way
+from jaxdl.data.source import Batch
+from jaxdl.layer import Layer, Params, State
+from jaxdl.train import checks, sources
+from jaxdl.train.feed import Feed, ResidentFeed, host_array
+from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState
+from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
-Compile = Literal["eager", "step", "epoch", "auto"]
 Loss = Callable[[Any, Any], Array]
 
 
@@ -93,10 +91,18 @@ def fit(
     model = checks.check_model(model)
     checks.check_way(compile)
     checks.check_optimizer(optimizer)
-    key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
+    key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
-    train_set, validation_set = _split(data, validation, key)
-    feed = _feed("data", train_set, loss, batch_size, key, shuffle, steps_per_epoch, new_shapes)
+    train_set, validation_set = sources.split(data, validation, key)
+    feed = sources.as_feed(
+        "data",
+        train_set,
+        batch_size=batch_size,
+        key=key,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        new_shapes=new_shapes,
+    )
     step = Supervised(
         model,
         loss,
@@ -105,31 +111,26 @@ def fit(
         checks.check_count("accumulate", accumulate),
         average,
         augment,
-        checks.check_class_weight(class_weight, _targets(train_set)) if class_weight is not None else None,
+        checks.check_class_weight(class_weight, _targets(feed)) if class_weight is not None else None,
     )
     checks.check_accumulate(step.accumulate, feed.example)
-    checks.check_monitor(early_stopping, step.metrics, validation_set is not None)
     start = _start(step, feed.example, key, initial)
     held = None
     if validation_set is not None:
-        held = _feed("validation", validation_set, loss, batch_size, key, False, None, new_shapes)
+        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, new_shapes=new_shapes)
         checks.check_fit("validation", step, start, held, held.example)
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
-    epochs = checks.check_count("epochs", epochs)
-    if steps is not None:
-        steps = checks.check_count("steps", steps)
-        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
-    return train(
+    return run(
         step,
         feed,
         start,
+        held,
         epochs=epochs,
         steps=steps,
-        way=_way(compile, feed),
-        validation=held,
         early_stopping=early_stopping,
         callbacks=callbacks,
-        show_progress=progress,
+        compile=compile,
+        progress=progress,
     )
 
 
@@ -161,11 +162,11 @@ def evaluate(
     checks.check_way(compile)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
-    feed = _feed("data", data, loss, batch_size, jax.random.key(0), False, None, True)
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=jax.random.key(0))
     step = Evaluation(model, loss, lifted)
     start = _evaluated(params, state)
     checks.check_fit("data", step, start, feed, feed.example)
-    return measure(step, feed, start, _way(compile, feed))
+    return measure(step, feed, start, as_way(compile, feed))
 
 
 def predict(
@@ -183,78 +184,26 @@ def predict(
     checks.check_way(compile)
     batch = Batch(jax.tree.map(host_array, inputs), ())
     checks.check_lengths("inputs", batch)
-    feed = _resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
+    feed = sources.resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
     checks.check_model_on(model, params, state, feed.example)
-    figures = measure(Prediction(model), feed, _evaluated(params, state), _way(compile, feed))
+    figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
     return jax.tree.map(lambda rows: jnp.asarray(rows[: feed.source.size]), figures["outputs"])
 
 
-def _way(compile: Compile, feed: Feed) -> Way:
-    if compile == "auto":
-        return "epoch" if isinstance(feed, ResidentFeed) else "step"
-    return compile
-
-
-def _is_arrays(data: Any) -> bool:
-    """Whether data is the whole set, rather than something that yields batches."""
-    return isinstance(data, tuple) or (
-        isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list))
-    )
-
-
-def _split(data: Any, validation: Any, key: Array) -> tuple[Any, Any]:
-    """The training set, and the validation set or None."""
-    if not isinstance(validation, float):
-        return data, validation
-    if not _is_arrays(data):
-        raise ValueError("validation: a share can be set aside of arrays only — give a stream a validation set of its own.")
-    batch = checks.check_arrays("data", data)
-    size = batch.size
-    count = checks.check_split(validation, size)
-    order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), size))
-    parts = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3])) for rows in (order[count:], order[:count])]
-    return parts[0], parts[1]
-
-
-def _targets(data: Any) -> Any:
-    if not _is_arrays(data):
+def _targets(feed: Feed) -> Any:
+    if not isinstance(feed, ResidentFeed):
         raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
-    return data[1]
-
-
-def _feed(
-    name: str, data: Any, loss: Any, batch_size: int, key: Array, shuffle: bool, steps: int | None, new_shapes: bool
-) -> Feed:
-    if _is_arrays(data):
-        if steps is not None:
-            raise ValueError("steps_per_epoch: an epoch of arrays is one pass over them — use steps to end sooner.")
-        return _resident(checks.check_arrays(name, data), batch_size, key, shuffle)
-    if not callable(data) and not hasattr(data, "__iter__"):
-        raise TypeError(f"{name}: expected (inputs, targets) or something that yields batches, got {type(data).__name__}.")
-    stream: Any = data
-    return StreamFeed(name, stream, None if steps is None else checks.check_count("steps_per_epoch", steps), new_shapes)
-
-
-def _resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> ResidentFeed:
-    inputs, targets, weights = jax.device_put(tuple(batch[:3]))
-    size = batch.size
-    return ResidentFeed(Resident(inputs, targets, weights, fold_in_name(key, "order"), size, min(batch_size, size), shuffle))
+    return feed.source.targets
 
 
 def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:
-    example = frozen_shapes(batch)
     if initial is None:
-        return _init(step, example, key)
-    expected = _expected(step, example)
+        return first_state(step, batch, key)
+    expected = _expected(step, frozen_shapes(batch))
     params, state = jax.tree.map(jnp.asarray, initial)
     checks.check_same_tree("initial params", expected.params, params)
     checks.check_same_tree("initial state", expected.state, state)
     return _restart(step, params, state, key)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _init(step: Supervised, example: Shapes, key: Array) -> TrainState:
-    return step.init(key, thawed_shapes(example))
 
 
 @functools.lru_cache(maxsize=64)

@@ -37,7 +37,7 @@ Callback = Callable[[EpochEnd], Any]
 """Called between epochs; a callback that returns True ends the run."""
 
 
-def train(
+def run_training(
     step: TrainingStep,
     feed: Feed,
     start: TrainState,
@@ -50,7 +50,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
 ) -> Run:
-    """Runs a training step over data; `fit` is this with a supervised step.
+    """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
     Args:
         step: what is done with each batch.
@@ -71,13 +71,14 @@ def train(
 
 
 def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = None) -> dict[str, Any]:
-    """One pass of a step that trains nothing: its figures over all the data."""
+    """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
     tally, pace, begun = _Tally(), pace or Pace(), beginning(step, feed.first.source, state)
-    for piece in feed.pieces(1, lambda: min(pace.steps, longest(step, feed.first.source, state)), False):
+    most = longest(step, feed.first.source, state)
+    for piece in feed.pieces(1, lambda: min(pace.steps, most), False):
         pace.begin()
         ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
         pace.end(ran.steps)
-        begun = ran.begun
+        state, begun = ran.state, ran.begun
         for part in ran.parts:
             tally.add(part, 0.0)
     return step.report(tally.sums, tally.joined())
@@ -207,7 +208,8 @@ class _Loop:
     def _end_epoch(self, epoch: int, tally: _Tally, shown: Progress, quiet: bool) -> str | None:
         figures = self.step.report(tally.sums, tally.joined())
         if self.validation is not None:
-            measured = measure(self.step.evaluation(), self.validation, self.state, self.way, self.validation_pace)
+            start = self.state._replace(step=jnp.zeros_like(self.state.step))  # draws the same after each epoch
+            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace)
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         figures |= tally.observed | {"seconds": tally.seconds}
         for name, value in figures.items():
@@ -220,7 +222,7 @@ class _Loop:
 
     def _watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
         """Keeps the best epoch; says so when it is time to stop."""
-        if self.watch is None:
+        if self.watch is None or (self.early_stopping is None and self.watch.monitor not in figures):
             return None
         value = float(figures[self.watch.monitor])
         if self.watch.better(value, None if self.best is None else self.best.value):

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.data.source import Source
-from jaxdl.train.step import Step
+from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Way = Literal["eager", "step", "epoch"]
@@ -216,17 +216,20 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
     return Ran(state, begun, parts, done, finite)
 
 
-def _measured(step: Step, source: Source, state: Any) -> Any:
-    """The shapes of what one step measures."""
-    return _measured_shapes(step, frozen_shapes((source, state)))
+def outcome(step: Step, source: Source, state: Any) -> tuple[Any, Measured]:
+    """The shapes of the next state and of what one step measures."""
+    return _outcome(step, frozen_shapes((source, state)))
+
+
+def _measured(step: Step, source: Source, state: Any) -> Measured:
+    return outcome(step, source, state)[1]
 
 
 @functools.lru_cache(maxsize=64)
-def _measured_shapes(step: Step, shapes: Shapes) -> Any:
+def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    _, measured = jax.eval_shape(lambda s, d, i: step(s, d.batch(d.order(i), i)), state, source, index)
-    return measured
+    return jax.eval_shape(lambda s, d, i: step(s, d.batch(d.order(i), i)), state, source, index)
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:

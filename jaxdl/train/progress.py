@@ -79,7 +79,7 @@ class Bar:
 
 def shown(figures: dict[str, Any]) -> str:
     """`loss 0.123  accuracy 0.957`: what was measured, where it is a single number."""
-    measured = {name: value for name, value in figures.items() if name not in ("learning_rate", "seconds")}
+    measured = {name: value for name, value in figures.items() if not name.endswith(("learning_rate", "seconds"))}
     short = {name.replace("validation_", "val "): value for name, value in measured.items() if isinstance(value, float)}
     return "  ".join(f"{name} {value:.4g}" for name, value in short.items())
 

@@ -64,13 +64,13 @@ class EarlyStopping:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """The outcome of `fit`.
+    """The outcome of `fit` and `train`.
 
     Args:
         params, state: the model's, after the last step, or of the best epoch where early stopping restored it.
-        history: a dict of lists, one entry an epoch: `loss`, each metric, their `validation_…`, `learning_rate` and
-            `seconds` (of the training steps, without compiling and without validation).
-        best: the best epoch's parameters and state, where there was validation or early stopping, else None.
+        history: a dict of lists, one entry an epoch: `loss`, each metric (or the figures that another step reports), their
+            `validation_…`, `learning_rate` and `seconds` (of the training steps, without compiling and without validation).
+        best: the best epoch's parameters and state, where there was a `validation_loss` or early stopping, else None.
         average: the moving average of the parameters, where asked for, else None.
         train_state: the whole last state of training, the optimizer's too.
         stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite.
@@ -87,7 +87,7 @@ class Run:
     compile_seconds: float
 
     def __repr__(self) -> str:
-        epochs = len(self.history.get("loss", ()))
+        epochs = len(self.history.get("seconds", ()))
         last = {name: values[-1] for name, values in self.history.items() if values and isinstance(values[-1], float)}
         shown = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
         return f"Run({self.stopped!r}, epochs={epochs}, {shown})"
@@ -107,7 +107,7 @@ def plot_history(history: History, path: str | Path | None = None) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
-    names = [name for name in history if not name.startswith("validation_") and name not in ("seconds", "learning_rate")]
+    names = [name for name in history if not name.startswith("validation_") and not name.endswith(("seconds", "learning_rate"))]
     names = [name for name in names if history[name] and isinstance(history[name][0], float)]
     figure = Figure(figsize=(4.6 * max(len(names), 1), 3.4), layout="constrained")
     axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]

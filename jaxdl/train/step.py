@@ -77,7 +77,10 @@ class Step(abc.ABC):
 
 
 class TrainingStep(Step):
-    """A step that `train` can start and evaluate."""
+    """A step that `train` can start and evaluate.
+
+    It is a hashable value, such as a frozen dataclass: equal steps share a compiled program.
+    """
 
     @abc.abstractmethod
     def init(self, key: Array, batch: Batch) -> TrainState:
@@ -85,7 +88,18 @@ class TrainingStep(Step):
 
     @abc.abstractmethod
     def evaluation(self) -> Step:
-        """The step that measures the same figures without training."""
+        """The step that measures the same figures without training.
+
+        It begins each pass with the trained state, its `step` set to 0; one that draws random numbers counts it up.
+        """
+
+    def check(self, name: str, batch: Batch) -> None:
+        """Refuses data that the step cannot mean, in a sentence; a step that takes any data leaves this as it is.
+
+        Args:
+            name: what the data are called.
+            batch: all of the data, or each batch of a stream as it comes: NumPy arrays.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,14 +201,9 @@ class Supervised(TrainingStep):
             inputs, targets = self.augment(fold_in_name(key, "augment"), batch.inputs, batch.targets)
             batch = batch._replace(inputs=inputs, targets=targets)
         weights = batch.example_weights()
-        losses_weights = self._with_class_weights(weights, batch.targets)
-        total = losses_weights.sum()
-        shares = losses_weights / jnp.where(total > 0, total, 1)
+        shares, total = in_shares(self._with_class_weights(weights, batch.targets))
         loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
-        extended = optax.with_extra_args_support(self.optimizer)
-        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
-            updates, optimizer_state = extended.update(gradients, state.optimizer_state, state.params, value=loss)
-        params: Any = optax.apply_updates(state.params, updates)
+        params, optimizer_state = updated(self.optimizer, gradients, state.optimizer_state, state.params, loss)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         sums = {"loss": (loss * total, total), **measured.sums}
         average = self._averaged(state.average, params)
@@ -205,8 +214,7 @@ class Supervised(TrainingStep):
         return jnp.isfinite(measured.sums["loss"][0])
 
     def observe(self, state: TrainState) -> dict[str, Array]:
-        with jax.numpy_dtype_promotion("standard"):
-            return {"learning_rate": learning_rate(self.optimizer, state.optimizer_state)}
+        return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
@@ -248,6 +256,29 @@ class Supervised(TrainingStep):
         return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
 
 
+def in_shares(weights: Array) -> tuple[Array, Array]:
+    """Weights divided by their sum, and the sum."""
+    total = weights.sum()
+    return weights / jnp.where(total > 0, total, 1), total
+
+
+def updated(
+    optimizer: optax.GradientTransformation, gradients: Params, optimizer_state: Any, params: Params, loss: Array
+) -> tuple[Params, Any]:
+    """The parameters and the optimizer's state one update on."""
+    extended = optax.with_extra_args_support(optimizer)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
+        updates, optimizer_state = extended.update(gradients, optimizer_state, params, value=loss)
+    moved: Any = optax.apply_updates(params, updates)
+    return moved, optimizer_state
+
+
+def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
+    """The step size that an optimizer takes next; NaN where it cannot be read."""
+    with jax.numpy_dtype_promotion("standard"):
+        return learning_rate(optimizer, optimizer_state)
+
+
 def weighted_sum(weights: Array, losses: Array) -> Array:
     """Σ w·loss; a loss that is not finite does not count where its weight is zero."""
     losses = losses.astype(widest(losses.dtype))
@@ -265,8 +296,10 @@ def report(
     metrics: tuple[tuple[str, Metric], ...], sums: dict[str, Any], gathered: dict[str, Any]
 ) -> dict[str, float | np.ndarray]:
     """The mean loss and each metric of an epoch."""
-    figures: dict[str, float | np.ndarray] = {}
-    if "loss" in sums:
-        total, weight = sums["loss"]
-        figures["loss"] = float(total / weight) if weight else float("nan")
+    figures: dict[str, float | np.ndarray] = means({"loss": sums["loss"]}) if "loss" in sums else {}
     return figures | {name: metric.result(sums[name], gathered[name]) for name, metric in metrics}
+
+
+def means(sums: dict[str, Any]) -> dict[str, Any]:
+    """Σ w·x / Σ w of each pair of sums; NaN where nothing has weight."""
+    return {name: float(total / weight) if weight else float("nan") for name, (total, weight) in sums.items()}

@@ -111,6 +111,19 @@ CATALOGUE: dict[str, Entry] = {
     "gru with dropout": Entry(dl.GRU(3, recurrent_dropout=0.5, use_bias=False), SEQUENCES, stochastic=True),
     "bidirectional": Entry(dl.Bidirectional(dl.GRU(3)), SEQUENCES),
     "bidirectional, added": Entry(dl.Bidirectional(dl.SimpleRNN(3, sequence=False), combine="add"), SEQUENCES),
+    "attention": Entry(dl.MultiHeadAttention(2), SEQUENCES),
+    "attention, causal, rotary, grouped heads": Entry(
+        dl.MultiHeadAttention(4, causal=True, kv_heads=2, rotary=True, use_bias=False, features=8), SEQUENCES
+    ),
+    "attention with dropout": Entry(dl.MultiHeadAttention(3, dropout=0.4), SEQUENCES, stochastic=True),
+    "sinusoidal positions": Entry(dl.SinusoidalPositions(), SEQUENCES),
+    "learned positions": Entry(dl.LearnedPositions(7), SEQUENCES),
+    "transformer block": Entry(dl.TransformerBlock(2, 8, causal=True), SEQUENCES),
+    "transformer block, post, dropout": Entry(
+        dl.TransformerBlock(2, norm="post", dropout=0.4, activation=activations.silu, norm_layer=dl.RMSNorm()),
+        SEQUENCES,
+        stochastic=True,
+    ),
     "flatten": Entry(dl.Flatten(), IMAGES),
     "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
     "prelu": Entry(dl.PReLU(), IMAGES),

@@ -185,9 +185,9 @@ def test_dropout_and_order_change_from_step_to_step_and_epoch_to_epoch():
 def test_data_are_arguments_and_not_constants():
     from jaxdl.train import program
     from jaxdl.train.checks import check_arrays
-    from jaxdl.train.fit import _resident
+    from jaxdl.train.sources import resident
 
-    feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
+    feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
     begun = program.beginning(step, feed.source, state)
@@ -200,9 +200,9 @@ def test_data_are_arguments_and_not_constants():
 def test_the_training_loop_lowers_for_every_platform(platform):
     from jaxdl.train import program
     from jaxdl.train.checks import check_arrays
-    from jaxdl.train.fit import _resident
+    from jaxdl.train.sources import resident
 
-    feed = _resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
+    feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
     begun = program.beginning(step, feed.source, state)

@@ -1,0 +1,57 @@
+"""The vision transformer."""
+
+from jaxdl.layers.combine import Sequential
+from jaxdl.layers.conv import Conv
+from jaxdl.layers.dense import Dense
+from jaxdl.layers.dropout import Dropout
+from jaxdl.layers.norm import LayerNorm
+from jaxdl.layers.pool import GlobalAvgPool
+from jaxdl.layers.positions import LearnedPositions
+from jaxdl.layers.shape import Reshape
+from jaxdl.layers.transformer import TransformerBlock
+
+
+def vit(
+    classes: int,
+    *,
+    patch: int,
+    layers: int,
+    heads: int,
+    features: int,
+    hidden: int | None = None,
+    dropout: float = 0.0,
+) -> Sequential:
+    """A transformer over the patches of an image: [batch, height, width, channels] to logits [batch, classes].
+
+    Each patch becomes a vector by one product, a learned position is added, and blocks with the normalisation in front follow;
+    the mean over all patches is read by one dense layer, in place of the class token.
+
+    Source: Dosovitskiy et al., *An image is worth 16x16 words* (2021), section 3.1; the mean: Beyer et al., *Better plain ViT
+    baselines for ImageNet-1k* (2022).
+
+    Args:
+        classes: the number of outputs.
+        patch: height and width of a patch; what is left over at the lower and right edges is not seen.
+        layers: the number of blocks.
+        heads: of each block's attention.
+        features: the width.
+        hidden: the width between the two dense layers of a block; None is four times the features.
+        dropout: the rate of the blocks, and of what enters the first.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = vit(10, patch=7, layers=2, heads=4, features=32)
+    >>> params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8))
+    >>> params["positions"]["embedding"].shape
+    (16, 32)
+    """
+    block = TransformerBlock(heads, hidden, dropout=dropout)
+    return Sequential(
+        patches=Conv(features, patch, patch, padding="VALID"),
+        sequence=Reshape((-1, features)),
+        positions=LearnedPositions(),
+        **({"dropout": Dropout(dropout)} if dropout else {}),
+        **{f"block_{index}": block for index in range(layers)},
+        norm=LayerNorm(),
+        pool=GlobalAvgPool(),
+        logits=Dense(classes),
+    )

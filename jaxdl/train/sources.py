@@ -1,0 +1,90 @@
+"""From what a caller gives as data — arrays, or anything that yields batches — to what the loop asks of data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxdl.data.source import Batch, Resident
+from jaxdl.layer import fold_in_name
+from jaxdl.padded import Padded
+from jaxdl.train import checks
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed
+
+Check = Callable[[str, Batch], None]
+"""Refuses a batch that lies on the host, in a sentence that begins with the place it is told."""
+
+
+def as_key(seed: int | Array) -> Array:
+    """A typed key as it is, and the key of a seed."""
+    return jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
+
+
+def as_feed(
+    name: str,
+    data: Any,
+    *,
+    batch_size: int,
+    key: Array,
+    shuffle: bool = False,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = True,
+    labelled: bool = True,
+    check: Check | None = None,
+) -> Feed:
+    """Arrays as data on the device, everything else as a stream of batches.
+
+    Args:
+        name: what errors call the data.
+        data: arrays, or what yields batches.
+        batch_size, key, shuffle: how arrays are cut into batches.
+        steps_per_epoch, new_shapes: of a stream.
+        labelled: whether there have to be targets; else inputs may come alone.
+        check: is given the whole data, or each batch of a stream.
+    """
+    if is_arrays(data, labelled):
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch: an epoch of arrays is one pass over them — use steps to end sooner.")
+        batch = checks.check_arrays(name, data, labelled)
+        if check is not None:
+            check(name, batch)
+        return resident(batch, batch_size, key, shuffle)
+    if not callable(data) and not hasattr(data, "__iter__"):
+        expected = "(inputs, targets)" if labelled else "arrays"
+        raise TypeError(f"{name}: expected {expected} or something that yields batches, got {type(data).__name__}.")
+    steps = None if steps_per_epoch is None else checks.check_count("steps_per_epoch", steps_per_epoch)
+    stream: Any = data
+    feed = StreamFeed(name, stream, steps, new_shapes, labelled)
+    feed.check = check
+    return feed
+
+
+def resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> ResidentFeed:
+    """Arrays on the device."""
+    inputs, targets, weights = jax.device_put(tuple(batch[:3]))
+    size = batch.size
+    return ResidentFeed(Resident(inputs, targets, weights, fold_in_name(key, "order"), size, min(batch_size, size), shuffle))
+
+
+def is_arrays(data: Any, labelled: bool = True) -> bool:
+    """Whether data is the whole set, rather than something that yields batches."""
+    if isinstance(data, tuple):
+        return True
+    if not labelled:
+        return isinstance(data, (dict, Padded)) or hasattr(data, "shape")
+    return isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list))
+
+
+def split(data: Any, validation: Any, key: Array, labelled: bool = True) -> tuple[Any, Any]:
+    """The training set, and the validation set or None; a share is set aside at random."""
+    if not isinstance(validation, float):
+        return data, validation
+    if not is_arrays(data, labelled):
+        raise ValueError("validation: a share can be set aside of arrays only — give a stream a validation set of its own.")
+    batch = checks.check_arrays("data", data, labelled)
+    count = checks.check_split(validation, batch.size)
+    order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), batch.size))
+    parts = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3])) for rows in (order[count:], order[:count])]
+    return parts[0], parts[1]

@@ -1,0 +1,152 @@
+"""`train`: the loop for any step and its data."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+from jax import Array
+
+from jaxdl.data.source import Batch
+from jaxdl.train import checks, sources
+from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.loop import Callback, run_training
+from jaxdl.train.program import Way
+from jaxdl.train.run import EarlyStopping, Run
+from jaxdl.train.step import TrainingStep, TrainState
+from jaxdl.tree import frozen_shapes, thawed_shapes
+
+Compile = Literal["eager", "step", "epoch", "auto"]
+
+
+def train(
+    step: TrainingStep,
+    data: Any,
+    *,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    validation: Any = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int | Array = 0,
+    initial: TrainState | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = False,
+    compile: Compile = "auto",
+    progress: bool = True,
+) -> Run:
+    """Runs a training step over data: what `fit` is for a model and its loss, for an autoencoder, a GAN, a step of one's own.
+
+    History, validation, early stopping, the progress bar, Ctrl-C and the ways to run are those of `fit`.
+
+    Args:
+        step: `Reconstruction`, `Variational`, `Adversarial`, `Supervised`, or any other `TrainingStep`.
+        data: inputs alone, as an array or a dict of arrays; `(inputs,)`, `(inputs, targets)` or `(inputs, targets, weights)`,
+            where targets may be None; or anything that yields one of these a batch at a time (a list is such a stream). Inputs
+            keep their dtype on the device, so that images may stay uint8.
+        epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes: as in `fit`.
+        validation: data of the same kind, measured after each epoch by `step.evaluation()`; or the share of the examples to set
+            aside for it.
+        early_stopping: when to end early; it may monitor any figure of the history.
+        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        seed: an int or a typed key; initial weights, orders and all that the step draws come from it.
+        initial: a state to start from, such as the `train_state` of an earlier run, the optimizers' too; None draws a new one.
+        compile: as in `fit`; "auto" is "epoch" for arrays and "step" for streams.
+        progress: whether to show a progress bar (plain lines where there is no terminal).
+
+    Returns:
+        The run; after Ctrl-C, or a figure that is not finite, the run so far. Its `params` and `state` are the step's.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+
+    >>> import numpy as np, optax, jaxdl as dl
+    >>> step = dl.Reconstruction(dl.models.mlp(2, 3), dl.losses.mean_squared_error, optax.adam(1e-2))
+    >>> run = dl.train(step, np.ones((8, 3), np.float32), epochs=2, progress=False)
+    >>> list(run.history)
+    ['loss', 'learning_rate', 'seconds']
+    """
+    checks.check_step(step)
+    checks.check_way(compile)
+    key = sources.as_key(seed)
+    batch_size = checks.check_count("batch_size", batch_size)
+    train_set, validation_set = sources.split(data, validation, key, labelled=False)
+    stream: dict[str, Any] = {"new_shapes": new_shapes, "labelled": False, "check": step.check}
+    feed = sources.as_feed(
+        "data", train_set, batch_size=batch_size, key=key, shuffle=shuffle, steps_per_epoch=steps_per_epoch, **stream
+    )
+    start = _start(step, feed.example, key, initial)
+    checks.check_step_runs(step, start, feed)
+    held = None
+    if validation_set is not None:
+        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, **stream)
+        checks.check_measures(step.evaluation(), start, held)
+    return run(
+        step,
+        feed,
+        start,
+        held,
+        epochs=epochs,
+        steps=steps,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        compile=compile,
+        progress=progress,
+    )
+
+
+def run(
+    step: TrainingStep,
+    feed: Feed,
+    start: TrainState,
+    held: Feed | None,
+    *,
+    epochs: int,
+    steps: int | None,
+    early_stopping: EarlyStopping | None,
+    callbacks: Sequence[Callback],
+    compile: Compile,
+    progress: bool,
+) -> Run:
+    """The loop for a step whose data and first state are known to fit it."""
+    checks.check_monitor(early_stopping, step, start, feed, held)
+    epochs = checks.check_count("epochs", epochs)
+    if steps is not None:
+        steps = checks.check_count("steps", steps)
+        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
+    return run_training(
+        step,
+        feed,
+        start,
+        epochs=epochs,
+        steps=steps,
+        way=as_way(compile, feed),
+        validation=held,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        show_progress=progress,
+    )
+
+
+def as_way(compile: Compile, feed: Feed) -> Way:
+    """What "auto" means for this data."""
+    if compile == "auto":
+        return "epoch" if isinstance(feed, ResidentFeed) else "step"
+    return compile
+
+
+def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
+    """The step's first state, drawn by one compiled program."""
+    return _init(step, frozen_shapes(example), key)
+
+
+def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState | None) -> TrainState:
+    if initial is None:
+        return first_state(step, example, key)
+    expected = jax.eval_shape(lambda key: step.init(key, example), key)
+    checks.check_same_tree("initial", expected, initial)
+    return initial
+
+
+_init = jax.jit(lambda step, example, key: step.init(key, thawed_shapes(example)), static_argnums=(0, 1))
