@@ -13,6 +13,7 @@ from benchmarks.networks import (
     Conv,
     Dense,
     Flatten,
+    Lstm,
     Network,
     Pool,
     Weights,
@@ -88,7 +89,33 @@ def model_of(network: Network, weights: Weights) -> PyTree:
                     kernel = rows_channels_first(kernel, flattened[name])
                 layers.append(laid(eqx.nn.Linear(shape[0], units, key=key), kernel.T, weights[name]["bias"]))
                 layers += [eqx.nn.Lambda(jax.nn.relu)] * relu
+            case Lstm(units, last):
+                layers.append(Sequences(shape[-1], units, last, weights[name]))
     return eqx.nn.Sequential(layers)
+
+
+class Sequences(eqx.Module):
+    """An LSTM cell under `jax.lax.scan`, as in Equinox's recurrent example."""
+
+    cell: eqx.nn.LSTMCell
+    last: bool = eqx.field(static=True)
+
+    def __init__(self, inputs: int, units: int, last: bool, arrays: dict[str, np.ndarray]) -> None:
+        cell = eqx.nn.LSTMCell(inputs, units, key=jax.random.key(0))
+        laid_in = tuple(jax.numpy.asarray(a) for a in (arrays["kernel"].T, arrays["recurrent_kernel"].T, arrays["bias"]))
+        self.cell = eqx.tree_at(lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias), cell, laid_in)
+        self.last = last
+
+    def __call__(self, x: Array, *, key: Array | None = None) -> Array:
+        del key
+
+        def step(state, x):
+            state = self.cell(x, state)
+            return state, state[0]
+
+        zeros = jax.numpy.zeros(self.cell.hidden_size)
+        (hidden, _), states = jax.lax.scan(step, (zeros, zeros), x)
+        return hidden if self.last else states
 
 
 def laid(layer: eqx.Module, kernel: np.ndarray, bias: np.ndarray) -> eqx.Module:

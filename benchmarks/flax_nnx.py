@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from benchmarks.batches import batches
-from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Network, Pool, Weights, as_floats, walk
+from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Lstm, Network, Pool, Weights, as_floats, walk
 
 
 class FlaxNnx:
@@ -23,8 +23,12 @@ class FlaxNnx:
 
     def reset(self, weights: Weights) -> None:
         for name, arrays in weights.items():
-            layer = getattr(self.model, name)
-            layer.kernel[...], layer.bias[...] = jax.numpy.asarray(arrays["kernel"]), jax.numpy.asarray(arrays["bias"])
+            layer, arrays = getattr(self.model, name), jax.tree.map(jax.numpy.asarray, arrays)
+            if isinstance(layer, nnx.RNN):
+                layer.cell.dense_i.kernel[...] = arrays["kernel"]
+                layer.cell.dense_h.kernel[...], layer.cell.dense_h.bias[...] = arrays["recurrent_kernel"], arrays["bias"]
+            else:
+                layer.kernel[...], layer.bias[...] = arrays["kernel"], arrays["bias"]
         self.optimizer = nnx.Optimizer(self.model, self.optimizer_rule, wrt=nnx.Param)
 
     def train(self, epochs: int, shuffle: bool) -> None:
@@ -51,6 +55,8 @@ class Model(nnx.Module):
                 setattr(self, name, nnx.Conv(shape[2], part.channels, (3, 3), padding="VALID", rngs=rngs))
             elif isinstance(part, Dense):
                 setattr(self, name, nnx.Linear(shape[0], part.units, rngs=rngs))
+            elif isinstance(part, Lstm):
+                setattr(self, name, nnx.RNN(nnx.OptimizedLSTMCell(shape[-1], part.units, rngs=rngs), rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
         for name, part, _ in walk(self.network):
@@ -64,6 +70,9 @@ class Model(nnx.Module):
                 case Dense(_, relu):
                     x = getattr(self, name)(x)
                     x = nnx.relu(x) if relu else x
+                case Lstm(_, last):
+                    x = getattr(self, name)(x)
+                    x = x[:, -1] if last else x
         return x
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Network, Pool, Weights, walk
+from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Lstm, Network, Pool, Weights, walk
 
 Params: TypeAlias = dict[str, dict[str, Array]]
 OPTIMIZER = optax.adam(LEARNING_RATE, eps=EPSILON)
@@ -97,7 +97,25 @@ def forward(network: Network, params: Params, x: Array) -> Float[Array, "batch o
             case Dense(_, relu):
                 x = x @ params[name]["kernel"] + params[name]["bias"]
                 x = jax.nn.relu(x) if relu else x
+            case Lstm(_, last):
+                states = lstm(x.swapaxes(0, 1), **params[name])
+                x = states[-1] if last else states.swapaxes(0, 1)
     return x
+
+
+def lstm(x: Array, kernel: Array, recurrent_kernel: Array, bias: Array) -> Array:
+    """The states of all steps, [time, batch, units]; the inputs' product is formed at once, in front of the loop."""
+    projected = x @ kernel + bias
+
+    def step(carry, projected):
+        hidden, cell = carry
+        i, f, g, o = jnp.split(projected + hidden @ recurrent_kernel, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return (hidden, cell), hidden
+
+    zeros = jnp.zeros((x.shape[1], recurrent_kernel.shape[0]))
+    return jax.lax.scan(step, (zeros, zeros), projected)[1]
 
 
 def convolution(x: Array, kernel: Array, bias: Array) -> Array:

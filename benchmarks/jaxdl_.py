@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 import jaxdl as dl
-from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Network, Pool, Weights, walk
+from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Lstm, Network, Pool, Weights, walk
 from jaxdl import losses
 
 
@@ -59,4 +59,6 @@ def model_of(network: Network) -> dl.Sequential:
                 layers.append(dl.Flatten())
             case Dense(units, relu):
                 layers += [dl.Dense(units)] + [jax.nn.relu] * relu
+            case Lstm(units, last):
+                layers.append(dl.LSTM(units, sequence=not last))
     return dl.Sequential(*layers)

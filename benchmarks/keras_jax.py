@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Network, Pool, Weights, as_floats, walk
+from benchmarks.networks import EPSILON, LEARNING_RATE, Conv, Dense, Flatten, Lstm, Network, Pool, Weights, as_floats, walk
 
 QUIET: Any = 0  # annotated in Keras as a string
 
@@ -36,7 +36,7 @@ class KerasJax:
         self.labels = labels[:, None] if self.network.binary else labels
 
     def reset(self, weights: Weights) -> None:
-        self.model.set_weights([array for layer in weights.values() for array in (layer["kernel"], layer["bias"])])
+        self.model.set_weights([array for layer in weights.values() for array in layer.values()])
         for variable, value in zip(self.model.optimizer.variables, self.fresh_optimizer, strict=True):
             variable.assign(value)
 
@@ -59,4 +59,6 @@ def layers_of(network: Network) -> list[keras.Layer]:
                 layers.append(keras.layers.Flatten())
             case Dense(units, relu):
                 layers.append(keras.layers.Dense(units, activation="relu" if relu else None))
+            case Lstm(units, last):
+                layers.append(keras.layers.LSTM(units, return_sequences=not last))
     return layers

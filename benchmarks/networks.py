@@ -38,7 +38,15 @@ class Dense:
     relu: bool = True
 
 
-Part: TypeAlias = Conv | Pool | Flatten | Dense
+@dataclass(frozen=True)
+class Lstm:
+    """A long short-term memory, [batch, time, inputs] to [batch, time, units], or to its last state [batch, units]."""
+
+    units: int
+    last: bool = False
+
+
+Part: TypeAlias = Conv | Pool | Flatten | Dense | Lstm
 
 
 @dataclass(frozen=True)
@@ -100,15 +108,16 @@ NETWORKS = {
             examples=4096,
             epochs=1,
         ),
+        Network("lstm", (100, 10), (Lstm(64), Lstm(64, last=True), Dense(10, relu=False)), batch=64, examples=1280, epochs=1),
     )
 }
 
 
 def walk(network: Network) -> Iterator[tuple[str, Part, tuple[int, ...]]]:
     """Yields each part's name (`conv_0`, `dense_1`; empty where it has no weights), the part, and its input's shape."""
-    shape, seen = network.input_shape, {"conv": 0, "dense": 0}
+    shape, seen = network.input_shape, {"conv": 0, "dense": 0, "lstm": 0}
     for part in network.parts:
-        kind = {Conv: "conv", Dense: "dense"}.get(type(part), "")
+        kind = {Conv: "conv", Dense: "dense", Lstm: "lstm"}.get(type(part), "")
         yield (f"{kind}_{seen[kind]}" if kind else ""), part, shape
         if kind:
             seen[kind] += 1
@@ -125,10 +134,15 @@ def output_shape(part: Part, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (prod(shape),)
         case Dense(units):
             return (units,)
+        case Lstm(units, last):
+            return (units,) if last else (shape[0], units)
 
 
 def initial_weights(network: Network, seed: int = 0) -> Weights:
-    """Glorot-uniform kernels (`HWIO`; dense `[in, out]`) and small random biases, so that a bias laid wrong shows."""
+    """Glorot-uniform kernels (`HWIO`; dense `[in, out]`) and small random biases, so that a bias laid wrong shows.
+
+    An LSTM has `kernel` [in, 4 * units], `recurrent_kernel` [units, 4 * units] and `bias`, its gates in the order i, f, g, o.
+    """
     generator = np.random.default_rng(seed)
     weights: Weights = {}
     for name, part, shape in walk(network):
@@ -137,15 +151,20 @@ def initial_weights(network: Network, seed: int = 0) -> Weights:
                 kernel_shape = (3, 3, shape[2], channels)
             case Dense(units):
                 kernel_shape = (shape[0], units)
+            case Lstm(units):
+                kernel_shape = (shape[-1], 4 * units)
             case _:
                 continue
-        window = prod(kernel_shape[:-2])
-        limit = np.sqrt(6 / (window * (kernel_shape[-2] + kernel_shape[-1])))
-        weights[name] = {
-            "kernel": generator.uniform(-limit, limit, kernel_shape).astype(np.float32),
-            "bias": generator.uniform(-0.05, 0.05, kernel_shape[-1:]).astype(np.float32),
-        }
+        weights[name] = {"kernel": glorot(generator, kernel_shape)}
+        if isinstance(part, Lstm):
+            weights[name]["recurrent_kernel"] = glorot(generator, (part.units, 4 * part.units))
+        weights[name]["bias"] = generator.uniform(-0.05, 0.05, kernel_shape[-1:]).astype(np.float32)
     return weights
+
+
+def glorot(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    limit = np.sqrt(6 / (prod(shape[:-2]) * (shape[-2] + shape[-1])))
+    return generator.uniform(-limit, limit, shape).astype(np.float32)
 
 
 def rows_channels_first(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -166,7 +185,8 @@ def flattened_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Makes data from a seed: uint8 images with int32 labels, or float32 features with 0.0 and 1.0 as labels.
+    """Makes data from a seed: uint8 images with int32 labels, float32 sequences with int32 labels, or float32 features with
+    0.0 and 1.0 as labels.
 
     Each class has a pattern of its own under the noise, so that training is neither hopeless nor done at once.
     """
@@ -175,6 +195,9 @@ def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, n
         features = generator.normal(size=(count, *network.input_shape)).astype(np.float32)
         return features, (features[:, 0] + features[:, 1] > 1).astype(np.float32)
     labels = generator.integers(0, network.outputs, count, dtype=np.int32)
+    if len(network.input_shape) == 2:
+        tunes = generator.normal(size=(network.outputs, *network.input_shape))
+        return (tunes[labels] + generator.normal(size=(count, *network.input_shape))).astype(np.float32), labels
     patterns = generator.integers(0, 193, (network.outputs, *network.input_shape), dtype=np.uint8)
     images = generator.integers(0, 64, (count, *network.input_shape), dtype=np.uint8)
     for label, pattern in enumerate(patterns):

@@ -10,6 +10,7 @@ from benchmarks.networks import (
     Conv,
     Dense,
     Flatten,
+    Lstm,
     Network,
     Pool,
     Weights,
@@ -70,14 +71,34 @@ def model_of(network: Network) -> nn.Sequential:
                 layers.append(nn.Flatten())
             case Dense(units, relu):
                 layers += [nn.Linear(shape[0], units)] + [nn.ReLU()] * relu
+            case Lstm(units, last):
+                layers.append(Sequences(shape[-1], units, last))
     return nn.Sequential(*layers)
+
+
+class Sequences(nn.Module):
+    """`nn.LSTM`, batch first. Its second bias, which adds to the first, stays zero: the others have one."""
+
+    def __init__(self, inputs: int, units: int, last: bool) -> None:
+        super().__init__()
+        self.lstm, self.last = nn.LSTM(inputs, units, batch_first=True), last
+        self.lstm.bias_hh_l0.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.lstm(x)
+        return states[:, -1] if self.last else states
 
 
 def state_dict(network: Network, weights: Weights) -> dict[str, torch.Tensor]:
     """The weights under PyTorch's names (a layer's place in the `Sequential`), as `OIHW` and `[out, in]`."""
     flattened, tensors, place = flattened_shapes(network), {}, 0
     for name, part, _ in walk(network):
-        if name:
+        if isinstance(part, Lstm):
+            for arrays, theirs in (("kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
+                tensors[f"{place}.lstm.{theirs}_l0"] = torch.from_numpy(weights[name][arrays].T.copy())
+            tensors[f"{place}.lstm.bias_ih_l0"] = torch.from_numpy(weights[name]["bias"])
+            tensors[f"{place}.lstm.bias_hh_l0"] = torch.zeros(4 * part.units)
+        elif name:
             kernel = weights[name]["kernel"]
             if name in flattened:
                 kernel = rows_channels_first(kernel, flattened[name])

@@ -6,7 +6,7 @@ whose code is an image of 7×7 pixels and 8 channels, and a dense one that is sh
 [0, 1]) and asked for the clean ones. Codes are linear: with relu some of the 32 numbers soon are 0 for every image, and are
 lost. Binary cross-entropy of each pixel; Adam, whose step size falls to zero along a cosine.
 
-    python -m experiments.autoencoder                # about 4 minutes on two cores
+    python -m experiments.autoencoder                # about 3 minutes on two cores
 
 The step `Reconstruction` is all that tells this from a classifier; the loop is that of `fit`.
 

@@ -68,8 +68,8 @@ class Config:
     """
 
     seed: int = 0
-    epochs: int = 25
-    convolutional_epochs: int = 10
+    epochs: int = 20
+    convolutional_epochs: int = 20
     classifier_epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -115,15 +115,15 @@ def main(config: Config) -> dict[str, Any]:
         trained, stages = play(name, epochs, train[0], test[0], config)
         samples = draw(name, trained.params, trained.state, config.samples, config.seed)
         shares = np.bincount(classifier.digits(samples), minlength=10) / len(samples)
-        distance = frechet_distance(features, classifier.features(samples))
+        distance, seconds = frechet_distance(features, classifier.features(samples)), trained.history["seconds"]
         figures |= {
             f"{name}_least_share": shares.min(),
             f"{name}_shares": shares,
             f"{name}_distance": distance,
-            f"{name}_seconds": sum(trained.history["seconds"]),
+            f"{name}_seconds": sum(seconds),
             f"{name}_history": trained.history,
         }
-        rows.append([name, epochs, sum(trained.history["seconds"]), shares.min(), distance])
+        rows.append([name, len(seconds), f"{sum(seconds):.0f}", shares.min(), distance])
         over_time = pictures.images(np.stack(list(stages.values())), [f"epoch {epoch}" for epoch in stages])
         pictures.save(over_time, config.out, f"{name}_epochs")
         pictures.save(pictures.images(samples[:160].reshape(8, 20, 28, 28)), config.out, f"{name}_samples")

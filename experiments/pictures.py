@@ -57,7 +57,8 @@ def images(grid: Num[np.ndarray, "rows columns height width"], names: Sequence[A
     """Grey images in [0, 1] in rows and columns, black on white; rows may have names."""
     rows, columns, height, width = grid.shape
     figure, (axis,) = panels(1)
-    figure.set_size_inches(0.45 * columns + (0.9 if len(names) else 0.1), 0.45 * rows * height / width + 0.1)
+    margin = 0.1 + 0.08 * max((len(str(name)) for name in names), default=0)
+    figure.set_size_inches(0.45 * columns + margin, 0.45 * rows * height / width + 0.1)
     axis.grid(False)
     framed = np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)))
     page = framed.transpose(0, 2, 1, 3).reshape(rows * (height + 2), columns * (width + 2))

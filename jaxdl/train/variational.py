@@ -31,6 +31,7 @@ from jaxdl.train.step import (
 
 Likelihood = Callable[[Any, Any], Array]
 """log p(x | outputs) of each example in nats, [batch]."""
+FIGURES = ("loss", "reconstruction", "kl")
 
 
 def bernoulli_log_likelihood(logits: Float[Array, "batch *shape"], x: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
@@ -116,7 +117,7 @@ class Variational(TrainingStep):
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del gathered
-        return means(sums)
+        return means({name: sums[name] for name in FIGURES})
 
     def terms(
         self, params: Params, state: State, x: Any, key: Key[Array, ""], mode: Mode

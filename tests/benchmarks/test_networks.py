@@ -24,6 +24,7 @@ from benchmarks.networks import (
         ("wide", 1863690, {"dense_0": (28, 28, 1)}),
         ("mnist", 93322, {"dense_0": (3, 3, 64)}),
         ("cifar", 160202, {"dense_0": (2, 2, 128)}),
+        ("lstm", 4 * 64 * (10 + 64 + 1) + 4 * 64 * (64 + 64 + 1) + 650, {}),
     ],
 )
 def test_layer_sizes(name: str, parameters: int, flattened: dict[str, tuple[int, ...]]) -> None:
