@@ -6,7 +6,7 @@ python -m benchmarks
 import subprocess
 import sys
 
-MEASURED = ("training", "memory", "import_time", "readme")
+MEASURED = ("training", "pairs", "memory", "import_time", "readme")
 
 if __name__ == "__main__":
     for name in MEASURED:

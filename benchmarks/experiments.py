@@ -24,6 +24,14 @@ NAMES = (
     "cifar10_cnn",
     "cifar10_resnet",
     "activations",
+    "simple_rnn",
+    "imdb_sentiment",
+    "spoken_digits_lstm",
+    "shakespeare_gpt",
+    "autoencoder",
+    "vae",
+    "gan",
+    "backprop_by_hand",
 )
 
 

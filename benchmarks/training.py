@@ -112,7 +112,7 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
             "tolerance_of_losses": TOLERANCE,
         },
         "skipped": skipped,
-        "networks": {},
+        "networks": earlier(settings.out),
     }
     write(result, settings.out)
     for name in settings.networks:
@@ -123,6 +123,14 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
         result["networks"][name] = measure_network(settings, settings.network(name), taking_part, console)
         write(result, settings.out)
     return result
+
+
+def earlier(out: Path) -> dict[str, Any]:
+    """The networks that were measured before on this machine with these versions; those asked for replace theirs."""
+    path, now = out / "training.json", machine.description()
+    before = json.loads(path.read_text()) if path.exists() else {"machine": {}, "networks": {}}
+    same = all(before["machine"].get(name) == value for name, value in now.items() if name != "date")
+    return before["networks"] if same else {}
 
 
 def write(result: dict[str, Any], out: Path) -> None:
@@ -144,7 +152,7 @@ def measure_network(settings: Settings, network: Network, entries: Sequence[Entr
         memory = {worker.name: worker.ask("memory") for worker in workers}
     products = turns.pop(PRODUCT, [])
     peers = {name: {**firsts[name], **memory[name], "check": checks[name], **figures(turns, name)} for name in turns}
-    answer = {"network": described(network), "peers": peers}
+    answer = {"date": machine.description()["date"], "network": described(network), "peers": peers}
     if products:
         answer["matrix_product"] = shares(network, peers, [turn["flops_per_second"] for turn in products])
     if REFERENCE in turns and settings.compilations:

@@ -69,7 +69,7 @@ class Config:
 
     seed: int = 0
     epochs: int = 20
-    convolutional_epochs: int = 20
+    convolutional_epochs: int = 4
     classifier_epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 2e-4

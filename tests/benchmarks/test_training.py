@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import training
+from benchmarks import machine, training
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.processes import Worker
 from benchmarks.report import markdown, tables
@@ -101,3 +101,12 @@ def test_shares_count_operations_round_by_round() -> None:
     assert shares["share"]["a"]["counted"] == pytest.approx(1)
     performed = 6 * 256 * 1024 * (784 + 1024 + 10) - 2 * 256 * 784 * 1024
     assert shares["share"]["a"]["performed"] == pytest.approx(performed / flops)
+
+
+def test_networks_measured_before_are_kept_on_the_same_machine_with_the_same_versions(tmp_path: Path) -> None:
+    now = machine.description()
+    training.write({"machine": {**now, "date": "2001-01-01"}, "networks": {"mlp": {}}}, tmp_path)
+    assert training.earlier(tmp_path) == {"mlp": {}}
+    training.write({"machine": {**now, "cores": 999}, "networks": {"mlp": {}}}, tmp_path)
+    assert training.earlier(tmp_path) == {}
+    assert training.earlier(tmp_path / "nowhere") == {}
