@@ -88,7 +88,7 @@ class Embedding(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         self._check(x)
-        rows = params["embedding"] if self.dtype is None else params["embedding"].astype(self.dtype)
+        rows = jnp.asarray(params["embedding"], self.dtype)
         x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
         inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
         return rows.at[inside].get(mode="fill", fill_value=jnp.nan)

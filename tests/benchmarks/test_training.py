@@ -86,7 +86,7 @@ def test_a_process_that_ends_early_is_named_with_its_last_words(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--networks", "mlp,lstm"], "unknown network 'lstm'"), (["--peers", "caffe"], "unknown peer 'caffe'")],
+    [(["--networks", "mlp,transformer"], "unknown network 'transformer'"), (["--peers", "caffe"], "unknown peer 'caffe'")],
 )
 def test_unknown_names_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
