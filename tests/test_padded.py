@@ -25,7 +25,7 @@ def test_the_mask_is_true_within_the_lengths() -> None:
 @pytest.mark.parametrize(
     "layer",
     [dl.Dense(3), dl.LayerNorm(), dl.RMSNorm(), jax.nn.relu, jnp.tanh, dl.Residual(dl.Dense(6)), dl.Sequential(dl.Dense(2))],
-    ids=repr,
+    ids=lambda layer: repr(as_layer(layer)),
 )
 def test_layers_that_treat_steps_alike_keep_the_lengths(layer: Any) -> None:
     layer = as_layer(layer)

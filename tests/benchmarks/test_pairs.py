@@ -1,6 +1,7 @@
 """The GPT and the adversarial pair beside PyTorch: the weights that are laid, and the rule of agreement."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,7 +28,7 @@ def test_pytorch_gives_the_same_loss_from_them() -> None:
     pairs.lay_gpt(torch, module)
     theirs = module(torch.tensor(inputs, dtype=torch.long), torch.tensor(targets, dtype=torch.long)).item()
     ours = pairs.JaxdlGpt()
-    logits, _ = ours.model.apply(pairs.nested(pairs.gpt_weights()), {}, inputs)
+    logits, _ = ours.model.apply(jax.tree.map(jnp.asarray, pairs.nested(pairs.gpt_weights())), {}, inputs)
     np.testing.assert_allclose(losses.softmax_cross_entropy(logits, targets).mean(), theirs, rtol=1e-5)
 
 
