@@ -1,5 +1,7 @@
 """Flax NNX: a module, `nnx.Optimizer` and a step under `nnx.jit`, as in its MNIST tutorial."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -25,8 +27,9 @@ class FlaxNnx:
         for name, arrays in weights.items():
             layer, arrays = getattr(self.model, name), jax.tree.map(jax.numpy.asarray, arrays)
             if isinstance(layer, nnx.RNN):
-                layer.cell.dense_i.kernel[...] = arrays["kernel"]
-                layer.cell.dense_h.kernel[...], layer.cell.dense_h.bias[...] = arrays["recurrent_kernel"], arrays["bias"]
+                cell: Any = layer.cell
+                cell.dense_i.kernel[...] = arrays["kernel"]
+                cell.dense_h.kernel[...], cell.dense_h.bias[...] = arrays["recurrent_kernel"], arrays["bias"]
             else:
                 layer.kernel[...], layer.bias[...] = arrays["kernel"], arrays["bias"]
         self.optimizer = nnx.Optimizer(self.model, self.optimizer_rule, wrt=nnx.Param)

@@ -54,10 +54,10 @@ def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
 def training_table() -> str:
     """Milliseconds a step beside the peers, then what the other benchmarks measured."""
     text = markdown(json.loads((RESULTS / "training.json").read_text()))
-    pairs, memory, importing = (
-        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("pairs", "memory", "import_time")
-    )
-    return f"{text}\n{pairs_line(pairs)}\n\n{remarks(memory, importing)}\n"
+    memory, importing = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("memory", "import_time"))
+    path = RESULTS / "pairs.json"
+    beside = pairs_line(json.loads(path.read_text())) + "\n\n" if path.exists() else ""
+    return f"{text}\n{beside}{remarks(memory, importing)}\n"
 
 
 def pairs_line(pairs: dict[str, Any]) -> str:
