@@ -341,11 +341,16 @@ def _check(layer: Recurrent) -> None:
 
 
 def _by_gate(layer: Recurrent, key: Array) -> Array:
-    """The recurrent kernel, one draw [features, features] for each gate, side by side."""
+    """The recurrent kernel, one draw [features, features] for each gate, side by side.
+
+    Drawn in float32 at the least, and rounded then: an orthogonal matrix comes from a QR decomposition, which has no
+    narrower form.
+    """
     shape = (layer.features, layer.features)
     keys = jax.random.split(key, layer.gates)
-    draws = [layer.recurrent_kernel_init(keys[gate], shape, layer.param_dtype) for gate in range(layer.gates)]
-    return jnp.concatenate(draws, -1)
+    drawn_in = jnp.float32 if jnp.finfo(layer.param_dtype).bits < 32 else layer.param_dtype
+    draws = [layer.recurrent_kernel_init(keys[gate], shape, drawn_in) for gate in range(layer.gates)]
+    return jnp.concatenate(draws, -1).astype(layer.param_dtype)
 
 
 def _dropped(mode: Mode, name: str, x: Array, rate: float, shared: tuple[int, ...] = ()) -> Array:
