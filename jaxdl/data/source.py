@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Int
 
+from jaxdl.ops.shuffle import permutation
+
 Tree = Any
 
 
@@ -75,9 +77,10 @@ class Resident:
 
     def order(self, epoch: Any) -> Int[Array, " places"]:
         """The examples at all places of an epoch's batches."""
-        places = jnp.arange(self.size, dtype=jnp.int32)
         if self.shuffle:
-            places = jax.random.permutation(jax.random.fold_in(self.key, epoch), places)
+            places = permutation(jax.random.fold_in(self.key, epoch), self.size)
+        else:
+            places = jnp.arange(self.size, dtype=jnp.int32)
         return jnp.pad(places, (0, self.places - self.size))
 
     def batch(self, order: Int[Array, " places"], index: Any) -> Batch:
