@@ -7,6 +7,10 @@ from jaxdl import metrics as metrics
 from jaxdl import models as models
 from jaxdl import ops as ops
 from jaxdl import tree as tree
+from jaxdl.checkpoint.checkpoints import Checkpoints as Checkpoints
+from jaxdl.checkpoint.error import CheckpointError as CheckpointError
+from jaxdl.checkpoint.weights import load as load
+from jaxdl.checkpoint.weights import save as save
 from jaxdl.generate import generate as generate
 from jaxdl.layer import Eval as Eval
 from jaxdl.layer import Layer as Layer
