@@ -55,6 +55,9 @@ from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.transformer import TransformerBlock as TransformerBlock
 from jaxdl.layers.wiring import Composite as Composite
 from jaxdl.padded import Padded as Padded
+from jaxdl.population.runs import Runs as Runs
+from jaxdl.population.sweep import fit_many as fit_many
+from jaxdl.population.sweep import sweep as sweep
 from jaxdl.summary import Summary as Summary
 from jaxdl.summary import summary as summary
 from jaxdl.train.adversarial import Adversarial as Adversarial

@@ -36,6 +36,8 @@ from jaxdl.targets import (
 )
 
 Loss = Callable[..., Array]
+Setting = float | Array
+"""A number; inside of a sweep one that is being traced."""
 
 PROBABILITY_MARGIN = 1e-7  # as Keras clips; about two float32 steps below one
 NORM_MARGIN = 1e-16  # of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch
@@ -78,7 +80,7 @@ def mean_absolute_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " 
     return over_examples(jnp.abs(outputs - targets))
 
 
-def huber(outputs: AnyArray, targets: AnyArray, *, delta: float = 1.0) -> Float[Array, " batch"]:
+def huber(outputs: AnyArray, targets: AnyArray, *, delta: Setting = 1.0) -> Float[Array, " batch"]:
     """Huber's loss of the error e: `½ e²` where `|e| <= delta`, and `delta (|e| - ½ delta)` beyond.
 
     Args:
@@ -139,7 +141,7 @@ def binary_cross_entropy_from_probabilities(probabilities: AnyArray, labels: Any
     return over_examples(-labels * jnp.log(p) - (1 - labels) * jnp.log1p(-p))
 
 
-def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing: Setting = 0.0) -> Float[Array, " batch"]:
     """Softmax cross-entropy, `H(y, softmax(x))`; smoothed by α, `(1 - α) H(y, softmax(x)) + α H(uniform, softmax(x))`.
 
     Args:
@@ -165,7 +167,7 @@ def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, labels))
     else:
         loss = optax.safe_softmax_cross_entropy(logits, jnp.asarray(labels).astype(logits.dtype))
-    if label_smoothing:
+    if isinstance(label_smoothing, Array) or label_smoothing:
         uniform = jnp.full_like(logits, 1 / logits.shape[-1])
         loss = (1 - label_smoothing) * loss + label_smoothing * optax.safe_softmax_cross_entropy(logits, uniform)
     return over_examples(loss)
@@ -194,8 +196,8 @@ def focal(
     logits: AnyArray,
     labels: AnyArray,
     *,
-    alpha: float | None = None,
-    gamma: float = 2.0,
+    alpha: Setting | None = None,
+    gamma: Setting = 2.0,
 ) -> Float[Array, " batch"]:
     """Sigmoid focal loss, `-α_y (1 - p_y)^γ log p_y` with `p_y` the probability given to the true label.
 

@@ -71,6 +71,10 @@ class Resident:
         return self.steps * self.batch_size
 
     @property
+    def order_shape(self) -> tuple[int, ...]:
+        return (self.places,)
+
+    @property
     def full(self) -> bool:
         """Whether every batch is."""
         return self.places == self.size
@@ -96,6 +100,68 @@ class Resident:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class ResidentMembers:
+    """A data set on the device, cut into batches for each member of a population as `Resident` cuts it for a single run.
+
+    Args:
+        inputs, targets: trees of arrays, [examples, ...], which all members share.
+        weights: [examples] float32 or None.
+        keys: [members] typed keys of the orders.
+        rows: [size, members] int32, each member's own part of the examples, or None where all have all.
+        size, batch_size: numbers of examples.
+        shuffle: whether orders are drawn.
+        axis: where batches have their members: 0 or -1.
+    """
+
+    inputs: Tree
+    targets: Tree
+    weights: Any
+    keys: Any
+    rows: Any
+    size: int = dataclasses.field(metadata={"static": True})
+    batch_size: int = dataclasses.field(metadata={"static": True})
+    shuffle: bool = dataclasses.field(metadata={"static": True})
+    axis: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def steps(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    @property
+    def order_shape(self) -> tuple[int, ...]:
+        return (self.steps * self.batch_size, self.keys.shape[0])
+
+    @property
+    def full(self) -> bool:
+        """Whether every batch is."""
+        return self.size % self.batch_size == 0
+
+    def order(self, epoch: Any) -> Int[Array, "places members"]:
+        """The examples at all places of an epoch's batches, for each member."""
+        return jax.vmap(lambda key, rows: self._order(key, rows, epoch), (0, -1), -1)(self.keys, self.rows)
+
+    def batch(self, order: Int[Array, "places members"], index: Any) -> Batch:
+        """Batch `index` of the epoch with that order: arrays [members, batch, ...] or [batch, ..., members], and one mask."""
+        first = index * self.batch_size
+        rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
+        data = (self.inputs, self.targets, self.weights)
+        taken = jax.vmap(
+            lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
+        )(rows)
+        mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
+        return Batch(*taken, mask)
+
+    def _order(self, key: Array, rows: Any, epoch: Any) -> Array:
+        if self.shuffle:
+            places = permutation(jax.random.fold_in(key, epoch), self.size)
+        else:
+            places = jnp.arange(self.size, dtype=jnp.int32)
+        places = places if rows is None else rows[places]
+        return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Stack:
     """Several batches of a stream, one after another along a first axis.
 
@@ -114,8 +180,8 @@ class Stack:
         return jax.tree.leaves(self.batches.inputs)[0].shape[1]
 
     @property
-    def places(self) -> int:
-        return 0
+    def order_shape(self) -> tuple[int, ...]:
+        return (0,)
 
     def order(self, epoch: Any) -> Int[Array, " none"]:
         """A stream has its own order."""
@@ -128,4 +194,4 @@ class Stack:
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
 
 
-Source = Resident | Stack
+Source = Resident | ResidentMembers | Stack

@@ -18,6 +18,18 @@ def positive(layer: str, **arguments: Any) -> None:
             raise LayerError(layer, f"{name} is a whole number of at least 1, got {value!r}.")
 
 
+def probability(layer: str, **rates: Any) -> None:
+    """Refuses a rate that is not in [0, 1); one that is being traced is taken as it is."""
+    for name, rate in rates.items():
+        if not isinstance(rate, Array) and not 0 <= rate < 1:
+            raise LayerError(layer, f"{name} is a probability in [0, 1), got {rate!r}.")
+
+
+def is_zero(rate: Any) -> bool:
+    """Whether a rate is known to be zero."""
+    return not isinstance(rate, Array) and rate == 0
+
+
 def sizes(layer: str, **arguments: Any) -> None:
     """Refuses an argument that is neither a whole number of at least 1 nor a tuple of such."""
     for name, value in arguments.items():

@@ -71,7 +71,7 @@ class MultiHeadAttention(Layer):
     causal: bool = False
     kv_heads: int | None = None
     rotary: bool = False
-    dropout: float = 0.0
+    dropout: float | Array = 0.0
     use_bias: bool = True
     features: int | None = None
     kernel_init: Initializer = lecun_normal
@@ -89,8 +89,7 @@ class MultiHeadAttention(Layer):
             raise LayerError(
                 "MultiHeadAttention", f"kv_heads is a divisor of the {self.heads} heads that share them, got {self.kv_heads}."
             )
-        if not 0 <= self.dropout < 1:
-            raise LayerError("MultiHeadAttention", f"dropout is a probability in [0, 1), got {self.dropout!r}.")
+        arguments.probability("MultiHeadAttention", dropout=self.dropout)
 
     @property
     def _kv_heads(self) -> int:

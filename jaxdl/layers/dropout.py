@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
+from jaxdl.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train, as_arrays
 from jaxdl.layers import arguments
 from jaxdl.padded import over_values
 
@@ -18,16 +18,15 @@ class Dropout(Layer):
     Source: Srivastava et al., 2014, section 4, scaled in training rather than in evaluation.
 
     Args:
-        rate: the probability that an element is dropped, in [0, 1).
+        rate: the probability that an element is dropped, in [0, 1); inside of a sweep one that is being traced.
         channels: whether whole channels of [batch, *space, channels] are dropped (Tompson et al., 2015).
     """
 
-    rate: float
+    rate: float | Array
     channels: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise LayerError("Dropout", f"rate is the probability of dropping, in [0, 1), got {self.rate!r}.")
+        arguments.probability("Dropout", rate=self.rate)
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         del key, x
@@ -36,7 +35,7 @@ class Dropout(Layer):
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del params
         x = as_arrays(x)
-        if not isinstance(mode, Train) or self.rate == 0:
+        if not isinstance(mode, Train) or arguments.is_zero(self.rate):
             return x, state
         return over_values(lambda values: self._dropped(mode.key, values), x), state
 

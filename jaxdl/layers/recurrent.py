@@ -35,8 +35,8 @@ class Recurrent(Layer):
     sequence: bool
     backward: bool
     carry: bool
-    dropout: float
-    recurrent_dropout: float
+    dropout: float | Array
+    recurrent_dropout: float | Array
     use_bias: bool
     kernel_init: Initializer
     recurrent_kernel_init: Initializer
@@ -85,7 +85,8 @@ class Recurrent(Layer):
         flat = ops.linear.linear(steps.reshape(-1, steps.shape[-1]), params["kernel"], params.get("bias"))
         projected = flat.reshape(*steps.shape[:-1], -1)
         ones = jnp.ones((values.shape[0], self.features), values.dtype)
-        mask = _dropped(mode, "recurrent", ones, self.recurrent_dropout) if self.recurrent_dropout else None
+        dropped = not arguments.is_zero(self.recurrent_dropout)
+        mask = _dropped(mode, "recurrent", ones, self.recurrent_dropout) if dropped else None
         states = self.states(params, projected, first, mask)
         y = self._outputs(states, first, lengths)
         if not self.carry:
@@ -166,8 +167,8 @@ class SimpleRNN(Recurrent):
     backward: bool = False
     carry: bool = False
     activation: Callable[[Array], Array] = jnp.tanh
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: float | Array = 0.0
+    recurrent_dropout: float | Array = 0.0
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
     recurrent_kernel_init: Initializer = orthogonal
@@ -217,8 +218,8 @@ class LSTM(Recurrent):
     sequence: bool = True
     backward: bool = False
     carry: bool = False
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: float | Array = 0.0
+    recurrent_dropout: float | Array = 0.0
     forget_bias: float = 1.0
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
@@ -273,8 +274,8 @@ class GRU(Recurrent):
     sequence: bool = True
     backward: bool = False
     carry: bool = False
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: float | Array = 0.0
+    recurrent_dropout: float | Array = 0.0
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
     recurrent_kernel_init: Initializer = orthogonal
@@ -335,9 +336,7 @@ def _beside(a: Array, b: Array) -> Array:
 def _check(layer: Recurrent) -> None:
     name = type(layer).__name__
     arguments.positive(name, features=layer.features)
-    for which, rate in (("dropout", layer.dropout), ("recurrent_dropout", layer.recurrent_dropout)):
-        if not 0 <= rate < 1:
-            raise LayerError(name, f"{which} is a probability in [0, 1), got {rate!r}.")
+    arguments.probability(name, dropout=layer.dropout, recurrent_dropout=layer.recurrent_dropout)
 
 
 def _by_gate(layer: Recurrent, key: Array) -> Array:
@@ -353,8 +352,8 @@ def _by_gate(layer: Recurrent, key: Array) -> Array:
     return jnp.concatenate(draws, -1).astype(layer.param_dtype)
 
 
-def _dropped(mode: Mode, name: str, x: Array, rate: float, shared: tuple[int, ...] = ()) -> Array:
-    if not isinstance(mode, Train) or rate == 0:
+def _dropped(mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()) -> Array:
+    if not isinstance(mode, Train) or arguments.is_zero(rate):
         return x
     return ops.dropout.dropout(fold_in_name(mode.key, name), x, rate, shared)
 

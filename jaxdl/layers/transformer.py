@@ -10,6 +10,7 @@ from jax.nn.initializers import Initializer
 
 from jaxdl.activations import gelu
 from jaxdl.layer import Layer, LayerError, as_layer
+from jaxdl.layers import arguments
 from jaxdl.layers.attention import MultiHeadAttention
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.dense import Dense, lecun_normal
@@ -48,7 +49,7 @@ class TransformerBlock(Composite):
     hidden: int | None = None
     causal: bool = False
     norm: Literal["pre", "post"] = "pre"
-    dropout: float = 0.0
+    dropout: float | Array = 0.0
     activation: Layer | Callable[[Any], Any] = gelu
     norm_layer: Layer = layer_norm
     kv_heads: int | None = None
@@ -67,7 +68,7 @@ class TransformerBlock(Composite):
         for name, layer in (("attention", self._attention()), ("mlp", self._mlp(x.shape[-1]))):
             y = wiring.part(f"{name}_norm", self.norm_layer, x) if self.norm == "pre" else x
             y = wiring.part(name, layer, y)
-            y = wiring.part(f"{name}_dropout", Dropout(self.dropout), y) if self.dropout else y
+            y = y if arguments.is_zero(self.dropout) else wiring.part(f"{name}_dropout", Dropout(self.dropout), y)
             x = wiring.math(_added, x, y)
             x = wiring.part(f"{name}_norm", self.norm_layer, x) if self.norm == "post" else x
         return x

@@ -12,6 +12,7 @@ from jaxtyping import Float, Key
 
 from jaxdl.activations import relu
 from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays, as_layer, fold_in_name, located
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
 from jaxdl.layers.dense import Dense
@@ -23,7 +24,7 @@ Posterior = tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]
 
 
 def dense_autoencoder(
-    *features: int, shape: int | Sequence[int], activation: Activation = relu, dropout: float = 0.0
+    *features: int, shape: int | Sequence[int], activation: Activation = relu, dropout: float | Array = 0.0
 ) -> Sequential:
     """Dense layers down to a linear code, and back up to the input's shape: [batch, *shape] to logits [batch, *shape].
 
@@ -39,7 +40,7 @@ def dense_autoencoder(
     Sequential(encoder=Sequential(Flatten(), Dense(32)), decoder=Sequential(Dense(784), Reshape((784,))))
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    drop = [Dropout(dropout)] if dropout else []
+    drop = [] if is_zero(dropout) else [Dropout(dropout)]
     code = mlp(*features, activation=activation, dropout=dropout)
     widths = (*features[-2::-1], math.prod(shape))
     return Sequential(

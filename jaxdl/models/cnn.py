@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from jax import Array
+
 from jaxdl.activations import relu
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, Padding
 from jaxdl.layers.dropout import Dropout
@@ -18,7 +21,7 @@ def cnn(
     kernel_size: int = 3,
     padding: Padding = "SAME",
     activation: Activation = relu,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
 ) -> Sequential:
     """Stages of convolution, activation and maximum pooling, then an `mlp`: [batch, *space, channels] to [batch, classes].
 
@@ -44,5 +47,5 @@ def cnn(
     stages = []
     for channels, window in zip(features, windows, strict=True):
         stages += [Conv(channels, kernel_size, padding=padding), activation, *([MaxPool(window)] if window > 1 else [])]
-    drop = [Dropout(dropout)] if dropout else []
+    drop = [] if is_zero(dropout) else [Dropout(dropout)]
     return Sequential(*stages, Flatten(), *drop, *mlp(*head, activation=activation, dropout=dropout))

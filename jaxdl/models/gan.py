@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxdl.activations import leaky_relu, relu
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
 from jaxdl.layers.dense import Dense
@@ -49,7 +50,7 @@ def dense_generator(*features: int, shape: int | Sequence[int], activation: Acti
     return Sequential(*mlp(*features, math.prod(shape), activation=activation), to_unit, Reshape(shape))
 
 
-def dense_discriminator(*features: int, activation: Activation = leaky, dropout: float = 0.0) -> Sequential:
+def dense_discriminator(*features: int, activation: Activation = leaky, dropout: float | Array = 0.0) -> Sequential:
     """Dense layers from images in [0, 1] to a score: [batch, …] to [batch, 1].
 
     Args:
@@ -83,7 +84,7 @@ def conv_generator(
 
 
 def conv_discriminator(
-    *features: int, kernel_size: int = 4, activation: Activation = leaky, dropout: float = 0.0, normalise: bool = True
+    *features: int, kernel_size: int = 4, activation: Activation = leaky, dropout: float | Array = 0.0, normalise: bool = True
 ) -> Sequential:
     """Convolutions that halve the image, and a dense layer: [batch, height, width, channels] in [0, 1] to a score [batch, 1].
 
@@ -99,7 +100,7 @@ def conv_discriminator(
     stages = []
     for index, width in enumerate(features):
         norm = [BatchNorm(momentum=0.9)] if normalise and index else []
-        drop = [Dropout(dropout)] if dropout else []
+        drop = [] if is_zero(dropout) else [Dropout(dropout)]
         convolution = Conv(width, kernel_size, stride=2, use_bias=not norm, kernel_init=normal)
         stages += [convolution, *norm, activation, *drop]
     return Sequential(from_unit, *stages, Flatten(), Dense(1, kernel_init=normal))

@@ -9,6 +9,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential, Tied
 from jaxdl.layers.dense import Dense, Embedding
 from jaxdl.layers.dropout import Dropout
@@ -38,7 +39,7 @@ def gpt(
     heads: int,
     features: int,
     context: int,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     bias: bool = False,
     tied: bool = True,
 ) -> Sequential:
@@ -79,7 +80,7 @@ def gpt(
     return Sequential(
         tokens=Embedding(vocabulary, features, kernel),
         positions=LearnedPositions(context, kernel),
-        **({"dropout": Dropout(dropout)} if dropout else {}),
+        **({} if is_zero(dropout) else {"dropout": Dropout(dropout)}),
         **{f"block_{index}": block for index in range(layers)},
         norm=norm,
         logits=Tied("tokens", TokenLogits()) if tied else Dense(vocabulary, use_bias=False, kernel_init=kernel),

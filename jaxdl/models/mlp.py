@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from jax import Array
+
 from jaxdl.activations import relu
 from jaxdl.layer import Layer
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.dense import Dense
 from jaxdl.layers.dropout import Dropout
@@ -13,7 +16,7 @@ Activation = Layer | Callable[[Any], Any]
 
 
 def mlp(
-    *features: int, activation: Activation = relu, output: Activation | None = None, dropout: float = 0.0, **dense: Any
+    *features: int, activation: Activation = relu, output: Activation | None = None, dropout: float | Array = 0.0, **dense: Any
 ) -> Sequential:
     """hᵢ = a(hᵢ₋₁ Wᵢ + bᵢ) for the hidden layers, y = h W + b for the last: [batch, …, inputs] to [batch, …, features].
 
@@ -32,6 +35,6 @@ def mlp(
     """
     if not features:
         raise ValueError("mlp: expected the width of at least one layer, such as mlp(64, 10).")
-    drop = [Dropout(dropout)] if dropout else []
+    drop = [] if is_zero(dropout) else [Dropout(dropout)]
     hidden = [part for width in features[:-1] for part in (Dense(width, **dense), activation, *drop)]
     return Sequential(*hidden, Dense(features[-1], **dense), *([] if output is None else [output]))

@@ -1,5 +1,8 @@
 """The vision transformer."""
 
+from jax import Array
+
+from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv
 from jaxdl.layers.dense import Dense
@@ -19,7 +22,7 @@ def vit(
     heads: int,
     features: int,
     hidden: int | None = None,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
 ) -> Sequential:
     """A transformer over the patches of an image: [batch, height, width, channels] to logits [batch, classes].
 
@@ -49,7 +52,7 @@ def vit(
         patches=Conv(features, patch, patch, padding="VALID"),
         sequence=Reshape((-1, features)),
         positions=LearnedPositions(),
-        **({"dropout": Dropout(dropout)} if dropout else {}),
+        **({} if is_zero(dropout) else {"dropout": Dropout(dropout)}),
         **{f"block_{index}": block for index in range(layers)},
         norm=LayerNorm(),
         pool=GlobalAvgPool(),

@@ -20,7 +20,6 @@ Keys = Float[Array, "batch keys kv_heads width"]
 Mask = Bool[Array, "#batch #heads #queries #keys"] | None
 
 
-@functools.partial(jax.jit, static_argnames=("causal", "dropout"))
 def attention(
     query: Queries,
     key: Keys,
@@ -28,7 +27,7 @@ def attention(
     mask: Mask = None,
     *,
     causal: bool = False,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Queries:
     """y = softmax(q kᵀ / √width) v over the keys that a query may see; 0 where there is none.
@@ -43,8 +42,14 @@ def attention(
         dropout: the probability that a weight is dropped.
         dropout_key: a typed key, where that is not 0.
     """
+    if isinstance(dropout, Array):
+        return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
+    return _compiled(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
+
+
+@functools.partial(jax.jit, static_argnames=("causal", "dropout"))
+def _compiled(query: Array, key: Array, value: Array, mask: Mask, *, causal: bool, dropout: float, dropout_key: Any) -> Array:
     if dropout:
-        assert dropout_key is not None
         return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
     if query.dtype == jnp.float64:  # JAX takes the softmax in float32
         return _written_out(query, key, value, mask, causal=causal)
@@ -87,7 +92,7 @@ def _written_out(
     mask: Mask,
     *,
     causal: bool,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     dropout_key: Any = None,
 ) -> Array:
     batch, queries, heads, width = query.shape
@@ -103,7 +108,7 @@ def _written_out(
     if mask is not None and allowed is not None:
         weights = jnp.where(allowed, weights, 0)  # a query that sees no key has equal weights for all of them
     weights = weights.astype(query.dtype)
-    if dropout:
+    if dropout_key is not None:
         weights = ops_dropout.dropout(dropout_key, weights, dropout)
     weights = weights.reshape(batch, kv_heads, heads // kv_heads, queries, keys)
     return jnp.einsum("bhgqk,bkhd->bqhgd", weights, value).reshape(query.shape)

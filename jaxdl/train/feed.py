@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.data.source import Batch, Resident, Source, Stack
+from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
 from jaxdl.train.program import Place
 
 STACK_STEPS = 16
@@ -46,11 +46,12 @@ class Feed(Protocol):
         """A piece that shows the program what will come."""
         ...
 
-    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
-        """All of `epochs` epochs in turn.
+    def pieces(self, first: Place, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+        """All from a place to the end of epoch `epochs`, in turn.
 
         Args:
-            epochs: how many.
+            first: where to begin.
+            epochs: the number of the epoch to end before, counted from 0.
             longest: the most steps that the next piece may have; asked before each.
             across: whether a piece may go on from one epoch into the next.
         """
@@ -65,7 +66,7 @@ class Feed(Protocol):
 class ResidentFeed:
     """Data that lies on the device."""
 
-    source: Resident
+    source: Resident | ResidentMembers
 
     @property
     def steps(self) -> int:
@@ -84,8 +85,8 @@ class ResidentFeed:
     def first(self) -> Piece:
         return Piece(self.source, Place(0, 0), 1, self.steps == 1)
 
-    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
-        done, total = 0, epochs * self.steps
+    def pieces(self, first: Place, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+        done, total = first.epoch * self.steps + first.step, epochs * self.steps
         while done < total:
             epoch, index = divmod(done, self.steps)
             steps = min(longest(), (total - done) if across else (self.steps - index))
@@ -145,10 +146,10 @@ class StreamFeed:
     def examples(self, place: Place, steps: int) -> int:
         return steps * _rows(self._model)
 
-    def pieces(self, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
+    def pieces(self, first: Place, epochs: int, longest: Callable[[], int], across: bool) -> Iterator[Piece]:
         del longest, across
         with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-reader") as reader:
-            for epoch in range(epochs):
+            for epoch in range(first.epoch, epochs):
                 stacks = self._stacks(epoch)
                 pending = reader.submit(next, stacks, None)
                 while (taken := _result(pending)) is not None:

@@ -1,6 +1,7 @@
 """The one training loop. It owns all I/O: progress, history, the clock, interruption."""
 
 import dataclasses
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ import numpy as np
 
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.pace import Pace, known
-from jaxdl.train.program import Begun, Part, Ran, Way, beginning, longest, run
+from jaxdl.train.program import Begun, Part, Place, Ran, Way, beginning, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
-from jaxdl.train.step import Step, TrainingStep, TrainState
+from jaxdl.train.step import Step, TrainingStep, TrainState, Updating
 from jaxdl.tree import frozen_shapes
 
 
@@ -64,7 +65,7 @@ def run_training(
         callbacks: called after each epoch.
         show_progress: whether to show how far the run is.
     """
-    loop = _Loop(step, feed, start, way, validation, early_stopping, tuple(callbacks))
+    loop = Loop(step, feed, begin(step, feed, start), way, validation, early_stopping, tuple(callbacks))
     with progress(show_progress, epochs, feed.steps) as shown:
         stopped = loop.run(epochs, steps, shown)
     return loop.finished(stopped)
@@ -72,9 +73,9 @@ def run_training(
 
 def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = None) -> dict[str, Any]:
     """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
-    tally, pace, begun = _Tally(), pace or Pace(), beginning(step, feed.first.source, state)
+    tally, pace, begun = Tally(), pace or Pace(), beginning(step, feed.first.source, state)
     most = longest(step, feed.first.source, state)
-    for piece in feed.pieces(1, lambda: min(pace.steps, most), False):
+    for piece in feed.pieces(FIRST, 1, lambda: min(pace.steps, most), False):
         pace.begin()
         ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
         pace.end(ran.steps)
@@ -84,8 +85,11 @@ def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = No
     return step.report(tally.sums, tally.joined())
 
 
+FIRST = Place(0, 0)
+
+
 @dataclasses.dataclass
-class _Tally:
+class Tally:
     """What was measured of one epoch so far."""
 
     sums: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -107,32 +111,61 @@ class _Tally:
         return jax.tree.map(lambda *rows: np.concatenate(rows), *self.gathered)
 
 
-class _Loop:
-    """The state of a run on the host."""
+@dataclasses.dataclass
+class Position:
+    """Where a run is: all that goes on changing while it trains.
+
+    Args:
+        state: the step's.
+        begun: what the epoch at `place` carries.
+        place: of the next step.
+        tally: what was measured of that epoch.
+        history: of the epochs before it.
+        best: of them.
+        steps: how many were made in all.
+    """
+
+    state: Any
+    begun: Begun
+    place: Place = FIRST
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    history: History = dataclasses.field(default_factory=dict)
+    best: Best | None = None
+    steps: int = 0
+
+
+def begin(step: Step, feed: Feed, start: Any) -> Position:
+    """The position before the first step."""
+    return Position(start, beginning(step, feed.first.source, start))
+
+
+class Loop:
+    """A run on the host.
+
+    What it does with a whole population in place of one model differs in `settled`, `watch`, `not_finite` and `headline`.
+    """
 
     def __init__(
         self,
-        step: TrainingStep,
+        step: Updating,
         feed: Feed,
-        start: TrainState,
+        position: Position,
         way: Way,
         validation: Feed | None,
         early_stopping: EarlyStopping | None,
         callbacks: tuple[Callback, ...],
     ) -> None:
-        self.step, self.feed, self.state = step, feed, start
+        self.step, self.feed, self.position = step, feed, position
         self.way: Way = way
         self.validation, self.callbacks = validation, callbacks
         self.early_stopping = early_stopping
-        self.watch = early_stopping or (EarlyStopping(patience=0) if validation is not None else None)
-        self.history: History = {}
-        self.best: Best | None = None
+        self.monitored = early_stopping or (EarlyStopping(patience=0) if validation is not None else None)
         self.compile_seconds = 0.0
-        self.known = known(way, step, frozen_shapes((feed.first.source, start)))
+        self.known = known(way, step, frozen_shapes((feed.first.source, position.state)))
         self.pace, self.validation_pace = Pace(self.known.steps), Pace()
-        self.recent: list[tuple[Piece, TrainState, Begun, int]] = []
-        self.steps_done = 0
+        self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
+        self.interrupted = threading.Event()
 
     @property
     def across(self) -> bool:
@@ -140,7 +173,7 @@ class _Loop:
         return self.validation is None and self.early_stopping is None and not self.callbacks
 
     def run(self, epochs: int, steps: int | None, shown: Progress) -> str:
-        """Runs to the end, and says why it ended."""
+        """Runs to the end of so many epochs, or steps, counted from the first of all; says why it ended."""
         try:
             self._compile()
             return self._epochs(epochs, steps, shown)
@@ -148,108 +181,136 @@ class _Loop:
             return "interrupted"
 
     def finished(self, stopped: str) -> Run:
-        params, state = self.state.params, self.state.state
-        if self.early_stopping is not None and self.early_stopping.restore_best and self.best is not None:
-            params, state = self.best.params, self.best.state
-        return Run(params, state, self.history, self.best, self.state.average, self.state, stopped, self.compile_seconds)
+        """The outcome."""
+        here = self.position
+        params, state = here.state.params, here.state.state
+        if self.early_stopping is not None and self.early_stopping.restore_best and here.best is not None:
+            params, state = here.best.params, here.best.state
+        return Run(params, state, here.history, here.best, here.state.average, here.state, stopped, self.compile_seconds)
 
-    def _compile(self) -> None:
-        """Makes a new program ready: the compiled loop runs no step for it, the others run one and forget it."""
-        piece, began = self.feed.first, time.perf_counter()
-        if not self.known.compiled:
-            steps = 0 if self.way == "epoch" else 1
-            begun = beginning(self.step, piece.source, self.state)
-            run(self.way, self.step, piece.source, self.state, begun, piece.place, steps)
-            self.known.compiled = True
-        self.longest = longest(self.step, piece.source, self.state)
-        self.compile_seconds = time.perf_counter() - began
+    def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
+        """A run of a program as it counts; `again(state)` makes the same steps from another state."""
+        del again
+        return ran
 
-    def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
-        tally, first = _Tally(), beginning(self.step, self.feed.first.source, self.state)
-        begun = first
-
-        def left() -> int:
-            return 2**30 if steps is None else steps - self.steps_done
-
-        for piece in self.feed.pieces(epochs, lambda: min(self.pace.steps, self.longest, left()), self.across):
-            piece = piece._replace(steps=min(piece.steps, left()))
-            ran, seconds = self._run_piece(piece, begun)
-            begun = ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
-            if not ran.finite:
-                return self._not_finite(piece.place.epoch + len(ran.parts) - 1, tally.steps)
-            for number, part in enumerate(ran.parts):
-                epoch, last = piece.place.epoch + number, number == len(ran.parts) - 1
-                tally.add(part, seconds * part.steps / max(ran.steps, 1))
-                spent = last and left() == 0
-                if last:
-                    self._show(shown, epoch, tally, piece, ran.steps / max(seconds, 1e-9))
-                if not last or piece.ends or spent:
-                    why = self._end_epoch(epoch, tally, shown, quiet=not last)
-                    tally = _Tally()
-                    if why or spent:
-                        return why or "finished"
-        return "finished"
-
-    def _run_piece(self, piece: Piece, begun: Begun) -> tuple[Ran, float]:
-        before = self.state
-        self.pace.begin()
-        ran = run(self.way, self.step, piece.source, before, begun, piece.place, piece.steps)
-        seconds = self.pace.end(ran.steps)
-        self.known.steps = self.pace.steps
-        self.state = ran.state
-        self.steps_done += ran.steps
-        self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]
-        return ran, seconds
-
-    def _show(self, shown: Progress, epoch: int, tally: _Tally, piece: Piece, steps_a_second: float) -> None:
-        size = self.feed.examples(piece.place, piece.steps) / piece.steps
-        shown.moved(epoch, tally.steps, self.step.report(tally.sums, tally.joined()), steps_a_second * size)
-
-    def _end_epoch(self, epoch: int, tally: _Tally, shown: Progress, quiet: bool) -> str | None:
-        figures = self.step.report(tally.sums, tally.joined())
-        if self.validation is not None:
-            start = self.state._replace(step=jnp.zeros_like(self.state.step))  # draws the same after each epoch
-            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace)
-            figures |= {f"validation_{name}": value for name, value in measured.items()}
-        figures |= tally.observed | {"seconds": tally.seconds}
-        for name, value in figures.items():
-            self.history.setdefault(name, []).append(value)
-        if not quiet:
-            shown.ended(epoch, figures)
-        why = self._watch(epoch, figures)
-        told = [callback(EpochEnd(epoch, self.history, self.state)) is True for callback in self.callbacks]
-        return why or ("callback" if any(told) else None)
-
-    def _watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
+    def watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
         """Keeps the best epoch; says so when it is time to stop."""
-        if self.watch is None or (self.early_stopping is None and self.watch.monitor not in figures):
+        here, rule = self.position, self.monitored
+        if rule is None or (self.early_stopping is None and rule.monitor not in figures):
             return None
-        value = float(figures[self.watch.monitor])
-        if self.watch.better(value, None if self.best is None else self.best.value):
-            self.best = Best(epoch, value, self.state.evaluated, self.state.state)
-        since = epoch - (self.best.epoch if self.best else -1)
+        value = float(figures[rule.monitor])
+        if rule.better(value, None if here.best is None else here.best.value):
+            here.best = Best(epoch, value, here.state.evaluated, here.state.state)
+        since = epoch - (here.best.epoch if here.best else -1)
         if self.early_stopping is not None and since >= self.early_stopping.patience:
-            return f"early stopping: {self.watch.monitor} has not become better for {since} epochs"
+            return f"early stopping: {rule.monitor} has not become better for {since} epochs"
         return None
 
-    def _not_finite(self, epoch: int, batch: int) -> str:
+    def headline(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """What is shown of an epoch's figures."""
+        return figures
+
+    def not_finite(self, epoch: int) -> str:
         """Goes back to the last state whose parameters are finite, by running the same steps again up to it."""
-        bad = self.steps_done
+        here = self.position
+        bad = here.steps
         for piece, before, begun, made in reversed(self.recent):
-            self.steps_done -= made
+            here.steps -= made
             for steps in dict.fromkeys((made - 1, made - 2, 0)):
                 if steps < 0:
                     continue
-                self.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
-                if _all_finite(self.state):
-                    self.steps_done += steps
+                here.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
+                if _all_finite(here.state):
+                    here.steps += steps
                     why = (
                         f"the loss was not finite at step {bad} (epoch {epoch + 1}); params and state are those after step "
-                        f"{self.steps_done}, the last that are finite"
+                        f"{here.steps}, the last that are finite"
                     )
                     warnings.warn(f"training stopped: {why} — try a smaller learning rate or clip_norm.", RuntimeWarning, 5)
                     return why
         return f"the loss was not finite at step {bad}, and nor were the parameters before it"
+
+    def _compile(self) -> None:
+        """Makes a new program ready: the compiled loop runs no step for it, the others run one and forget it."""
+        piece, began, state = self.feed.first, time.perf_counter(), self.position.state
+        if not self.known.compiled:
+            steps = 0 if self.way == "epoch" else 1
+            begun = beginning(self.step, piece.source, state)
+            run(self.way, self.step, piece.source, state, begun, piece.place, steps)
+            self.known.compiled = True
+        self.longest = longest(self.step, piece.source, state)
+        self.compile_seconds = time.perf_counter() - began
+
+    def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
+        here = self.position
+        first = beginning(self.step, self.feed.first.source, here.state)
+
+        def left() -> int:
+            return 2**30 if steps is None else steps - here.steps
+
+        def most() -> int:
+            return min(self.pace.steps, self.longest, left())
+
+        for piece in self.feed.pieces(here.place, epochs, most, self.across):
+            if self.interrupted.is_set():
+                raise KeyboardInterrupt
+            piece = piece._replace(steps=min(piece.steps, left()))
+            ran, seconds = self._run_piece(piece)
+            if not ran.finite:
+                return self.not_finite(piece.place.epoch + len(ran.parts) - 1)
+            here.begun = ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
+            for number, part in enumerate(ran.parts):
+                epoch, last = piece.place.epoch + number, number == len(ran.parts) - 1
+                here.tally.add(part, seconds * part.steps / max(ran.steps, 1))
+                spent = last and left() == 0
+                if last:
+                    self._show(shown, epoch, piece, ran.steps / max(seconds, 1e-9))
+                if not last or piece.ends or spent:
+                    why = self._end_epoch(epoch, shown, quiet=not last)
+                    here.tally, here.place = Tally(), Place(epoch + 1, 0)
+                    if why or spent:
+                        return why or "finished"
+                else:
+                    here.place = Place(epoch, (piece.place.step if number == 0 else 0) + part.steps)
+        return "finished"
+
+    def _run_piece(self, piece: Piece) -> tuple[Ran, float]:
+        here = self.position
+        before, begun = here.state, here.begun
+
+        def made(state: Any) -> Ran:
+            return run(self.way, self.step, piece.source, state, begun, piece.place, piece.steps)
+
+        self.pace.begin()
+        ran = self.settled(made(before), made)
+        seconds = self.pace.end(ran.steps)
+        self.known.steps = self.pace.steps
+        here.state = ran.state
+        here.steps += ran.steps
+        self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]
+        return ran, seconds
+
+    def _show(self, shown: Progress, epoch: int, piece: Piece, steps_a_second: float) -> None:
+        tally = self.position.tally
+        size = self.feed.examples(piece.place, piece.steps) / piece.steps
+        figures = self.headline(self.step.report(tally.sums, tally.joined()))
+        shown.moved(epoch, tally.steps, figures, steps_a_second * size)
+
+    def _end_epoch(self, epoch: int, shown: Progress, quiet: bool) -> str | None:
+        here = self.position
+        figures = self.step.report(here.tally.sums, here.tally.joined())
+        if self.validation is not None:
+            start = self.step.evaluated_from(here.state)
+            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace)
+            figures |= {f"validation_{name}": value for name, value in measured.items()}
+        figures |= here.tally.observed | {"seconds": here.tally.seconds}
+        for name, value in figures.items():
+            here.history.setdefault(name, []).append(value)
+        if not quiet:
+            shown.ended(epoch, self.headline(figures))
+        why = self.watch(epoch, figures)
+        told = [callback(EpochEnd(epoch, here.history, here.state)) is True for callback in self.callbacks]
+        return why or ("callback" if any(told) else None)
 
 
 def _all_finite(state: TrainState) -> bool:

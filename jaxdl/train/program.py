@@ -114,7 +114,7 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
 def beginning(step: Step, source: Source, state: Any) -> Begun:
     """What an epoch carries before its first step."""
     sums = _zeros(_measured(step, source, state).sums)
-    return jax.device_put(Begun(np.zeros(source.places, np.int32), (sums, sums)))
+    return jax.device_put(Begun(np.zeros(source.order_shape, np.int32), (sums, sums)))
 
 
 def longest(step: Step, source: Source, state: Any) -> int:
@@ -173,7 +173,7 @@ def _fetched(ran: _Outer, source: Source, place: Place) -> Ran:
     for row in range(int(count)):
         last = first + int(steps[row])
         rows = jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered) if gathered else {}
-        now = {name: float(values[row]) for name, values in observed.items()}
+        now = {name: _figure(values[row]) for name, values in observed.items()}
         parts.append(Part(last - first, structure.unflatten([total[row] for total in totals]), rows, now))
         first = last
     return Ran(ran.inner.state, Begun(ran.order, ran.inner.sums), parts, int(done), bool(finite))
@@ -207,7 +207,7 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
         made = int(good) - index
         finite = made == count
         gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
-        observed = jax.tree.map(float, jax.device_get(_observe(step, state)))
+        observed = jax.tree.map(_figure, jax.device_get(_observe(step, state)))
         sums = jax.device_get(sums)
         parts.append(Part(count, _total(sums), gathered, observed))
         begun = Begun(order, jax.tree.map(np.zeros_like, sums) if done + count < steps else sums)
@@ -258,6 +258,11 @@ def _total(sums: Any) -> dict[str, Any]:
     """The sums in float64, with what rounding lost."""
     totals, lost = jax.tree.map(np.float64, sums)
     return jax.tree.map(lambda total, far: np.where(np.isfinite(total), total + far, total), totals, lost)
+
+
+def _figure(value: Any) -> Any:
+    """A float, or an array with one for each member."""
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
 def _zeros(shapes: Any) -> Any:

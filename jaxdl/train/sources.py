@@ -84,7 +84,14 @@ def split(data: Any, validation: Any, key: Array, labelled: bool = True) -> tupl
     if not is_arrays(data, labelled):
         raise ValueError("validation: a share can be set aside of arrays only — give a stream a validation set of its own.")
     batch = checks.check_arrays("data", data, labelled)
-    count = checks.check_split(validation, batch.size)
-    order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), batch.size))
-    parts = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3])) for rows in (order[count:], order[:count])]
+    parts = [
+        jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3])) for rows in split_rows(validation, batch.size, key)
+    ]
     return parts[0], parts[1]
+
+
+def split_rows(share: float, size: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples are for training, and which for validation."""
+    count = checks.check_split(share, size)
+    order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), size))
+    return order[count:], order[:count]

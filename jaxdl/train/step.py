@@ -76,22 +76,28 @@ class Step(abc.ABC):
         """The epoch's figures by name, on the host, from sums in float64 and gathered rows."""
 
 
-class TrainingStep(Step):
+class Updating(Step):
+    """A step that the loop runs over epochs, and evaluates between them."""
+
+    @abc.abstractmethod
+    def evaluation(self) -> Step:
+        """The step that measures the same figures without training; it begins each pass with `evaluated_from` the state."""
+
+    def evaluated_from(self, state: Any) -> Any:
+        """What an evaluation begins with: the trained state, its `step` set to 0, so that each pass draws the same."""
+        return state._replace(step=jnp.zeros_like(state.step))
+
+
+class TrainingStep(Updating):
     """A step that `train` can start and evaluate.
 
-    It is a hashable value, such as a frozen dataclass: equal steps share a compiled program.
+    It is a hashable value, such as a frozen dataclass: equal steps share a compiled program. Its evaluation begins each pass
+    with the trained state, its `step` set to 0; one that draws random numbers counts it up.
     """
 
     @abc.abstractmethod
     def init(self, key: Array, batch: Batch) -> TrainState:
         """The first state, from a batch of shapes."""
-
-    @abc.abstractmethod
-    def evaluation(self) -> Step:
-        """The step that measures the same figures without training.
-
-        It begins each pass with the trained state, its `step` set to 0; one that draws random numbers counts it up.
-        """
 
     def check(self, name: str, batch: Batch) -> None:
         """Refuses data that the step cannot mean, in a sentence; a step that takes any data leaves this as it is.

@@ -99,4 +99,4 @@ def test_bytes_are_read_as_intensities() -> None:
 def test_wrong_rates(rate: Any) -> None:
     with pytest.raises(LayerError) as caught:
         dl.Dropout(rate)
-    assert str(caught.value) == f"Dropout: rate is the probability of dropping, in [0, 1), got {rate!r}."
+    assert str(caught.value) == f"Dropout: rate is a probability in [0, 1), got {rate!r}."

@@ -1,0 +1,58 @@
+"""How much memory a step may need, and how much there is."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.data.source import Batch
+from jaxdl.train.step import Step
+from jaxdl.tree import byte_count
+
+
+def available_bytes(device: Any = None) -> int | None:
+    """How much memory a device has free: what it reports itself, or that of the machine; None where nobody says."""
+    stats = (device or jax.local_devices()[0]).memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    found = [room for room in (_free(), _allowed()) if room is not None]
+    return min(found) if found else None
+
+
+def step_bytes(step: Step, state: Any, batch: Batch) -> int:
+    """An upper bound of what one step computes on the way: the size of all its intermediate results together."""
+    jaxpr = jax.make_jaxpr(lambda s, b: step(s, b))(state, batch)
+    return byte_count((state, batch)) + _results(jaxpr.jaxpr)
+
+
+def _results(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+        total += sum(_results(getattr(value, "jaxpr", value)) for value in inner)
+        total += sum(_size(variable.aval) for variable in equation.outvars)
+    return total
+
+
+def _size(aval: Any) -> int:
+    shape, dtype = getattr(aval, "shape", None), getattr(aval, "dtype", None)
+    return 0 if shape is None or dtype is None else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def _free() -> int | None:
+    listing = Path("/proc/meminfo")
+    if not listing.exists():
+        return None
+    for line in listing.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _allowed() -> int | None:
+    """What is left of a control group's limit."""
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
+        return None
+    return int(limit.read_text()) - int(used.read_text())

@@ -1,0 +1,159 @@
+"""How a population is cut into groups, and trained group by group, rung by rung."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdl.data.source import ResidentMembers
+from jaxdl.layer import fold_in_name
+from jaxdl.population.cohort import Cohort, Member
+from jaxdl.population.runs import Runs
+from jaxdl.train import sources
+from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.loop import begin
+from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
+from jaxdl.train.program import Place, Way
+from jaxdl.train.progress import progress as progress_bar
+from jaxdl.train.recipe import SupervisedRecipe
+from jaxdl.train.run import EarlyStopping
+from jaxdl.tree import Shapes, frozen_shapes, parameter_count, thawed_shapes
+
+SMALL = 4096
+"""Models of at most so many parameters have the members along the last axis of their arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A population that is known to fit: how it is cut into groups, and trained."""
+
+    recipe: SupervisedRecipe
+    feed: Feed
+    held: Feed | None
+    whole: Any
+    share: float | None
+    shuffle: bool
+    way: Way
+    early_stopping: EarlyStopping | None
+    epochs: int
+    steps: int | None
+    show: bool
+    devices: tuple[Any, ...]
+    at_a_time: int
+    rungs: tuple[int, ...]
+    monitor: tuple[str, str]
+
+    def run(self, members: tuple[Member, ...]) -> Runs:
+        ended: list[Cohort] = []
+        going = self._cut([Cohort.unborn(members)])
+        for until in (*self.rungs, self.epochs):
+            last = until == self.epochs
+            going = self._trained(going, until, last)
+            if not last and not any(cohort.interrupted for cohort in going):
+                going, dropped = self._halved(going, until)
+                ended += dropped
+        return Runs(members, tuple(ended + going), self.recipe, self.monitor, self.early_stopping)
+
+    def _cut(self, cohorts: list[Cohort]) -> list[Cohort]:
+        """All members anew in groups of nearly one size, as many groups as memory and devices ask for."""
+        whole = Cohort.joined(cohorts)
+        count = len(whole)
+        groups = max(-(-count // self.at_a_time), min(len(self.devices), count))
+        groups = -(-groups // len(self.devices)) * len(self.devices) if groups > 1 else groups
+        size = -(-count // groups)
+        parts = [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
+        return [whole] if len(parts) == 1 else [whole.of(part) for part in parts]
+
+    def _trained(self, cohorts: list[Cohort], until: int, last: bool) -> list[Cohort]:
+        """Group after group on each device; the devices at once."""
+        steps = self.steps if last else None
+        if len(self.devices) == 1 or len(cohorts) == 1:
+            return [self._train(cohort, until, steps, self.devices[0], self.show, []) for cohort in cohorts]
+        loops: list[MembersLoop] = []
+        queues = [cohorts[k :: len(self.devices)] for k in range(len(self.devices))]
+
+        def work(device: Any, queue: list[Cohort], show: bool) -> list[Cohort]:
+            return [self._train(cohort, until, steps, device, show, loops) for cohort in queue]
+
+        with concurrent.futures.ThreadPoolExecutor(len(queues), thread_name_prefix="jaxdl-device") as pool:
+            shown = [self.show and k == 0 for k in range(len(queues))]
+            futures = [pool.submit(work, *task) for task in zip(self.devices, queues, shown, strict=True)]
+            try:
+                concurrent.futures.wait(futures)
+            except KeyboardInterrupt:
+                for loop in loops:
+                    loop.interrupted.set()
+            done = [future.result() for future in futures]
+        return [cohort for column in itertools.zip_longest(*done) for cohort in column if cohort is not None]
+
+    def _train(
+        self, cohort: Cohort, until: int, steps: int | None, device: Any, show: bool, loops: list[MembersLoop]
+    ) -> Cohort:
+        with jax.default_device(device):
+            keys = [sources.as_key(member.seed) for member in cohort.members]
+            step, feed, held = self._data(keys, device)
+            state = cohort.state
+            if state is None:
+                state = _started(step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example))
+            state = state if device is None else jax.device_put(state, device)
+            position = begin(step, feed, state)
+            position.history, position.best = cohort.history, cohort.best
+            position.place = Place(cohort.epoch, 0)
+            position.steps = cohort.epoch * (feed.steps or 0)
+            loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, ())
+            loop.stopped, loop.epochs = list(cohort.stopped), cohort.epochs.copy()
+            loops.append(loop)
+            with progress_bar(show, until, feed.steps) as shown:
+                why = loop.run(until, steps, shown)
+        return cohort.after(loop, until, why)
+
+    def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
+        """The step of so many members and their data; each shuffles by its own key, and sets its own share aside."""
+        single, feed, held, rows, held_rows = self.recipe.single, self.feed, self.held, None, None
+        small = parameter_count(jax.eval_shape(lambda key: single.init(key, feed.example), keys[0]).params) <= SMALL
+        over = OverMembers(len(keys), -1 if small else 0)
+        if self.share is not None:
+            rows, held_rows = zip(*(self._split(key) for key in keys), strict=True)
+        if isinstance(feed, ResidentFeed) and (self.shuffle or rows is not None):
+            feed = self._resident(feed, keys, rows, self.shuffle, over.axis, device)
+        if isinstance(held, ResidentFeed) and held_rows is not None:
+            held = self._resident(held, keys, held_rows, False, over.axis, device)
+        shared = not (isinstance(feed, ResidentFeed) and isinstance(feed.source, ResidentMembers))
+        return Members(self.recipe, over, shared, held_rows is None), feed, held
+
+    def _resident(self, feed: ResidentFeed, keys: Any, rows: Any, shuffle: bool, axis: int, device: Any) -> ResidentFeed:
+        source = feed.source
+        data = (source.inputs, source.targets, source.weights) if rows is None else tuple(self.whole[:3])
+        inputs, targets, weights = jax.device_put(data, device)
+        orders = jnp.stack([fold_in_name(key, "order") for key in keys])
+        own = None if rows is None else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
+        return ResidentFeed(
+            ResidentMembers(inputs, targets, weights, orders, own, source.size, source.batch_size, shuffle, axis)
+        )
+
+    def _split(self, key: Array) -> tuple[np.ndarray, np.ndarray]:
+        assert self.share is not None
+        return sources.split_rows(self.share, self.whole.size, key)
+
+    def _halved(self, cohorts: list[Cohort], epoch: int) -> tuple[list[Cohort], list[Cohort]]:
+        """The better half of all members, and the others."""
+        name, mode = self.monitor
+        whole = Cohort.joined(cohorts)
+        values = whole.last(name)
+        order = np.argsort(np.where(np.isnan(values), np.inf, -values if mode == "max" else values), kind="stable")
+        keep = math.ceil(len(whole) / 2)
+        reason = f"dropped after epoch {epoch}: {name} among the worse half"
+        dropped = whole.of(np.sort(order[keep:])).ended(reason)
+        return self._cut([whole.of(np.sort(order[:keep]))]), [dropped]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _started(step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes) -> MembersState:
+    return step.start(keys, hyperparameters, thawed_shapes(example))

@@ -1,0 +1,298 @@
+"""What training a population gives back."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.data.source import Batch
+from jaxdl.layer import Layer
+from jaxdl.losses import Loss
+from jaxdl.population.cohort import Cohort, Member, beside, taken
+from jaxdl.train import checks, sources
+from jaxdl.train.feed import ResidentFeed, host_array
+from jaxdl.train.loop import measure
+from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe
+from jaxdl.train.run import Best, EarlyStopping, Run
+from jaxdl.train.step import Evaluation, Prediction, Step
+
+
+class Ensemble(NamedTuple):
+    """What the members of a population predict together.
+
+    Args:
+        mean: [examples, ...], over the members.
+        spread: [examples, ...], their standard deviation.
+        each: [members, examples, ...].
+    """
+
+    mean: jax.Array
+    spread: jax.Array
+    each: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """The outcome of `fit_many` and `sweep`: a sequence of ordinary runs, and what they say together.
+
+    Args:
+        members: who they are, in the order of the runs.
+        cohorts: their results.
+        recipe: the training step as a function of hyperparameters.
+        monitor: the figure that tells better from worse, and whether "min" or "max" of it is best.
+        early_stopping: as it was asked for.
+    """
+
+    members: tuple[Member, ...]
+    cohorts: tuple[Cohort, ...]
+    recipe: Recipe
+    monitor: tuple[str, str]
+    early_stopping: EarlyStopping | None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[Run]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Run:
+        """Member i as an ordinary run; its `seconds` are its share of the population's."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"there are {len(self)} runs, asked for number {i}.")
+        cohort, k = self._place(i % len(self))
+        assert cohort.state is not None
+        state = taken(cohort.axis, cohort.state.members, np.asarray(k))
+        best = None
+        if cohort.best is not None and int(np.asarray(cohort.best.epoch)[k]) >= 0:
+            params, model_state = taken(cohort.axis, (cohort.best.params, cohort.best.state), np.asarray(k))
+            epochs, values = np.asarray(cohort.best.epoch), np.asarray(cohort.best.value)
+            best = Best(int(epochs[k]), float(values[k]), params, model_state)
+        params, model_state = (best.params, best.state) if best and self._restores else (state.params, state.state)
+        history = {name: [_plain(entry[k]) for entry in rows[: cohort.epochs[k]]] for name, rows in cohort.history.items()}
+        stopped = cohort.stopped[k] or "finished"
+        return Run(params, model_state, history, best, state.average, state, stopped, cohort.compile_seconds)
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """Each figure as an array [epochs, members, ...], NaN after a member's end."""
+        whole = beside([cohort.history for cohort in self.cohorts], [len(cohort) for cohort in self.cohorts])
+        order = np.argsort([member.number for cohort in self.cohorts for member in cohort.members])
+        return {name: np.stack(entries)[:, order] for name, entries in whole.items()}
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[members]: the monitored figure, of the best epoch where early stopping restores it, else of the last."""
+        name, _ = self.monitor
+        scores = np.full(len(self), np.nan)
+        for cohort in self.cohorts:
+            values = cohort.last(name)
+            if self._restores and cohort.best is not None:
+                values = np.asarray(cohort.best.value, np.float64)
+            scores[[member.number for member in cohort.members]] = values
+        return scores
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """The members' numbers, best first; those without a score come last."""
+        scores = -self.scores if self.monitor[1] == "max" else self.scores
+        return np.argsort(np.where(np.isnan(scores), np.inf, scores), kind="stable")
+
+    @property
+    def best_member(self) -> Member:
+        return self.members[int(self.ranking[0])]
+
+    @property
+    def best(self) -> Run:
+        """The best member, as an ordinary run."""
+        return self[int(self.ranking[0])]
+
+    def model(self, i: int) -> Layer:
+        """The model of member i."""
+        return self.recipe(self.members[i].hyperparameters).model
+
+    def predict(self, inputs: Any, *, batch_size: int = 256) -> Ensemble:
+        """The members' outputs for all inputs in evaluation, their mean and standard deviation.
+
+        Outputs are averaged as they are: where the model gives logits and probabilities are wanted, take those of `each`.
+
+        Args:
+            inputs: as in `predict`.
+            batch_size: examples at a time, for each member.
+        """
+        batch = Batch(jax.tree.map(host_array, inputs), ())
+        checks.check_lengths("inputs", batch)
+        feed = sources.resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
+        figures = self._measured(_Predicting(self.recipe), feed)
+        each = jax.tree.map(lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"])
+        mean, spread = (jax.tree.map(lambda rows, f=f: f(rows, axis=0), each) for f in (jnp.mean, jnp.std))
+        return Ensemble(mean, spread, each)
+
+    def evaluate(
+        self, data: Any, *, loss: Loss | None = None, metrics: Mapping[str, Any] | None = None, batch_size: int = 256
+    ) -> dict[str, np.ndarray]:
+        """Each member's mean loss and metrics over data, by name: [members, ...].
+
+        Args:
+            data, loss, metrics, batch_size: as in `evaluate`.
+        """
+        lifted = checks.check_metrics(metrics)
+        count = checks.check_count("batch_size", batch_size)
+        feed = sources.as_feed("data", data, batch_size=count, key=jax.random.key(0))
+        return self._measured(_Evaluating(self.recipe, loss, lifted), feed)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        name, _ = self.monitor
+        return f"Runs({len(self)}, best {name}={self.scores[self.ranking[0]]:.4g} by {self.best_member})"
+
+    def table(self, most: int = 20) -> str:
+        """The best members, a line each, as text; all are in `to_json`."""
+        from io import StringIO
+
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        name, _ = self.monitor
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        swept = list(self.members[0].hyperparameters)
+        for heading in ("member", "seed", *swept, name.replace("_", " "), "epochs", "ended"):
+            table.add_column(heading, justify="left" if heading == "ended" else "right")
+        scores, epochs = self.scores, self._by_number([cohort.epochs for cohort in self.cohorts])
+        for i in self.ranking[:most]:
+            cohort, k = self._place(int(i))
+            values = [f"{self.members[i].hyperparameters[h]:.4g}" for h in swept]
+            why = (cohort.stopped[k] or "finished").split(":")[0]
+            table.add_row(str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why)
+        text = StringIO()
+        Console(file=text, width=120).print(table)
+        lines = [self._title(), *(line.rstrip() for line in text.getvalue().strip("\n").splitlines())]
+        return "\n".join(lines + [f"… and {len(self) - most} more"] * (len(self) > most)).rstrip()
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes members, scores, ends and histories; numbers that are not finite become null."""
+        scores = self.scores
+        each = [
+            {
+                **member._asdict(),
+                "score": scores[member.number],
+                "stopped": (cohort.stopped[k] or "finished"),
+                "epochs": int(cohort.epochs[k]),
+                "history": {name: [entry[k] for entry in rows[: cohort.epochs[k]]] for name, rows in cohort.history.items()},
+            }
+            for member in self.members
+            for cohort, k in [self._place(member.number)]
+        ]
+        record = {"monitor": self.monitor[0], "mode": self.monitor[1], "best": self.best_member.number, "members": each}
+        Path(path).write_text(json.dumps(_listed(record), indent=1, allow_nan=False) + "\n")
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draws the curves with their spread, and the score over what was swept; a matplotlib `Figure`.
+
+        Of two hyperparameters a heat map, of one a curve, each with the mean over seeds.
+        """
+        from jaxdl.population.plot import plot_runs
+
+        return plot_runs(self, path)
+
+    @property
+    def _restores(self) -> bool:
+        return self.early_stopping is not None and self.early_stopping.restore_best
+
+    def _title(self) -> str:
+        name, mode = self.monitor
+        scores = self.scores[~np.isnan(self.scores)]
+        if not len(scores):
+            return f"{len(self)} members, none with a {name}"
+        best, worst = (scores.max(), scores.min()) if mode == "max" else (scores.min(), scores.max())
+        said = f"best {best:.4g}, median {np.median(scores):.4g}, worst {worst:.4g}"
+        return f"{len(self)} members by {name.replace('_', ' ')}: {said}"
+
+    def _place(self, number: int) -> tuple[Cohort, int]:
+        for cohort in self.cohorts:
+            for k, member in enumerate(cohort.members):
+                if member.number == number:
+                    return cohort, k
+        raise IndexError(number)
+
+    def _by_number(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        order = np.argsort([member.number for cohort in self.cohorts for member in cohort.members])
+        return np.concatenate(parts)[order]
+
+    def _measured(self, recipe: Recipe, feed: Any) -> dict[str, Any]:
+        """The figures of all members by an evaluation of their trained states."""
+        found = []
+        for cohort in self.cohorts:
+            step = MembersEvaluation(recipe, OverMembers(len(cohort), cohort.axis), shared=True)
+            found.append(measure(step, feed, self._evaluated(cohort), "epoch" if isinstance(feed, ResidentFeed) else "step"))
+        return {name: jax.tree.map(lambda *rows: self._by_number(rows), *(f[name] for f in found)) for name in found[0]}
+
+    def _evaluated(self, cohort: Cohort) -> MembersState:
+        assert cohort.state is not None
+        state = cohort.state
+        members = state.members._replace(optimizer_state=())
+        if self._restores and cohort.best is not None:
+            members = members._replace(params=cohort.best.params, state=cohort.best.state, average=None)
+        return state._replace(members=members)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predicting(Recipe):
+    """Each member's model, whose outputs are gathered."""
+
+    recipe: Recipe
+
+    @property
+    def single(self) -> Any:
+        return self(dict(getattr(self.recipe, "some", ())))
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        return _Evaluated(Prediction(self.recipe(values).model))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluating(Recipe):
+    """Each member's model, measured by a loss and metrics."""
+
+    recipe: Recipe
+    loss: Loss | None
+    metrics: Any
+
+    @property
+    def single(self) -> Any:
+        return self(dict(getattr(self.recipe, "some", ())))
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        return _Evaluated(Evaluation(self.recipe(values).model, self.loss, self.metrics))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluated:
+    step: Step
+
+    def evaluation(self) -> Step:
+        return self.step
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)
+
+
+def _listed(value: Any) -> Any:
+    """What JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(name): _listed(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_listed(part) for part in value]
+    if isinstance(value, np.ndarray) and value.ndim:
+        return _listed(value.tolist())
+    if isinstance(value, (float, np.floating, np.ndarray)):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,0 +1,298 @@
+"""Populations: many models trained as one program, over seeds and over hyperparameters."""
+
+import dataclasses
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+import jax
+import numpy as np
+import optax
+
+from jaxdl.layer import Layer
+from jaxdl.losses import Loss
+from jaxdl.population.cohort import Member
+from jaxdl.population.memory import available_bytes, step_bytes
+from jaxdl.population.plan import Plan
+from jaxdl.population.runs import Runs
+from jaxdl.train import checks, sources
+from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.recipe import SupervisedRecipe
+from jaxdl.train.run import EarlyStopping
+from jaxdl.train.step import Augment, Supervised, TrainState
+from jaxdl.train.train import Compile, as_way
+from jaxdl.tree import byte_count
+
+SHARE_OF_MEMORY = 0.8
+
+Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation]
+
+
+class Options(TypedDict, total=False):
+    """What a population takes from `fit`, with the same meaning."""
+
+    loss: Loss
+    optimizer: Optimizer
+    epochs: int
+    steps: int | None
+    batch_size: int
+    metrics: Mapping[str, Any] | None
+    validation: Any
+    class_weight: Mapping[int, float] | Sequence[float] | None
+    clip_norm: float | None
+    accumulate: int
+    average: float | None
+    augment: Augment | None
+    early_stopping: EarlyStopping | None
+    shuffle: bool
+    steps_per_epoch: int | None
+    new_shapes: bool
+    compile: Compile
+    progress: bool
+
+
+def fit_many(
+    model: Layer,
+    data: Any,
+    *,
+    seeds: int | Sequence[int],
+    at_a_time: int | None = None,
+    devices: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> Runs:
+    """Trains a model many times from different seeds, as one program.
+
+    Member i is the run that `fit` makes with its seed: the same initial weights, orders, dropout and share of validation data.
+
+    Args:
+        model, data: as in `fit`.
+        seeds: how many, from 0 on; or which.
+        at_a_time: how many members are trained together; None takes as many as fit in memory, and says so where it is fewer
+            than all.
+        devices: over which the members are spread; None means all that are present, where there is more than one.
+        options: `loss`, `optimizer` and the others of `fit`, all but `seed`, `initial` and `callbacks`.
+
+    Returns:
+        The runs: `runs[i]`, `runs.best`, `runs.history`, `runs.plot()`, `runs.predict(inputs)` as an ensemble.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+
+    >>> import numpy as np, optax, jaxdl as dl
+    >>> from jaxdl import losses
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    >>> runs = dl.fit_many(
+    ...     dl.Dense(1), (x, 2 * x), seeds=8, loss=losses.mean_squared_error, optimizer=optax.sgd(0.5), epochs=9, progress=False
+    ... )
+    >>> len(runs), runs.history["loss"].shape
+    (8, (9, 8))
+    """
+    return sweep(model, data, {}, seeds=seeds, at_a_time=at_a_time, devices=devices, **options)
+
+
+def sweep(
+    model: Layer | Callable[..., Any],
+    data: Any,
+    over: Mapping[str, Sequence[float]],
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    seeds: int | Sequence[int] = 1,
+    combine: Literal["grid", "zip"] = "grid",
+    halving: Sequence[int] = (),
+    monitor: str | None = None,
+    at_a_time: int | None = None,
+    devices: Sequence[Any] | None = None,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    metrics: Mapping[str, Any] | None = None,
+    validation: Any = None,
+    class_weight: Mapping[int, float] | Sequence[float] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    early_stopping: EarlyStopping | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = False,
+    compile: Compile = "auto",
+    progress: bool = True,
+) -> Runs:
+    """Trains a model for many hyperparameters and seeds, as one program.
+
+    A hyperparameter goes to whatever names it among its arguments: `optimizer=optax.adam` takes a "learning_rate", a loss such
+    as `losses.huber` a "delta", and `model=lambda dropout: dl.Sequential(..., dl.Dropout(dropout), ...)` a "dropout". They are
+    numbers that are traced, so that a program is compiled once for all of them: a rate, a weight, a slope, and not a number of
+    features.
+
+    Args:
+        model: as in `fit`, or a function of hyperparameters that returns a model.
+        data: as in `fit`.
+        over: the values of each hyperparameter, by name.
+        loss: as in `fit`; it may name hyperparameters.
+        optimizer: of optax, or a function of hyperparameters that returns one.
+        seeds: how many of each combination, from 0 on; or which.
+        combine: "grid" trains every combination of the values, "zip" the first of each, the second of each, ….
+        halving: epochs after which the worse half of the members is dropped (successive halving; Jamieson and Talwalkar, 2016).
+            Each such rung compiles one program more, for its number of members.
+        monitor: the figure that tells better from worse; None means what `early_stopping` monitors, else the "validation_loss",
+            else the "loss". Of a loss the least is best, of any other figure the largest.
+        at_a_time, devices: as in `fit_many`.
+        epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
+            shuffle, steps_per_epoch, new_shapes, compile, progress: as in `fit`. Early stopping ends each member by itself.
+
+    Returns:
+        The runs.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+
+    >>> import numpy as np, optax, jaxdl as dl
+    >>> from jaxdl import losses
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    >>> runs = dl.sweep(
+    ...     dl.Dense(1), (x, 2 * x), {"learning_rate": [0.01, 0.1, 0.5]}, seeds=2,
+    ...     loss=losses.mean_squared_error, optimizer=optax.sgd, epochs=5, progress=False,
+    ... )
+    >>> runs.best_member.hyperparameters
+    {'learning_rate': 0.5}
+    """
+    checks.check_way(compile)
+    members = _members(over, seeds, combine)
+    recipe = SupervisedRecipe(
+        model,
+        loss,
+        optimizer,
+        checks.check_metrics(metrics),
+        checks.check_count("accumulate", accumulate),
+        average,
+        augment,
+        None,
+        clip_norm,
+        tuple(sorted(members[0].hyperparameters)),
+        tuple(sorted(members[0].hyperparameters.items())),
+    )
+    recipe.check()
+    batch_size = checks.check_count("batch_size", batch_size)
+    first_key = sources.as_key(members[0].seed)
+    train_set, validation_set = sources.split(data, validation, first_key)
+    feed = sources.as_feed(
+        "data",
+        train_set,
+        batch_size=batch_size,
+        key=first_key,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        new_shapes=new_shapes,
+    )
+    if class_weight is not None:
+        if not isinstance(feed, ResidentFeed):
+            raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
+        recipe = dataclasses.replace(recipe, class_weights=checks.check_class_weight(class_weight, feed.source.targets))
+    single = recipe.single
+    checks.check_accumulate(accumulate, feed.example)
+    start = jax.eval_shape(lambda key: single.init(key, feed.example), first_key)
+    held = None
+    if validation_set is not None:
+        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=first_key, new_shapes=new_shapes)
+        checks.check_fit("validation", single, start, held, held.example)
+    checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
+    checks.check_monitor(early_stopping, single, start, feed, held)
+    epochs = checks.check_count("epochs", epochs)
+    if steps is not None:
+        steps = checks.check_count("steps", steps)
+        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
+    whole = data if isinstance(validation, float) else None
+    share = validation if isinstance(validation, float) else None
+    plan = Plan(
+        recipe=recipe,
+        feed=feed,
+        held=held,
+        whole=None if whole is None else checks.check_arrays("data", whole),
+        share=share,
+        shuffle=shuffle,
+        way=as_way(compile, feed),
+        early_stopping=early_stopping,
+        epochs=epochs,
+        steps=steps,
+        show=progress,
+        devices=_devices(devices, len(members)),
+        at_a_time=_at_a_time(at_a_time, len(members), start, single, feed),
+        rungs=_rungs(halving, epochs, feed),
+        monitor=_monitor(monitor, early_stopping, held),
+    )
+    return plan.run(members)
+
+
+def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], combine: str) -> tuple[Member, ...]:
+    if combine not in ("grid", "zip"):
+        raise ValueError(f"combine is 'grid' or 'zip', got {combine!r}.")
+    chosen = list(range(checks.check_count("seeds", seeds))) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"seeds: at least one, and each once, got {chosen!r}.")
+    values = {name: [_number(name, value) for value in given] for name, given in over.items()}
+    for name, given in values.items():
+        if not given:
+            raise ValueError(f"sweep: {name!r} has no values.")
+    lengths = {name: len(given) for name, given in values.items()}
+    if combine == "zip" and len(set(lengths.values())) > 1:
+        raise ValueError(f"sweep: combine='zip' takes as many values of each, got {lengths}.")
+    pairs = zip(*values.values(), strict=True) if combine == "zip" and values else itertools.product(*values.values())
+    combinations = [dict(zip(values, combination, strict=True)) for combination in pairs]
+    drawn = itertools.product(combinations, chosen)
+    return tuple(Member(number, seed, combination) for number, (combination, seed) in enumerate(drawn))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+        raise ValueError(f"sweep: values of {name!r} are finite numbers, got {value!r}.")
+    return float(value)
+
+
+def _devices(devices: Sequence[Any] | None, members: int) -> tuple[Any, ...]:
+    chosen = list(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        raise ValueError("devices: at least one is needed.")
+    if devices is None and len(chosen) == 1:
+        return (None,)
+    return tuple(chosen[:members])
+
+
+def _at_a_time(asked: int | None, members: int, start: TrainState, single: Supervised, feed: Feed) -> int:
+    if asked is not None:
+        return checks.check_count("at_a_time", asked)
+    room = available_bytes()
+    if room is None:
+        return members
+    each = 4 * byte_count((start.params, start.state, start.optimizer_state)) + step_bytes(single, start, feed.example)
+    fit = max(1, int(SHARE_OF_MEMORY * room / max(each, 1)))
+    if fit < members:
+        groups = -(-members // fit)
+        warnings.warn(
+            f"{members} members may need {members * each / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: they are trained in "
+            f"{groups} groups, one after another — say at_a_time to decide it yourself.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return -(-members // groups)
+    return members
+
+
+def _rungs(halving: Sequence[int], epochs: int, feed: Feed) -> tuple[int, ...]:
+    rungs = tuple(checks.check_count("halving", epoch) for epoch in halving)
+    if list(rungs) != sorted(set(rungs)) or (rungs and rungs[-1] >= epochs):
+        raise ValueError(f"halving: epochs that grow, the last before epoch {epochs}, got {list(halving)!r}.")
+    if rungs and not isinstance(feed, ResidentFeed):
+        raise ValueError("halving: a stream cannot go on where it was — give arrays.")
+    return rungs
+
+
+def _monitor(monitor: str | None, early_stopping: EarlyStopping | None, held: Feed | None) -> tuple[str, str]:
+    if monitor is None and early_stopping is not None:
+        return early_stopping.monitor, early_stopping.mode or "min"
+    name = monitor or ("loss" if held is None else "validation_loss")
+    return name, "min" if name.endswith("loss") else "max"

@@ -1,0 +1,330 @@
+"""Many models in one step: each with its own weights, batches, hyperparameters and end."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from jaxdl.data.source import Batch
+from jaxdl.train.loop import Loop
+from jaxdl.train.program import Ran
+from jaxdl.train.run import Best
+from jaxdl.train.step import Measured, Step, TrainState, Updating
+
+Hyperparameters = dict[str, Array]
+FOREVER = np.int32(2**31 - 1)
+
+
+class Recipe(abc.ABC):
+    """A step as a function of its hyperparameters; a hashable value."""
+
+    @property
+    @abc.abstractmethod
+    def single(self) -> Any:
+        """The step of some member, by which figures are reported."""
+
+    @abc.abstractmethod
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """The step for hyperparameters that are numbers, or scalars that are being traced: a `TrainingStep`.
+
+        Of a population that is evaluated alone, its `evaluation` is enough.
+        """
+
+
+class MembersState(NamedTuple):
+    """The states of all members.
+
+    Args:
+        members: the step's state, each array with the members along one axis.
+        hyperparameters: by name, [members].
+        limit: [members], how many updates each may make; one that ended has made them.
+    """
+
+    members: TrainState
+    hyperparameters: Hyperparameters
+    limit: Int[Array, " members"]
+
+    @property
+    def ended(self) -> Array:
+        """[members] bool."""
+        return self.members.step >= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class OverMembers:
+    """`jax.vmap` over the members; one member alone is computed as it is, without the axis.
+
+    Args:
+        count: of the members.
+        axis: where arrays have them: 0, or -1, where small arrays are better off: XLA computes along the last axis, many
+            numbers at a time, and ten members of ten weights each are then a hundred numbers.
+    """
+
+    count: int
+    axis: int
+
+    def __call__(self, function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
+        if self.count > 1:
+            return jax.vmap(function, in_axes, out_axes)
+
+        def alone(*arguments: Any) -> Any:
+            axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
+            outputs = function(*(_along(jnp.squeeze, part, axis) for part, axis in zip(arguments, axes, strict=True)))
+            return _along(jnp.expand_dims, outputs, out_axes)
+
+        return alone
+
+    def batch_axes(self, shared: bool) -> Any:
+        """Where a batch has its members: nowhere, where all share it."""
+        return None if shared else Batch(self.axis, self.axis, self.axis, None)
+
+
+def _along(function: Callable[..., Any], tree: Any, axes: Any) -> Any:
+    if isinstance(axes, tuple):
+        parts = [_along(function, part, axis) for part, axis in zip(tree, axes, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return tree if axes is None else jax.tree.map(lambda leaf: function(leaf, axes), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Members(Updating):
+    """One update of every member that has not ended, each by the single step with its own hyperparameters.
+
+    A member whose figures are not finite ends before that update; the others go on.
+
+    Args:
+        recipe: the single step.
+        over: the axis of the members.
+        shared: whether all get the same batches.
+        shared_validation: whether all are evaluated on the same examples.
+    """
+
+    recipe: Recipe
+    over: OverMembers
+    shared: bool
+    shared_validation: bool = True
+
+    def start(self, keys: Key[Array, " members"], hyperparameters: Hyperparameters, batch: Batch) -> MembersState:
+        """The first states: each member's is the single step's for its key."""
+
+        def one(key: Array, values: Hyperparameters) -> TrainState:
+            return self.recipe(values).init(key, batch)
+
+        members = self.over(one, (0, 0), self.over.axis)(keys, hyperparameters)
+        return MembersState(members, hyperparameters, jnp.full(self.over.count, FOREVER))
+
+    def __call__(self, state: MembersState, batch: Batch) -> tuple[MembersState, Measured]:
+        def one(member: TrainState, values: Hyperparameters, limit: Array, batch: Batch) -> Any:
+            step = self.recipe(values)
+            after, measured = step(member, batch)
+            finite = step.finite(measured)
+            going = member.step < limit
+            kept = jax.tree.map(lambda new, old: jnp.where(going & finite, new, old), after, member)
+            limit = jnp.where(finite, limit, jnp.minimum(limit, member.step))
+            sums = {"each": measured.sums, "made": (going & finite).astype(jnp.float32)}
+            return kept, limit, (sums, measured.gathered)
+
+        axis, batches = self.over.axis, self.over.batch_axes(self.shared)
+        mapped = self.over(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
+        members, limit, (sums, gathered) = mapped(state.members, state.hyperparameters, state.limit, batch)
+        return state._replace(members=members, limit=limit), Measured(sums, gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        """Whether any member has made the step."""
+        return jnp.any(measured.sums["made"] > 0)
+
+    def observe(self, state: MembersState) -> dict[str, Array]:
+        def one(member: TrainState, values: Hyperparameters) -> dict[str, Array]:
+            return self.recipe(values).observe(member)
+
+        return self.over(one, (self.over.axis, 0), 0)(state.members, state.hyperparameters)
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        """Each figure of every member, [members, ...]."""
+        return reported(self.recipe.single, self.over.count, sums["each"], gathered)
+
+    def evaluation(self) -> Step:
+        return MembersEvaluation(self.recipe, self.over, self.shared_validation)
+
+    def evaluated_from(self, state: MembersState) -> MembersState:
+        members = state.members._replace(step=jnp.zeros_like(state.members.step))
+        return state._replace(members=members)
+
+
+@dataclasses.dataclass(frozen=True)
+class MembersEvaluation(Step):
+    """Measures every member by the single step's evaluation."""
+
+    recipe: Recipe
+    over: OverMembers
+    shared: bool
+
+    def __call__(self, state: MembersState, batch: Batch) -> tuple[MembersState, Measured]:
+        def one(member: TrainState, values: Hyperparameters, batch: Batch) -> Any:
+            after, measured = self.recipe(values).evaluation()(member, batch)
+            return after, (measured.sums, measured.gathered)
+
+        axis = self.over.axis
+        mapped = self.over(one, (axis, 0, self.over.batch_axes(self.shared)), (axis, (0, 1)))
+        members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
+        return state._replace(members=members), Measured({"each": sums}, gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        del measured
+        return jnp.asarray(True)
+
+    def observe(self, state: MembersState) -> dict[str, Array]:
+        del state
+        return {}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return reported(self.recipe.single.evaluation(), self.over.count, sums["each"], gathered)
+
+
+def reported(step: Step, count: int, sums: Any, gathered: Any) -> dict[str, Any]:
+    """The single step's report of each member, stacked."""
+    each = [
+        step.report(
+            jax.tree.map(lambda leaf, k=k: leaf[k], sums),
+            jax.tree.map(lambda rows, k=k: rows[:, k], gathered),
+        )
+        for k in range(count)
+    ]
+    return {name: np.stack([np.asarray(figures[name]) for figures in each]) for name in each[0]}
+
+
+class MembersLoop(Loop):
+    """The loop for a population: each member has its own best epoch, its own patience, and its own end.
+
+    `position.best` holds [members] epochs and values, and parameters with the members along their axis.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        count = self.over.count
+        self.stopped = [""] * count
+        """Why each member ended, "" while it goes on."""
+        self.epochs = np.zeros(count, np.int32)
+        """How many epochs each has completed."""
+        self.earlier = np.zeros(count, np.int32)
+        """How many updates before the last one each was sent back."""
+
+    def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
+        """Runs once more, where parameters have become other than finite, so that such members end an update earlier."""
+        before = self.position.state
+        for _ in range(3):
+            made, least = np.asarray(ran.state.members.step), np.asarray(before.members.step)
+            lost = ~np.asarray(_finite_members(self.over, ran.state)) & (made > least)
+            if not lost.any():
+                break
+            self.earlier += lost
+            before = before._replace(limit=jnp.asarray(np.where(lost, made - 1, before.limit), jnp.int32))
+            ran = again(before)
+        self._note_ends(ran.state)
+        return ran
+
+    def watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
+        here, rule = self.position, self.monitored
+        whole = np.asarray(here.tally.sums["made"]) == here.tally.steps
+        self.epochs[whole] = epoch + 1
+        for name, value in figures.items():
+            here.history[name][-1] = self._of(whole, name, value)
+        if rule is not None and (self.early_stopping is not None or rule.monitor in figures):
+            self._keep_best(epoch, np.asarray(figures[rule.monitor], np.float64), whole)
+            if self.early_stopping is not None:
+                self._end_patience(epoch, whole)
+        return None if not np.asarray(here.state.ended).all() else "every member has ended"
+
+    def headline(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """The median over the members."""
+        shown = {name: value for name, value in figures.items() if np.ndim(value) <= 1}
+        return {name: float(np.nanmedian(value)) for name, value in shown.items() if not np.all(np.isnan(value))}
+
+    def not_finite(self, epoch: int) -> str:
+        del epoch
+        return "every member has ended"
+
+    @property
+    def over(self) -> OverMembers:
+        step: Any = self.step
+        return step.over
+
+    def _of(self, whole: Bool[np.ndarray, " members"], name: str, value: Any) -> np.ndarray:
+        """A figure of an epoch, NaN for members that had ended; of the seconds, each member has its share."""
+        if name == "seconds":
+            value = np.full(self.over.count, value / self.over.count)
+        value = np.asarray(value, np.float64) if np.ndim(value) == 1 else np.asarray(value)
+        if not np.issubdtype(value.dtype, np.floating):
+            value = value.astype(np.float64)
+        return np.where(whole.reshape(-1, *[1] * (value.ndim - 1)), value, np.nan)
+
+    def _keep_best(self, epoch: int, values: Float[np.ndarray, " members"], whole: Bool[np.ndarray, " members"]) -> None:
+        here, rule = self.position, self.monitored
+        assert rule is not None
+        state: TrainState = here.state.members
+        if here.best is None:
+            epochs, nothing = np.full(self.over.count, -1), np.full(self.over.count, np.nan)
+            here.best = _best(epochs, nothing, state.evaluated, state.state)
+        old: Any = here.best
+        pairs = zip(values.tolist(), np.asarray(old.value).tolist(), strict=True)
+        better = whole & np.array([rule.better(value, None if np.isnan(best) else best) for value, best in pairs])
+        if better.any():
+            chosen = jnp.asarray(better)
+            params, model_state = _chosen(self.over.axis, chosen, (state.evaluated, state.state), (old.params, old.state))
+            epochs, best = np.where(better, epoch, old.epoch), np.where(better, values, old.value)
+            here.best = _best(epochs, best, params, model_state)
+
+    def _end_patience(self, epoch: int, whole: Bool[np.ndarray, " members"]) -> None:
+        here, rule = self.position, self.early_stopping
+        assert rule is not None
+        assert here.best is not None
+        since = epoch - np.asarray(here.best.epoch)
+        ending = whole & (since >= rule.patience)
+        for k in np.flatnonzero(ending):
+            self.stopped[k] = f"early stopping: {rule.monitor} has not become better for {since[k]} epochs"
+        made = np.asarray(here.state.members.step)
+        limit = np.where(ending, made, np.asarray(here.state.limit))
+        here.state = here.state._replace(limit=jnp.asarray(limit, jnp.int32))
+
+    def _note_ends(self, state: MembersState) -> None:
+        made = np.asarray(state.members.step)
+        for k in np.flatnonzero(np.asarray(state.ended)):
+            if not self.stopped[k]:
+                self.stopped[k] = (
+                    f"the loss was not finite at step {made[k] + 1 + self.earlier[k]}; params and state are those after step "
+                    f"{made[k]}, the last that are finite"
+                )
+
+
+def _best(epochs: Any, values: Any, params: Any, state: Any) -> Best:
+    """The best of each member: arrays where a single run has numbers."""
+    return Best(epochs, values, params, state)
+
+
+def _finite_members(over: OverMembers, state: MembersState) -> Array:
+    return _finite(over, (state.members.params, state.members.state))
+
+
+def _finite_one(tree: Any) -> Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack(leaves).all() if leaves else jnp.asarray(True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _finite(over: OverMembers, tree: Any) -> Array:
+    return over(_finite_one, over.axis, 0)(tree)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _chosen(axis: int, chosen: Array, new: Any, old: Any) -> Any:
+    def one(taken: Array, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old)
+
+    return jax.vmap(one, (0, axis, axis), axis)(chosen, new, old)

@@ -1,0 +1,295 @@
+"""A population is its members, each as if it were alone; and one program."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdl as dl
+from jaxdl import losses, metrics
+from jaxdl.population import plan
+from jaxdl.train import program
+
+SGD = optax.sgd(0.1)
+
+
+def blobs(count: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, count)
+    return (random.normal(size=(count, 4)) + labels[:, None]).astype(np.float32), labels.astype(np.int32)
+
+
+def network(dropout: Any = 0.25) -> dl.Sequential:
+    return dl.Sequential(dl.Dense(6, use_bias=False), dl.BatchNorm(), jax.nn.relu, dl.Dropout(dropout), dl.Dense(3))
+
+
+MODEL = network()
+SETTINGS: dict[str, Any] = {
+    "loss": losses.softmax_cross_entropy,
+    "optimizer": optax.adam(1e-2),
+    "epochs": 3,
+    "batch_size": 32,
+    "metrics": {"accuracy": metrics.accuracy},
+    "progress": False,
+}
+
+
+def assert_same_run(member: dl.Run, single: dl.Run, tolerance: float = 1e-5) -> None:
+    assert list(member.history) == list(single.history)
+    for name, values in single.history.items():
+        if name != "seconds":
+            np.testing.assert_allclose(member.history[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
+    assert jax.tree.structure(member.params) == jax.tree.structure(single.params)
+    trees = ((member.params, single.params), (member.state, single.state))
+    for ours, theirs in trees:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+    assert int(member.train_state.step) == int(single.train_state.step)
+    assert member.stopped == single.stopped
+
+
+@pytest.mark.parametrize("axis", ["last", "first"])
+def test_each_member_is_the_single_run_with_its_seed(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL", 4096 if axis == "last" else 0)
+    runs = dl.fit_many(MODEL, blobs(), seeds=[3, 0, 7], validation=blobs(40), **SETTINGS)
+    for i, seed in enumerate([3, 0, 7]):
+        assert_same_run(runs[i], dl.fit(MODEL, blobs(), seed=seed, validation=blobs(40), **SETTINGS))
+    assert runs.history["validation_accuracy"].shape == (3, 3)
+
+
+def test_each_member_sets_aside_its_own_share() -> None:
+    runs = dl.fit_many(MODEL, blobs(), seeds=2, validation=0.3, **SETTINGS)
+    for seed in range(2):
+        assert_same_run(runs[seed], dl.fit(MODEL, blobs(), seed=seed, validation=0.3, **SETTINGS))
+
+
+def test_one_member_alone_is_the_single_run() -> None:
+    run = dl.fit_many(MODEL, blobs(), seeds=[5], **SETTINGS)[0]
+    assert_same_run(run, dl.fit(MODEL, blobs(), seed=5, **SETTINGS), 1e-6)
+
+
+def test_the_same_members_give_the_same_bits() -> None:
+    first, second = (dl.fit_many(MODEL, blobs(), seeds=3, **SETTINGS) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first[2].params, second[2].params)
+
+
+def test_all_other_settings_of_fit_mean_the_same() -> None:
+    settings = SETTINGS | {
+        "class_weight": {0: 1.0, 1: 2.0, 2: 0.5},
+        "clip_norm": 0.5,
+        "accumulate": 2,
+        "average": 0.9,
+        "metrics": {"auc": metrics.ConfusionMatrix(3)},
+        "shuffle": False,
+        "steps": 7,
+    }
+    runs = dl.fit_many(MODEL, blobs(), seeds=2, **settings)
+    for seed in range(2):
+        assert_same_run(runs[seed], dl.fit(MODEL, blobs(), seed=seed, **settings))
+    assert runs[1].average is not None
+
+
+@pytest.mark.parametrize("way", ["step", "eager"])
+def test_the_ways_to_run_give_the_same_numbers(way: Any) -> None:
+    settings = SETTINGS | {"epochs": 1}
+    runs = dl.fit_many(MODEL, blobs(), seeds=2, compile=way, **settings)
+    compiled = dl.fit_many(MODEL, blobs(), seeds=2, compile="epoch", **settings)
+    np.testing.assert_allclose(runs.history["loss"], compiled.history["loss"], rtol=1e-5)
+
+
+def test_a_stream_gives_all_members_the_same_batches() -> None:
+    x, y = blobs(96)
+    stream = [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)]
+    runs = dl.fit_many(MODEL, stream, seeds=2, **SETTINGS)
+    for seed in range(2):
+        assert_same_run(runs[seed], dl.fit(MODEL, stream, seed=seed, **SETTINGS))
+
+
+def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS | {"loss": losses.softmax_cross_entropy, "optimizer": optax.adam, "metrics": None}
+    over = {"learning_rate": [1e-3, 1e-2], "label_smoothing": [0.0, 0.2], "dropout": [0.0, 0.1, 0.5]}
+    before = program._loop._cache_size()
+    runs = dl.sweep(network, blobs(), over, **settings)
+    assert program._loop._cache_size() == before + 1
+    assert len(runs) == 12
+    for i in (0, 4, 7, 11):
+        values = runs.members[i].hyperparameters
+        single = dl.fit(
+            network(values["dropout"]),
+            blobs(),
+            **settings
+            | {
+                "loss": functools.partial(losses.softmax_cross_entropy, label_smoothing=values["label_smoothing"]),
+                "optimizer": optax.adam(values["learning_rate"]),
+            },
+        )
+        assert_same_run(runs[i], single)
+        assert runs.model(i) == network(values["dropout"])
+    before = program._loop._cache_size()
+    again = dl.sweep(network, blobs(), {name: [v * 0.5 for v in values] for name, values in over.items()}, **settings)
+    assert program._loop._cache_size() == before
+    assert len(again) == 12
+
+
+def test_early_stopping_ends_one_member_and_leaves_the_others_alone() -> None:
+    rule = dl.EarlyStopping(patience=2, monitor="validation_loss")
+    settings = SETTINGS | {"optimizer": optax.sgd, "epochs": 8, "early_stopping": rule, "validation": blobs(40)}
+    over = {"learning_rate": [0.05, 3.0, 0.0]}
+    runs = dl.sweep(dl.Dense(3), blobs(), over, **settings)
+    for i, rate in enumerate(over["learning_rate"]):
+        single = dl.fit(dl.Dense(3), blobs(), **settings | {"optimizer": optax.sgd(rate)})
+        assert_same_run(runs[i], single, 1e-4)
+        assert runs[i].best is not None
+        assert single.best is not None
+        assert runs[i].best.epoch == single.best.epoch
+    lengths = [len(run.history["loss"]) for run in runs]
+    assert lengths[2] == 3
+    assert lengths[0] == 8
+    assert np.isnan(runs.history["loss"][3:, 2]).all()
+
+
+@pytest.mark.parametrize("rate", [3e3, 1e30])
+def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -> None:
+    """A rate of 3e3 lets the loss overflow after some steps; one of 1e30 makes the first update itself overflow."""
+    x, y = blobs()
+    settings: dict[str, Any] = {"loss": losses.mean_squared_error, "epochs": 4, "batch_size": 32, "progress": False}
+    targets = y.astype(np.float32)[:, None]
+    runs = dl.sweep(dl.Dense(1), (x, targets), {"learning_rate": [0.01, rate]}, optimizer=optax.sgd, **settings)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        single = dl.fit(dl.Dense(1), (x, targets), optimizer=optax.sgd(rate), **settings)
+    assert int(runs[1].train_state.step) == int(single.train_state.step)
+    assert "not finite at step" in runs[1].stopped
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(runs[1].params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), runs[1].params, single.params)
+    assert_same_run(runs[0], dl.fit(dl.Dense(1), (x, targets), optimizer=optax.sgd(0.01), **settings))
+    assert runs.ranking[0] == 0
+
+
+def test_members_trained_in_groups_are_the_same() -> None:
+    together = dl.fit_many(MODEL, blobs(), seeds=5, **SETTINGS)
+    groups = dl.fit_many(MODEL, blobs(), seeds=5, at_a_time=2, **SETTINGS)
+    assert len(groups.cohorts) == 3
+    np.testing.assert_allclose(groups.history["loss"], together.history["loss"], rtol=1e-5)
+    for i in range(5):
+        assert_same_run(groups[i], together[i])
+
+
+def test_what_does_not_fit_is_trained_in_groups_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxdl.population.sweep.available_bytes", lambda: 300_000)
+    with pytest.warns(UserWarning, match=r"8 members may need .* trained in \d groups"):
+        runs = dl.fit_many(MODEL, blobs(), seeds=8, **SETTINGS)
+    assert len(runs.cohorts) > 1
+
+
+def test_halving_drops_the_worse_half_and_the_others_go_on_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS | {"optimizer": optax.sgd, "epochs": 6}
+    over = {"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1, 0.2]}
+    before = program._loop._cache_size()
+    runs = dl.sweep(MODEL, blobs(), over, halving=[1, 3], **settings)
+    assert program._loop._cache_size() == before + 3
+    whole = dl.sweep(MODEL, blobs(), over, **settings)
+    epochs = [len(run.history["loss"]) for run in runs]
+    assert sorted(epochs) == [1, 1, 3, 6, 6]
+    for i, count in enumerate(epochs):
+        np.testing.assert_allclose(runs[i].history["loss"], whole[i].history["loss"][:count], rtol=1e-4)
+        assert runs[i].stopped.startswith("dropped after epoch" if count < 6 else "finished")
+    first = np.argsort(whole.history["loss"][0])
+    assert {i for i, count in enumerate(epochs) if count == 1} == set(first[3:].tolist())
+
+
+def test_the_best_member_and_the_ranking() -> None:
+    runs = dl.sweep(
+        MODEL, blobs(), {"learning_rate": [1e-4, 1e-1]}, monitor="accuracy", seeds=2, **SETTINGS | {"optimizer": optax.sgd}
+    )
+    accuracy = runs.history["accuracy"][-1]
+    assert runs.scores == pytest.approx(accuracy)
+    assert accuracy[runs.ranking[0]] == accuracy.max()
+    assert runs.best.history["accuracy"][-1] == accuracy.max()
+    assert runs.best_member == runs.members[runs.ranking[0]]
+
+
+def test_an_ensemble_predicts_and_each_member_is_evaluated() -> None:
+    x, y = blobs(50)
+    runs = dl.fit_many(MODEL, blobs(), seeds=3, at_a_time=2, **SETTINGS)
+    ensemble = runs.predict(x, batch_size=16)
+    alone = np.stack([dl.predict(MODEL, run.params, run.state, x) for run in runs])
+    np.testing.assert_allclose(ensemble.each, alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ensemble.mean, alone.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ensemble.spread, alone.std(0), rtol=1e-3, atol=1e-5)
+    figures = runs.evaluate((x, y), loss=losses.softmax_cross_entropy, metrics={"accuracy": metrics.accuracy})
+    for i, run in enumerate(runs):
+        single = dl.evaluate(
+            MODEL, run.params, run.state, (x, y), loss=losses.softmax_cross_entropy, metrics={"accuracy": metrics.accuracy}
+        )
+        assert figures["loss"][i] == pytest.approx(single["loss"], rel=1e-5)
+        assert figures["accuracy"][i] == single["accuracy"]
+
+
+def test_results_as_table_json_and_picture(tmp_path: Path) -> None:
+    over = {"learning_rate": [1e-2, 1e-1], "momentum": [0.0, 0.9]}
+    runs = dl.sweep(MODEL, blobs(), over, seeds=2, **SETTINGS | {"optimizer": optax.sgd})
+    lines = str(runs).splitlines()
+    assert lines[0].startswith("8 members by loss: best ")
+    assert "learning_rate" in lines[2]
+    assert len(lines) == 4 + 8
+    runs.to_json(tmp_path / "runs.json")
+    record = json.loads((tmp_path / "runs.json").read_text())
+    assert record["best"] == runs.best_member.number
+    assert record["members"][3]["hyperparameters"] == runs.members[3].hyperparameters
+    assert record["members"][3]["history"]["loss"] == pytest.approx(runs[3].history["loss"])
+    figure = runs.plot(tmp_path / "runs.png")
+    assert [axis.get_ylabel() for axis in figure.axes[:3]] == ["loss", "accuracy", "learning rate"]
+    assert (tmp_path / "runs.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"over": {"widht": [1.0]}}, "nothing takes the hyperparameter 'widht'"),
+        ({"over": {"learning_rate": []}}, "'learning_rate' has no values"),
+        ({"over": {"learning_rate": [float("nan")]}}, "finite numbers, got nan"),
+        ({"over": {"learning_rate": [0.1], "momentum": [0.1, 0.2]}, "combine": "zip"}, "as many values of each"),
+        ({"over": {}, "seeds": 0}, "seeds is a whole number of at least 1"),
+        ({"over": {}, "seeds": [1, 1]}, "each once"),
+        ({"over": {}, "halving": [3, 1]}, "epochs that grow"),
+        ({"over": {}, "halving": [3]}, "the last before epoch 3"),
+        ({"over": {}, "devices": []}, "at least one is needed"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
+    optimizer = optax.sgd if arguments["over"] else SGD
+    with pytest.raises(ValueError, match=message):
+        dl.sweep(MODEL, blobs(), **SETTINGS | {"optimizer": optimizer} | arguments)
+
+
+def test_values_are_taken_together_by_zip() -> None:
+    over = {"learning_rate": [0.1, 0.2], "momentum": [0.5, 0.9]}
+    runs = dl.sweep(dl.Dense(3), blobs(), over, combine="zip", **SETTINGS | {"optimizer": optax.sgd})
+    assert [member.hyperparameters for member in runs.members] == [
+        {"learning_rate": 0.1, "momentum": 0.5},
+        {"learning_rate": 0.2, "momentum": 0.9},
+    ]
+
+
+def test_a_traced_rate_drops_what_the_number_drops() -> None:
+    x = jnp.ones((50, 40), jnp.float32)
+    for rate in (0.0, 0.1, 0.25, 0.5, 0.999):
+        ours = jax.jit(lambda r: dl.ops.dropout.dropout(jax.random.key(0), x, r))(jnp.asarray(rate, jnp.float32))
+        np.testing.assert_allclose(ours, dl.ops.dropout.dropout(jax.random.key(0), x, rate), rtol=1e-6)
+
+
+@pytest.mark.parametrize("build", [dl.models.mlp, dl.models.cnn])
+def test_the_models_take_a_traced_dropout(build: Any) -> None:
+    model = functools.partial(build, 4, 3) if build is dl.models.mlp else functools.partial(build, 4, head=(4, 3))
+    x = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype(np.float32)
+    y = np.arange(16, dtype=np.int32) % 3
+    make = lambda dropout: (
+        dl.Sequential(dl.Flatten(), model(dropout=dropout)) if build is dl.models.mlp else model(dropout=dropout)
+    )  # noqa: E731
+    runs = dl.sweep(make, (x, y), {"dropout": [0.1, 0.5]}, **SETTINGS | {"epochs": 1})
+    assert np.isfinite(runs.history["loss"]).all()
