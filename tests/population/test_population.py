@@ -283,13 +283,13 @@ def test_a_traced_rate_drops_what_the_number_drops() -> None:
         np.testing.assert_allclose(ours, dl.ops.dropout.dropout(jax.random.key(0), x, rate), rtol=1e-6)
 
 
-@pytest.mark.parametrize("build", [dl.models.mlp, dl.models.cnn])
+def flattened(dropout: Any) -> dl.Sequential:
+    return dl.Sequential(dl.Flatten(), *dl.models.mlp(4, 3, dropout=dropout))
+
+
+@pytest.mark.parametrize("build", [flattened, functools.partial(dl.models.cnn, 4, head=(4, 3))])
 def test_the_models_take_a_traced_dropout(build: Any) -> None:
-    model = functools.partial(build, 4, 3) if build is dl.models.mlp else functools.partial(build, 4, head=(4, 3))
     x = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype(np.float32)
     y = np.arange(16, dtype=np.int32) % 3
-    make = lambda dropout: (
-        dl.Sequential(dl.Flatten(), model(dropout=dropout)) if build is dl.models.mlp else model(dropout=dropout)
-    )  # noqa: E731
-    runs = dl.sweep(make, (x, y), {"dropout": [0.1, 0.5]}, **SETTINGS | {"epochs": 1})
+    runs = dl.sweep(build, (x, y), {"dropout": [0.1, 0.5]}, **SETTINGS | {"epochs": 1})
     assert np.isfinite(runs.history["loss"]).all()
