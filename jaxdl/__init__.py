@@ -6,11 +6,15 @@ from jaxdl import losses as losses
 from jaxdl import metrics as metrics
 from jaxdl import models as models
 from jaxdl import ops as ops
+from jaxdl import optimizers as optimizers
+from jaxdl import schedules as schedules
 from jaxdl import tree as tree
 from jaxdl.checkpoint.checkpoints import Checkpoints as Checkpoints
 from jaxdl.checkpoint.error import CheckpointError as CheckpointError
 from jaxdl.checkpoint.weights import load as load
 from jaxdl.checkpoint.weights import save as save
+from jaxdl.find_learning_rate import LearningRateSearch as LearningRateSearch
+from jaxdl.find_learning_rate import find_learning_rate as find_learning_rate
 from jaxdl.generate import generate as generate
 from jaxdl.layer import Eval as Eval
 from jaxdl.layer import Layer as Layer
@@ -39,6 +43,7 @@ from jaxdl.layers.norm import GroupNorm as GroupNorm
 from jaxdl.layers.norm import InstanceNorm as InstanceNorm
 from jaxdl.layers.norm import LayerNorm as LayerNorm
 from jaxdl.layers.norm import RMSNorm as RMSNorm
+from jaxdl.layers.precision import in_precision as in_precision
 from jaxdl.layers.pool import AvgPool as AvgPool
 from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
 from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool

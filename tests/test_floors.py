@@ -14,10 +14,11 @@ FLOORS = {
     "ops": 0,
     "tree": 0,
     **dict.fromkeys(
-        ["layer", "padded", "activations", "losses", "metrics", "metric", "per_example", "targets", "classification"], 1
+        ["layer", "padded", "activations", "losses", "metrics", "metric", "per_example", "targets", "classification", "schedules"],
+        1,
     ),
     "layers": 2,
-    **dict.fromkeys(["models", "summary", "data"], 3),
+    **dict.fromkeys(["models", "summary", "data", "checkpoint", "optimizers"], 3),
     "train": 4,
 }
 TOP = 5
@@ -35,6 +36,7 @@ HEAVY = [
     "beartype",
     "pytest",
     "tokenizers",
+    "safetensors",
 ]
 
 Graph = dict[str, set[str]]

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.ops.product import product
+
 Pads = tuple[tuple[int, int], ...]
 Sizes = tuple[int, ...]
 
@@ -112,7 +114,7 @@ def _conv_by_patches(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dila
     slices = shifted_slices(pad_space(x, pads, 0), tuple(window), stride, dilation)
     if groups == 1:
         patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, -1)
-        y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, outputs)  # a plain product is XLA's fastest
+        y = product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, outputs))  # a plain product is XLA's fastest
         return y.reshape(*patches.shape[:-1], outputs)
     if inputs == 1:
         return _depthwise(slices, kernel.reshape(len(slices), groups, outputs // groups))

@@ -5,6 +5,8 @@ import math
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.ops.product import product
+
 
 def linear(
     x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"], bias: Float[Array, " outputs"] | None
@@ -15,7 +17,7 @@ def linear(
     over in the gradient, and take half as long again for a transformer's block.
     """
     flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = (flat @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[1])
+    y = product(flat, kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[1])
     return y if bias is None else add_bias(y, bias)
 
 

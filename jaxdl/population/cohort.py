@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdl.train.members import MembersLoop, MembersState
+from jaxdl.train.loop import Loop
+from jaxdl.train.members import FOREVER, MembersLoop, MembersState
 from jaxdl.train.run import Best, History
 
 
@@ -59,6 +60,24 @@ class Cohort:
     def unborn(members: tuple[Member, ...]) -> "Cohort":
         """Before the first step."""
         return Cohort(members, None, 0, {}, None, ("",) * len(members), np.zeros(len(members), np.int32))
+
+    @staticmethod
+    def of_one(member: Member, loop: Loop, why: str) -> "Cohort":
+        """A member that was trained as an ordinary run."""
+        here = loop.position
+        state, best = _as_one((here.state, here.best and (here.best.params, here.best.state)))
+        figures: Any = here.best and (np.array([here.best.epoch]), np.array([here.best.value]))
+        return Cohort(
+            members=(member,),
+            state=MembersState(state, {}, jnp.full(1, FOREVER)),
+            axis=0,
+            history={name: [np.asarray(value)[None] for value in values] for name, values in here.history.items()},
+            best=Best(*figures, *best) if best else None,
+            stopped=("" if why == "finished" else why,),
+            epochs=np.array([len(here.history.get("seconds", ()))], np.int32),
+            compile_seconds=loop.compile_seconds,
+            interrupted=why == "interrupted",
+        )
 
     @staticmethod
     def joined(cohorts: Sequence["Cohort"]) -> "Cohort":
@@ -128,6 +147,9 @@ class Cohort:
         """Each member's figure of the last epoch it completed; NaN where it has none."""
         entries = self.history.get(name, [])
         return np.array([entries[n - 1][k] if 0 < n <= len(entries) else np.nan for k, n in enumerate(self.epochs)])
+
+
+_as_one = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[None], tree))
 
 
 def _taken_body(axis: int, tree: Any, rows: Any) -> Any:

@@ -1,14 +1,14 @@
 """How much memory a step may need, and how much there is."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdl.data.source import Batch
 from jaxdl.train.step import Step
-from jaxdl.tree import byte_count
+from jaxdl.tree import Shapes, byte_count, thawed_shapes
 
 
 def available_bytes(device: Any = None) -> int | None:
@@ -20,8 +20,15 @@ def available_bytes(device: Any = None) -> int | None:
     return min(found) if found else None
 
 
-def step_bytes(step: Step, state: Any, batch: Batch) -> int:
-    """An upper bound of what one step computes on the way: the size of all its intermediate results together."""
+@functools.lru_cache(maxsize=64)
+def step_bytes(step: Step, shapes: Shapes) -> int:
+    """An upper bound of what one step computes on the way: the size of all its intermediate results together.
+
+    Args:
+        step: a pure step.
+        shapes: of the state and of the batch.
+    """
+    state, batch = thawed_shapes(shapes)
     jaxpr = jax.make_jaxpr(lambda s, b: step(s, b))(state, batch)
     return byte_count((state, batch)) + _results(jaxpr.jaxpr)
 

@@ -18,16 +18,14 @@ from jaxdl.population.cohort import Cohort, Member
 from jaxdl.population.runs import Runs
 from jaxdl.train import sources
 from jaxdl.train.feed import Feed, ResidentFeed
-from jaxdl.train.loop import begin
+from jaxdl.train.loop import Loop, begin
 from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
 from jaxdl.train.program import Place, Way
 from jaxdl.train.progress import progress as progress_bar
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
-from jaxdl.tree import Shapes, frozen_shapes, parameter_count, thawed_shapes
-
-SMALL = 4096
-"""Models of at most so many parameters have the members along the last axis of their arrays."""
+from jaxdl.train.train import first_state
+from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +43,15 @@ class Plan:
     epochs: int
     steps: int | None
     show: bool
+    small: bool
     devices: tuple[Any, ...]
     at_a_time: int
     rungs: tuple[int, ...]
     monitor: tuple[str, str]
 
     def run(self, members: tuple[Member, ...]) -> Runs:
+        if len(members) == 1 and not members[0].hyperparameters:
+            return self._result(members, [self._alone(members[0])])
         ended: list[Cohort] = []
         going = self._cut([Cohort.unborn(members)])
         for until in (*self.rungs, self.epochs):
@@ -59,7 +60,19 @@ class Plan:
             if not last and not any(cohort.interrupted for cohort in going):
                 going, dropped = self._halved(going, until)
                 ended += dropped
-        return Runs(members, tuple(ended + going), self.recipe, self.monitor, self.early_stopping)
+        return self._result(members, ended + going)
+
+    def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
+        return Runs(members, tuple(cohorts), self.recipe, self.monitor, self.early_stopping)
+
+    def _alone(self, member: Member) -> Cohort:
+        """A population of one is an ordinary run, in the program that `fit` has for it."""
+        step = self.recipe.single
+        start = first_state(step, self.feed.example, sources.as_key(member.seed))
+        loop = Loop(step, self.feed, begin(step, self.feed, start), self.way, self.held, self.early_stopping, ())
+        with progress_bar(self.show, self.epochs, self.feed.steps) as shown:
+            why = loop.run(self.epochs, self.steps, shown)
+        return Cohort.of_one(member, loop, why)
 
     def _cut(self, cohorts: list[Cohort]) -> list[Cohort]:
         """All members anew in groups of nearly one size, as many groups as memory and devices ask for."""
@@ -116,9 +129,8 @@ class Plan:
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
         """The step of so many members and their data; each shuffles by its own key, and sets its own share aside."""
-        single, feed, held, rows, held_rows = self.recipe.single, self.feed, self.held, None, None
-        small = parameter_count(jax.eval_shape(lambda key: single.init(key, feed.example), keys[0]).params) <= SMALL
-        over = OverMembers(len(keys), -1 if small else 0)
+        feed, held, rows, held_rows = self.feed, self.held, None, None
+        over = OverMembers(len(keys), -1 if self.small else 0)
         if self.share is not None:
             rows, held_rows = zip(*(self._split(key) for key in keys), strict=True)
         if isinstance(feed, ResidentFeed) and (self.shuffle or rows is not None):
@@ -132,7 +144,7 @@ class Plan:
         source = feed.source
         data = (source.inputs, source.targets, source.weights) if rows is None else tuple(self.whole[:3])
         inputs, targets, weights = jax.device_put(data, device)
-        orders = jnp.stack([fold_in_name(key, "order") for key in keys])
+        orders = _order_keys(jnp.stack(keys))
         own = None if rows is None else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
         return ResidentFeed(
             ResidentMembers(inputs, targets, weights, orders, own, source.size, source.batch_size, shuffle, axis)
@@ -152,6 +164,11 @@ class Plan:
         reason = f"dropped after epoch {epoch}: {name} among the worse half"
         dropped = whole.of(np.sort(order[keep:])).ended(reason)
         return self._cut([whole.of(np.sort(order[:keep]))]), [dropped]
+
+
+@jax.jit
+def _order_keys(keys: Array) -> Array:
+    return jax.vmap(lambda key: fold_in_name(key, "order"))(keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

@@ -1,6 +1,7 @@
 """Populations: many models trained as one program, over seeds and over hyperparameters."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import warnings
@@ -23,8 +24,10 @@ from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.step import Augment, Supervised, TrainState
 from jaxdl.train.train import Compile, as_way
-from jaxdl.tree import byte_count
+from jaxdl.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
 
+SMALL = 4096
+"""Models of at most so many parameters have the members along the last axis of their arrays."""
 SHARE_OF_MEMORY = 0.8
 
 Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation]
@@ -195,7 +198,7 @@ def sweep(
         recipe = dataclasses.replace(recipe, class_weights=checks.check_class_weight(class_weight, feed.source.targets))
     single = recipe.single
     checks.check_accumulate(accumulate, feed.example)
-    start = jax.eval_shape(lambda key: single.init(key, feed.example), first_key)
+    start = _first_state(single, frozen_shapes(feed.example))
     held = None
     if validation_set is not None:
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=first_key, new_shapes=new_shapes)
@@ -220,12 +223,19 @@ def sweep(
         epochs=epochs,
         steps=steps,
         show=progress,
+        small=parameter_count(start.params) <= SMALL,
         devices=_devices(devices, len(members)),
         at_a_time=_at_a_time(at_a_time, len(members), start, single, feed),
         rungs=_rungs(halving, epochs, feed),
         monitor=_monitor(monitor, early_stopping, held),
     )
     return plan.run(members)
+
+
+@functools.lru_cache(maxsize=64)
+def _first_state(step: Supervised, example: Shapes) -> TrainState:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), key)
 
 
 def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], combine: str) -> tuple[Member, ...]:
@@ -268,7 +278,8 @@ def _at_a_time(asked: int | None, members: int, start: TrainState, single: Super
     room = available_bytes()
     if room is None:
         return members
-    each = 4 * byte_count((start.params, start.state, start.optimizer_state)) + step_bytes(single, start, feed.example)
+    each = 4 * byte_count((start.params, start.state, start.optimizer_state))
+    each += step_bytes(single, frozen_shapes((start, feed.example)))
     fit = max(1, int(SHARE_OF_MEMORY * room / max(each, 1)))
     if fit < members:
         groups = -(-members // fit)

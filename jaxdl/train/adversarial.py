@@ -304,7 +304,8 @@ class AdversarialEvaluation(Step):
     of: Adversarial
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        generator, discriminator = _player(state, "generator"), _player(state, "discriminator")
+        meant = state._replace(params=state.evaluated)
+        generator, discriminator = _player(meant, "generator"), _player(meant, "discriminator")
         key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
         fakes, _ = self.of.fakes(generator.params, generator.state, batch, key, False)
         _, (_, sums) = self.of.judged(discriminator.params, discriminator.state, fakes, batch, key, False)

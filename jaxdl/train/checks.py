@@ -17,6 +17,7 @@ from jaxdl.metrics import Mean, Metric, accuracy, as_metric
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array, with_targets
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
+from jaxdl.train.schedule import schedule_free
 from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingStep, TrainState
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 
@@ -49,13 +50,29 @@ def check_optimizer(optimizer: Any) -> None:
     raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}.")
 
 
+def check_precision(precision: Any) -> None:
+    """Refuses a precision that is none."""
+    if precision not in (None, "bfloat16", "float16"):
+        raise ValueError(f"precision is 'bfloat16', 'float16' or None, got {precision!r}.")
+
+
+def check_average(average: float | None, optimizer: optax.GradientTransformation) -> None:
+    """Refuses a moving average of the parameters of an optimizer that averages them itself."""
+    if average is None:
+        return
+    state = jax.eval_shape(optimizer.init, {"w": jax.ShapeDtypeStruct((1,), jnp.float32)})
+    if schedule_free(state):
+        raise ValueError("average: a schedule-free optimizer averages the parameters itself — leave it out.")
+
+
 def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     """Metrics by name, lifted."""
     if metrics is None:
         return ()
     if not isinstance(metrics, dict):
         raise TypeError(f"metrics: expected a dict by name, such as {{'accuracy': metrics.accuracy}}, got {metrics!r}.")
-    reserved = [name for name in metrics if name in ("loss", "seconds", "learning_rate") or name.startswith("validation_")]
+    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps")
+    reserved = [name for name in metrics if name in own or name.startswith("validation_")]
     if reserved:
         raise ValueError(f"metrics: {reserved[0]!r} is a name that the history uses itself — give the metric another.")
     return tuple((name, as_metric(metric)) for name, metric in metrics.items())

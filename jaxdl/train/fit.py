@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,19 @@ from jax import Array
 
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, Params, State
+from jaxdl.layers.precision import in_precision
+from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed, host_array
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
+from jaxdl.train.scaling import LossScaling
 from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState
 from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Loss = Callable[[Any, Any], Array]
+Precision = Literal["bfloat16", "float16"]
 
 
 def fit(
@@ -27,7 +31,8 @@ def fit(
     data: Any,
     *,
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
+    learning_rate: LearningRate | None = None,
     epochs: int = 1,
     steps: int | None = None,
     batch_size: int = 32,
@@ -45,6 +50,7 @@ def fit(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
 ) -> Run:
@@ -59,8 +65,13 @@ def fit(
         data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with one entry an example;
             or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
         loss: `loss(outputs, targets) -> [batch]`.
-        optimizer: of optax; its schedule counts steps. Calls that share one optimizer object, and all else, share one compiled
-            program; `optax.adam(1e-3)` written again is another object.
+        optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as `optax.adam`; or a name:
+            "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate that often
+            does), and "auto", the method without a learning rate that did best in our measurements. Calls that share one
+            optimizer object, and all else, share one compiled program; `optax.adam(1e-3)` written again is another object, the
+            same function and rate, or name, are not.
+        learning_rate: what the function, or the name's, is given: a number, a schedule of optax, which counts steps, or one of
+            `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.
         steps: the most steps in all; where given, epochs are as many as that needs.
         batch_size: examples a step, for arrays. A last, smaller batch is filled up and masked.
@@ -78,6 +89,10 @@ def fit(
         shuffle: whether arrays are put in a new order each epoch.
         steps_per_epoch: how many batches of a stream make an epoch; None is one pass over it.
         new_shapes: whether a stream's batches may change shape, each shape being compiled anew.
+        precision: "bfloat16" or "float16": the model computes in it, as `in_precision` says; parameters, the optimizer's state,
+            the loss, metrics and statistics stay in float32. It costs accuracy, and pays where the device multiplies matrices
+            of that dtype faster; most CPUs are slower with it. For float16 the loss is scaled, the scale adapts itself, and an
+            update whose gradient overflows is skipped: the history then has the `loss_scale`, and the `skipped_steps` so far.
         compile: "epoch" runs compiled loops of about half a second, "step" one compiled step after another, "eager" operation
             by operation; all give the same numbers, to rounding. "auto" is "epoch" for arrays and "step" for streams.
         progress: whether to show a progress bar (plain lines where there is no terminal).
@@ -90,7 +105,6 @@ def fit(
     """
     model = checks.check_model(model)
     checks.check_way(compile)
-    checks.check_optimizer(optimizer)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
     train_set, validation_set = sources.split(data, validation, key)
@@ -103,23 +117,23 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
     )
-    step = Supervised(
+    step = supervised(
         model,
         loss,
-        optimizer if clip_norm is None else _clipped(optimizer, clip_norm),
-        checks.check_metrics(metrics),
-        checks.check_count("accumulate", accumulate),
-        average,
-        augment,
-        checks.check_class_weight(class_weight, _targets(feed)) if class_weight is not None else None,
+        as_optimizer(optimizer, learning_rate, _total(feed, epochs, steps), feed.steps),
+        metrics=metrics,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        average=average,
+        augment=augment,
+        class_weights=checks.check_class_weight(class_weight, _targets(feed)) if class_weight is not None else None,
+        precision=precision,
     )
-    checks.check_accumulate(step.accumulate, feed.example)
-    start = _start(step, feed.example, key, initial)
+    start = first_start(step, feed, key, initial)
     held = None
     if validation_set is not None:
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, new_shapes=new_shapes)
         checks.check_fit("validation", step, start, held, held.example)
-    checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
     return run(
         step,
         feed,
@@ -134,6 +148,43 @@ def fit(
     )
 
 
+def supervised(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    class_weights: tuple[float, ...] | None = None,
+    precision: Precision | None = None,
+) -> Supervised:
+    """The step that `fit` makes of these arguments; equal ones give equal steps, which share a compiled program."""
+    checks.check_precision(precision)
+    checks.check_average(average, optimizer)
+    return Supervised(
+        model if precision is None else in_precision(model, precision),
+        loss,
+        optimizer if clip_norm is None else _clipped(optimizer, clip_norm),
+        checks.check_metrics(metrics),
+        checks.check_count("accumulate", accumulate),
+        average,
+        augment,
+        class_weights,
+        LossScaling() if precision == "float16" else None,
+    )
+
+
+def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None) -> TrainState:
+    """The first state, once the data are known to fit the step."""
+    checks.check_accumulate(step.accumulate, feed.example)
+    start = _start(step, feed.example, key, initial)
+    checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
+    return start
+
+
 def evaluate(
     model: Layer,
     params: Params,
@@ -143,6 +194,7 @@ def evaluate(
     loss: Loss | None = None,
     metrics: Mapping[str, Any] | None = None,
     batch_size: int = 256,
+    precision: Precision | None = None,
     compile: Compile = "auto",
 ) -> dict[str, Any]:
     """The mean loss and the metrics of a model over data, exact over all examples.
@@ -153,12 +205,12 @@ def evaluate(
         loss: measured as "loss", where given.
         metrics: by name.
         batch_size: examples at a time, for arrays.
-        compile: as in `fit`.
+        precision, compile: as in `fit`.
 
     Returns:
         Figures by name.
     """
-    model = checks.check_model(model)
+    model = _computing(checks.check_model(model), precision)
     checks.check_way(compile)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
@@ -170,7 +222,14 @@ def evaluate(
 
 
 def predict(
-    model: Layer, params: Params, state: State, inputs: Any, *, batch_size: int = 256, compile: Compile = "auto"
+    model: Layer,
+    params: Params,
+    state: State,
+    inputs: Any,
+    *,
+    batch_size: int = 256,
+    precision: Precision | None = None,
+    compile: Compile = "auto",
 ) -> Any:
     """The outputs of a model in evaluation for all inputs, in their order: [examples, ...].
 
@@ -178,9 +237,9 @@ def predict(
         model, params, state: as from `fit` or `init`.
         inputs: an array, or a tree of arrays, with one entry an example.
         batch_size: examples at a time.
-        compile: as in `fit`.
+        precision, compile: as in `fit`.
     """
-    model = checks.check_model(model)
+    model = _computing(checks.check_model(model), precision)
     checks.check_way(compile)
     batch = Batch(jax.tree.map(host_array, inputs), ())
     checks.check_lengths("inputs", batch)
@@ -188,6 +247,18 @@ def predict(
     checks.check_model_on(model, params, state, feed.example)
     figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
     return jax.tree.map(lambda rows: jnp.asarray(rows[: feed.source.size]), figures["outputs"])
+
+
+def _computing(model: Layer, precision: Precision | None) -> Layer:
+    checks.check_precision(precision)
+    return model if precision is None else in_precision(model, precision)
+
+
+def _total(feed: Feed, epochs: int, steps: int | None) -> int | None:
+    """The steps of the whole run, or None where nobody knows."""
+    if steps is not None:
+        return checks.check_count("steps", steps)
+    return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
 
 
 def _targets(feed: Feed) -> Any:

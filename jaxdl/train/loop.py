@@ -183,7 +183,7 @@ class Loop:
     def finished(self, stopped: str) -> Run:
         """The outcome."""
         here = self.position
-        params, state = here.state.params, here.state.state
+        params, state = here.state.trained, here.state.state
         if self.early_stopping is not None and self.early_stopping.restore_best and here.best is not None:
             params, state = here.best.params, here.best.state
         return Run(params, state, here.history, here.best, here.state.average, here.state, stopped, self.compile_seconds)

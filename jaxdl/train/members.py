@@ -59,7 +59,7 @@ class MembersState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OverMembers:
-    """`jax.vmap` over the members; one member alone is computed as it is, without the axis.
+    """How members lie beside one another.
 
     Args:
         count: of the members.
@@ -70,27 +70,9 @@ class OverMembers:
     count: int
     axis: int
 
-    def __call__(self, function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
-        if self.count > 1:
-            return jax.vmap(function, in_axes, out_axes)
-
-        def alone(*arguments: Any) -> Any:
-            axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
-            outputs = function(*(_along(jnp.squeeze, part, axis) for part, axis in zip(arguments, axes, strict=True)))
-            return _along(jnp.expand_dims, outputs, out_axes)
-
-        return alone
-
     def batch_axes(self, shared: bool) -> Any:
         """Where a batch has its members: nowhere, where all share it."""
         return None if shared else Batch(self.axis, self.axis, self.axis, None)
-
-
-def _along(function: Callable[..., Any], tree: Any, axes: Any) -> Any:
-    if isinstance(axes, tuple):
-        parts = [_along(function, part, axis) for part, axis in zip(tree, axes, strict=True)]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return tree if axes is None else jax.tree.map(lambda leaf: function(leaf, axes), tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +99,7 @@ class Members(Updating):
         def one(key: Array, values: Hyperparameters) -> TrainState:
             return self.recipe(values).init(key, batch)
 
-        members = self.over(one, (0, 0), self.over.axis)(keys, hyperparameters)
+        members = jax.vmap(one, (0, 0), self.over.axis)(keys, hyperparameters)
         return MembersState(members, hyperparameters, jnp.full(self.over.count, FOREVER))
 
     def __call__(self, state: MembersState, batch: Batch) -> tuple[MembersState, Measured]:
@@ -132,7 +114,7 @@ class Members(Updating):
             return kept, limit, (sums, measured.gathered)
 
         axis, batches = self.over.axis, self.over.batch_axes(self.shared)
-        mapped = self.over(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
+        mapped = jax.vmap(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
         members, limit, (sums, gathered) = mapped(state.members, state.hyperparameters, state.limit, batch)
         return state._replace(members=members, limit=limit), Measured(sums, gathered)
 
@@ -144,11 +126,11 @@ class Members(Updating):
         def one(member: TrainState, values: Hyperparameters) -> dict[str, Array]:
             return self.recipe(values).observe(member)
 
-        return self.over(one, (self.over.axis, 0), 0)(state.members, state.hyperparameters)
+        return jax.vmap(one, (self.over.axis, 0), 0)(state.members, state.hyperparameters)
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         """Each figure of every member, [members, ...]."""
-        return reported(self.recipe.single, self.over.count, sums["each"], gathered)
+        return self.recipe.single.report_members(sums["each"], gathered, self.over.count)
 
     def evaluation(self) -> Step:
         return MembersEvaluation(self.recipe, self.over, self.shared_validation)
@@ -172,7 +154,7 @@ class MembersEvaluation(Step):
             return after, (measured.sums, measured.gathered)
 
         axis = self.over.axis
-        mapped = self.over(one, (axis, 0, self.over.batch_axes(self.shared)), (axis, (0, 1)))
+        mapped = jax.vmap(one, (axis, 0, self.over.batch_axes(self.shared)), (axis, (0, 1)))
         members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
         return state._replace(members=members), Measured({"each": sums}, gathered)
 
@@ -185,19 +167,7 @@ class MembersEvaluation(Step):
         return {}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
-        return reported(self.recipe.single.evaluation(), self.over.count, sums["each"], gathered)
-
-
-def reported(step: Step, count: int, sums: Any, gathered: Any) -> dict[str, Any]:
-    """The single step's report of each member, stacked."""
-    each = [
-        step.report(
-            jax.tree.map(lambda leaf, k=k: leaf[k], sums),
-            jax.tree.map(lambda rows, k=k: rows[:, k], gathered),
-        )
-        for k in range(count)
-    ]
-    return {name: np.stack([np.asarray(figures[name]) for figures in each]) for name in each[0]}
+        return self.recipe.single.evaluation().report_members(sums["each"], gathered, self.over.count)
 
 
 class MembersLoop(Loop):
@@ -319,7 +289,7 @@ def _finite_one(tree: Any) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _finite(over: OverMembers, tree: Any) -> Array:
-    return over(_finite_one, over.axis, 0)(tree)
+    return jax.vmap(_finite_one, over.axis)(tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""What step size an optimizer takes, read from its own schedule."""
+"""What an optimizer tells of itself: the step size it takes, and the parameters it means to be used."""
 
 import types
 from collections.abc import Iterator
@@ -31,6 +31,35 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any)
         return jnp.asarray(jnp.nan, jnp.float32)
     factors += [jnp.asarray(state.scale, jnp.float32) for state in states if type(state).__name__ == "ReduceLROnPlateauState"]
     return jnp.abs(jnp.prod(jnp.stack(factors)))
+
+
+def settled(optimizer_state: Any, params: Any) -> Any:
+    """The parameters that an optimizer means to be used: the average of a schedule-free one, else those it trains.
+
+    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β (Defazio et al., 2024, equation 1).
+    A dict of optimizers' states with the keys of `params` is that of several, each with its own part.
+    """
+    if (
+        isinstance(optimizer_state, dict)
+        and isinstance(params, dict)
+        and optimizer_state
+        and optimizer_state.keys() == params.keys()
+    ):
+        return {name: settled(optimizer_state[name], params[name]) for name in params}
+    for state in schedule_free(optimizer_state):
+
+        def average(z: Any, y: Any, beta: Any = state.b1) -> Any:
+            if isinstance(z, optax.MaskedNode):  # another optimizer's part
+                return y
+            return ((y - (1 - beta) * z.astype(y.dtype)) / beta).astype(y.dtype)
+
+        params = jax.tree.map(average, state.z, params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
+    return params
+
+
+def schedule_free(optimizer_state: Any) -> list[Any]:
+    """The states of schedule-free optimizers in an optimizer's state, told by name: `optax.contrib` takes time to import."""
+    return [state for state in _states(optimizer_state) if type(state).__name__ == "ScheduleFreeState"]
 
 
 def _factor(kind: str, value: Any, counts: Iterator[Any]) -> Array:

@@ -13,9 +13,11 @@ from jax import Array, lax
 
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
-from jaxdl.metrics import Metric
+from jaxdl.metrics import Mean, Metric
+from jaxdl.ops.batching import small_last
 from jaxdl.ops.floating import widest
-from jaxdl.train.schedule import learning_rate
+from jaxdl.train.scaling import LossScaling
+from jaxdl.train.schedule import learning_rate, settled
 
 Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
 
@@ -40,9 +42,17 @@ class TrainState(NamedTuple):
     average: Params | None = None
 
     @property
+    def trained(self) -> Params:
+        """What training has found: `params`, or the average that a schedule-free optimizer keeps instead of a schedule.
+
+        Such an optimizer takes its gradients at `params`, and means other parameters to be used (Defazio et al., 2024).
+        """
+        return settled(self.optimizer_state, self.params)
+
+    @property
     def evaluated(self) -> Params:
-        """The parameters to evaluate with: the average where there is one."""
-        return self.params if self.average is None else self.average
+        """The parameters to evaluate with: the moving average where there is one, else `trained`."""
+        return self.trained if self.average is None else self.average
 
 
 class Measured(NamedTuple):
@@ -74,6 +84,14 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         """The epoch's figures by name, on the host, from sums in float64 and gathered rows."""
+
+    def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
+        """The report of each of `count` members, stacked; sums are [members, ...], and gathered rows [rows, members, ...]."""
+        each = [
+            self.report(jax.tree.map(lambda leaf, k=k: leaf[k], sums), jax.tree.map(lambda rows, k=k: rows[:, k], gathered))
+            for k in range(count)
+        ]
+        return {name: np.stack([np.asarray(figures[name]) for figures in each]) for name in each[0]}
 
 
 class Updating(Step):
@@ -137,6 +155,9 @@ class Evaluation(Step):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
 
+    def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
+        return report_members(self.metrics, sums, gathered, count)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction(Step):
@@ -177,6 +198,7 @@ class Supervised(TrainingStep):
         average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
         class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
+        loss_scaling: how the loss is scaled, for a model that computes in float16.
     """
 
     model: Layer
@@ -187,6 +209,7 @@ class Supervised(TrainingStep):
     average: float | None = None
     augment: Augment | None = None
     class_weights: tuple[float, ...] | None = None
+    loss_scaling: LossScaling | None = None
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         params, state = self.model.init(fold_in_name(key, "init"), batch.inputs)
@@ -195,8 +218,10 @@ class Supervised(TrainingStep):
     def start(self, key: Array, params: Params, state: State) -> TrainState:
         """The first state for parameters that are given."""
         average = None if self.average is None else params
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, state, self.optimizer.init(params), fold_in_name(key, "step"), average)
+        step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
+        if self.loss_scaling is not None:
+            optimizer_state = self.loss_scaling.init(optimizer_state)
+        return TrainState(step, params, state, optimizer_state, fold_in_name(key, "step"), average)
 
     def evaluation(self) -> Step:
         return Evaluation(self.model, self.loss, self.metrics)
@@ -209,7 +234,7 @@ class Supervised(TrainingStep):
         weights = batch.example_weights()
         shares, total = in_shares(self._with_class_weights(weights, batch.targets))
         loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
-        params, optimizer_state = updated(self.optimizer, gradients, state.optimizer_state, state.params, loss)
+        params, optimizer_state = self._updated(state, gradients, loss)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         sums = {"loss": (loss * total, total), **measured.sums}
         average = self._averaged(state.average, params)
@@ -220,10 +245,26 @@ class Supervised(TrainingStep):
         return jnp.isfinite(measured.sums["loss"][0])
 
     def observe(self, state: TrainState) -> dict[str, Array]:
-        return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
+        if self.loss_scaling is None:
+            return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
+        inner, scale, _, skipped = state.optimizer_state
+        return {"learning_rate": current_rate(self.optimizer, inner), "loss_scale": scale, "skipped_steps": skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
+
+    def _updated(self, state: TrainState, gradients: Params, loss: Array) -> tuple[Params, Any]:
+        """The parameters and the optimizer's state one update on."""
+        if self.loss_scaling is None:
+            return updated(self.optimizer, gradients, state.optimizer_state, state.params, loss)
+
+        def update(gradients: Params, optimizer_state: Any) -> tuple[Params, Any]:
+            return updated(self.optimizer, gradients, optimizer_state, state.params, loss)
+
+        return self.loss_scaling.updated(update, gradients, state.optimizer_state, state.params)
+
+    def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
+        return report_members(self.metrics, sums, gathered, count)
 
     def _with_class_weights(self, weights: Array, targets: Any) -> Array:
         if self.class_weights is None:
@@ -237,22 +278,24 @@ class Supervised(TrainingStep):
         return moved
 
     def _gradients(self, state: TrainState, batch: Batch, shares: Array, key: Array) -> tuple[Array, Any, State, Params]:
-        """The loss, the outputs, the model's next state, and dL/dparams."""
+        """The loss, the outputs, the model's next state, and dL/dparams, times the scale of the loss where it is scaled."""
 
         def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
             outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask))
-            return weighted_sum(shares, self.loss(outputs, batch.targets)), (outputs, new)
+            loss = weighted_sum(shares, self.loss(outputs, batch.targets))
+            scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)
+            return scaled, (loss, outputs, new)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         if self.accumulate == 1:
-            (loss, (outputs, new)), gradients = gradient(state.params, state.state, batch, shares, key)
+            (_, (loss, outputs, new)), gradients = gradient(state.params, state.state, batch, shares, key)
             return loss, outputs, new, gradients
 
         def part(carry: Any, xs: Any) -> Any:
             model_state, gradients, loss = carry
             index, batch, shares = xs
             part_key = jax.random.fold_in(key, index)
-            (more, (outputs, new)), g = gradient(state.params, model_state, batch, shares, part_key)
+            (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, part_key)
             return (new, jax.tree.map(jnp.add, gradients, g), loss + more), outputs
 
         split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))
@@ -273,6 +316,7 @@ def updated(
 ) -> tuple[Params, Any]:
     """The parameters and the optimizer's state one update on."""
     extended = optax.with_extra_args_support(optimizer)
+    gradients = jax.tree.map(small_last, gradients)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
         updates, optimizer_state = extended.update(gradients, optimizer_state, params, value=loss)
     moved: Any = optax.apply_updates(params, updates)
@@ -304,6 +348,31 @@ def report(
     """The mean loss and each metric of an epoch."""
     figures: dict[str, float | np.ndarray] = means({"loss": sums["loss"]}) if "loss" in sums else {}
     return figures | {name: metric.result(sums[name], gathered[name]) for name, metric in metrics}
+
+
+def report_members(
+    metrics: tuple[tuple[str, Metric], ...], sums: dict[str, Any], gathered: dict[str, Any], count: int
+) -> dict[str, np.ndarray]:
+    """`report` for every member of a population, [members, ...]: means at once, and other metrics one by one."""
+    figures = {"loss": _ratios(*sums["loss"])} if "loss" in sums else {}
+    for name, metric in metrics:
+        if isinstance(metric, Mean):
+            figures[name] = _ratios(sums[name]["total"], sums[name]["weight"])
+            continue
+        each = [
+            metric.result(
+                jax.tree.map(lambda leaf, k=k: leaf[k], sums[name]), jax.tree.map(lambda rows, k=k: rows[:, k], gathered[name])
+            )
+            for k in range(count)
+        ]
+        figures[name] = np.stack([np.asarray(figure) for figure in each])
+    return figures
+
+
+def _ratios(totals: Any, weights: Any) -> np.ndarray:
+    """total / weight, NaN where nothing has weight."""
+    totals, weights = np.asarray(totals, np.float64), np.asarray(weights, np.float64)
+    return np.divide(totals, weights, out=np.full(totals.shape, np.nan), where=weights != 0)
 
 
 def means(sums: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses, metrics
-from jaxdl.population import plan
+from jaxdl.population import sweep
 from jaxdl.train import program
 
 SGD = optax.sgd(0.1)
@@ -55,7 +55,7 @@ def assert_same_run(member: dl.Run, single: dl.Run, tolerance: float = 1e-5) -> 
 
 @pytest.mark.parametrize("axis", ["last", "first"])
 def test_each_member_is_the_single_run_with_its_seed(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SMALL", 4096 if axis == "last" else 0)
+    monkeypatch.setattr(sweep, "SMALL", 4096 if axis == "last" else 0)
     runs = dl.fit_many(MODEL, blobs(), seeds=[3, 0, 7], validation=blobs(40), **SETTINGS)
     for i, seed in enumerate([3, 0, 7]):
         assert_same_run(runs[i], dl.fit(MODEL, blobs(), seed=seed, validation=blobs(40), **SETTINGS))
@@ -68,9 +68,18 @@ def test_each_member_sets_aside_its_own_share() -> None:
         assert_same_run(runs[seed], dl.fit(MODEL, blobs(), seed=seed, validation=0.3, **SETTINGS))
 
 
-def test_one_member_alone_is_the_single_run() -> None:
-    run = dl.fit_many(MODEL, blobs(), seeds=[5], **SETTINGS)[0]
-    assert_same_run(run, dl.fit(MODEL, blobs(), seed=5, **SETTINGS), 1e-6)
+def test_one_member_alone_is_the_single_run_bit_for_bit_and_its_program() -> None:
+    settings = SETTINGS | {"validation": 0.2, "early_stopping": dl.EarlyStopping(patience=2)}
+    single = dl.fit(MODEL, blobs(), seed=5, **settings)
+    before = program._loop._cache_size()
+    runs = dl.fit_many(MODEL, blobs(), seeds=[5], **settings)
+    assert program._loop._cache_size() == before
+    assert_same_run(runs[0], single, 0.0)
+    assert runs.best.best is not None
+    assert single.best is not None
+    assert runs.best.best.value == single.best.value
+    x, _ = blobs(20)
+    np.testing.assert_allclose(runs.predict(x).mean, dl.predict(MODEL, single.params, single.state, x), rtol=1e-6)
 
 
 def test_the_same_members_give_the_same_bits() -> None:

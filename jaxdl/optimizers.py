@@ -1,0 +1,121 @@
+"""Optimizers as `fit` takes them: optax's own, optax's functions with a learning rate, and names."""
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import optax
+
+from jaxdl.schedules import Plateau, Schedule
+
+Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation] | str
+LearningRate = float | Schedule | Plateau | optax.Schedule
+
+NAMES: Mapping[str, tuple[str, float]] = MappingProxyType(
+    {
+        "adam": ("adam", 1e-3),
+        "adamw": ("adamw", 1e-3),
+        "sgd": ("sgd", 1e-2),
+        "rmsprop": ("rmsprop", 1e-3),
+        "adagrad": ("adagrad", 1e-2),
+        "lion": ("lion", 1e-4),
+        "prodigy": ("contrib.prodigy", 1.0),
+        "dadapt_adamw": ("contrib.dadapt_adamw", 1.0),
+        "dowg": ("contrib.dowg", 1.0),
+        "cocob": ("contrib.cocob", 1.0),
+        "momo": ("contrib.momo", 1.0),
+        "momo_adam": ("contrib.momo_adam", 1e-2),
+        "schedule_free_adamw": ("contrib.schedule_free_adamw", 2.5e-3),
+        "schedule_free_sgd": ("contrib.schedule_free_sgd", 1.0),
+        "auto": ("contrib.prodigy", 1.0),
+    }
+)
+"""Each name's function in optax, and the learning rate it has unless one is given."""
+
+
+def as_optimizer(
+    optimizer: Any,
+    learning_rate: LearningRate | None = None,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+) -> optax.GradientTransformation:
+    """The optimizer that is meant; the same object for equal arguments, so that equal calls share a compiled program.
+
+    Args:
+        optimizer: of optax; a function of a learning rate, such as `optax.adam`; or a name.
+        learning_rate: what the function is given.
+        steps: of the whole run, or None where nobody knows.
+        steps_per_epoch: of one epoch, or None.
+
+    Raises:
+        TypeError, ValueError: the optimizer is none, the name is not known, or a schedule needs a number of steps.
+    """
+    if isinstance(optimizer, optax.GradientTransformation):
+        if learning_rate is not None:
+            raise ValueError(
+                "learning_rate: the optimizer has been built with its own — give the function alone, as in "
+                "fit(..., optimizer=optax.adam, learning_rate=1e-3)."
+            )
+        return optimizer
+    function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
+    rate = _checked_rate(rate if learning_rate is None else learning_rate)
+    if not callable(function) or rate is None:
+        called = " — call it, as in optax.adam(1e-3)" if callable(optimizer) else " — such as optax.adam(1e-3)"
+        also = ", or give a learning_rate" if callable(optimizer) else " or a name such as 'adam'"
+        raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}{also}.")
+    try:
+        hash(rate)
+    except TypeError:
+        raise TypeError(f"learning_rate: expected a number or a schedule, got {type(rate).__name__}.") from None
+    span = None
+    if isinstance(rate, (Schedule, Plateau)):
+        span = steps if isinstance(rate, Schedule) else steps_per_epoch
+        if span is None:
+            what, fix = ("the steps of the run", "steps=… or steps_per_epoch=…"), "steps_per_epoch=…"
+            raise ValueError(
+                f"learning_rate: {rate} needs to know {what[0] if isinstance(rate, Schedule) else 'the steps of an epoch'}, and a "
+                f"stream does not tell — give {what[1] if isinstance(rate, Schedule) else fix}."
+            )
+    return _built(function, rate, span)
+
+
+def _named(name: str) -> tuple[Callable[..., Any], float]:
+    if name not in NAMES:
+        raise ValueError(
+            f"optimizer: {name!r} is none of {', '.join(map(repr, NAMES))} — give one of these, or optax's own, such as "
+            "optax.adam(1e-3)."
+        )
+    path, rate = NAMES[name]
+    place, _, function = path.rpartition(".")
+    if not place:
+        return getattr(optax, function), rate
+    from optax import contrib
+
+    return getattr(contrib, function), rate
+
+
+def _checked_rate(rate: Any) -> Any:
+    """A number as a float; schedules as they are."""
+    if rate is None or callable(rate) or isinstance(rate, (Schedule, Plateau)):
+        return rate
+    if isinstance(rate, (bool, str)):
+        raise TypeError(f"learning_rate: expected a number or a schedule, got {rate!r}.")
+    if not 0 <= float(rate) < float("inf"):
+        raise ValueError(f"learning_rate: a rate is a finite number of at least 0, got {rate!r}.")
+    return float(rate)
+
+
+@functools.lru_cache(maxsize=64)
+def _built(function: Callable[..., Any], rate: Any, span: int | None) -> optax.GradientTransformation:
+    if isinstance(rate, Plateau):
+        assert span is not None
+        optimizer = optax.chain(function(rate.rate), rate.scaling(span))
+    elif isinstance(rate, Schedule):
+        assert span is not None
+        optimizer = function(rate.over(span))
+    else:
+        optimizer = function(rate)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer: {function!r} gave {optimizer!r} for a learning rate, expected an optax optimizer.")
+    return optimizer
