@@ -92,15 +92,28 @@ class Buckets:
         self.batch_size, self.boundaries, self.seed = batch_size, tuple(boundaries), seed
         self._sequences, self._targets = [_cut(sequence, self.longest, keep) for sequence in sequences], targets
         self._buckets = self._sorted()
-        self._epochs = 0
+        self._epochs = self._drawn = 0
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
         return sum(-(-len(rows) // self.batch_size) for rows in self._buckets.values())
 
     def __iter__(self) -> Iterator[tuple[Padded, np.ndarray]]:
-        self._epochs += 1
-        return self.epoch(self._epochs - 1)
+        first, self._drawn = self._drawn, 0
+        self._epochs += first == 0
+        for drawn, batch in enumerate(self.epoch(self._epochs - 1)):
+            if drawn >= first:
+                self._drawn = drawn + 1
+                yield batch
+        self._drawn = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the batches are: how many epochs were begun, and how many batches of the last one were taken."""
+        return {"epochs": self._epochs, "drawn": self._drawn}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes to where they were: the next pass begins there."""
+        self._epochs, self._drawn = state["epochs"], state["drawn"]
 
     def epoch(self, number: int) -> Iterator[tuple[Padded, np.ndarray]]:
         """The batches of one epoch, counted from 0: always the same for one seed.

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int32, Integer
@@ -68,6 +69,8 @@ class RandomWindows:
     length: int
     batch_size: int
     seed: int = 0
+    restarts: ClassVar[bool] = True
+    """Each `iter()` gives the same batches: a run that was interrupted finds its place by counting."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -19,12 +19,16 @@ STACK_BYTES = 2**26
 
 
 class Piece(NamedTuple):
-    """One run of a program: so many steps from a place in the data, and whether its last epoch ends there."""
+    """One run of a program: so many steps from a place in the data, and whether its last epoch ends there.
+
+    `after` is where a stream is then, as it says itself.
+    """
 
     source: Source
     place: Place
     steps: int
     ends: bool
+    after: Any = None
 
 
 @runtime_checkable
@@ -59,6 +63,18 @@ class Feed(Protocol):
 
     def examples(self, place: Place, steps: int) -> int:
         """How many examples those steps hold."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these data and their order from others; said of a run that saves itself.
+
+        Raises:
+            ValueError: the data cannot be taken up again in the middle.
+        """
+        ...
+
+    def restore(self, after: Any) -> None:
+        """Goes to where a stream was; see `Piece`."""
         ...
 
 
@@ -100,6 +116,15 @@ class ResidentFeed:
 
         return before(place.step + steps) - before(place.step)
 
+    def identity(self) -> dict[str, Any]:
+        source = self.source
+        assert isinstance(source, Resident)
+        seed = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
+        return {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle, "seed (its key)": seed}
+
+    def restore(self, after: Any) -> None:
+        assert after is None
+
 
 class StreamFeed:
     """Batches from an iterable, stacked; the next stack is read in the background while the device works on this one.
@@ -129,6 +154,7 @@ class StreamFeed:
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
         self._count = 0
+        self._skip = self._count_at_start = 0
         self._held = self._read()
         if self._held is None:
             raise ValueError(f"{name}: the batch source is empty — it has to yield at least one batch.")
@@ -153,23 +179,59 @@ class StreamFeed:
                 stacks = self._stacks(epoch)
                 pending = reader.submit(next, stacks, None)
                 while (taken := _result(pending)) is not None:
-                    stack, steps, ends = taken
+                    stack, steps, ends, after = taken
                     if not ends:
                         pending = reader.submit(next, stacks, None)
-                    yield Piece(stack, Place(epoch, 0), steps, ends)
+                    yield Piece(stack, Place(epoch, 0), steps, ends, after)
                     if ends:
                         break
 
-    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool]]:
-        """The stacks of one epoch: batches of one shape, how many, and whether they are the last."""
-        batch, count = self._begin(epoch), 0
+    def identity(self) -> dict[str, Any]:
+        if not (self._says_where or self._restarts):
+            raise ValueError(
+                f"{self.name}: a run that saves itself has to take its data up again where it was, and this stream cannot say "
+                "where it is — give arrays, a list of batches, or an iterable with state_dict() and load_state_dict(state), as "
+                "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
+            )
+        return {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+
+    def restore(self, after: Any) -> None:
+        if after is None:
+            return
+        self._held, self._iterator = None, None
+        if self._says_where:
+            stream: Any = self.stream
+            stream.load_state_dict(after["state"])
+        else:
+            self._skip = after["drawn"]
+        self._count_at_start = after["count"]
+
+    @property
+    def _says_where(self) -> bool:
+        return hasattr(self.stream, "state_dict") and hasattr(self.stream, "load_state_dict")
+
+    @property
+    def _restarts(self) -> bool:
+        return isinstance(self.stream, (list, tuple)) or getattr(self.stream, "restarts", False)
+
+    def _now(self) -> dict[str, Any]:
+        """Where the stream is: as it says itself, and how many batches its iterator has given."""
+        stream: Any = self.stream
+        return {"state": stream.state_dict() if self._says_where else None, "drawn": self._count}
+
+    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool, Any]]:
+        """The stacks of one epoch: batches of one shape, how many, whether they are the last, and where the stream is then."""
+        batch, count = self._begin(epoch), self._count_at_start
+        self._count_at_start = 0
         while batch is not None:
             capacity, stack = self._capacity(), [batch]
             count, ends = count + 1, False
             while True:
                 ends = count == self.steps
+                after = self._now()
                 batch = None if ends else self._next(epoch)
-                ends = ends or batch is None
+                if batch is None and not ends:
+                    after, ends = self._now() | {"drawn": 0}, True
                 if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
                     break
                 stack.append(batch)
@@ -179,7 +241,7 @@ class StreamFeed:
                     f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — "
                     "give a smaller steps_per_epoch, or a source that repeats."
                 )
-            yield _stacked(stack, capacity), len(stack), ends
+            yield _stacked(stack, capacity), len(stack), ends, after | {"count": 0 if ends else count}
 
     def _begin(self, epoch: int) -> Batch | None:
         if self._held is None and self.steps is None:
@@ -212,7 +274,9 @@ class StreamFeed:
     def _read(self) -> Batch | None:
         if self._iterator is None:
             self._iterator = iter(self._opened())
-            self._count = 0
+            for _ in range(self._skip):
+                next(self._iterator, None)
+            self._count, self._skip = self._skip, 0
         item = next(self._iterator, None)
         if item is None:
             return None

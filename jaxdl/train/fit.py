@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
@@ -53,6 +54,7 @@ def fit(
     precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
+    checkpoint: Checkpoints | None = None,
 ) -> Run:
     """Trains a model.
 
@@ -96,6 +98,7 @@ def fit(
         compile: "epoch" runs compiled loops of about half a second, "step" one compiled step after another, "eager" operation
             by operation; all give the same numbers, to rounding. "auto" is "epoch" for arrays and "step" for streams.
         progress: whether to show a progress bar (plain lines where there is no terminal).
+        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
 
     Returns:
         The run; after Ctrl-C, or a loss that is not finite, the run so far.
@@ -145,6 +148,7 @@ def fit(
         callbacks=callbacks,
         compile=compile,
         progress=progress,
+        checkpoint=checkpoint,
     )
 
 

@@ -1,6 +1,6 @@
 """The one training loop. It owns all I/O: progress, history, the clock, interruption."""
 
-import dataclasses
+import contextlib
 import threading
 import time
 import warnings
@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.pace import Pace, known
-from jaxdl.train.program import Begun, Part, Place, Ran, Way, beginning, longest, run
+from jaxdl.train.position import FIRST, Position, Tally
+from jaxdl.train.program import Begun, Place, Ran, Way, beginning, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
+from jaxdl.train.saving import Saver, ending_well
 from jaxdl.train.step import Step, TrainingStep, TrainState, Updating
 from jaxdl.tree import frozen_shapes
 
@@ -50,6 +52,7 @@ def run_training(
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
+    checkpoint: Checkpoints | None = None,
 ) -> Run:
     """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
@@ -64,18 +67,35 @@ def run_training(
         early_stopping: when to end early.
         callbacks: called after each epoch.
         show_progress: whether to show how far the run is.
+        checkpoint: where the run saves itself, and goes on from where it was.
     """
-    loop = Loop(step, feed, begin(step, feed, start), way, validation, early_stopping, tuple(callbacks))
-    with progress(show_progress, epochs, feed.steps) as shown:
+    position = begin(step, feed, start)
+    with contextlib.ExitStack() as stack:
+        saver = None
+        if checkpoint is not None:
+            saver = Saver(checkpoint, step, feed, position)
+            stack.callback(saver.close)
+            position = saver.resume() or position
+        loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver)
+        shown = stack.enter_context(progress(show_progress, epochs, feed.steps))
         stopped = loop.run(epochs, steps, shown)
     return loop.finished(stopped)
 
 
-def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = None) -> dict[str, Any]:
+def measure(
+    step: Step,
+    feed: Feed,
+    state: Any,
+    way: Way,
+    pace: Pace | None = None,
+    interrupted: threading.Event | None = None,
+) -> dict[str, Any]:
     """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
     tally, pace, begun = Tally(), pace or Pace(), beginning(step, feed.first.source, state)
     most = longest(step, feed.first.source, state)
     for piece in feed.pieces(FIRST, 1, lambda: min(pace.steps, most), False):
+        if interrupted is not None and interrupted.is_set():
+            raise KeyboardInterrupt
         pace.begin()
         ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
         pace.end(ran.steps)
@@ -83,55 +103,6 @@ def measure(step: Step, feed: Feed, state: Any, way: Way, pace: Pace | None = No
         for part in ran.parts:
             tally.add(part, 0.0)
     return step.report(tally.sums, tally.joined())
-
-
-FIRST = Place(0, 0)
-
-
-@dataclasses.dataclass
-class Tally:
-    """What was measured of one epoch so far."""
-
-    sums: dict[str, Any] = dataclasses.field(default_factory=dict)
-    gathered: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    observed: dict[str, Any] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-    steps: int = 0
-
-    def add(self, part: Part, seconds: float) -> None:
-        self.sums = part.sums
-        self.gathered.append(part.gathered)
-        self.observed = part.observed
-        self.seconds += seconds
-        self.steps += part.steps
-
-    def joined(self) -> dict[str, Any]:
-        if not self.gathered:
-            return {}
-        return jax.tree.map(lambda *rows: np.concatenate(rows), *self.gathered)
-
-
-@dataclasses.dataclass
-class Position:
-    """Where a run is: all that goes on changing while it trains.
-
-    Args:
-        state: the step's.
-        begun: what the epoch at `place` carries.
-        place: of the next step.
-        tally: what was measured of that epoch.
-        history: of the epochs before it.
-        best: of them.
-        steps: how many were made in all.
-    """
-
-    state: Any
-    begun: Begun
-    place: Place = FIRST
-    tally: Tally = dataclasses.field(default_factory=Tally)
-    history: History = dataclasses.field(default_factory=dict)
-    best: Best | None = None
-    steps: int = 0
 
 
 def begin(step: Step, feed: Feed, start: Any) -> Position:
@@ -154,8 +125,10 @@ class Loop:
         validation: Feed | None,
         early_stopping: EarlyStopping | None,
         callbacks: tuple[Callback, ...],
+        saver: Saver | None = None,
     ) -> None:
         self.step, self.feed, self.position = step, feed, position
+        self.saver, self.stable = saver, position.copy()
         self.way: Way = way
         self.validation, self.callbacks = validation, callbacks
         self.early_stopping = early_stopping
@@ -170,15 +143,24 @@ class Loop:
     @property
     def across(self) -> bool:
         """Whether nothing on the host waits for the end of an epoch."""
-        return self.validation is None and self.early_stopping is None and not self.callbacks
+        waits = self.validation is not None or self.early_stopping is not None or bool(self.callbacks)
+        return not (waits or (self.saver is not None and self.saver.each_epoch))
 
     def run(self, epochs: int, steps: int | None, shown: Progress) -> str:
         """Runs to the end of so many epochs, or steps, counted from the first of all; says why it ended."""
-        try:
-            self._compile()
-            return self._epochs(epochs, steps, shown)
-        except KeyboardInterrupt:
-            return "interrupted"
+        if self.saver is not None and self.saver.stopped not in ("", "finished", "interrupted"):
+            return self.saver.stopped
+        with ending_well(self.saver, lambda: self.stable, self.interrupted):
+            try:
+                self._compile()
+                stopped = self._epochs(epochs, steps, shown)
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+                if self.saver is not None:
+                    self.position = self.stable
+            if self.saver is not None:
+                self.saver.save(self.position, stopped)
+            return stopped
 
     def finished(self, stopped: str) -> Run:
         """The outcome."""
@@ -249,7 +231,8 @@ class Loop:
             return 2**30 if steps is None else steps - here.steps
 
         def most() -> int:
-            return min(self.pace.steps, self.longest, left())
+            due = 2**30 if self.saver is None else self.saver.most(here.steps)
+            return min(self.pace.steps, self.longest, left(), due)
 
         for piece in self.feed.pieces(here.place, epochs, most, self.across):
             if self.interrupted.is_set():
@@ -271,7 +254,11 @@ class Loop:
                     if why or spent:
                         return why or "finished"
                 else:
-                    here.place = Place(epoch, (piece.place.step if number == 0 else 0) + part.steps)
+                    here.place = Place(epoch, here.tally.steps)
+            here.stream = piece.after
+            if self.saver is not None:
+                self.stable = here.copy()
+                self.saver.offer(self.stable)
         return "finished"
 
     def _run_piece(self, piece: Piece) -> tuple[Ran, float]:
@@ -301,7 +288,7 @@ class Loop:
         figures = self.step.report(here.tally.sums, here.tally.joined())
         if self.validation is not None:
             start = self.step.evaluated_from(here.state)
-            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace)
+            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace, self.interrupted)
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         figures |= here.tally.observed | {"seconds": here.tally.seconds}
         for name, value in figures.items():

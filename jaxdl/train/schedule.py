@@ -36,7 +36,9 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any)
 def settled(optimizer_state: Any, params: Any) -> Any:
     """The parameters that an optimizer means to be used: the average of a schedule-free one, else those it trains.
 
-    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β (Defazio et al., 2024, equation 1).
+    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β. Source: Defazio et al., *The road
+    less scheduled* (2024), section 2.
+
     A dict of optimizers' states with the keys of `params` is that of several, each with its own part.
     """
     if (

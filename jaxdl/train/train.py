@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 from jax import Array
 
+from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
@@ -35,6 +36,7 @@ def train(
     new_shapes: bool = False,
     compile: Compile = "auto",
     progress: bool = True,
+    checkpoint: Checkpoints | None = None,
 ) -> Run:
     """Runs a training step over data: what `fit` is for a model and its loss, for an autoencoder, a GAN, a step of one's own.
 
@@ -54,6 +56,7 @@ def train(
         initial: a state to start from, such as the `train_state` of an earlier run, the optimizers' too; None draws a new one.
         compile: as in `fit`; "auto" is "epoch" for arrays and "step" for streams.
         progress: whether to show a progress bar (plain lines where there is no terminal).
+        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
 
     Returns:
         The run; after Ctrl-C, or a figure that is not finite, the run so far. Its `params` and `state` are the step's.
@@ -93,6 +96,7 @@ def train(
         callbacks=callbacks,
         compile=compile,
         progress=progress,
+        checkpoint=checkpoint,
     )
 
 
@@ -108,6 +112,7 @@ def run(
     callbacks: Sequence[Callback],
     compile: Compile,
     progress: bool,
+    checkpoint: Checkpoints | None,
 ) -> Run:
     """The loop for a step whose data and first state are known to fit it."""
     checks.check_monitor(early_stopping, step, start, feed, held)
@@ -126,6 +131,7 @@ def run(
         early_stopping=early_stopping,
         callbacks=callbacks,
         show_progress=progress,
+        checkpoint=checkpoint,
     )
 
 

@@ -1,0 +1,66 @@
+"""Where a run is."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.train.program import Begun, Part, Place
+from jaxdl.train.run import Best, History
+
+FIRST = Place(0, 0)
+
+
+@dataclasses.dataclass
+class Tally:
+    """What was measured of one epoch so far."""
+
+    sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gathered: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    observed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    steps: int = 0
+
+    def add(self, part: Part, seconds: float) -> None:
+        self.sums = part.sums
+        self.gathered.append(part.gathered)
+        self.observed = part.observed
+        self.seconds += seconds
+        self.steps += part.steps
+
+    def joined(self) -> dict[str, Any]:
+        if not self.gathered:
+            return {}
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *self.gathered)
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: all that goes on changing while it trains.
+
+    Args:
+        state: the step's.
+        begun: what the epoch at `place` carries.
+        place: of the next step.
+        tally: what was measured of that epoch.
+        history: of the epochs before it.
+        best: of them.
+        steps: how many were made in all.
+        stream: where a stream of batches is, as it says itself.
+    """
+
+    state: Any
+    begun: Begun
+    place: Place = FIRST
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    history: History = dataclasses.field(default_factory=dict)
+    best: Best | None = None
+    steps: int = 0
+    stream: Any = None
+
+    def copy(self) -> "Position":
+        """The same, and what is added to this one later is not added to it."""
+        history = {name: list(values) for name, values in self.history.items()}
+        tally = dataclasses.replace(self.tally, gathered=list(self.tally.gathered))
+        return dataclasses.replace(self, history=history, tally=tally)
