@@ -1,0 +1,21 @@
+"""The benchmark of populations, at the smallest sizes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import populations
+
+
+def test_it_measures_both_and_says_what_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["populations", "--members", "3", "--epochs", "1", "--rounds", "2", "--out", str(tmp_path)])
+    populations.main()
+    result = json.loads((tmp_path / "populations.json").read_text())
+    assert all(len(turns) == 2 for run in result["runs"].values() for turns in run.values())
+    found = populations.ratios(result)
+    assert all(ratio > 0 for ratio in found.values())
+    assert "one after another / fit_many, one device" in found
+    lines = populations.table(result).splitlines()
+    assert lines[0].startswith("| 3 runs of 10-10-10-1")
+    assert lines[-1].startswith("| `fit_many`, a device for each core")
