@@ -293,8 +293,8 @@ def ended(number: str, counts: dict[str, int]) -> str:
     """What became of the runs that a signal ended."""
     return (
         f"\n{counts['signals']} times `{number}` at a random moment of {counts['runs']} runs: a whole checkpoint was there "
-        f"{counts['a whole checkpoint after it']} times, and {counts['same digest']} of the {counts['runs']} runs, taken up again "
-        "until they had ended, gave the bits of the undisturbed one."
+        f"{counts['a whole checkpoint after it']} times, and {counts['same digest']} of the {counts['runs']} runs, taken up "
+        "again until they had ended, gave the bits of the undisturbed one."
     )
 
 

@@ -1,7 +1,7 @@
 """Runs that are ended at random moments and started again; a part of `benchmarks.faults`.
 
 A run trains, evaluates after every epoch, and saves itself every seventh step. Its process is ended by a signal, again and
-again, until the run has come to its end; then the digest of all that it gives back must be that of a run which nobody disturbed.
+again, until the run has come to its end; the digest of what it gives back must then be that of a run which nobody disturbed.
 """
 
 import hashlib

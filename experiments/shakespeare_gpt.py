@@ -23,14 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Int
 from matplotlib.figure import Figure
 
 import jaxdl as dl
 from experiments import pictures
 from experiments.reporting import Goal, first, run, show_table, write_result
 from jaxdl import data, losses, models
-from jaxdl.train.step import Augment
 
 GOALS = (Goal("validation_loss", 1.88, "at most"),)
 CONTEXT = 64
@@ -73,12 +71,11 @@ def main(config: Config) -> dict[str, Any]:
     held = data.windows(validation, CONTEXT)
     trained = dl.fit(
         model,
-        blanks(steps // epochs * config.batch_size),
+        data.RandomWindows(train, CONTEXT, config.batch_size, config.seed),
         loss=losses.softmax_cross_entropy,
         optimizer=adamw(config, steps),
         epochs=epochs,
-        batch_size=config.batch_size,
-        augment=windows_of(train),
+        steps_per_epoch=steps // epochs,
         validation=held,
         seed=config.seed,
     )
@@ -115,24 +112,6 @@ def adamw(config: Config, steps: int) -> optax.GradientTransformation:
     )
     adam = optax.adamw(schedule, 0.9, 0.99, weight_decay=0.1, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
-
-
-def blanks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many empty windows: each step fills its own with text drawn anew."""
-    empty = np.zeros((count, CONTEXT), np.int32)
-    return empty, empty
-
-
-def windows_of(ids: Int[np.ndarray, " characters"]) -> Augment:
-    """Puts windows at random places of the text, and what follows upon each of their characters, in place of a batch."""
-    text = jnp.asarray(ids)
-
-    def draw(key: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        starts = jax.random.randint(key, (len(inputs), 1), 0, len(text) - CONTEXT)
-        places = starts + jnp.arange(CONTEXT, dtype=starts.dtype)[None]
-        return text[places], text[places + 1].astype(targets.dtype)
-
-    return draw
 
 
 def written(model: dl.Layer, trained: dl.Run, characters: data.Characters, config: Config, pieces: int = 15) -> str:
