@@ -48,26 +48,27 @@ class Config:
     quick: bool = False
 
 
-def main(config: Config) -> dict[str, Any]:
+def subject(config: Config) -> dict[str, Any]:
+    """The arguments of `fit` that `python -m jaxdl compare cifar10_cnn` times, too."""
     train, test = data.cifar10()
     if config.quick:
         train, test = first(2000, train), first(1000, test)
-    model = models.cnn(32, 64, 128, pool=2, padding="VALID", head=(128, 10))
-    optimizer = optax.adam(config.learning_rate)
-    runs = [
-        dl.fit(
-            model,
-            train,
-            loss=losses.softmax_cross_entropy,
-            optimizer=optimizer,
-            epochs=min(config.epochs, 2) if config.quick else config.epochs,
-            batch_size=config.batch_size,
-            metrics={"accuracy": metrics.accuracy},
-            validation=test,
-            seed=config.seed + index,
-        )
-        for index in range(1 if config.quick else config.seeds)
-    ]
+    return {
+        "model": models.cnn(32, 64, 128, pool=2, padding="VALID", head=(128, 10)),
+        "data": train,
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": optax.adam(config.learning_rate),
+        "batch_size": config.batch_size,
+        "metrics": {"accuracy": metrics.accuracy},
+        "validation": test,
+    }
+
+
+def main(config: Config) -> dict[str, Any]:
+    recipe = subject(config)
+    model, test = recipe["model"], recipe["validation"]
+    epochs = min(config.epochs, 2) if config.quick else config.epochs
+    runs = [dl.fit(**recipe, epochs=epochs, seed=config.seed + index) for index in range(1 if config.quick else config.seeds)]
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
     confusion = dl.evaluate(model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)})

@@ -75,12 +75,13 @@ def shift(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Arr
     return augment.crop(key, images, padding=1, mode="constant"), labels
 
 
-def main(config: Config) -> dict[str, Any]:
-    console = Console(highlight=False)
+def subject(config: Config) -> dict[str, Any]:
+    """The arguments of `fit` that `python -m jaxdl compare digits_cnn` times, too."""
     train, test = data.digits()
-    model = network()
     steps = config.epochs * -(-len(train[1]) // config.batch_size)
-    recipe: dict[str, Any] = {
+    return {
+        "model": network(),
+        "data": train,
         "loss": losses.softmax_cross_entropy,
         "optimizer": optax.adam(optax.cosine_onecycle_schedule(steps, config.learning_rate)),
         "batch_size": config.batch_size,
@@ -89,13 +90,19 @@ def main(config: Config) -> dict[str, Any]:
         "validation": test,
         "seed": config.seed,
     }
+
+
+def main(config: Config) -> dict[str, Any]:
+    console = Console(highlight=False)
+    recipe = subject(config)
+    model, test = recipe["model"], recipe["validation"]
     epochs = min(config.epochs, 2) if config.quick else config.epochs
     compared_epochs = 1 if config.quick else min(config.compared_epochs, epochs)
-    trained = dl.fit(model, train, **recipe, epochs=epochs, compile="epoch")
+    trained = dl.fit(**recipe, epochs=epochs, compile="epoch")
     ways = {}
     for way in ("epoch", "step", "eager"):
         with console.status(f"the first epochs again, compile={way!r}"):
-            ways[way] = dl.fit(model, train, **recipe, epochs=compared_epochs, compile=way, progress=False)
+            ways[way] = dl.fit(**recipe, epochs=compared_epochs, compile=way, progress=False)
 
     tested = {"accuracy": metrics.accuracy, "confusion": metrics.ConfusionMatrix(10)}
     measured = dl.evaluate(model, trained.params, trained.state, test, metrics=tested)

@@ -63,22 +63,30 @@ def square(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.n
     return x, (x.sum(1) > 1).astype(np.int32)
 
 
-def descend(train: tuple[Any, Any], config: Config) -> dl.Run:
-    """Full-batch gradient descent with Nesterov's momentum and weight decay on the kernel."""
+def subject(config: Config) -> dict[str, Any]:
+    """The arguments of `fit` that `python -m jaxdl compare logistic_regression` times, too."""
+    return recipe(square(config.points, np.random.default_rng(config.seed)), config)
+
+
+def recipe(train: tuple[Any, Any], config: Config) -> dict[str, Any]:
+    """Full-batch gradient descent with Nesterov's momentum and weight decay on the kernel, as the arguments of `fit`."""
     penalty = 1 / (config.inverse_penalty * len(train[1]))
-    return dl.fit(
-        dl.Dense(1),
-        train,
-        loss=losses.binary_cross_entropy,
-        optimizer=optax.chain(
+    return {
+        "model": dl.Dense(1),
+        "data": train,
+        "loss": losses.binary_cross_entropy,
+        "optimizer": optax.chain(
             optax.add_decayed_weights(penalty, mask=lambda params: dl.tree.map_named(is_kernel, params)),
             optax.sgd(config.learning_rate, config.momentum, nesterov=True),
         ),
-        epochs=min(config.epochs, 200) if config.quick else config.epochs,
-        batch_size=len(train[1]),
-        seed=config.seed,
-        progress=False,
-    )
+        "batch_size": len(train[1]),
+        "seed": config.seed,
+    }
+
+
+def descend(train: tuple[Any, Any], config: Config) -> dl.Run:
+    epochs = min(config.epochs, 200) if config.quick else config.epochs
+    return dl.fit(**recipe(train, config), epochs=epochs, progress=False)
 
 
 def is_kernel(name: str, leaf: Any) -> bool:

@@ -48,27 +48,33 @@ class Config:
     quick: bool = False
 
 
-def main(config: Config) -> dict[str, Any]:
+def subject(config: Config) -> dict[str, Any]:
+    """The arguments of `fit` that `python -m jaxdl compare spoken_digits_lstm` times, too."""
     train, test = data.spoken_digits()
     if config.quick:
         train = first(500, train)
-    epochs = min(config.epochs, 2) if config.quick else config.epochs
-    model = dl.Sequential(dl.LSTM(64), dl.LSTM(64, sequence=False), dl.Dense(10))
-    steps = epochs * -(-len(train[1]) // config.batch_size)
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))
+    steps = epochs_of(config) * -(-len(train[1]) // config.batch_size)
+    return {
+        "model": dl.Sequential(dl.LSTM(64), dl.LSTM(64, sequence=False), dl.Dense(10)),
+        "data": train,
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps)),
+        "batch_size": config.batch_size,
+        "metrics": {"accuracy": metrics.accuracy},
+        "validation": test,
+        "clip_norm": 1.0,
+    }
+
+
+def epochs_of(config: Config) -> int:
+    return min(config.epochs, 2) if config.quick else config.epochs
+
+
+def main(config: Config) -> dict[str, Any]:
+    recipe = subject(config)
+    model, test = recipe["model"], recipe["validation"]
     runs = [
-        dl.fit(
-            model,
-            train,
-            loss=losses.softmax_cross_entropy,
-            optimizer=optimizer,
-            epochs=epochs,
-            batch_size=config.batch_size,
-            metrics={"accuracy": metrics.accuracy},
-            validation=test,
-            clip_norm=1.0,
-            seed=config.seed + index,
-        )
+        dl.fit(**recipe, epochs=epochs_of(config), seed=config.seed + index)
         for index in range(1 if config.quick else config.seeds)
     ]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -116,7 +115,7 @@ def find_learning_rate(
 
     Args:
         model, data, loss, batch_size, clip_norm, accumulate, augment, precision, initial, compile: as in `fit`.
-        optimizer: a function of a learning rate, such as `optax.adam` or `functools.partial(optax.sgd, momentum=0.9)`, or a name.
+        optimizer: a function of a learning rate, such as `functools.partial(optax.sgd, momentum=0.9)`; or a name.
         lowest, highest: the first and the last rate.
         steps: how many; the data are gone through as often as that needs.
         seed: of the initial weights, the order of the batches and all else that is drawn.
@@ -217,7 +216,11 @@ def _losses(
     state, pace, rows, done = step.start(train), Pace(), list[np.ndarray](), 0
     begun = first = beginning(step, feed.first.source, state)
     most = longest(step, feed.first.source, state)
-    for piece in feed.pieces(FIRST, steps, lambda: min(pace.steps, most, steps - done), False):
+
+    def next_steps() -> int:
+        return min(pace.steps, most, steps - done)
+
+    for piece in feed.pieces(FIRST, steps, next_steps, False):
         piece = piece._replace(steps=min(piece.steps, steps - done))
         pace.begin()
         ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
@@ -237,14 +240,16 @@ def _search(
         rates, losses = rates[:-1], losses[:-1]
     if len(losses) < FEWEST:
         raise ValueError(
-            f"find_learning_rate: the loss diverged after {len(losses)} steps, at a rate of {rates[-1] if len(rates) else 0:.3g} "
-            "— begin with a lower one (lowest=…), or scale the inputs."
+            f"find_learning_rate: the loss diverged after {len(losses)} steps — begin with a lower rate (lowest=…), or scale "
+            "the inputs."
         )
     smoothed = _smoothed(losses.astype(np.float64), deviation)
     slope = np.gradient(smoothed, np.log(rates))
     before = slice(0, max(int(smoothed.argmin()), 1) + 1)
     steepest = int(slope[before].argmin())
-    if not slope[steepest] < 0:
+    error = (losses - smoothed)[before].std() / math.sqrt(2 * math.sqrt(math.pi) * deviation)  # of a mean so weighted
+    fall = smoothed[before].max() - smoothed.min()
+    if not (slope[steepest] < 0 and fall > 4 * error + 1e-6 * abs(smoothed[0])):
         raise ValueError(
             f"find_learning_rate: the loss did not fall at any rate between {rates[0]:.3g} and {rates[-1]:.3g} — try other "
             "rates (lowest=…, highest=…) or more steps."

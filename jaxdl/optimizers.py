@@ -7,12 +7,12 @@ from typing import Any
 
 import optax
 
-from jaxdl.schedules import Plateau, Schedule
+from jaxdl.schedules import Cosine, Plateau, Schedule
 
 Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation] | str
 LearningRate = float | Schedule | Plateau | optax.Schedule
 
-NAMES: Mapping[str, tuple[str, float]] = MappingProxyType(
+NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(
     {
         "adam": ("adam", 1e-3),
         "adamw": ("adamw", 1e-3),
@@ -26,12 +26,18 @@ NAMES: Mapping[str, tuple[str, float]] = MappingProxyType(
         "cocob": ("contrib.cocob", 1.0),
         "momo": ("contrib.momo", 1.0),
         "momo_adam": ("contrib.momo_adam", 1e-2),
-        "schedule_free_adamw": ("contrib.schedule_free_adamw", 2.5e-3),
-        "schedule_free_sgd": ("contrib.schedule_free_sgd", 1.0),
-        "auto": ("contrib.prodigy", 1.0),
+        "schedule_free_adamw": ("contrib.schedule_free_adamw", 1e-2),
+        "schedule_free_sgd": ("contrib.schedule_free_sgd", 0.3),
+        "auto": ("contrib.prodigy", Cosine(1.0)),
     }
 )
-"""Each name's function in optax, and the learning rate it has unless one is given."""
+"""Each name's function in optax, and the learning rate it has unless one is given.
+
+"auto" is Prodigy (Mishchenko and Defazio, 2024), which estimates its step size, with the cosine that its authors advise. Of
+optax's methods that ask for no rate it did best on the whole: on digits (a dense and a convolutional network), diabetes, breast
+cancer and 4,000 images of MNIST, with five seeds each. It begins with steps of a millionth, and takes some forty to find their
+size: a shorter run learns nothing. Nor does it know when to stop: on few data it overfits as fast as it fits.
+"""
 
 
 def as_optimizer(
@@ -59,6 +65,8 @@ def as_optimizer(
             )
         return optimizer
     function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
+    if isinstance(rate, Cosine) and steps is None:  # a stream whose end nobody knows
+        rate = rate.peak
     rate = _checked_rate(rate if learning_rate is None else learning_rate)
     if not callable(function) or rate is None:
         called = " — call it, as in optax.adam(1e-3)" if callable(optimizer) else " — such as optax.adam(1e-3)"
@@ -68,19 +76,23 @@ def as_optimizer(
         hash(rate)
     except TypeError:
         raise TypeError(f"learning_rate: expected a number or a schedule, got {type(rate).__name__}.") from None
-    span = None
-    if isinstance(rate, (Schedule, Plateau)):
-        span = steps if isinstance(rate, Schedule) else steps_per_epoch
-        if span is None:
-            what, fix = ("the steps of the run", "steps=… or steps_per_epoch=…"), "steps_per_epoch=…"
-            raise ValueError(
-                f"learning_rate: {rate} needs to know {what[0] if isinstance(rate, Schedule) else 'the steps of an epoch'}, and a "
-                f"stream does not tell — give {what[1] if isinstance(rate, Schedule) else fix}."
-            )
-    return _built(function, rate, span)
+    return _built(function, rate, _span(rate, steps, steps_per_epoch))
 
 
-def _named(name: str) -> tuple[Callable[..., Any], float]:
+def _span(rate: Any, steps: int | None, steps_per_epoch: int | None) -> int | None:
+    """How many steps the rate asks for; None where it asks for none."""
+    if isinstance(rate, Schedule):
+        span, what, fix = steps, "the run", "steps=… or steps_per_epoch=…"
+    elif isinstance(rate, Plateau):
+        span, what, fix = steps_per_epoch, "an epoch", "steps_per_epoch=…"
+    else:
+        return None
+    if span is None:
+        raise ValueError(f"learning_rate: {rate} needs to know the steps of {what}, and a stream does not tell — give {fix}.")
+    return span
+
+
+def _named(name: str) -> tuple[Callable[..., Any], float | Cosine]:
     if name not in NAMES:
         raise ValueError(
             f"optimizer: {name!r} is none of {', '.join(map(repr, NAMES))} — give one of these, or optax's own, such as "

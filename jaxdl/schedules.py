@@ -2,7 +2,9 @@
 
 import abc
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 
@@ -99,7 +101,13 @@ class OneCycle(Schedule):
 
     def over(self, steps: int) -> optax.Schedule:
         rise = max(_rise(self.warmup, steps), 1) / steps
-        return optax.cosine_onecycle_schedule(steps, self.peak, rise, 1 / self.start, self.start / self.end)
+        schedule = optax.cosine_onecycle_schedule(steps, self.peak, rise, 1 / self.start, self.start / self.end)
+
+        def rate(count: Any) -> Any:
+            with jax.numpy_dtype_promotion("standard"):  # optax adds floats to integer counts
+                return schedule(count)
+
+        return rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +158,7 @@ def _rise(warmup: float, steps: int) -> int:
     return min(max(round(warmup * steps), 1), steps - 1) if warmup > 0 and steps > 1 else 0
 
 
-def _check(schedule: Schedule | Plateau, **shares: float) -> None:
+def _check(schedule: Any, **shares: float) -> None:
     first = dataclasses.fields(schedule)[0].name
     if not getattr(schedule, first) > 0:
         raise ValueError(f"{schedule}: {first} is a learning rate and has to be larger than 0.")

@@ -44,7 +44,7 @@ def in_precision(model: Any, dtype: DType) -> Layer:
     (dtype('float32'), dtype('float32'))
     """
     try:
-        known = jnp.dtype(dtype)
+        known = None if dtype is None else jnp.dtype(dtype)
     except TypeError:
         known = None
     if known is None or not jnp.issubdtype(known, jnp.floating):

@@ -17,7 +17,7 @@ from jaxdl.population.cohort import Cohort, Member, beside, taken
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import ResidentFeed, host_array
 from jaxdl.train.loop import measure
-from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe
+from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
 from jaxdl.train.run import Best, EarlyStopping, Run
 from jaxdl.train.step import Evaluation, Prediction, Step
 
@@ -72,7 +72,7 @@ class Runs:
             params, model_state = taken(cohort.axis, (cohort.best.params, cohort.best.state), np.asarray(k))
             epochs, values = np.asarray(cohort.best.epoch), np.asarray(cohort.best.value)
             best = Best(int(epochs[k]), float(values[k]), params, model_state)
-        params, model_state = (best.params, best.state) if best and self._restores else (state.params, state.state)
+        params, model_state = (best.params, best.state) if best and self._restores else (state.trained, state.state)
         history = {name: [_plain(entry[k]) for entry in rows[: cohort.epochs[k]]] for name, rows in cohort.history.items()}
         stopped = cohort.stopped[k] or "finished"
         return Run(params, model_state, history, best, state.average, state, stopped, cohort.compile_seconds)
@@ -237,9 +237,10 @@ class Runs:
     def _evaluated(self, cohort: Cohort) -> MembersState:
         assert cohort.state is not None
         state = cohort.state
-        members = state.members._replace(optimizer_state=())
+        params = evaluated(OverMembers(len(cohort), cohort.axis), state.members)
+        members = state.members._replace(params=params, optimizer_state=(), average=None)
         if self._restores and cohort.best is not None:
-            members = members._replace(params=cohort.best.params, state=cohort.best.state, average=None)
+            members = members._replace(params=cohort.best.params, state=cohort.best.state)
         return state._replace(members=members)
 
 

@@ -1,1 +1,1 @@
-"""What compiling buys, and what it costs: speed reports, compilations and their reasons, profiles, the machine's own figures."""
+"""What compiling buys, and what it costs: speed reports, compilations and their reasons, profiles, the machine itself."""

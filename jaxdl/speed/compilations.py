@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxdl.speed.differences import Difference, closures, described, differences
+from jaxdl.speed.differences import Difference, closures, described, differences, leaf, shown
 from jaxdl.speed.units import seconds as in_seconds
 
 TRACED = "/jax/core/compile/jaxpr_trace_duration"
@@ -111,7 +112,9 @@ class Compilations(list[Compilation]):
         return "\n".join(lines) or "nothing was compiled."
 
     def __repr__(self) -> str:
-        return f"Compilations({len(self)} programs, {len(self.repeated)} of functions compiled before, {in_seconds(self.seconds)})"
+        return (
+            f"Compilations({len(self)} programs, {len(self.repeated)} of functions compiled before, {in_seconds(self.seconds)})"
+        )
 
 
 @contextlib.contextmanager
@@ -160,6 +163,7 @@ class Call:
 
     of: Function
     itself: Any
+    closed_over: dict[str, Any]
     arguments: dict[str, Any]
     options: dict[str, Any]
     settings: dict[str, Any]
@@ -172,11 +176,9 @@ class Call:
         for name, value in self.options.items():
             if value != earlier.options.get(name):
                 found.append(Difference(name, "option", str(earlier.options.get(name)), str(value)))
-        one, other = earlier.itself(), self.itself()
-        if other is not None and one is not other:
-            if one is not None and hasattr(one, "__code__") and hasattr(other, "__code__"):
-                for name, old, new in closures(one, other):
-                    found += [each for each in differences(name, old, new) if each.kind == "static value"]
+        if earlier.itself() is not self.itself():
+            inside = _by_name(earlier.closed_over, self.closed_over)
+            found += [each for each in inside if each.kind not in ("static object", "function")]
             found.append(Difference(self.of.name, "function", self.of.place, self.of.place))
         return tuple(found)
 
@@ -197,13 +199,13 @@ class Watch:
         if event == CACHE_HIT:
             self.hits.add(threading.get_ident())
 
-    def spent(self, event: str, seconds: float, **details: Any) -> None:
+    def spent(self, event: str, duration_secs: float, **details: Any) -> None:
         if event not in (TRACED, LOWERED, COMPILED):
             return
         frame: FrameType | None = sys._getframe(1)
         key = threading.get_ident(), _bare(str(details.get("fun_name", "?")))
         with self.lock:
-            self.times.setdefault(key, {})[event] = seconds
+            self.times.setdefault(key, {})[event] = duration_secs
             if event == TRACED:
                 self.traced[key] = _call(frame)
             elif event == COMPILED:
@@ -214,13 +216,12 @@ class Watch:
         call = _call(frame) or self.traced.get(key)
         of = Function(key[1], "arguments unknown", False) if call is None else call.of
         earlier = self.calls.setdefault(of, [])
-        told = [call.differences(each) for each in earlier if call is not None and each is not None]
-        nearest = min(reversed(told), key=len, default=())
+        nearest = _nearest(call, earlier)
         earlier.append(call)
         cached = key[0] in self.hits
         self.hits.discard(key[0])
-        spent = (times.get(event, 0.0) for event in (TRACED, LOWERED, COMPILED))
-        self.found.append(Compilation(*of, len(earlier), *spent, cached, _memory(frame), nearest))
+        traced, lowered, compiled = (times.get(event, 0.0) for event in (TRACED, LOWERED, COMPILED))
+        self.found.append(Compilation(*of, len(earlier), traced, lowered, compiled, cached, _memory(frame), nearest))
 
 
 def _bare(name: str) -> str:
@@ -240,9 +241,18 @@ def _call(frame: FrameType | None) -> Call | None:
                     function = here["jit_func"]
                     return _described(function._fun, function._jit_info, here["args"], here["kwargs"])
             frame = frame.f_back
-    except (AttributeError, KeyError, TypeError):  # another version of JAX keeps them elsewhere: programs are still counted
+    except Exception:  # another version of JAX may keep them elsewhere; a listener that raised would end the user's call
         return None
     return None
+
+
+def _nearest(call: Call | None, earlier: list[Call | None]) -> tuple[Difference, ...]:
+    """The differences from the earlier call that has the fewest, the latest of several."""
+    try:
+        told = [call.differences(each) for each in earlier if call is not None and each is not None]
+    except Exception:  # a static value's own comparison, which must not end the user's call
+        return ()
+    return min(reversed(told), key=len, default=())
 
 
 def _described(function: Any, info: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -252,7 +262,7 @@ def _described(function: Any, info: Any, args: tuple[Any, ...], kwargs: dict[str
         arguments[name] = value if static else described(value)
     options = {name: getattr(info, name) for name in getattr(info, "_fields", ()) if name not in WITHOUT_MEANING}
     settings = {name: getattr(jax.config, name, None) for name in jax.config.values}
-    return Call(_function(function), _reference(function), arguments, options, settings)
+    return Call(_function(function), _reference(function), _closed_over(function), arguments, options, settings)
 
 
 def _bound(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[int, Any]]:
@@ -289,6 +299,15 @@ def _function(function: Any) -> Function:
     return Function(whole, place, code.co_filename.startswith(OF_JAX))
 
 
+def _closed_over(function: Any) -> dict[str, Any]:
+    """What a function closes over, by name, without the numbers of arrays."""
+
+    def kept(value: Any) -> Any:
+        return leaf(value) if isinstance(value, (jax.Array, np.ndarray)) else value
+
+    return {name: jax.tree.map(kept, value) for name, value, _ in closures(function, function)}
+
+
 def _reference(function: Any) -> Any:
     try:
         return weakref.ref(function)
@@ -301,14 +320,17 @@ def _by_name(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Difference]:
         if name in old and name in new:
             yield from differences(name, old[name], new[name])
         else:
-            yield Difference(name, "structure", "given" if name in old else "not given", "given" if name in new else "not given")
+            one, other = (shown(each[name]) if name in each else "not given" for each in (old, new))
+            yield Difference(name, "structure", one, other)
 
 
 def _memory(frame: FrameType | None) -> int | None:
     """What the program that was just compiled takes; found on the stack, as its call is."""
-    while frame is not None and "xla_executable" not in frame.f_locals:
+    while frame is not None and frame.f_code.co_filename.startswith(OF_JAX):
+        if "xla_executable" in frame.f_locals:
+            return program_bytes(frame.f_locals["xla_executable"])
         frame = frame.f_back
-    return None if frame is None else program_bytes(frame.f_locals["xla_executable"])
+    return None
 
 
 def program_bytes(executable: Any) -> int | None:

@@ -1,12 +1,14 @@
 """What one run of a function costs: operations and bytes, as XLA counts them, with loops counted as often as they turn."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import core
 
-PRODUCTS = ("dot_general", "conv_general_dilated")
+PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
+OPERAND = re.compile(r" : \(tensor<(?:[\dx?]*x)?(\w+)>")
+NARROWEST_FIRST = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
 
 
 class Cost(NamedTuple):
@@ -29,7 +31,8 @@ class Cost(NamedTuple):
 def cost_of(function: Callable[..., Any], *args: Any) -> Cost:
     """Compiles a function for arguments, or their shapes, and counts.
 
-    XLA counts the body of a loop once. Here a `lax.scan` counts as often as it turns, cost = whole + Σ (length − 1) · body.
+    XLA counts the body of a loop once. Here a `lax.scan` counts as often as it turns:
+    cost = once + Σ (length · cost of the body − the body once), over the outermost loops.
 
     >>> import jax, jax.numpy as jnp
     >>> square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
@@ -37,21 +40,42 @@ def cost_of(function: Callable[..., Any], *args: Any) -> Cost:
     True
     """
     traced = jax.jit(function).trace(*args)
+    flops, moved, exact = _counted(traced)[1]
+    multiplied = set(_multiplied(traced.lower().as_text()))
+    return Cost(flops, moved, exact, next((name for short, name in NARROWEST_FIRST.items() if short in multiplied), None))
+
+
+class _Count(NamedTuple):
+    flops: float | None
+    bytes: float | None
+    exact: bool = True
+
+    def plus(self, times: float, other: "_Count") -> "_Count":
+        def added(one: float | None, more: float | None) -> float | None:
+            return None if one is None or more is None else one + times * more
+
+        return _Count(added(self.flops, other.flops), added(self.bytes, other.bytes), self.exact and other.exact)
+
+
+def _counted(traced: Any) -> tuple[_Count, _Count]:
+    """A program with the bodies of its loops counted once, and as often as they turn."""
     lowered = traced.lower()
     flops = _figure(lowered.cost_analysis(), "flops")
-    moved = _figure(lowered.compile().cost_analysis(), "bytes accessed")
-    exact = True
+    once = every = _Count(flops, _figure(lowered.compile().cost_analysis(), "bytes accessed"))
     for name, params, body in _loops(traced.jaxpr):
         if name == "while":
-            exact = False
-            continue
-        once = cost_of(_function(body), *_shapes(body))
-        more = params["length"] - 1
-        flops = None if flops is None or once.flops is None else flops + more * once.flops
-        moved = None if moved is None or once.bytes is None else moved + more * once.bytes
-        exact = exact and once.exact
-    widths = sorted({(dtype.itemsize, dtype.name) for dtype in _multiplied(traced.jaxpr)})
-    return Cost(flops, moved, exact, widths[0][1] if widths else None)
+            every = every._replace(exact=False)
+        else:
+            body_once, body_every = _counted(jax.jit(_core().jaxpr_as_fun(body)).trace(*_shapes(body)))
+            every = every.plus(params["length"], body_every).plus(-1, body_once)
+    return once, every
+
+
+def _core() -> Any:
+    """JAX's programs as values; imported late, since `jax.extend` brings kernels' languages along."""
+    from jax.extend import core
+
+    return core
 
 
 def _figure(costs: Any, name: str) -> float | None:
@@ -70,25 +94,20 @@ def _loops(jaxpr: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:
         elif name == "while":
             yield name, params, params["body_jaxpr"]
         else:
-            for inner in core.jaxprs_in_params(params):
+            for inner in _core().jaxprs_in_params(params):
                 yield from _loops(inner)
 
 
-def _multiplied(jaxpr: Any) -> Iterator[Any]:
-    for equation in _opened(jaxpr).eqns:
-        if equation.primitive.name in PRODUCTS:
-            yield equation.invars[0].aval.dtype
-        for inner in core.jaxprs_in_params(equation.params):
-            yield from _multiplied(inner)
+def _multiplied(program: str) -> Iterator[str]:
+    """The dtypes of what a program's products and convolutions multiply, in the text that JAX hands to XLA."""
+    for line in program.splitlines():
+        if any(name in line for name in PRODUCTS) and (operand := OPERAND.search(line)):
+            yield operand[1]
 
 
 def _opened(jaxpr: Any) -> Any:
-    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-
-
-def _function(jaxpr: Any) -> Callable[..., Any]:
-    """A program as a function; JAX 0.12 has one kind of program, earlier versions tell closed ones apart."""
-    return core.jaxpr_as_fun(jaxpr)
+    """The equations' holder; JAX 0.12 has one kind of program, earlier versions tell closed ones apart."""
+    return jaxpr.jaxpr if isinstance(jaxpr, _core().ClosedJaxpr) else jaxpr
 
 
 def _shapes(jaxpr: Any) -> list[Any]:

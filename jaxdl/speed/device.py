@@ -42,6 +42,11 @@ class DeviceSpeed:
     bandwidth: float
     sizes: dict[str, int]
 
+    def best(self, again: "DeviceSpeed") -> "DeviceSpeed":
+        """The best of two measurements of one device."""
+        products = {dtype: max(speed, again.matrix_product[dtype]) for dtype, speed in self.matrix_product.items()}
+        return dataclasses.replace(self, matrix_product=products, bandwidth=max(self.bandwidth, again.bandwidth))
+
     def __str__(self) -> str:
         held = "" if self.memory_bytes is None else f", {scaled(self.memory_bytes)}B of memory"
         products = ", ".join(f"{dtype} {scaled(speed)}FLOP/s" for dtype, speed in self.matrix_product.items())

@@ -85,8 +85,15 @@ def leaf(value: Any) -> Any:
     return Leaf(shape, dtype, weak, str(value.sharding) if placed else "anywhere", type(value).__name__ if traced else "none")
 
 
-def differences(path: str, old: Any, new: Any, depth: int = 0) -> Iterator[Difference]:
-    """Where two arguments differ; nothing where they are equal."""
+def differences(path: str, old: Any, new: Any, depth: int = 0, composed: bool = True) -> Iterator[Difference]:
+    """Where two arguments differ; nothing where they are equal.
+
+    Args:
+        path: what leads to them.
+        old, new: arguments as `described` gives them, or static values.
+        depth: how deep inside an argument they lie.
+        composed: whether an optimizer is told as a whole, rather than by what lies inside.
+    """
     if old is new or _equal(old, new):
         return
     if isinstance(old, Leaf) and isinstance(new, Leaf):
@@ -94,10 +101,10 @@ def differences(path: str, old: Any, new: Any, depth: int = 0) -> Iterator[Diffe
     elif type(old) is not type(new) or depth > DEEPEST:
         kind: Kind = "structure" if isinstance(old, Leaf) or isinstance(new, Leaf) else "static value"
         yield Difference(path, kind, shown(old), shown(new))
-    elif _transformation(old):
+    elif composed and _transformation(old):
         yield _of_transformations(path, old, new, depth)
     else:
-        found = list(_inside(path, old, new, depth + 1))
+        found = list(_inside(path, old, new, depth + 1, composed))
         yield from found or [Difference(path, "static object", shown(old), shown(new))]
 
 
@@ -127,52 +134,57 @@ def _of_leaves(path: str, old: Leaf, new: Leaf) -> Iterator[Difference]:
         yield Difference(path, "transformation", old.transformation, new.transformation)
 
 
-def _inside(path: str, old: Any, new: Any, depth: int) -> Iterator[Difference]:
+def _inside(path: str, old: Any, new: Any, depth: int, composed: bool) -> Iterator[Difference]:
     if isinstance(old, dict):
         for key in dict.fromkeys([*old, *new]):
-            yield from _optional(f"{path}[{key!r}]", old, new, key, depth)
+            yield from _optional(f"{path}[{key!r}]", old, new, key, depth, composed)
     elif isinstance(old, (tuple, list)):
         names = getattr(old, "_fields", None)
         if len(old) != len(new):
             yield Difference(path, "structure", f"{len(old)} entries", f"{len(new)} entries")
         for index, (one, other) in enumerate(zip(old, new, strict=False)):
-            yield from differences(f"{path}.{names[index]}" if names else f"{path}[{index}]", one, other, depth)
+            yield from differences(f"{path}.{names[index]}" if names else f"{path}[{index}]", one, other, depth, composed)
     elif dataclasses.is_dataclass(old):
         for field in dataclasses.fields(old):
             name = field.name
-            yield from differences(f"{path}.{name}", getattr(old, name, None), getattr(new, name, None), depth)
+            yield from differences(f"{path}.{name}", getattr(old, name, None), getattr(new, name, None), depth, composed)
     elif isinstance(old, functools.partial):
         for name in ("func", "args", "keywords"):
-            yield from differences(f"{path}.{name}", getattr(old, name), getattr(new, name), depth)
+            yield from differences(f"{path}.{name}", getattr(old, name), getattr(new, name), depth, composed)
     elif isinstance(old, types.FunctionType):
-        yield from _of_functions(path, old, new, depth)
+        yield from _of_functions(path, old, new, depth, composed)
     elif isinstance(old, (bool, int, float, complex, str, bytes, type, frozenset)) or repr(old) != repr(new):
         yield Difference(path, "static value", shown(old), shown(new))
 
 
-def _optional(path: str, old: dict[Any, Any], new: dict[Any, Any], key: Any, depth: int) -> Iterator[Difference]:
+def _optional(
+    path: str, old: dict[Any, Any], new: dict[Any, Any], key: Any, depth: int, composed: bool
+) -> Iterator[Difference]:
     if key in old and key in new:
-        yield from differences(path, old[key], new[key], depth)
+        yield from differences(path, old[key], new[key], depth, composed)
     else:
         one, other = (shown(each[key]) if key in each else "nothing" for each in (old, new))
         yield Difference(path, "structure", one, other)
 
 
-def _of_functions(path: str, old: types.FunctionType, new: types.FunctionType, depth: int) -> Iterator[Difference]:
+def _of_functions(
+    path: str, old: types.FunctionType, new: types.FunctionType, depth: int, composed: bool
+) -> Iterator[Difference]:
     """Two functions of one definition differ in what they close over, if in anything but their identity."""
     if old.__code__ is not new.__code__ and _place(old) != _place(new):
         yield Difference(path, "static value", shown(old), shown(new))
         return
     for name, one, other in closures(old, new):
-        yield from differences(f"{path}.{name}", one, other, depth)
+        yield from differences(f"{path}.{name}", one, other, depth, composed)
     for name, one, other in _defaults(old, new):
-        yield from differences(f"{path}.{name}", one, other, depth)
+        yield from differences(f"{path}.{name}", one, other, depth, composed)
 
 
 def closures(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     """What two functions of one definition close over: names and both values."""
     cells = zip(getattr(old, "__closure__", None) or (), getattr(new, "__closure__", None) or (), strict=False)
-    for name, (one, other) in zip(old.__code__.co_freevars, cells, strict=False):
+    names = old.__code__.co_freevars if isinstance(old, types.FunctionType) else ()
+    for name, (one, other) in zip(names, cells, strict=False):
         try:
             yield name, one.cell_contents, other.cell_contents
         except ValueError:  # a cell that is still empty
@@ -193,12 +205,19 @@ def _transformation(value: Any) -> bool:
 
 def _of_transformations(path: str, old: Any, new: Any, depth: int) -> Difference:
     """Optimizers are functions in functions; what their innermost numbers are called is all that a reader knows of them."""
-    inner = [each for each in _inside(path, old, new, depth + 1) if each.kind == "static value"]
-    if not inner:
+    values = dict.fromkeys(_numbers(path, old, new, depth))
+    if not values:
         return Difference(path, "static object", shown(old), shown(new))
-    values = dict.fromkeys((each.path.rpartition(".")[2], each.old, each.new) for each in inner)
     one, other = (", ".join(f"{name}={pair[at]}" for name, *pair in values) for at in (0, 1))
     return Difference(path, "static value", f"{type(old).__name__}({one})", f"{type(new).__name__}({other})")
+
+
+def _numbers(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, str, str]]:
+    """What values of another kind than functions differ in, by their own names; optimizers inside optimizers are opened."""
+    for name, one, other in zip(old._fields, old, new, strict=True):
+        for each in differences(f"{path}.{name}", one, other, depth + 1, composed=False):
+            if each.kind == "static value":
+                yield each.path.rpartition(".")[2], each.old, each.new
 
 
 def _place(function: Any) -> str:

@@ -5,9 +5,11 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+Name = TypeVar("Name", bound=str)
 Repeat = Callable[[int], None]
 """Does a thing so many times, one after another, and returns when the device has done it."""
 
@@ -91,9 +93,9 @@ def check_rounds(rounds: int, seconds: float, widest_spread: float) -> None:
         raise ValueError(f"widest_spread: expected a share of the median above 0, such as 0.25, got {widest_spread!r}.")
 
 
-def check_names(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def check_names(name: str, given: Sequence[Name], known: Sequence[Name]) -> tuple[Name, ...]:
     """The ways that were asked for."""
-    given = (given,) if isinstance(given, str) else tuple(given)
+    given = tuple(given)
     if not given or set(given) - set(known) or len(set(given)) != len(given):
         raise ValueError(f"{name}: expected some of {', '.join(map(repr, known))}, each once, got {given!r}.")
     return given

@@ -68,10 +68,10 @@ def fit(
             or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
         loss: `loss(outputs, targets) -> [batch]`.
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as `optax.adam`; or a name:
-            "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate that often
-            does), and "auto", the method without a learning rate that did best in our measurements. Calls that share one
-            optimizer object, and all else, share one compiled program; `optax.adam(1e-3)` written again is another object, the
-            same function and rate, or name, are not.
+            "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate), and "auto",
+            which finds its step size itself in a run of some hundred steps or more. Calls that share one optimizer object, and
+            all else, share one compiled program; `optax.adam(1e-3)` written again is another object, the same function and
+            rate, or name, are not. Where it is schedule-free, validation and the run's `params` are of the average it keeps.
         learning_rate: what the function, or the name's, is given: a number, a schedule of optax, which counts steps, or one of
             `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.

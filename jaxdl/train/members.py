@@ -241,13 +241,14 @@ class MembersLoop(Loop):
         state: TrainState = here.state.members
         if here.best is None:
             epochs, nothing = np.full(self.over.count, -1), np.full(self.over.count, np.nan)
-            here.best = _best(epochs, nothing, state.evaluated, state.state)
+            here.best = _best(epochs, nothing, evaluated(self.over, state), state.state)
         old: Any = here.best
         pairs = zip(values.tolist(), np.asarray(old.value).tolist(), strict=True)
         better = whole & np.array([rule.better(value, None if np.isnan(best) else best) for value, best in pairs])
         if better.any():
             chosen = jnp.asarray(better)
-            params, model_state = _chosen(self.over.axis, chosen, (state.evaluated, state.state), (old.params, old.state))
+            new = evaluated(self.over, state), state.state
+            params, model_state = _chosen(self.over.axis, chosen, new, (old.params, old.state))
             epochs, best = np.where(better, epoch, old.epoch), np.where(better, values, old.value)
             here.best = _best(epochs, best, params, model_state)
 
@@ -271,6 +272,12 @@ class MembersLoop(Loop):
                     f"the loss was not finite at step {made[k] + 1 + self.earlier[k]}; params and state are those after step "
                     f"{made[k]}, the last that are finite"
                 )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluated(over: OverMembers, members: TrainState) -> Any:
+    """The parameters to evaluate each member with."""
+    return jax.vmap(lambda member: member.evaluated, over.axis, over.axis)(members)
 
 
 def _best(epochs: Any, values: Any, params: Any, state: Any) -> Best:

@@ -9,12 +9,22 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+STEP_SIZES = frozenset(
+    {
+        ("scale", "step_size"),
+        ("scale_by_schedule", "step_size_fn"),
+        ("prodigy", "learning_rate"),
+        ("dadapt_adamw", "learning_rate"),
+    }
+)
+"""In which functions of optax a step size, or a schedule, lies, and under which name."""
+
 
 def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
     """The factor the optimizer multiplies its direction by at the state's step; NaN where it has none that can be read.
 
     optax keeps a constant in the closure of `optax.scale`, a schedule in that of `optax.scale_by_schedule`, and injected
-    hyperparameters in the state; factors of a chain multiply.
+    hyperparameters in the state; Prodigy and D-adaptation estimate a factor of their own. Factors of a chain multiply.
 
     >>> schedule = optax.linear_schedule(1.0, 0.0, 10)
     >>> optimizer = optax.adam(schedule)
@@ -25,8 +35,11 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any)
     injected = [state.hyperparams for state in states if hasattr(state, "hyperparams")]
     if injected and "learning_rate" in injected[0]:
         return jnp.asarray(injected[0]["learning_rate"], jnp.float32)
-    counts = iter([state.count for state in states if isinstance(state, optax.ScaleByScheduleState)])
+    estimating = [state for state in states if hasattr(state, "estim_lr")]
+    counting = [state for state in states if isinstance(state, optax.ScaleByScheduleState) or hasattr(state, "estim_lr")]
+    counts = iter([state.count for state in counting])
     factors = [_factor(kind, value, counts) for kind, value in _scales(optimizer.update, set())]
+    factors += [jnp.asarray(state.estim_lr, jnp.float32) for state in estimating]
     if not factors:
         return jnp.asarray(jnp.nan, jnp.float32)
     factors += [jnp.asarray(state.scale, jnp.float32) for state in states if type(state).__name__ == "ReduceLROnPlateauState"]
@@ -36,17 +49,12 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any)
 def settled(optimizer_state: Any, params: Any) -> Any:
     """The parameters that an optimizer means to be used: the average of a schedule-free one, else those it trains.
 
-    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β. Source: Defazio et al., *The road
-    less scheduled* (2024), section 2.
+    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β. A dict of optimizers' states
+    with the keys of `params` is that of several, each with its own part.
 
-    A dict of optimizers' states with the keys of `params` is that of several, each with its own part.
+    Source: Defazio et al., *The road less scheduled* (2024), section 2.
     """
-    if (
-        isinstance(optimizer_state, dict)
-        and isinstance(params, dict)
-        and optimizer_state
-        and optimizer_state.keys() == params.keys()
-    ):
+    if isinstance(optimizer_state, dict) and optimizer_state.keys() == params.keys():
         return {name: settled(optimizer_state[name], params[name]) for name in params}
     for state in schedule_free(optimizer_state):
 
@@ -60,14 +68,15 @@ def settled(optimizer_state: Any, params: Any) -> Any:
 
 
 def schedule_free(optimizer_state: Any) -> list[Any]:
-    """The states of schedule-free optimizers in an optimizer's state, told by name: `optax.contrib` takes time to import."""
+    """The states of schedule-free optimizers in an optimizer's state; told by name, so that `optax.contrib` may stay away."""
     return [state for state in _states(optimizer_state) if type(state).__name__ == "ScheduleFreeState"]
 
 
 def _factor(kind: str, value: Any, counts: Iterator[Any]) -> Array:
-    if kind == "step_size_fn":
+    if kind != "step_size":
         count = next(counts, None)
-        value = jnp.nan if count is None else value(count)
+        if callable(value):
+            value = jnp.nan if count is None else value(count)
     return jnp.asarray(value, jnp.float32)
 
 
@@ -98,7 +107,7 @@ def _scales(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
             value = cell.cell_contents
         except ValueError:  # a cell that is not yet filled
             continue
-        if (kind, name) in (("scale", "step_size"), ("scale_by_schedule", "step_size_fn")):
+        if (kind, name) in STEP_SIZES:
             if isinstance(value, (int, float, jax.Array)) or callable(value):
                 yield name, value
         elif function.__module__.startswith("optax"):

@@ -229,7 +229,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
-    epochs, moments = 60, random.Random(int(number))
+    epochs, moments = 200, random.Random(int(number))
     undisturbed = started(tmp_path, "undisturbed", epochs).communicate(timeout=120)[0]
     assert "digest" in undisturbed
     ended = 0
@@ -240,7 +240,7 @@ def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_same_bits(tmp_path
         if ended < 3:
             if ended:
                 process.stdout.readline()  # an epoch has ended
-            time.sleep(moments.uniform(0, 0.5))
+            time.sleep(moments.uniform(0, 0.4))
             process.send_signal(number)
             ended += 1
         out = process.communicate(timeout=120)[0]

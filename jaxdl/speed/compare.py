@@ -1,0 +1,383 @@
+"""`compare` and `compare_function`: the same work in several ways, timed in turn."""
+
+import contextlib
+import dataclasses
+import functools
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdl.layer import Layer
+from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
+from jaxdl.speed import memory
+from jaxdl.speed.compilations import Compilations, why_compiled
+from jaxdl.speed.cost import Cost, cost_of
+from jaxdl.speed.device import DeviceSpeed, measure_device
+from jaxdl.speed.report import SpeedReport, WaySpeed
+from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
+from jaxdl.train import checks, sources
+from jaxdl.train.feed import Feed
+from jaxdl.train.fit import Precision, first_start, supervised
+from jaxdl.train.program import Begun, Place, Way, beginning, longest, run
+from jaxdl.train.step import Augment, Supervised, TrainState
+
+WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
+PACKAGES = ("jaxdl", "jax", "jaxlib")
+
+
+def compare(
+    model: Layer,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Array],
+    optimizer: Optimizer,
+    learning_rate: LearningRate | None = None,
+    ways: Sequence[Way] = WAYS,
+    batch_size: int = 32,
+    metrics: Mapping[str, Any] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    precision: Precision | None = None,
+    seed: int | Array = 0,
+    shuffle: bool = True,
+    rounds: int = 9,
+    seconds: float = 0.3,
+    steps: int = 5,
+    widest_spread: float = 0.25,
+    device: DeviceSpeed | None = None,
+    name: str | None = None,
+) -> SpeedReport:
+    """Trains a model from one start in several ways, and tells what each costs.
+
+    Each way compiles anew, makes `steps` steps from the start (which also warm it up, and whose parameters are compared), and
+    then takes turns with the others, going on where it was: A B C, A B C, … No clock is read before the device has finished.
+
+    Args:
+        model, data, loss, optimizer, learning_rate, batch_size, metrics, clip_norm, accumulate, average, augment, precision,
+            seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first batch is measured.
+        ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are from the first.
+        rounds: how many turns each way has.
+        seconds: about how long a turn takes.
+        steps: after how many the parameters are compared.
+        widest_spread: the interquartile range over the median above which a way's time is not told.
+        device: the machine's own speed, where it has been measured; None measures it now.
+        name: what the report calls the work; None is the model.
+
+    Returns:
+        The report. Compiling is counted as this process had to do it: single operations, and the program that draws an epoch's
+        order, are not compiled again where it has them from before.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+        FloatingPointError: training diverged, so that there is nothing to time.
+    """
+    chosen = check_names("ways", ways, WAYS)
+    check_rounds(rounds, seconds, widest_spread)
+    steps = checks.check_count("steps", steps)
+    model = checks.check_model(model)
+    key = sources.as_key(seed)
+    batch_size = checks.check_count("batch_size", batch_size)
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=key, shuffle=shuffle)
+    step = supervised(
+        model,
+        loss,
+        as_optimizer(optimizer, learning_rate, feed.first.source.steps, feed.first.source.steps),
+        metrics=metrics,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        average=average,
+        augment=augment,
+        precision=precision,
+    )
+    start = first_start(step, feed, key, None)
+    steps_of = {way: dataclasses.replace(step, loss=_afresh(loss)) for way in chosen}
+    runners = {way: Runner(way, steps_of[way], feed, start) for way in chosen}
+    warmed = {way: _warmed(functools.partial(runner.advance, steps), runner.compile) for way, runner in runners.items()}
+    trained = {way: runner.state.params for way, runner in runners.items()}
+    before = device or measure_device()
+    cost = _cost(step, feed, start)
+    most = next(iter(runners.values())).most
+    times = in_turn({way: runner.advance for way, runner in runners.items()}, rounds, seconds, dict.fromkeys(chosen, most))
+    device = device or before.best(measure_device())
+    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
+    size = feed.first.source.batch_size
+    judge = functools.partial(_judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=size)
+    return SpeedReport(
+        name or _short(model),
+        "step",
+        tuple(judge(way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way])) for way in chosen),
+        device,
+        dtype,
+        size,
+        widest_spread,
+        steps,
+        "parameters",
+        cost.exact,
+        warmed[chosen[0]].peak_of,
+        _versions(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def compare_function(
+    function: Callable[..., Any],
+    *args: Any,
+    vmap_over: int | None = 16,
+    in_axes: Any = 0,
+    rounds: int = 9,
+    seconds: float = 0.2,
+    widest_spread: float = 0.25,
+    device: DeviceSpeed | None = None,
+    name: str | None = None,
+) -> SpeedReport:
+    """Times a function as it is, under `jit`, and under `jit` of `vmap`.
+
+    All times are of one call: under "vmap", of `vmap_over` copies of the arguments, laid along a new axis and computed by one
+    program, divided by their number; so "jit" beside it is what a Python loop over the copies takes.
+
+    Args:
+        function: of arrays, or trees of arrays; settings that are none are given by `functools.partial`.
+        args: what to call it with.
+        vmap_over: how many copies; None leaves "vmap" out.
+        in_axes: which arguments are copied, and along which axis, as in `jax.vmap`: `(None, 0)` shares the first.
+        rounds, seconds, widest_spread, device: as in `compare`.
+        name: what the report calls the work; None is the function's name.
+
+    Returns:
+        The report; Δ compares outputs with those of the function as it is.
+
+    >>> import jax.numpy as jnp
+    >>> report = compare_function(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), rounds=3, seconds=0.001)
+    >>> [way.name for way in report.ways], report["jit"].flops == 2 * 64**3
+    (['eager', 'jit', 'vmap'], True)
+    """
+    check_rounds(rounds, seconds, widest_spread)
+    _check_arrays(args)
+    args = jax.device_put(args)
+    fresh = _afresh(function)
+    calls: dict[str, Callable[[], Any]] = {"eager": lambda: function(*args)}
+    jitted = jax.jit(fresh)
+    calls["jit"] = lambda: jitted(*args)
+    parts, many = {"eager": 1, "jit": 1}, args
+    if vmap_over is not None:
+        parts["vmap"] = checks.check_count("vmap_over", vmap_over)
+        many = jax.vmap(lambda *one: one, None, in_axes, axis_size=vmap_over)(*args)
+        mapped = jax.jit(jax.vmap(_afresh(function), in_axes))
+        calls["vmap"] = lambda: mapped(*many)
+    warmed = {way: _warmed(_blocking(call), None) for way, call in calls.items()}
+    cost = cost_of(function, *args)
+    costs = {"eager": cost, "jit": cost}
+    if vmap_over is not None:
+        costs["vmap"] = _divided(cost_of(jax.vmap(function, in_axes), *many), vmap_over)
+    outputs = {way: call() for way, call in calls.items()}
+    if "vmap" in outputs:
+        outputs["vmap"] = jax.tree.map(lambda leaf: leaf[0], outputs["vmap"])
+    before = device or measure_device()
+    times = in_turn({way: _repeated(call) for way, call in calls.items()}, rounds, seconds)
+    device = device or before.best(measure_device())
+    times = {way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats) for way, time in times.items()}
+    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
+    judge = functools.partial(_judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None)
+    return SpeedReport(
+        name or getattr(function, "__name__", None) or _short(function),
+        "call",
+        tuple(judge(way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])) for way in calls),
+        device,
+        dtype,
+        None,
+        widest_spread,
+        1,
+        "outputs",
+        all(each.exact for each in costs.values()),
+        warmed["eager"].peak_of,
+        _versions(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class Runner:
+    """One way of training, which goes on from where it was."""
+
+    def __init__(self, way: Way, step: Supervised, feed: Feed, start: TrainState) -> None:
+        self.way: Way = way
+        self.step, self.source, self.state = step, feed.first.source, start
+        self.first: Begun = beginning(step, self.source, start)
+        self.begun, self.done = self.first, 0
+        self.most = longest(step, self.source, start)
+
+    def compile(self) -> None:
+        """Makes its programs ready by one step, which is forgotten."""
+        ran = run(self.way, self.step, self.source, self.state, self.begun, Place(0, 0), 1)
+        jax.block_until_ready(ran.state)
+
+    def advance(self, steps: int) -> None:
+        """Makes so many steps, and waits for the last."""
+        while steps > 0:
+            place = Place(*divmod(self.done, self.source.steps))
+            ran = run(self.way, self.step, self.source, self.state, self.begun, place, min(steps, self.most))
+            if not ran.finite:
+                raise FloatingPointError(
+                    f"compare: the loss was not finite after {self.done + ran.steps} steps ({self.way}), so there is nothing "
+                    "to time — try a smaller learning rate or clip_norm."
+                )
+            self.state, self.done = jax.block_until_ready(ran.state), self.done + ran.steps
+            self.begun = ran.begun if self.done % self.source.steps else ran.begun._replace(sums=self.first.sums)
+            steps -= ran.steps
+
+
+class Warmed(NamedTuple):
+    """What making a way ready took: what was compiled in all, and for the first step, which is timed."""
+
+    compiled: Compilations
+    at_first: Compilations
+    first_seconds: float
+    peak_bytes: int | None
+    peak_of: str
+
+
+def _warmed(warm_up: Callable[[], None], compile: Callable[[], None] | None) -> Warmed:
+    """Calls a thing for the first time, and notes what was compiled and the memory it took."""
+    counted = memory.begin_peak()
+    with why_compiled(show=False) as compiled:
+        began = time.perf_counter()
+        (compile or warm_up)()
+        first_seconds = time.perf_counter() - began
+        at_first = Compilations(compiled)
+        warm_up()
+    held, kind = memory.peak()
+    if kind == "resident in the process":
+        kind += " while the way warmed up, which includes all that was there before" if counted else " since it began"
+    return Warmed(compiled, at_first, first_seconds, held, kind)
+
+
+def _judged(
+    name: str,
+    warmed: Warmed,
+    times: Steady,
+    cost: Cost,
+    apart: float,
+    *,
+    device: DeviceSpeed,
+    dtype: str,
+    widest_spread: float,
+    examples: int | None,
+) -> WaySpeed:
+    """A way's figures; those that follow from its time only where that means something."""
+    seconds = times.median if times.known(widest_spread) else None
+
+    def a_second(amount: float | None) -> float | None:
+        return None if seconds is None or amount is None else amount / seconds
+
+    flops, moved, compiled = a_second(cost.flops), a_second(cost.bytes), warmed.compiled
+    held = [each.memory_bytes for each in compiled if each.memory_bytes is not None]
+    return WaySpeed(
+        name,
+        len(compiled),
+        sum(each.cached for each in compiled),
+        sum(each.trace_seconds + each.lower_seconds for each in warmed.at_first),
+        sum(each.compile_seconds for each in warmed.at_first),
+        warmed.first_seconds,
+        times.seconds,
+        times.repeats,
+        times.spread,
+        seconds,
+        a_second(examples),
+        cost.flops,
+        cost.bytes,
+        flops,
+        None if flops is None else flops / device.matrix_product[dtype],
+        None if moved is None else moved / device.bandwidth,
+        None if name == "eager" else max(held, default=None),
+        warmed.peak_bytes,
+        apart,
+    )
+
+
+def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
+    """Of one step, its batch's gathering included."""
+    source = feed.first.source
+    order = jnp.zeros(source.order_shape, jnp.int32)
+    return cost_of(
+        lambda state, source, order, index: step(state, source.batch(order, index)), start, source, order, np.int32(0)
+    )
+
+
+def difference(these: Any, those: Any) -> float:
+    """The largest between the numbers of two trees."""
+    pairs = zip(jax.tree.leaves(these), jax.tree.leaves(those), strict=True)
+    apart = [np.abs(_numbers(a) - _numbers(b)) for a, b in pairs]
+    return max((float(each.max()) for each in apart if each.size), default=0.0)
+
+
+def _numbers(leaf: Any) -> np.ndarray:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def _afresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as a new object, so that its programs are compiled anew."""
+
+    def afresh(*args: Any) -> Any:
+        return function(*args)
+
+    with contextlib.suppress(AttributeError):
+        functools.update_wrapper(afresh, function)
+    return afresh
+
+
+def _blocking(call: Callable[[], Any]) -> Callable[[], None]:
+    return lambda: _repeated(call)(1)
+
+
+def _repeated(call: Callable[[], Any]) -> Repeat:
+    """Calls one after another, and waits for the last."""
+
+    def repeat(count: int) -> None:
+        result = None
+        for _ in range(count):
+            result = call()
+        jax.block_until_ready(result)
+
+    return repeat
+
+
+def _divided(cost: Cost, parts: int) -> Cost:
+    flops, moved = (None if each is None else each / parts for each in (cost.flops, cost.bytes))
+    return cost._replace(flops=flops, bytes=moved)
+
+
+def _check_arrays(args: tuple[Any, ...]) -> None:
+    for index, arg in enumerate(args):
+        for leaf in jax.tree.leaves(arg):
+            if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+                raise TypeError(
+                    f"compare_function: argument {index} holds {type(leaf).__name__}; expected arrays — give other settings by "
+                    "functools.partial."
+                )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__}(…)"
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **dict(_installed())}
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield package, version(package)
