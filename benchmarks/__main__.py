@@ -1,13 +1,16 @@
-"""Measures everything that the README's speed table shows, one thing after another, and writes the table.
+"""Measures everything that the README's speed tables show, one thing after another, and writes tables and plots.
 
-python -m benchmarks
+    python -m benchmarks --rounds 5 --seconds 0.5
+
+What is said here goes to `benchmarks.training`.
 """
 
 import subprocess
 import sys
 
-MEASURED = ("training", "pairs", "memory", "import_time", "readme")
+MEASURED = ("training", "memory", "import_time", "plots", "readme")
 
 if __name__ == "__main__":
     for name in MEASURED:
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+        arguments = sys.argv[1:] if name == "training" else []
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

@@ -39,8 +39,9 @@ def compile_once(network: Network, way: Literal["step", "epoch"]) -> Answer:
     import jax
     from jax import monitoring
 
-    from benchmarks.jaxdl_ import Jaxdl
-    from benchmarks.networks import examples, initial_weights
+    from benchmarks.examples import examples
+    from benchmarks.jaxdl_ import Jaxdl, JaxdlPair
+    from benchmarks.weights import initial_weights
 
     spans: list[tuple[str, str, float, float]] = []
     prefix = "/jax/core/compile/"
@@ -49,7 +50,7 @@ def compile_once(network: Network, way: Literal["step", "epoch"]) -> Answer:
         if event.startswith(prefix):
             spans.append((event.removeprefix(prefix), str(about.get("fun_name")), start_time, end_time))
 
-    peer = Jaxdl(network, compile=way)
+    peer = (JaxdlPair if network.discriminator else Jaxdl)(network, "float32", compile=way)
     peer.load(*examples(network, STEPS * network.batch))
     peer.reset(jax.tree.map(jax.numpy.asarray, initial_weights(network)))
     monitoring.register_event_time_span_listener(listen)

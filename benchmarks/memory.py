@@ -47,7 +47,9 @@ def measure(way: str, examples: int, epochs: int, out: Path) -> Answer:
 
 
 def train(entry: Entry, floats: bool, count: int, epochs: int) -> Answer:
-    from benchmarks.networks import NETWORKS, as_floats, examples, initial_weights
+    from benchmarks.examples import as_floats, examples
+    from benchmarks.networks import NETWORKS
+    from benchmarks.weights import initial_weights
 
     network = NETWORKS["cifar"]
     peer = entry.make(network)

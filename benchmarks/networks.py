@@ -1,16 +1,18 @@
-"""The networks that every peer trains: their parts, their data, and the weights that all of them start from."""
+"""The networks that every peer trains: their parts, their sizes, and the arithmetic they need."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
+Activation: TypeAlias = Literal["relu", "leaky relu", "tanh", "linear"]
+Task: TypeAlias = Literal["training", "inference"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
-Weights: TypeAlias = dict[str, dict[str, np.ndarray]]
-
-LEARNING_RATE = 1e-3
 EPSILON = 1e-8
+LEAK = 0.2
+NORM_EPSILON = 1e-5
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dense:
-    """A matrix and a bias, then relu if the layer is hidden."""
+    """A matrix and a bias, then the activation."""
 
     units: int
-    relu: bool = True
+    activation: Activation = "relu"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,67 @@ class Lstm:
     last: bool = False
 
 
-Part: TypeAlias = Conv | Pool | Flatten | Dense | Lstm
+@dataclass(frozen=True)
+class Stage:
+    """A padded 3x3 convolution without bias, the maximum of each 2x2 window, batch normalisation, relu."""
+
+    channels: int
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + f(x), f being twice a padded 3x3 convolution without bias, batch normalisation, relu."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over height and width."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The rows of an embedding, [batch, time] to [batch, time, features]."""
+
+    count: int
+    features: int
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A learned vector a step, added."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A causal transformer block with the normalisation in front, gelu by tanh, four times as wide inside; no biases."""
+
+    heads: int
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation without bias."""
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Products with the rows of the embedding in `Tokens`."""
+
+    count: int
+
+
+Part: TypeAlias = Conv | Pool | Flatten | Dense | Lstm | Stage | Residual | Mean | Tokens | Positions | Block | Norm | Logits
+NAMES: dict[type, str] = {
+    Conv: "conv",
+    Dense: "dense",
+    Lstm: "lstm",
+    Stage: "stage",
+    Residual: "residual",
+    Tokens: "tokens",
+    Positions: "positions",
+    Block: "block",
+    Norm: "norm",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +117,8 @@ class Network:
 
     One timed call trains `epochs` epochs over `examples` examples in batches of `batch`, the smaller last one included.
     With one output the loss is the binary cross-entropy of logits, with more the softmax cross-entropy. The optimizer
-    is Adam.
+    is Adam. Where a `discriminator` is given, the parts are a generator, from codes of `input_shape` to images, and the two
+    are trained against each other.
     """
 
     name: str
@@ -63,11 +126,17 @@ class Network:
     parts: tuple[Part, ...]
     batch: int
     examples: int
-    epochs: int
+    epochs: int = 1
+    discriminator: tuple[Part, ...] = ()
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    accelerator_only: bool = False
 
     @property
     def outputs(self) -> int:
         last = self.parts[-1]
+        if isinstance(last, Logits):
+            return last.count
         assert isinstance(last, Dense)
         return last.units
 
@@ -76,48 +145,82 @@ class Network:
         return self.outputs == 1
 
     @property
+    def reads_tokens(self) -> bool:
+        return isinstance(self.parts[0], Tokens)
+
+    @property
     def steps_per_epoch(self) -> int:
         return ceil(self.examples / self.batch)
+
+    def players(self) -> dict[str, "Network"]:
+        """An adversarial pair's two networks."""
+        discriminator = replace(self, parts=self.discriminator, input_shape=(self.outputs,), discriminator=())
+        return {"generator": replace(self, discriminator=()), "discriminator": discriminator}
+
+
+def gpt(name: str, count: int, context: int, layers: int, heads: int, features: int, **settings: int | bool) -> Network:
+    parts = (Tokens(count, features), Positions(), *[Block(heads)] * layers, Norm(), Logits(count))
+    return Network(name, (context,), parts, **settings)  # pyright: ignore[reportArgumentType]
+
+
+def dense(*units: int, activation: Activation, last: Activation) -> tuple[Dense, ...]:
+    return (*(Dense(width, activation) for width in units[:-1]), Dense(units[-1], last))
 
 
 NETWORKS = {
     network.name: network
     for network in (
-        Network("mlp", (10,), (Dense(10), Dense(10), Dense(1, relu=False)), batch=32, examples=1000, epochs=100),
+        Network("mlp", (10,), dense(10, 10, 1, activation="relu", last="linear"), batch=32, examples=1000, epochs=100),
         Network(
             "wide",
             (28, 28, 1),
-            (Flatten(), Dense(1024), Dense(1024), Dense(10, relu=False)),
+            (Flatten(), *dense(1024, 1024, 10, activation="relu", last="linear")),
             batch=256,
             examples=16384,
-            epochs=1,
         ),
         Network(
             "mnist",
             (28, 28, 1),
-            (Conv(32), Pool(), Conv(64), Pool(), Conv(64), Flatten(), Dense(64), Dense(10, relu=False)),
+            (Conv(32), Pool(), Conv(64), Pool(), Conv(64), Flatten(), Dense(64), Dense(10, "linear")),
             batch=64,
-            examples=4096,
-            epochs=2,
+            examples=2048,
         ),
         Network(
             "cifar",
             (32, 32, 3),
-            (Conv(32), Pool(), Conv(64), Pool(), Conv(128), Pool(), Flatten(), Dense(128), Dense(10, relu=False)),
+            (Conv(32), Pool(), Conv(64), Pool(), Conv(128), Pool(), Flatten(), Dense(128), Dense(10, "linear")),
             batch=64,
-            examples=4096,
-            epochs=1,
+            examples=2048,
         ),
-        Network("lstm", (100, 10), (Lstm(64), Lstm(64, last=True), Dense(10, relu=False)), batch=64, examples=1280, epochs=1),
+        Network(
+            "resnet",
+            (32, 32, 3),
+            (Stage(16), Residual(), Stage(32), Residual(), Stage(64), Residual(), Mean(), Dense(10, "linear")),
+            batch=64,
+            examples=1280,
+        ),
+        Network("lstm", (100, 10), (Lstm(64), Lstm(64, last=True), Dense(10, "linear")), batch=64, examples=1280),
+        gpt("gpt", 65, 64, layers=4, heads=4, features=128, batch=12, examples=480),
+        Network(
+            "gan",
+            (128,),
+            dense(256, 512, 1024, 784, activation="leaky relu", last="tanh"),
+            batch=64,
+            examples=3200,
+            discriminator=dense(1024, 512, 256, 128, 1, activation="leaky relu", last="linear"),
+            learning_rate=2e-4,
+            b1=0.5,
+        ),
+        gpt("gpt124m", 50257, 1024, layers=12, heads=12, features=768, batch=4, examples=128, accelerator_only=True),
     )
 }
 
 
 def walk(network: Network) -> Iterator[tuple[str, Part, tuple[int, ...]]]:
     """Yields each part's name (`conv_0`, `dense_1`; empty where it has no weights), the part, and its input's shape."""
-    shape, seen = network.input_shape, {"conv": 0, "dense": 0, "lstm": 0}
+    shape, seen = network.input_shape, dict.fromkeys(NAMES.values(), 0)
     for part in network.parts:
-        kind = {Conv: "conv", Dense: "dense", Lstm: "lstm"}.get(type(part), "")
+        kind = NAMES.get(type(part), "")
         yield (f"{kind}_{seen[kind]}" if kind else ""), part, shape
         if kind:
             seen[kind] += 1
@@ -136,41 +239,16 @@ def output_shape(part: Part, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (units,)
         case Lstm(units, last):
             return (units,) if last else (shape[0], units)
-
-
-def initial_weights(network: Network, seed: int = 0) -> Weights:
-    """Glorot-uniform kernels (`HWIO`; dense `[in, out]`) and small random biases, so that a bias laid wrong shows.
-
-    An LSTM has `kernel` [in, 4 * units], `recurrent_kernel` [units, 4 * units] and `bias`, its gates in the order i, f, g, o.
-    """
-    generator = np.random.default_rng(seed)
-    weights: Weights = {}
-    for name, part, shape in walk(network):
-        match part:
-            case Conv(channels):
-                kernel_shape = (3, 3, shape[2], channels)
-            case Dense(units):
-                kernel_shape = (shape[0], units)
-            case Lstm(units):
-                kernel_shape = (shape[-1], 4 * units)
-            case _:
-                continue
-        weights[name] = {"kernel": glorot(generator, kernel_shape)}
-        if isinstance(part, Lstm):
-            weights[name]["recurrent_kernel"] = glorot(generator, (part.units, 4 * part.units))
-        weights[name]["bias"] = generator.uniform(-0.05, 0.05, kernel_shape[-1:]).astype(np.float32)
-    return weights
-
-
-def glorot(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    limit = np.sqrt(6 / (prod(shape[:-2]) * (shape[-2] + shape[-1])))
-    return generator.uniform(-limit, limit, shape).astype(np.float32)
-
-
-def rows_channels_first(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Reorders a dense kernel's rows: from flattened `[height, width, channels]` to `[channels, height, width]`."""
-    height, width, channels = shape
-    return kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3).reshape(height * width * channels, -1)
+        case Stage(channels):
+            return shape[0] // 2, shape[1] // 2, channels
+        case Mean():
+            return shape[-1:]
+        case Tokens(_, features):
+            return shape[0], features
+        case Logits(count):
+            return shape[0], count
+        case Residual() | Positions() | Block() | Norm():
+            return shape
 
 
 def flattened_shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -184,46 +262,40 @@ def flattened_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Makes data from a seed: uint8 images with int32 labels, float32 sequences with int32 labels, or float32 features with
-    0.0 and 1.0 as labels.
+def products(network: Network) -> list[int]:
+    """Multiplications of one example's forward pass, for each part that has any."""
+    counts = []
+    for _, part, shape in walk(network):
+        match part:
+            case Conv(channels):
+                counts.append(9 * shape[2] * channels * (shape[0] - 2) * (shape[1] - 2))
+            case Stage(channels):
+                counts.append(9 * channels * prod(shape))
+            case Residual():
+                counts.append(2 * 9 * shape[2] * prod(shape))
+            case Dense(units):
+                counts.append(shape[0] * units)
+            case Lstm(units):
+                counts.append(shape[0] * 4 * units * (shape[1] + units))
+            case Block():
+                counts.append(shape[0] * shape[1] * (12 * shape[1] + 2 * shape[0]))
+            case Logits(count):
+                counts.append(prod(shape) * count)
+    return counts
 
-    Each class has a pattern of its own under the noise, so that training is neither hopeless nor done at once.
+
+def flops(network: Network, task: Task = "training") -> float:
+    """Floating-point operations of the products in one step, or in one batch of inference.
+
+    A step takes three times the forward pass, less the gradient by the network's input, which nobody computes. An adversarial
+    pair draws once, judges real images and fakes, and the fakes once more for the generator, which needs no gradient by the
+    discriminator's weights. Attention counts whole, though half of it is masked.
     """
-    generator = np.random.default_rng(seed)
-    if network.binary:
-        features = generator.normal(size=(count, *network.input_shape)).astype(np.float32)
-        return features, (features[:, 0] + features[:, 1] > 1).astype(np.float32)
-    labels = generator.integers(0, network.outputs, count, dtype=np.int32)
-    if len(network.input_shape) == 2:
-        tunes = generator.normal(size=(network.outputs, *network.input_shape))
-        return (tunes[labels] + generator.normal(size=(count, *network.input_shape))).astype(np.float32), labels
-    patterns = generator.integers(0, 193, (network.outputs, *network.input_shape), dtype=np.uint8)
-    images = generator.integers(0, 64, (count, *network.input_shape), dtype=np.uint8)
-    for label, pattern in enumerate(patterns):
-        images[labels == label] += pattern
-    return images, labels
-
-
-def as_floats(inputs: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [0, 1], without a second float copy in between; features as they are."""
-    if inputs.dtype != np.uint8:
-        return inputs
-    return np.multiply(inputs, np.float32(1 / 255), dtype=np.float32)
-
-
-def parameter_count(network: Network) -> int:
-    return sum(array.size for layer in initial_weights(network).values() for array in layer.values())
-
-
-def dense_flops(network: Network) -> dict[str, float]:
-    """Floating-point operations of one training step's matrix products, for a network of dense layers.
-
-    `counted` is the usual estimate, three products of two operations for each parameter and example: 6 * batch *
-    parameters. `performed` leaves out the gradient by the network's input, which nobody computes, and the biases.
-    """
-    kernels = [layer["kernel"].size for layer in initial_weights(network).values()]
-    return {
-        "counted": 6.0 * network.batch * parameter_count(network),
-        "performed": 6.0 * network.batch * sum(kernels) - 2.0 * network.batch * kernels[0],
-    }
+    if network.discriminator:
+        drawing, judging = (products(player) for player in network.players().values())
+        forward, first = sum(drawing) + 2 * sum(judging), drawing[0] + 2 * judging[0]
+        training = 3 * sum(drawing) + 8 * sum(judging) - first
+    else:
+        forward = sum(products(network))
+        training = 3 * forward - (0 if network.reads_tokens else products(network)[0])
+    return 2.0 * network.batch * (training if task == "training" else forward)

@@ -1,13 +1,16 @@
 """Who takes part: what a peer must offer, and where each one's file is."""
 
+import os
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from shutil import which
 from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.networks import NETWORKS, Network, Weights
+from benchmarks.networks import NETWORKS, Network, Precision
+from benchmarks.weights import Weights
 
 
 class Peer(Protocol):
@@ -22,52 +25,81 @@ class Peer(Protocol):
     def train(self, epochs: int, shuffle: bool) -> None:
         """Trains over the data and returns when the last step is done. Timed."""
 
-    def loss(self) -> float:
-        """The mean loss over the data, with the weights as they are now."""
+    def predict(self) -> np.ndarray:
+        """The outputs for all of the data in its order, batch by batch, with the weights as they are now. Timed.
+
+        [examples, outputs]; of a language model the logits behind the last token; of an adversarial pair the scores of an image
+        and of the fake made of the code beside it, [examples, 2].
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: the class `maker` of `module`, called with a network and `options`.
+    """A line of the table: the class `maker` of `module`, or for an adversarial pair `pair`, called with a network, a precision
+    and `options`.
 
     Args:
         packages: what must be installed, by the names they are imported by.
         networks: names of the networks it takes part in.
         environment: variables that its process needs.
+        programs: compilers that it calls, unless the variable CXX names another.
     """
 
     name: str
     module: str
     maker: str
     packages: tuple[str, ...]
+    pair: str = ""
     networks: tuple[str, ...] = tuple(NETWORKS)
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
-        """The packages it needs and this Python does not have."""
-        return [package for package in self.packages if find_spec(package) is None]
+        """The packages it needs and this Python does not have, and the programs this machine does not."""
+        packages = [package for package in self.packages if find_spec(package) is None]
+        return packages + [program for program in self.programs if which(os.environ.get("CXX", program)) is None]
 
-    def make(self, network: Network) -> Peer:
-        return getattr(import_module(self.module), self.maker)(network, **self.options)
+    def trains(self, network: Network) -> bool:
+        return network.name in self.networks and bool(self.pair or not network.discriminator)
+
+    def make(self, network: Network, precision: Precision = "float32") -> Peer:
+        maker = self.pair if network.discriminator else self.maker
+        return getattr(import_module(self.module), maker)(network, precision, **self.options)
 
 
-KERAS = {"KERAS_BACKEND": "jax"}
+def keras(name: str, backend: str, package: str, **settings: Any) -> Entry:
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return Entry(name, "benchmarks.keras_", "Keras", ("keras", package), environment=environment, **settings)
+
+
+WITHOUT_RESNET = tuple(name for name in NETWORKS if name != "resnet")
 ENTRIES = (
-    Entry("jaxdl", "benchmarks.jaxdl_", "Jaxdl", ("jaxdl",)),
-    Entry("jax by hand", "benchmarks.jax_by_hand", "JaxByHand", ("jax", "optax")),
-    Entry("torch eager", "benchmarks.torch_eager", "TorchEager", ("torch",)),
-    Entry("keras on jax", "benchmarks.keras_jax", "KerasJax", ("keras", "jax"), environment=KERAS),
+    Entry("jaxdl", "benchmarks.jaxdl_", "Jaxdl", ("jaxdl",), pair="JaxdlPair"),
     Entry(
-        "keras on jax by 32 steps",
-        "benchmarks.keras_jax",
-        "KerasJax",
-        ("keras", "jax"),
-        networks=("mlp",),
-        options={"steps_per_execution": 32},
-        environment=KERAS,
+        "jax by hand",
+        "benchmarks.jax_by_hand",
+        "JaxByHand",
+        ("jax", "optax"),
+        pair="JaxByHand",
+        networks=WITHOUT_RESNET,
     ),
-    Entry("flax nnx", "benchmarks.flax_nnx", "FlaxNnx", ("flax", "optax")),
+    Entry("torch eager", "benchmarks.torch_", "Torch", ("torch",), pair="TorchPair"),
+    Entry(
+        "torch compile",
+        "benchmarks.torch_",
+        "Torch",
+        ("torch",),
+        pair="TorchPair",
+        options={"compile": True},
+        programs=("g++",),
+    ),
+    keras("keras on jax", "jax", "jax", pair="KerasPair"),
+    keras("keras on jax by 32 steps", "jax", "jax", networks=("mlp",), options={"steps_per_execution": 32}),
+    keras("keras on torch", "torch", "torch"),
+    keras("keras on tensorflow", "tensorflow", "tensorflow"),
+    Entry("flax nnx", "benchmarks.flax_nnx", "FlaxNnx", ("flax", "optax"), pair="FlaxNnxPair"),
+    Entry("flax linen", "benchmarks.flax_linen", "FlaxLinen", ("flax", "optax")),
     Entry("equinox", "benchmarks.equinox_", "Equinox", ("equinox", "optax")),
 )

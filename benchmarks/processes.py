@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks import machine
+
 Answer = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +35,7 @@ class Worker:
                 stderr=errors,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, "JAX_PLATFORMS": "cpu", **(environment or {})},
+                env={**os.environ, **machine.environment(), **(environment or {})},
             )
 
     def ask(self, command: str, **arguments: Any) -> Answer:

@@ -55,18 +55,7 @@ def training_table() -> str:
     """Milliseconds a step beside the peers, then what the other benchmarks measured."""
     text = markdown(json.loads((RESULTS / "training.json").read_text()))
     memory, importing = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("memory", "import_time"))
-    path = RESULTS / "pairs.json"
-    beside = pairs_line(json.loads(path.read_text())) + "\n\n" if path.exists() else ""
-    return f"{text}\n{beside}{remarks(memory, importing)}\n"
-
-
-def pairs_line(pairs: dict[str, Any]) -> str:
-    """The trainings that only PyTorch is beside."""
-    told = [
-        f"{name}: " + ", ".join(f"{peer} {of['milliseconds']:.1f} ({of['ratio_to_jaxdl']:.2f})" for peer, of in peers.items())
-        for name, peers in pairs["networks"].items()
-    ]
-    return f"Beside PyTorch alone, ms a step (× jaxdl), medians of {pairs['rounds']} rounds: {'; '.join(told)}."
+    return f"{text}\n{remarks(memory, importing)}\n"
 
 
 def remarks(memory: dict[str, Any], importing: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """The result of `benchmarks.training` as tables: for the terminal, and in Markdown for the README."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.table import Table
 
-HEADINGS = ("peer", "ms a step", "min – max", "steps a second", "× jaxdl", "first step, s", "peak memory, MB")
+HEADINGS = ("peer", "ms a step", "min – max", "× jaxdl", "inference, ms a batch", "× jaxdl", "first step, s", "peak memory, MB")
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
@@ -26,16 +26,29 @@ def title(name: str, measured: dict[str, Any]) -> str:
 
 
 def cells(figures: dict[str, Any]) -> tuple[str, ...]:
-    step = figures["milliseconds_a_step"]
-    ratio = figures.get("ratio_to_jaxdl")
+    return (
+        *milliseconds(figures),
+        *milliseconds(figures.get("inference", {}))[::2],
+        f"{figures['first_step_seconds']:.2f}",
+        f"{memory(figures) / 1e6:.0f}",
+    )
+
+
+def milliseconds(figures: dict[str, Any]) -> tuple[str, str, str]:
+    """The median, the range, and how many times jaxdl's."""
+    if "milliseconds_a_step" not in figures:
+        return "–", "–", "–"
+    step, ratio = figures["milliseconds_a_step"], figures.get("ratio_to_jaxdl")
     return (
         f"{step['median']:.3g}",
         f"{step['min']:.3g} – {step['max']:.3g}",
-        f"{figures['steps_a_second']:.4g}",
         f"{ratio['median']:.2f}" if ratio else "–",
-        f"{figures['first_step_seconds']:.2f}",
-        f"{figures['peak_bytes'] / 1e6:.0f}",
     )
+
+
+def memory(figures: dict[str, Any]) -> float:
+    """Bytes on the accelerator, where there is one."""
+    return figures.get("device_peak_bytes", figures["peak_bytes"])
 
 
 def remarks(measured: dict[str, Any]) -> Iterator[str]:
@@ -46,8 +59,10 @@ def remarks(measured: dict[str, Any]) -> Iterator[str]:
     if "matrix_product" in measured:
         product = measured["matrix_product"]
         yield f"The matrix product reaches {product['flops_per_second']['median'] / 1e9:.0f} GFLOP/s;"
-        shares = (f"{peer} {share['performed']:.0%} ({share['counted']:.0%})" for peer, share in product["share"].items())
-        yield f"of that: {', '.join(shares)} (in brackets by the rule 6 * batch * parameters)."
+        yield f"of that: {shares(product, 'performed')}."
+        if product.get("peak"):
+            yield f"Of the data sheet's {product['peak'] / 1e12:.0f} TFLOP/s (MFU):"
+            yield f"{shares(product, 'of_peak')}."
     if "compile_time" in measured:
         times = measured["compile_time"]
         yield (
@@ -56,19 +71,23 @@ def remarks(measured: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def shares(product: dict[str, Any], way: str) -> str:
+    return ", ".join(f"{peer} {share[way]:.0%}" for peer, share in product["share"].items())
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """One table for all networks: milliseconds a step, and in brackets how many times jaxdl's."""
-    networks = result["networks"]
-    names = list(dict.fromkeys(peer for measured in networks.values() for peer in measured["peers"]))
-    machine = result["machine"]
+    """A table for each kind of figure, a column for each network, a row for each peer."""
+    networks, machine = result["networks"], result["machine"]
+    inference = any("inference" in figures for measured in networks.values() for figures in measured["peers"].values())
+    device = f"{machine['accelerator']}; " if "accelerator" in machine else ""
     lines = [
-        f"| ms a step (× jaxdl) | {' | '.join(networks)} |",
-        f"| --- |{' ---: |' * len(networks)}",
-        *(f"| {name} | {' | '.join(brief(measured, name) for measured in networks.values())} |" for name in names),
-        "",
+        *table("ms a step (× jaxdl)", networks, brief),
+        *(table("inference, ms a batch (× jaxdl)", networks, lambda of: brief(of.get("inference", {}))) if inference else ()),
+        *table("first step, s", networks, lambda of: f"{of['first_step_seconds']:.2f}"),
+        *table("peak memory, MB", networks, lambda of: f"{memory(of) / 1e6:.0f}"),
         *(f"- *{title(name, measured)}*. {' '.join(remarks(measured))}" for name, measured in networks.items()),
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['date'][:10]}; "
+        f"{device}{machine['processor']}, {machine['cores']} cores, {machine['date'][:10]}; "
         + ", ".join(f"{package} {number}" for package, number in machine["versions"].items() if number)
         + f"; medians of {result['settings']['rounds']} rounds taken in turn.",
         *(f"Not installed and so not measured: {name}." for name in result["skipped"]),
@@ -76,9 +95,17 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def brief(measured: dict[str, Any], name: str) -> str:
-    if name not in measured["peers"]:
-        return "–"
-    figures = measured["peers"][name]
-    ratio = figures.get("ratio_to_jaxdl")
-    return f"{figures['milliseconds_a_step']['median']:.3g}" + (f" ({ratio['median']:.2f})" if ratio else "")
+def table(heading: str, networks: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> Iterator[str]:
+    """Lines of Markdown; a peer that does not take part has a dash."""
+    names = list(dict.fromkeys(peer for measured in networks.values() for peer in measured["peers"]))
+    yield f"| {heading} | {' | '.join(networks)} |"
+    yield f"| --- |{' ---: |' * len(networks)}"
+    for name in names:
+        row = (cell(measured["peers"][name]) if name in measured["peers"] else "–" for measured in networks.values())
+        yield f"| {name} | {' | '.join(row)} |"
+    yield ""
+
+
+def brief(figures: dict[str, Any]) -> str:
+    median, _, ratio = milliseconds(figures)
+    return median if ratio == "–" else f"{median} ({ratio})"

@@ -1,9 +1,9 @@
-"""Training speed of jaxdl and its peers: the same networks, weights and data, in one run, round by round in turn.
+"""The speed of jaxdl and its peers: the same networks, weights and data, in one run, round by round in turn.
 
-    python -m benchmarks.training --networks mlp,wide,mnist,cifar --rounds 7
+    python -m benchmarks.training --networks mlp,cifar,gpt --task training,inference --rounds 7
 
 Prints a table for each network, and writes `training.json` with every round's figures; `benchmarks.readme` makes the README's
-table of it.
+tables of it, `benchmarks.plots` its bars. On an accelerator it measures in bfloat16 too, and a GPT of 124 million parameters.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,14 +21,31 @@ from rich.console import Console
 
 from benchmarks import machine
 from benchmarks.compile_time import compile_times
-from benchmarks.networks import LEARNING_RATE, NETWORKS, Network, dense_flops, parameter_count
+from benchmarks.networks import NETWORKS, Network, Precision, Task, flops
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.processes import Answer, Worker
 from benchmarks.report import tables
+from benchmarks.weights import initial_weights, parameter_count
+from benchmarks.worker import start
 
-TOLERANCE = 1e-3
+TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 2e-2}
+TASKS: tuple[Task, ...] = ("training", "inference")
 REFERENCE = "jaxdl"
 PRODUCT = "matrix product"
+BESIDE_PRODUCT = ("wide", "gpt", "gan", "gpt124m")
+
+
+def usual_networks() -> tuple[str, ...]:
+    """All, but on a CPU those that are meant for an accelerator."""
+    return tuple(name for name, network in NETWORKS.items() if accelerated() or not network.accelerator_only)
+
+
+def usual_precisions() -> tuple[Precision, ...]:
+    return ("float32", "bfloat16") if accelerated() else ("float32",)
+
+
+def accelerated() -> bool:
+    return machine.device()[0] != "cpu"
 
 
 @dataclass(frozen=True)
@@ -35,25 +53,32 @@ class Settings:
     """What a run of the benchmark does.
 
     Args:
+        tasks: training, inference or both.
+        precisions: in which the networks compute.
         rounds: how many turns each peer takes.
         seconds: about how long a turn lasts; one timed call at least.
         compilations: fresh processes for each compile time of jaxdl; 0 leaves compile times out.
         epochs: epochs of a timed call, where not the network's own.
         examples: examples of an epoch, where not the network's own.
+        batch: the batch size, where not the network's own.
         out: the folder for `training.json` and what the processes print.
     """
 
-    networks: tuple[str, ...] = tuple(NETWORKS)
+    networks: tuple[str, ...]
+    tasks: tuple[Task, ...] = TASKS
+    precisions: tuple[Precision, ...] = ("float32",)
     rounds: int = 7
     seconds: float = 1.0
-    compilations: int = 3
+    compilations: int = 1
     epochs: int | None = None
     examples: int | None = None
+    batch: int | None = None
     out: Path = Path("benchmarks/results")
 
     def network(self, name: str) -> Network:
         own = NETWORKS[name]
-        return replace(own, epochs=self.epochs or own.epochs, examples=self.examples or own.examples)
+        lengths = {"epochs": self.epochs, "examples": self.examples, "batch": self.batch}
+        return replace(own, **{name: length for name, length in lengths.items() if length})
 
 
 class Disagreement(RuntimeError):
@@ -74,22 +99,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="which, with commas between: %(default)s")
-    parser.add_argument("--peers", help="which, with commas between; all when not said")
+    parser.add_argument("--networks", default=",".join(usual_networks()), help="which, with commas between: %(default)s")
+    parser.add_argument("--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s")
+    parser.add_argument("--task", default=",".join(TASKS), help="which: %(default)s")
+    parser.add_argument("--precision", default=",".join(usual_precisions()), help="which: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each peer: %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a turn lasts: %(default)s")
-    parser.add_argument("--compilations", type=int, default=3, help="fresh processes a compile time: %(default)s")
+    parser.add_argument("--compilations", type=int, default=1, help="fresh processes a compile time: %(default)s")
     parser.add_argument("--epochs", type=int, help="epochs of a timed call, instead of each network's own")
     parser.add_argument("--examples", type=int, help="examples of an epoch, instead of each network's own")
+    parser.add_argument("--batch", type=int, help="the batch size, instead of each network's own")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the files: %(default)s")
     given = vars(parser.parse_args(arguments))
-    names, peers = given.pop("networks").split(","), given.pop("peers")
-    by_name = {entry.name: entry for entry in ENTRIES}
-    wanted = peers.split(",") if peers else list(by_name)
-    for kind, asked, known in (("network", names, NETWORKS), ("peer", wanted, by_name)):
-        if unknown := [name for name in asked if name not in known]:
-            parser.error(f"unknown {kind} {', '.join(map(repr, unknown))}; expected some of: {', '.join(known)}")
-    return Settings(networks=tuple(names), **given), [by_name[name] for name in wanted]
+    peers = {entry.name: entry for entry in ENTRIES}
+    known = {"network": ("networks", NETWORKS), "peer": ("peers", peers), "task": ("task", TASKS)}
+    chosen = {}
+    for kind, (argument, names) in {**known, "precision": ("precision", TOLERANCES)}.items():
+        chosen[kind] = tuple(given.pop(argument).split(","))
+        if unknown := [name for name in chosen[kind] if name not in names]:
+            parser.error(f"unknown {kind} {', '.join(map(repr, unknown))}; expected some of: {', '.join(names)}")
+    settings = Settings(chosen["network"], tasks=chosen["task"], precisions=chosen["precision"], **given)
+    return settings, [peers[name] for name in chosen["peer"]]
 
 
 def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> dict[str, Any]:
@@ -108,19 +138,20 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
             "rounds": settings.rounds,
             "seconds_a_round": settings.seconds,
             "optimizer": "adam",
-            "learning_rate": LEARNING_RATE,
-            "tolerance_of_losses": TOLERANCE,
+            "tolerance_of_losses": TOLERANCES,
         },
         "skipped": skipped,
         "networks": earlier(settings.out),
     }
     write(result, settings.out)
-    for name in settings.networks:
-        taking_part = [entry for entry in entries if entry.name not in skipped and name in entry.networks]
+    for name, precision in product(settings.networks, settings.precisions):
+        network = settings.network(name)
+        label = network.name + ("" if precision == "float32" else f" {precision}")
+        taking_part = [entry for entry in entries if entry.name not in skipped and entry.trains(network)]
         if not taking_part:
-            console.print(f"{name}: left out, because none of the peers asked for is installed and trains it")
+            console.print(f"{label}: left out, because none of the peers asked for is installed and trains it")
             continue
-        result["networks"][name] = measure_network(settings, settings.network(name), taking_part, console)
+        result["networks"][label] = measure_network(settings, network, precision, taking_part, console)
         write(result, settings.out)
     return result
 
@@ -137,47 +168,46 @@ def write(result: dict[str, Any], out: Path) -> None:
     (out / "training.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def measure_network(settings: Settings, network: Network, entries: Sequence[Entry], console: Console) -> dict[str, Any]:
-    """Starts a process for each peer, requires that they agree, lets them take turns, and sums up."""
+def measure_network(
+    settings: Settings, network: Network, precision: Precision, entries: Sequence[Entry], console: Console
+) -> dict[str, Any]:
+    """Starts a process for each peer, requires that they agree, lets them take turns at each task, and sums up."""
     with ExitStack() as processes:
-        workers = [processes.enter_context(start(settings, network, entry)) for entry in entries]
-        firsts, checks = {}, {}
+        workers = [processes.enter_context(start(entry, network, precision, settings.out)) for entry in entries]
+        peers: dict[str, dict[str, Any]] = {}
         for worker in workers:
             console.print(f"{network.name}: {worker.name} compiles and is checked")
-            firsts[worker.name] = worker.ask("first", seconds=settings.seconds)
-            checks[worker.name] = worker.ask("check")
-        require_agreement(network, checks)
-        product = [processes.enter_context(start_product(settings))] if network.name == "wide" else []
-        turns = take_turns([*workers, *product], settings, network, console)
-        memory = {worker.name: worker.ask("memory") for worker in workers}
-    products = turns.pop(PRODUCT, [])
-    peers = {name: {**firsts[name], **memory[name], "check": checks[name], **figures(turns, name)} for name in turns}
-    answer = {"date": machine.description()["date"], "network": described(network), "peers": peers}
-    if products:
-        answer["matrix_product"] = shares(network, peers, [turn["flops_per_second"] for turn in products])
-    if REFERENCE in turns and settings.compilations:
+            first = worker.ask("first", task="training", seconds=settings.seconds)
+            peers[worker.name] = {**first, **worker.ask("memory"), "check": worker.ask("check")}
+        require_agreement(network, {name: peer["check"] for name, peer in peers.items()}, TOLERANCES[precision])
+        beside = accelerated() or network.name in BESIDE_PRODUCT
+        products = [processes.enter_context(start_product(settings, precision))] if beside else []
+        turns = {task: take_turns(workers, products, settings, network, task, console) for task in settings.tasks}
+    answer = {"date": machine.description()["date"], "network": described(network, precision), "peers": peers}
+    for task, of_task in turns.items():
+        reached = [turn["flops_per_second"] for turn in of_task.pop(PRODUCT, [])]
+        for name, peer in peers.items():
+            own = figures(of_task, name)
+            peer.update(own if task == "training" else {task: own})
+        if reached and task == "training":
+            answer["matrix_product"] = shares(flops(network), peers, reached, precision)
+    if REFERENCE in peers and settings.compilations and precision == "float32":
         console.print(f"{network.name}: compile times of jaxdl")
         answer["compile_time"] = compile_times(network, settings.compilations, settings.out)
     return answer
 
 
-def start(settings: Settings, network: Network, entry: Entry) -> Worker:
-    log = settings.out / f"{network.name}-{entry.name.replace(' ', '-')}.log"
-    arguments = (entry.name, network.name, str(network.epochs), str(network.examples))
-    return Worker(entry.name, "benchmarks.worker", *arguments, log=log, environment=entry.environment)
-
-
-def start_product(settings: Settings) -> Worker:
-    arguments = ("benchmarks.matrix_product", str(settings.seconds))
+def start_product(settings: Settings, precision: Precision) -> Worker:
+    arguments = ("benchmarks.matrix_product", precision, str(settings.seconds))
     return Worker(PRODUCT, *arguments, log=settings.out / "matrix-product.log")
 
 
-def require_agreement(network: Network, checks: dict[str, Answer]) -> None:
+def require_agreement(network: Network, checks: dict[str, Answer], tolerance: float) -> None:
     """Every loss of the check must lie near the middle one of all peers; what counts as near is a part of the first loss."""
     every = list(checks.values())
     for number, steps in enumerate(every[0]["steps"]):
         middle = median(check["losses"][number] for check in every)
-        near = TOLERANCE * abs(every[0]["losses"][0])
+        near = tolerance * abs(every[0]["losses"][0])
         apart = [name for name, check in checks.items() if not abs(check["losses"][number] - middle) <= near]
         if apart:
             losses = "; ".join(f"{name} {check['losses'][number]:.6f}" for name, check in checks.items())
@@ -187,12 +217,19 @@ def require_agreement(network: Network, checks: dict[str, Answer]) -> None:
             )
 
 
-def take_turns(workers: Sequence[Worker], settings: Settings, network: Network, console: Console) -> dict[str, list[Answer]]:
+def take_turns(
+    workers: Sequence[Worker], products: Sequence[Worker], settings: Settings, network: Network, task: Task, console: Console
+) -> dict[str, list[Answer]]:
     """A B C, A B C, …: whatever else the machine does hurts all alike."""
-    turns: dict[str, list[Answer]] = {worker.name: [] for worker in workers}
-    for number in range(settings.rounds):
-        console.print(f"{network.name}: round {number + 1} of {settings.rounds}")
+    turns: dict[str, list[Answer]] = {worker.name: [] for worker in (*workers, *products)}
+    if task != "training":
         for worker in workers:
+            worker.ask("first", task=task, seconds=settings.seconds)
+    for number in range(settings.rounds):
+        console.print(f"{network.name}: {task}, round {number + 1} of {settings.rounds}")
+        for worker in workers:
+            turns[worker.name].append(worker.ask("round", task=task))
+        for worker in products:
             turns[worker.name].append(worker.ask("round"))
     return turns
 
@@ -212,26 +249,31 @@ def figures(turns: dict[str, list[Answer]], name: str) -> dict[str, Any]:
     return answer
 
 
-def shares(network: Network, peers: dict[str, Any], products: list[float]) -> dict[str, Any]:
-    """Each peer's part of what the machine's matrix product reached in the same rounds."""
-    flops = dense_flops(network)
+def shares(operations: float, peers: dict[str, Any], products: list[float], precision: Precision) -> dict[str, Any]:
+    """Each peer's part of what the machine's matrix product reached in the same rounds, and of what its maker promises."""
+    rates = {name: [1e3 * operations / milliseconds for milliseconds in peer["rounds"]] for name, peer in peers.items()}
     share = {
-        name: {
-            way: median(
-                1e3 * count / milliseconds / product for milliseconds, product in zip(peer["rounds"], products, strict=True)
-            )
-            for way, count in flops.items()
-        }
-        for name, peer in peers.items()
+        name: {"performed": median(rate / product for rate, product in zip(own, products, strict=True))}
+        for name, own in rates.items()
     }
-    return {"flops_a_step": flops, "flops_per_second": {"median": median(products), "rounds": products}, "share": share}
-
-
-def described(network: Network) -> dict[str, Any]:
+    peak = machine.peak_flops(machine.device()[1]) if precision == "bfloat16" else None
+    if peak:
+        share = {name: own | {"of_peak": median(rates[name]) / peak} for name, own in share.items()}
     return {
-        "parts": [repr(part) for part in network.parts],
+        "flops_a_step": operations,
+        "flops_per_second": {"median": median(products), "rounds": products},
+        "peak": peak,
+        "share": share,
+    }
+
+
+def described(network: Network, precision: Precision) -> dict[str, Any]:
+    return {
+        "parts": [repr(part) for part in (*network.parts, *network.discriminator)],
         "input_shape": network.input_shape,
-        "parameters": parameter_count(network),
+        "parameters": parameter_count(initial_weights(network)),
+        "precision": precision,
+        "learning_rate": network.learning_rate,
         "batch": network.batch,
         "examples": network.examples,
         "epochs_a_call": network.epochs,

@@ -145,11 +145,11 @@ class ResidentMembers:
         first = index * self.batch_size
         rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
         data = (self.inputs, self.targets, self.weights)
-        taken = jax.vmap(
+        inputs, targets, weights = jax.vmap(
             lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
         )(rows)
         mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
-        return Batch(*taken, mask)
+        return Batch(inputs, targets, weights, mask)
 
     def _order(self, key: Array, rows: Any, epoch: Any) -> Array:
         if self.shuffle:

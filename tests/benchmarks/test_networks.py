@@ -1,20 +1,17 @@
-"""The networks of the benchmarks: shapes, weights and data."""
+"""The networks of the benchmarks: shapes, weights, data, losses, and the arithmetic they need."""
 
+import jax
 import numpy as np
+import optax
 import pytest
 
+import jaxdl as dl
 from benchmarks.compile_time import covered
+from benchmarks.examples import as_floats, as_signed, examples, mean_loss
 from benchmarks.import_time import seconds_of
-from benchmarks.networks import (
-    NETWORKS,
-    as_floats,
-    dense_flops,
-    examples,
-    flattened_shapes,
-    initial_weights,
-    parameter_count,
-    rows_channels_first,
-)
+from benchmarks.networks import NETWORKS, flattened_shapes, flops, products
+from benchmarks.weights import initial_weights, parameter_count, rows_channels_first
+from jaxdl import models, tree
 
 
 @pytest.mark.parametrize(
@@ -28,8 +25,20 @@ from benchmarks.networks import (
     ],
 )
 def test_layer_sizes(name: str, parameters: int, flattened: dict[str, tuple[int, ...]]) -> None:
-    assert parameter_count(NETWORKS[name]) == parameters
+    assert parameter_count(initial_weights(NETWORKS[name])) == parameters
     assert flattened_shapes(NETWORKS[name]) == flattened
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "inputs"),
+    [
+        ("gpt", models.gpt(65, layers=4, heads=4, features=128, context=64), jax.ShapeDtypeStruct((1, 64), np.int32)),
+        ("resnet", models.resnet(16, 32, 64), jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)),
+    ],
+)
+def test_networks_are_those_of_the_models(name: str, model: dl.Sequential, inputs: jax.ShapeDtypeStruct) -> None:
+    params = jax.eval_shape(lambda key: model.init(key, inputs)[0], jax.random.key(0))
+    assert parameter_count(initial_weights(NETWORKS[name])) == tree.parameter_count(params)
 
 
 def test_weights_come_from_the_seed() -> None:
@@ -56,9 +65,49 @@ def test_images_are_bytes_and_their_floats_are_the_same_values() -> None:
     np.testing.assert_allclose(floats, images / 255, rtol=1e-6)
 
 
-def test_the_performed_operations_are_fewer_than_the_counted() -> None:
-    flops = dense_flops(NETWORKS["mlp"])
-    assert flops == {"counted": 6 * 32 * 231, "performed": 6 * 32 * 210 - 2 * 32 * 100}
+def test_targets_are_the_inputs_one_token_on() -> None:
+    inputs, targets = examples(NETWORKS["gpt"], 24)
+    assert inputs.shape == targets.shape == (24, 64)
+    np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+    assert set(((targets - inputs) % 65).ravel()) == {0, 1, 2, 3}
+
+
+def test_every_image_of_the_pair_has_a_code() -> None:
+    images, codes = examples(NETWORKS["gan"], 5)
+    assert (images.shape, codes.shape) == ((5, 784), (5, 128))
+    signed = as_signed(images)
+    assert -1 <= signed.min() < -0.9 < 0.9 < signed.max() <= 1
+
+
+def test_losses_are_those_of_optax() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(6, 10)).astype(np.float32)
+    labels = generator.integers(0, 10, 6)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    np.testing.assert_allclose(mean_loss(NETWORKS["cifar"], logits, labels), expected, rtol=1e-6)
+    binary = labels.astype(np.float32) % 2
+    expected = optax.sigmoid_binary_cross_entropy(logits[:, 0], binary).mean()
+    np.testing.assert_allclose(mean_loss(NETWORKS["mlp"], logits[:, :1], binary), expected, rtol=1e-6)
+
+
+def test_operations_of_dense_layers_and_of_a_gpt() -> None:
+    assert flops(NETWORKS["mlp"]) == 6 * 32 * 210 - 2 * 32 * 100
+    assert flops(NETWORKS["mlp"], "inference") == 2 * 32 * 210
+    gpt = NETWORKS["gpt124m"]
+    by_tokens = 4 * 1024 * (6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 768 * 1024)
+    assert flops(gpt) == pytest.approx(by_tokens)
+
+
+def test_operations_of_convolutions_are_those_that_xla_counts() -> None:
+    kernels = initial_weights(NETWORKS["mnist"])
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    x = jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)
+    cost = jax.jit(convolve).lower(x, kernels["conv_0"]["kernel"]).compile().cost_analysis()
+    assert cost is not None
+    assert 2 * products(NETWORKS["mnist"])[0] == cost["flops"]
 
 
 def test_overlapping_spans_are_counted_once() -> None:

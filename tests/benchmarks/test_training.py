@@ -1,5 +1,6 @@
 """The benchmark driver: turns, the check that all peers train one network, what is skipped, and the files."""
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import machine, training
+from benchmarks import batch_sizes, machine, plots, training
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.processes import Worker
 from benchmarks.report import markdown, tables
 
-SHORT = training.Settings(networks=("mlp",), rounds=2, seconds=0.0, compilations=0, epochs=2)
+SHORT = training.Settings(("mlp",), rounds=2, seconds=0.0, compilations=0, epochs=2)
 ABSENT = Entry("absent", "benchmarks.absent", "Absent", ("no_such_package",))
 
 
@@ -34,6 +35,7 @@ def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
         assert min(rounds) > 0
         assert step["min"] == min(rounds) <= step["median"] <= step["max"] == max(rounds)
         assert figures["peak_bytes"] > 50e6
+        assert len(figures["inference"]["rounds"]) == 2
         assert figures["first_step_seconds"] > step["median"] / 1e3
         assert figures["check"]["steps"] == [0, 5, 10]
         assert sorted(figures["check"]["losses"], reverse=True) == figures["check"]["losses"]
@@ -45,8 +47,14 @@ def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
     assert lines[0] == "| ms a step (× jaxdl) | mlp |"
     assert lines[2].startswith("| jaxdl |")
     assert lines[2].endswith("(1.00) |")
+    assert "| inference, ms a batch (× jaxdl) | mlp |" in lines
+    assert "| first step, s | mlp |" in lines
     (table,) = tables(result)
     assert table.row_count == 2
+
+    plots.main(["--out", str(tmp_path)])
+    assert (tmp_path / "training.png").stat().st_size > 5000
+    assert not (tmp_path / "batch_sizes.png").exists()
 
 
 def test_a_network_that_nobody_trains_is_left_out(tmp_path: Path) -> None:
@@ -64,22 +72,22 @@ def test_a_peer_whose_loss_stands_apart_is_named() -> None:
     checks = {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1001), "c": answer(2.3, 1.2)}
     message = "mlp: expected one loss from all peers after 12 checked steps, but c stand apart"
     with pytest.raises(training.Disagreement, match=message):
-        training.require_agreement(training.NETWORKS["mlp"], checks)
+        training.require_agreement(training.NETWORKS["mlp"], checks, 1e-3)
 
 
 def test_a_loss_that_is_no_number_stands_apart() -> None:
     checks = {"a": answer(2.3, 1.1), "b": answer(2.3, 1.1), "c": answer(2.3, float("nan"))}
     with pytest.raises(training.Disagreement, match="but c stand"):
-        training.require_agreement(training.NETWORKS["mlp"], checks)
+        training.require_agreement(training.NETWORKS["mlp"], checks, 1e-3)
 
 
 def test_losses_within_the_tolerance_agree() -> None:
-    training.require_agreement(training.NETWORKS["mlp"], {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1005)})
+    training.require_agreement(training.NETWORKS["mlp"], {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1005)}, 1e-3)
 
 
 def test_a_process_that_ends_early_is_named_with_its_last_words(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    message = r"broken: expected an answer to 'round', its process ended(.|\n)*not enough values to unpack"
+    message = r"broken: expected an answer to 'round', its process ended(.|\n)*list index out of range"
     with Worker("broken", "benchmarks.worker", log=log) as worker, pytest.raises(RuntimeError, match=message):
         worker.ask("round")
 
@@ -94,13 +102,34 @@ def test_unknown_names_are_refused(arguments: list[str], message: str, capsys: p
     assert message in capsys.readouterr().err
 
 
-def test_shares_count_operations_round_by_round() -> None:
-    network = training.NETWORKS["wide"]
-    flops = 6 * 256 * (784 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 10 + 10)
-    shares = training.shares(network, {"a": {"rounds": [10.0, 20.0]}}, [flops / 10e-3, flops / 20e-3])
-    assert shares["share"]["a"]["counted"] == pytest.approx(1)
-    performed = 6 * 256 * 1024 * (784 + 1024 + 10) - 2 * 256 * 784 * 1024
-    assert shares["share"]["a"]["performed"] == pytest.approx(performed / flops)
+def test_shares_count_operations_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = [1e9 / 10e-3, 1e9 / 20e-3]
+    shares = training.shares(1e9, {"a": {"rounds": [10.0, 20.0]}}, products, "float32")
+    assert shares["share"] == {"a": {"performed": pytest.approx(1)}}
+    monkeypatch.setattr(machine, "device", lambda: ("gpu", "NVIDIA H100 80GB HBM3"))
+    shares = training.shares(1e9, {"a": {"rounds": [10.0, 20.0]}}, products, "bfloat16")
+    assert shares["share"]["a"]["of_peak"] == pytest.approx(75e9 / 989e12)
+
+
+def test_two_batch_sizes_of_the_smallest_network(tmp_path: Path) -> None:
+    arguments = ["--networks", "mlp", "--peers", "jax by hand", "--factor", "8", "--largest", "8", "--seconds", "0"]
+    batch_sizes.main([*arguments, "--out", str(tmp_path)])
+    answers = json.loads((tmp_path / "batch_sizes.json").read_text())["networks"]["mlp"]["jax by hand"]
+    assert [answer["batch"] for answer in answers] == [1, 8]
+    assert all(answer["training"] > 0 < answer["inference"] and answer["ended"] is None for answer in answers)
+    assert answers[0]["peak_bytes"] <= answers[1]["peak_bytes"]
+    plots.main(["--out", str(tmp_path)])
+    assert (tmp_path / "batch_sizes.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "size", "reason"),
+    [(1999.0, 1e6, None), (2001.0, 1e6, "a step took longer than 2.0 s"), (1.0, 1e15, "it held more than 50% of the machine")],
+)
+def test_a_batch_size_is_the_last_by_time_or_memory(milliseconds: float, size: float, reason: str | None) -> None:
+    given = argparse.Namespace(longest=2.0, memory=0.5)
+    ended = batch_sizes.limit({"training": milliseconds, "peak_bytes": size}, given)
+    assert ended is None if reason is None else str(ended).startswith(reason)
 
 
 def test_networks_measured_before_are_kept_on_the_same_machine_with_the_same_versions(tmp_path: Path) -> None:
