@@ -291,10 +291,11 @@ def fill(folder: str) -> Answer:
 
 def ended(number: str, counts: dict[str, int]) -> str:
     """What became of the runs that a signal ended."""
+    runs = f"{counts['runs']} run{'s' * (counts['runs'] > 1)}"
     return (
-        f"\n{counts['signals']} times `{number}` at a random moment of {counts['runs']} runs: a whole checkpoint was there "
-        f"{counts['a whole checkpoint after it']} times, and {counts['same digest']} of the {counts['runs']} runs, taken up "
-        "again until they had ended, gave the bits of the undisturbed one."
+        f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs}: a whole checkpoint was there "
+        f"{counts['a whole checkpoint after it']} times; taken up again until the end, {counts['same digest']} of {runs} gave the "
+        "bits of the undisturbed one."
     )
 
 

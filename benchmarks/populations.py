@@ -139,6 +139,18 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     return found
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The README's table, and what it was measured on."""
+    found, measured_on = ratios(result), result["machine"]
+    alone = max(ratio for name, ratio in found.items() if name.startswith("fit_many of one"))
+    cores = measured_on["cores"]
+    return (
+        f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as `fit`. A device for each core is "
+        f"`JAX_NUM_CPU_DEVICES={cores}` in the environment. {measured_on['processor']}, {cores} cores, "
+        f"{measured_on['date'][:10]}; medians of {result['rounds']} rounds taken in turn (`python -m benchmarks.populations`).\n"
+    )
+
+
 def table(result: dict[str, Any]) -> str:
     """The figures in Markdown."""
     members = result["members"]

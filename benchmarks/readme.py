@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import faults, populations
 from benchmarks.experiments import NAMES
 from benchmarks.report import markdown
 
@@ -22,16 +23,27 @@ def main() -> None:
 
 def filled(readme: str) -> str:
     """The README with each table between its marks replaced."""
-    for name, table in (("experiments", experiments_table()), ("training", training_table())):
+    tables = {
+        "populations": populations.markdown(result("populations")),
+        "faults": faults.markdown(result("faults")),
+        "experiments": experiments_table(),
+        "training": training_table(),
+    }
+    for name, table in tables.items():
         before, rest = readme.split(f"<!-- {name} -->\n", 1)
         _, after = rest.split("<!-- end -->", 1)
         readme = f"{before}<!-- {name} -->\n{table}<!-- end -->{after}"
     return readme
 
 
+def result(name: str) -> Any:
+    """What a benchmark wrote."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def experiments_table() -> str:
     """A row an experiment: what it should reach, what it reached, how long it took."""
-    results = json.loads((RESULTS / "experiments.json").read_text())
+    results = result("experiments")
     lines = ["| experiment | figure | to reach | measured | seconds |", "| --- | --- | --- | --- | ---: |"]
     for name in NAMES:
         lines += rows(name, results[name])
@@ -53,8 +65,8 @@ def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
 
 def training_table() -> str:
     """Milliseconds a step beside the peers, then what the other benchmarks measured."""
-    text = markdown(json.loads((RESULTS / "training.json").read_text()))
-    memory, importing = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("memory", "import_time"))
+    text = markdown(result("training"))
+    memory, importing = result("memory"), result("import_time")
     return f"{text}\n{remarks(memory, importing)}\n"
 
 
