@@ -294,8 +294,8 @@ def ended(number: str, counts: dict[str, int]) -> str:
     runs = f"{counts['runs']} run{'s' * (counts['runs'] > 1)}"
     return (
         f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs}: a whole checkpoint was there "
-        f"{counts['a whole checkpoint after it']} times; taken up again until the end, {counts['same digest']} of {runs} gave the "
-        "bits of the undisturbed one."
+        f"{counts['a whole checkpoint after it']} times; taken up again until the end, {counts['same digest']} of {runs} gave "
+        "the bits of the undisturbed one."
     )
 
 

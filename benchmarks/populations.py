@@ -147,7 +147,7 @@ def markdown(result: dict[str, Any]) -> str:
     return (
         f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as `fit`. A device for each core is "
         f"`JAX_NUM_CPU_DEVICES={cores}` in the environment. {measured_on['processor']}, {cores} cores, "
-        f"{measured_on['date'][:10]}; medians of {result['rounds']} rounds taken in turn (`python -m benchmarks.populations`).\n"
+        f"{measured_on['date'][:10]}; medians of {result['rounds']} rounds in turn (`python -m benchmarks.populations`).\n"
     )
 
 
