@@ -59,6 +59,8 @@ from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.transformer import TransformerBlock as TransformerBlock
 from jaxdl.layers.wiring import Composite as Composite
+from jaxdl.origin import Origin as Origin
+from jaxdl.origin import first_not_finite as first_not_finite
 from jaxdl.padded import Padded as Padded
 from jaxdl.population.runs import Runs as Runs
 from jaxdl.population.sweep import fit_many as fit_many
@@ -82,6 +84,7 @@ from jaxdl.train.adversarial import Wasserstein as Wasserstein
 from jaxdl.train.fit import evaluate as evaluate
 from jaxdl.train.fit import fit as fit
 from jaxdl.train.fit import predict as predict
+from jaxdl.train.guard import Guarded as Guarded
 from jaxdl.train.loop import EpochEnd as EpochEnd
 from jaxdl.train.reconstruction import Reconstruction as Reconstruction
 from jaxdl.train.run import EarlyStopping as EarlyStopping

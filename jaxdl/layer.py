@@ -347,9 +347,10 @@ class LayerError(ValueError):
 
 @contextlib.contextmanager
 def located(name: str) -> Iterator[None]:
-    """Adds the part's name to the path of an error that comes out of it."""
+    """Adds the part's name to the path of an error that comes out of it, and to the operations in it, which profiles show."""
     try:
-        yield
+        with jax.named_scope(name):
+            yield
     except LayerError as error:
         error.path = (name, *error.path)
         raise

@@ -56,6 +56,21 @@ def check_precision(precision: Any) -> None:
         raise ValueError(f"precision is 'bfloat16', 'float16' or None, got {precision!r}.")
 
 
+def check_if_not_finite(rule: Any, debug: Any, start: TrainState) -> None:
+    """Refuses a rule that is none, or that does not go with the rest."""
+    if rule not in ("stop", "skip", "go back"):
+        raise ValueError(f"if_not_finite is 'stop', 'skip' or 'go back', got {rule!r}.")
+    if debug and rule != "stop":
+        raise ValueError(
+            f"debug: a run says where a number first went wrong as it stops there; leave out if_not_finite={rule!r}."
+        )
+    if rule == "go back" and schedule_free(start.optimizer_state):
+        raise ValueError(
+            "if_not_finite: 'go back' makes updates shorter, and a schedule-free optimizer averages whole ones — take "
+            "'skip', or another optimizer."
+        )
+
+
 def check_average(average: float | None, optimizer: optax.GradientTransformation) -> None:
     """Refuses a moving average of the parameters of an optimizer that averages them itself."""
     if average is None:
@@ -71,7 +86,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
         return ()
     if not isinstance(metrics, dict):
         raise TypeError(f"metrics: expected a dict by name, such as {{'accuracy': metrics.accuracy}}, got {metrics!r}.")
-    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps")
+    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
     reserved = [name for name in metrics if name in own or name.startswith("validation_")]
     if reserved:
         raise ValueError(f"metrics: {reserved[0]!r} is a name that the history uses itself — give the metric another.")

@@ -16,6 +16,7 @@ from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed, host_array
+from jaxdl.train.guard import IfNotFinite
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
@@ -55,6 +56,8 @@ def fit(
     compile: Compile = "auto",
     progress: bool = True,
     checkpoint: Checkpoints | None = None,
+    if_not_finite: IfNotFinite = "stop",
+    debug: bool = False,
 ) -> Run:
     """Trains a model.
 
@@ -99,6 +102,12 @@ def fit(
             by operation; all give the same numbers, to rounding. "auto" is "epoch" for arrays and "step" for streams.
         progress: whether to show a progress bar (plain lines where there is no terminal).
         checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
+        if_not_finite: what happens where the loss, or the parameters after an update, are NaN or infinite. "stop" ends the run
+            with the last finite state, and says at which step; "skip" leaves that update out, and the history has the
+            `skipped_steps`; "go back" takes a state of at least 100 updates ago and makes updates half as long from there on,
+            and the history has the `set_backs`.
+        debug: whether a run that stops so also says which operation, in which layer, gave the first such number: it makes that
+            step once more, operation by operation.
 
     Returns:
         The run; after Ctrl-C, or a loss that is not finite, the run so far.
@@ -149,6 +158,8 @@ def fit(
         compile=compile,
         progress=progress,
         checkpoint=checkpoint,
+        if_not_finite=if_not_finite,
+        debug=debug,
     )
 
 

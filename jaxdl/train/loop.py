@@ -7,18 +7,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.origin import first_not_finite
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
-from jaxdl.train.program import Begun, Place, Ran, Way, beginning, longest, run
+from jaxdl.train.program import Begun, Place, Ran, Way, batch_at, beginning, longest, run
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.saving import Saver, ending_well
-from jaxdl.train.step import Step, TrainingStep, TrainState, Updating
+from jaxdl.train.step import Step, TrainingStep, TrainState, Updating, all_finite
 from jaxdl.tree import frozen_shapes
 
 
@@ -53,6 +51,7 @@ def run_training(
     callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
     checkpoint: Checkpoints | None = None,
+    debug: bool = False,
 ) -> Run:
     """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
@@ -68,6 +67,7 @@ def run_training(
         callbacks: called after each epoch.
         show_progress: whether to show how far the run is.
         checkpoint: where the run saves itself, and goes on from where it was.
+        debug: whether to say which operation first gave numbers that are not finite.
     """
     position = begin(step, feed, start)
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def run_training(
             saver = Saver(checkpoint, step, feed, position)
             stack.callback(saver.close)
             position = saver.resume() or position
-        loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver)
+        loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver, debug)
         shown = stack.enter_context(progress(show_progress, epochs, feed.steps))
         stopped = loop.run(epochs, steps, shown)
     return loop.finished(stopped)
@@ -126,7 +126,9 @@ class Loop:
         early_stopping: EarlyStopping | None,
         callbacks: tuple[Callback, ...],
         saver: Saver | None = None,
+        debug: bool = False,
     ) -> None:
+        self.debug = debug
         self.step, self.feed, self.position = step, feed, position
         self.saver, self.stable = saver, position.copy()
         self.way: Way = way
@@ -192,25 +194,49 @@ class Loop:
         """What is shown of an epoch's figures."""
         return figures
 
-    def not_finite(self, epoch: int) -> str:
+    def not_finite(self) -> str:
         """Goes back to the last state whose parameters are finite, by running the same steps again up to it."""
         here = self.position
         bad = here.steps
         for piece, before, begun, made in reversed(self.recent):
             here.steps -= made
-            for steps in dict.fromkeys((made - 1, made - 2, 0)):
-                if steps < 0:
-                    continue
-                here.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
-                if _all_finite(here.state):
-                    here.steps += steps
-                    why = (
-                        f"the loss was not finite at step {bad} (epoch {epoch + 1}); params and state are those after step "
-                        f"{here.steps}, the last that are finite"
-                    )
-                    warnings.warn(f"training stopped: {why} — try a smaller learning rate or clip_norm.", RuntimeWarning, 5)
-                    return why
+            steps = self._whole_steps(piece, before, begun, made)
+            if steps is None:
+                continue
+            here.steps += steps
+            epoch = piece.place.epoch + (piece.place.step + steps) // piece.source.steps
+            why = (
+                f"the loss or a gradient was not finite at step {here.steps + 1} (epoch {epoch + 1}); params and state are "
+                f"those after step {here.steps}, the last that are finite"
+            )
+            if self.debug:
+                why += f"; {self._origin(piece, begun, steps)}"
+            warnings.warn(
+                f"training stopped: {why} — try a smaller learning rate, clip_norm or if_not_finite.", RuntimeWarning, 5
+            )
+            return why
         return f"the loss was not finite at step {bad}, and nor were the parameters before it"
+
+    def _whole_steps(self, piece: Piece, before: Any, begun: Begun, made: int) -> int | None:
+        """After how many steps of a piece, fewer than were made, the state was last finite; the loop's state is then that."""
+
+        def whole(steps: int) -> bool:
+            self.position.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
+            return _all_finite(self.position.state)
+
+        for steps in (made - 1, made - 2):
+            if steps >= 0 and whole(steps):
+                return steps
+        least, most = -1, made - 2
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (middle, most) if whole(middle) else (least, middle)
+        return least if least >= 0 and whole(least) else None
+
+    def _origin(self, piece: Piece, begun: Begun, steps: int) -> str:
+        """What the step after so many did first that was not finite."""
+        origin = first_not_finite(self.step, self.position.state, batch_at(piece.source, begun, piece.place, steps))
+        return "run again operation by operation, that step is finite" if origin is None else str(origin)
 
     def _compile(self) -> None:
         """Makes a new program ready: the compiled loop runs no step for it, the others run one and forget it."""
@@ -240,7 +266,7 @@ class Loop:
             piece = piece._replace(steps=min(piece.steps, left()))
             ran, seconds = self._run_piece(piece)
             if not ran.finite:
-                return self.not_finite(piece.place.epoch + len(ran.parts) - 1)
+                return self.not_finite()
             here.begun = ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
             for number, part in enumerate(ran.parts):
                 epoch, last = piece.place.epoch + number, number == len(ran.parts) - 1
@@ -301,5 +327,4 @@ class Loop:
 
 
 def _all_finite(state: TrainState) -> bool:
-    leaves = [leaf for leaf in jax.tree.leaves((state.params, state.state)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    return bool(all_finite((state.params, state.state)))

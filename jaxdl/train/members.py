@@ -16,7 +16,7 @@ from jaxdl.data.source import Batch
 from jaxdl.train.loop import Loop
 from jaxdl.train.program import Ran
 from jaxdl.train.run import Best
-from jaxdl.train.step import Measured, Step, TrainState, Updating
+from jaxdl.train.step import Measured, Step, TrainState, Updating, all_finite
 
 Hyperparameters = dict[str, Array]
 FOREVER = np.int32(2**31 - 1)
@@ -217,8 +217,7 @@ class MembersLoop(Loop):
         shown = {name: value for name, value in figures.items() if np.ndim(value) <= 1}
         return {name: float(np.nanmedian(value)) for name, value in shown.items() if not np.all(np.isnan(value))}
 
-    def not_finite(self, epoch: int) -> str:
-        del epoch
+    def not_finite(self) -> str:
         return "every member has ended"
 
     @property
@@ -289,14 +288,9 @@ def _finite_members(over: OverMembers, state: MembersState) -> Array:
     return _finite(over, (state.members.params, state.members.state))
 
 
-def _finite_one(tree: Any) -> Array:
-    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack(leaves).all() if leaves else jnp.asarray(True)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _finite(over: OverMembers, tree: Any) -> Array:
-    return jax.vmap(_finite_one, over.axis)(tree)
+    return jax.vmap(all_finite, over.axis)(tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)

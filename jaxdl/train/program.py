@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdl.data.source import Source
+from jaxdl.data.source import Batch, Source
 from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -90,6 +90,8 @@ class _Outer(NamedTuple):
 def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
     """Runs `steps` steps from a place in the data; fewer where one is not finite, which is then the last.
 
+    Where the state that they end with is not sound, they are not finite either, and which of them was not is not told.
+
     All ways make the same steps: the same batches, keys and arithmetic, to rounding.
 
     Args:
@@ -115,6 +117,13 @@ def beginning(step: Step, source: Source, state: Any) -> Begun:
     """What an epoch carries before its first step."""
     sums = _zeros(_measured(step, source, state).sums)
     return jax.device_put(Begun(np.zeros(source.order_shape, np.int32), (sums, sums)))
+
+
+def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
+    """The batch that a run from a place in the data gives to its step of that number, from 0."""
+    ended, index = divmod(place.step + steps, source.steps)
+    order = begun.order if ended == 0 and place.step > 0 else source.order(jnp.asarray(place.epoch + ended, jnp.int32))
+    return source.batch(order, jnp.asarray(index, jnp.int32))
 
 
 def longest(step: Step, source: Source, state: Any) -> int:
@@ -160,7 +169,8 @@ def _loop(step: Step, capacity: int, source: Source, state: Any, begun: Begun, p
     observed = rows(jax.eval_shape(step.observe, state))
     taken = jnp.zeros(MOST_EPOCHS, jnp.int32)
     first = _Outer(inner, begun.order, jnp.asarray(place[0]), zero, taken, rows((shapes.sums, shapes.sums)), observed)
-    return lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, epoch, first)
+    ran = lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, epoch, first)
+    return ran._replace(inner=ran.inner._replace(finite=ran.inner.finite & step.sound(ran.inner.state)))
 
 
 def _fetched(ran: _Outer, source: Source, place: Place) -> Ran:
@@ -189,7 +199,7 @@ def _one(
 
 _once = jax.jit(_one, static_argnums=0)
 _draw_order = jax.jit(lambda source, epoch: source.order(epoch))
-_observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
+_observe = jax.jit(lambda step, state: (step.observe(state), step.sound(state)), static_argnums=0)
 
 
 def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
@@ -205,13 +215,13 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
             rows.append(row)
         jax.block_until_ready(state)
         made = int(good) - index
-        finite = made == count
         gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
-        observed = jax.tree.map(_figure, jax.device_get(_observe(step, state)))
+        observed, sound = jax.device_get(_observe(step, state))
+        finite = made == count and bool(sound)
         sums = jax.device_get(sums)
-        parts.append(Part(count, _total(sums), gathered, observed))
+        parts.append(Part(count, _total(sums), gathered, jax.tree.map(_figure, observed)))
         begun = Begun(order, jax.tree.map(np.zeros_like, sums) if done + count < steps else sums)
-        done += made if finite else made + 1
+        done += min(made + 1, count)
         epoch, index = (epoch + 1, 0) if index + count == source.steps else (epoch, index + count)
     return Ran(state, begun, parts, done, finite)
 

@@ -22,6 +22,24 @@ from jaxdl.train.schedule import learning_rate, settled
 Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
 
 
+class Guard(NamedTuple):
+    """What a step remembers that survives numbers which are not finite.
+
+    Args:
+        skipped: how many updates were not made, or taken back.
+        in_a_row: how many of them just now, one after another.
+        scale: what updates are multiplied by; None where they are left out.
+        made: updates since the state was last kept.
+        kept: two earlier states, the older first; None where nothing is gone back to.
+    """
+
+    skipped: Array
+    in_a_row: Array
+    scale: Array | None = None
+    made: Array | None = None
+    kept: Any = None
+
+
 class TrainState(NamedTuple):
     """Everything that a step changes, and the key it draws from.
 
@@ -32,6 +50,7 @@ class TrainState(NamedTuple):
         optimizer_state: optax's.
         key: typed key; step i draws from `fold_in(key, i)`.
         average: the exponential moving average of the parameters, or None.
+        guard: of a `Guarded` step, or None.
     """
 
     step: Array
@@ -40,6 +59,7 @@ class TrainState(NamedTuple):
     optimizer_state: Any
     key: Array
     average: Params | None = None
+    guard: Guard | None = None
 
     @property
     def trained(self) -> Params:
@@ -76,6 +96,11 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def finite(self, measured: Measured) -> Array:
         """Whether the loop may go on after this step: a bool scalar."""
+
+    def sound(self, state: Any) -> Array:
+        """Whether the loop may go on from this state: a bool scalar, looked at every now and then and at the end."""
+        del state
+        return jnp.asarray(True)
 
     @abc.abstractmethod
     def observe(self, state: Any) -> dict[str, Array]:
@@ -116,6 +141,10 @@ class TrainingStep(Updating):
     @abc.abstractmethod
     def init(self, key: Array, batch: Batch) -> TrainState:
         """The first state, from a batch of shapes."""
+
+    def sound(self, state: TrainState) -> Array:
+        """Whether parameters and state are finite, so that a gradient which is not shows before the next loss."""
+        return all_finite((state.params, state.state))
 
     def check(self, name: str, batch: Batch) -> None:
         """Refuses data that the step cannot mean, in a sentence; a step that takes any data leaves this as it is.
@@ -282,7 +311,8 @@ class Supervised(TrainingStep):
 
         def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
             outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask))
-            loss = weighted_sum(shares, self.loss(outputs, batch.targets))
+            with jax.named_scope("loss"):
+                loss = weighted_sum(shares, self.loss(outputs, batch.targets))
             scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)
             return scaled, (loss, outputs, new)
 
@@ -305,6 +335,12 @@ class Supervised(TrainingStep):
         return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
 
 
+def all_finite(tree: Any) -> Array:
+    """Whether every floating-point number in a tree is finite: a bool scalar."""
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack(leaves).all() if leaves else jnp.asarray(True)
+
+
 def in_shares(weights: Array) -> tuple[Array, Array]:
     """Weights divided by their sum, and the sum."""
     total = weights.sum()
@@ -317,7 +353,7 @@ def updated(
     """The parameters and the optimizer's state one update on."""
     extended = optax.with_extra_args_support(optimizer)
     gradients = jax.tree.map(small_last, gradients)
-    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of integer counts
+    with jax.named_scope("optimizer"), jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
         updates, optimizer_state = extended.update(gradients, optimizer_state, params, value=loss)
     moved: Any = optax.apply_updates(params, updates)
     return moved, optimizer_state

@@ -10,6 +10,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.guard import Guarded, IfNotFinite
 from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
@@ -37,6 +38,8 @@ def train(
     compile: Compile = "auto",
     progress: bool = True,
     checkpoint: Checkpoints | None = None,
+    if_not_finite: IfNotFinite = "stop",
+    debug: bool = False,
 ) -> Run:
     """Runs a training step over data: what `fit` is for a model and its loss, for an autoencoder, a GAN, a step of one's own.
 
@@ -57,6 +60,7 @@ def train(
         compile: as in `fit`; "auto" is "epoch" for arrays and "step" for streams.
         progress: whether to show a progress bar (plain lines where there is no terminal).
         checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
+        if_not_finite, debug: as in `fit`.
 
     Returns:
         The run; after Ctrl-C, or a figure that is not finite, the run so far. Its `params` and `state` are the step's.
@@ -97,6 +101,8 @@ def train(
         compile=compile,
         progress=progress,
         checkpoint=checkpoint,
+        if_not_finite=if_not_finite,
+        debug=debug,
     )
 
 
@@ -113,9 +119,15 @@ def run(
     compile: Compile,
     progress: bool,
     checkpoint: Checkpoints | None,
+    if_not_finite: IfNotFinite,
+    debug: bool,
 ) -> Run:
     """The loop for a step whose data and first state are known to fit it."""
     checks.check_monitor(early_stopping, step, start, feed, held)
+    checks.check_if_not_finite(if_not_finite, debug, start)
+    if if_not_finite != "stop":
+        step = Guarded(step, if_not_finite)
+        start = step.begin(start)
     epochs = checks.check_count("epochs", epochs)
     if steps is not None:
         steps = checks.check_count("steps", steps)
@@ -132,6 +144,7 @@ def run(
         callbacks=callbacks,
         show_progress=progress,
         checkpoint=checkpoint,
+        debug=debug,
     )
 
 
@@ -150,6 +163,7 @@ def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
 def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState | None) -> TrainState:
     if initial is None:
         return first_state(step, example, key)
+    initial = initial._replace(guard=None)
     expected = jax.eval_shape(lambda key: step.init(key, example), key)
     checks.check_same_tree("initial", expected, initial)
     return initial
