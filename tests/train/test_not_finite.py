@@ -185,7 +185,7 @@ def test_rules_that_do_not_fit_are_refused():
         run(losses.mean_squared_error, Y[:, None], if_not_finite="ignore")
     with pytest.raises(ValueError, match="leave out if_not_finite='skip'"):
         run(losses.mean_squared_error, Y[:, None], if_not_finite="skip", debug=True)
-    with pytest.raises(ValueError, match="a schedule-free optimizer keeps an average of whole ones"):
+    with pytest.raises(ValueError, match="a schedule-free optimizer averages whole ones"):
         run(losses.mean_squared_error, Y[:, None], if_not_finite="go back", optimizer="schedule_free_sgd", learning_rate=0.1)
 
 
