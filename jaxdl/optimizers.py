@@ -79,6 +79,32 @@ def as_optimizer(
     return _built(function, rate, _span(rate, steps, steps_per_epoch))
 
 
+def with_hyperparameters(
+    optimizer: Any,
+    learning_rate: Any,
+    steps: int | None,
+    steps_per_epoch: int | None,
+    values: Mapping[str, Any],
+) -> optax.GradientTransformation:
+    """The optimizer of hyperparameters that may be traced; nothing of it is kept.
+
+    Args:
+        optimizer, learning_rate, steps, steps_per_epoch: as in `as_optimizer`.
+        values: arguments of its function by name; a "learning_rate" among them takes the place of the other.
+    """
+    function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
+    if "learning_rate" not in values and (learning_rate is not None or rate is not None):
+        rate = _checked_rate(rate if learning_rate is None else learning_rate)
+        span = _span(rate, steps, steps_per_epoch)
+        return _made(functools.partial(function, **values), rate, span)
+    return _checked(function, function(**values))
+
+
+def takes(optimizer: Any) -> Any:
+    """The function that makes the optimizer of that name; anything else as it is."""
+    return _named(optimizer)[0] if isinstance(optimizer, str) else optimizer
+
+
 def _span(rate: Any, steps: int | None, steps_per_epoch: int | None) -> int | None:
     """How many steps the rate asks for; None where it asks for none."""
     if isinstance(rate, Schedule):
@@ -120,6 +146,10 @@ def _checked_rate(rate: Any) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _built(function: Callable[..., Any], rate: Any, span: int | None) -> optax.GradientTransformation:
+    return _made(function, rate, span)
+
+
+def _made(function: Callable[..., Any], rate: Any, span: int | None) -> optax.GradientTransformation:
     if isinstance(rate, Plateau):
         assert span is not None
         optimizer = optax.chain(function(rate.rate), rate.scaling(span))
@@ -128,6 +158,10 @@ def _built(function: Callable[..., Any], rate: Any, span: int | None) -> optax.G
         optimizer = function(rate.over(span))
     else:
         optimizer = function(rate)
+    return _checked(function, optimizer)
+
+
+def _checked(function: Any, optimizer: Any) -> optax.GradientTransformation:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer: {function!r} gave {optimizer!r} for a learning rate, expected an optax optimizer.")
     return optimizer

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from jax import Array
 
 
 class Schedule(abc.ABC):
@@ -27,7 +28,7 @@ class Cosine(Schedule):
     With t the share of the run after the warm-up, rate = peak · (end + (1 − end) · (1 + cos πt) / 2).
 
     Args:
-        peak: the largest rate.
+        peak: the largest rate; inside of a sweep one that is being traced.
         warmup: the share of the run for the rise; 0 begins at the peak.
         end: the last rate, as a share of the peak.
 
@@ -36,7 +37,7 @@ class Cosine(Schedule):
     [0.0, 0.0005, 0.001, 0.0005, 0.0]
     """
 
-    peak: float
+    peak: float | Array
     warmup: float = 0.0
     end: float = 0.0
 
@@ -62,7 +63,7 @@ class Linear(Schedule):
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
-    peak: float
+    peak: float | Array
     warmup: float = 0.0
     end: float = 0.0
 
@@ -89,7 +90,7 @@ class OneCycle(Schedule):
     [0.04, 1.0, 0.5, 0.0]
     """
 
-    peak: float
+    peak: float | Array
     warmup: float = 0.3
     start: float = 0.04
     end: float = 4e-6
@@ -160,7 +161,8 @@ def _rise(warmup: float, steps: int) -> int:
 
 def _check(schedule: Any, **shares: float) -> None:
     first = dataclasses.fields(schedule)[0].name
-    if not getattr(schedule, first) > 0:
+    rate = getattr(schedule, first)
+    if not isinstance(rate, Array) and not rate > 0:
         raise ValueError(f"{schedule}: {first} is a learning rate and has to be larger than 0.")
     for name, share in shares.items():
         if not 0 <= share <= 1 or (name == "warmup" and share == 1):

@@ -1,6 +1,5 @@
 """Populations: many models trained as one program, over seeds and over hyperparameters."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -10,16 +9,18 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import jax
 import numpy as np
-import optax
 
 from jaxdl.layer import Layer
 from jaxdl.losses import Loss
+from jaxdl.optimizers import LearningRate, Optimizer
 from jaxdl.population.cohort import Member
 from jaxdl.population.memory import available_bytes, step_bytes
 from jaxdl.population.plan import Plan
 from jaxdl.population.runs import Runs
+from jaxdl.schedules import Schedule
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.fit import Precision, whole_steps, whole_targets
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.step import Augment, Supervised, TrainState
@@ -30,14 +31,13 @@ SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
 SHARE_OF_MEMORY = 0.8
 
-Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation]
-
 
 class Options(TypedDict, total=False):
     """What a population takes from `fit`, with the same meaning."""
 
     loss: Loss
     optimizer: Optimizer
+    learning_rate: LearningRate | None
     epochs: int
     steps: int | None
     batch_size: int
@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     shuffle: bool
     steps_per_epoch: int | None
     new_shapes: bool
+    precision: Precision | None
     compile: Compile
     progress: bool
 
@@ -102,6 +103,7 @@ def sweep(
     *,
     loss: Loss,
     optimizer: Optimizer,
+    learning_rate: LearningRate | Callable[..., Schedule] | None = None,
     seeds: int | Sequence[int] = 1,
     combine: Literal["grid", "zip"] = "grid",
     halving: Sequence[int] = (),
@@ -122,22 +124,24 @@ def sweep(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
 ) -> Runs:
     """Trains a model for many hyperparameters and seeds, as one program.
 
-    A hyperparameter goes to whatever names it among its arguments: `optimizer=optax.adam` takes a "learning_rate", a loss such
-    as `losses.huber` a "delta", and `model=lambda dropout: dl.Sequential(..., dl.Dropout(dropout), ...)` a "dropout". They are
-    numbers that are traced, so that a program is compiled once for all of them: a rate, a weight, a slope, and not a number of
-    features.
+    A hyperparameter goes to whatever names it among its arguments: `optimizer=optax.adam` (or "adam") takes a "learning_rate",
+    `learning_rate=schedules.Cosine` a "peak", a loss such as `losses.huber` a "delta", and
+    `model=lambda dropout: dl.Sequential(..., dl.Dropout(dropout), ...)` a "dropout". They are numbers that are traced, so that
+    a program is compiled once for all of them: a rate, a weight, a slope, and not a number of features.
 
     Args:
         model: as in `fit`, or a function of hyperparameters that returns a model.
         data: as in `fit`.
         over: the values of each hyperparameter, by name.
         loss: as in `fit`; it may name hyperparameters.
-        optimizer: of optax, or a function of hyperparameters that returns one.
+        optimizer: as in `fit`, or a function of hyperparameters that returns one.
+        learning_rate: as in `fit`, or a function of hyperparameters that returns a schedule, such as `schedules.Cosine`.
         seeds: how many of each combination, from 0 on; or which.
         combine: "grid" trains every combination of the values, "zip" the first of each, the second of each, ….
         halving: epochs after which the worse half of the members is dropped (successive halving; Jamieson and Talwalkar, 2016).
@@ -146,7 +150,8 @@ def sweep(
             else the "loss". Of a loss the least is best, of any other figure the largest.
         at_a_time, devices: as in `fit_many`.
         epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
-            shuffle, steps_per_epoch, new_shapes, compile, progress: as in `fit`. Early stopping ends each member by itself.
+            shuffle, steps_per_epoch, new_shapes, precision, compile, progress: as in `fit`. Early stopping ends each member by
+            itself.
 
     Returns:
         The runs.
@@ -166,20 +171,6 @@ def sweep(
     """
     checks.check_way(compile)
     members = _members(over, seeds, combine)
-    recipe = SupervisedRecipe(
-        model,
-        loss,
-        optimizer,
-        checks.check_metrics(metrics),
-        checks.check_count("accumulate", accumulate),
-        average,
-        augment,
-        None,
-        clip_norm,
-        tuple(sorted(members[0].hyperparameters)),
-        tuple(sorted(members[0].hyperparameters.items())),
-    )
-    recipe.check()
     batch_size = checks.check_count("batch_size", batch_size)
     first_key = sources.as_key(members[0].seed)
     train_set, validation_set = sources.split(data, validation, first_key)
@@ -192,10 +183,24 @@ def sweep(
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
     )
-    if class_weight is not None:
-        if not isinstance(feed, ResidentFeed):
-            raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
-        recipe = dataclasses.replace(recipe, class_weights=checks.check_class_weight(class_weight, feed.source.targets))
+    recipe = SupervisedRecipe(
+        model=model,
+        loss=loss,
+        optimizer=optimizer,
+        metrics=checks.check_metrics(metrics),
+        accumulate=checks.check_count("accumulate", accumulate),
+        average=average,
+        augment=augment,
+        class_weights=None if class_weight is None else checks.check_class_weight(class_weight, whole_targets(feed)),
+        clip_norm=clip_norm,
+        learning_rate=learning_rate,
+        steps=whole_steps(feed, epochs, steps),
+        steps_per_epoch=feed.steps,
+        precision=precision,
+        names=tuple(sorted(members[0].hyperparameters)),
+        some=tuple(sorted(members[0].hyperparameters.items())),
+    )
+    recipe.check()
     single = recipe.single
     checks.check_accumulate(accumulate, feed.example)
     start = _first_state(single, frozen_shapes(feed.example))

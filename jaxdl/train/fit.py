@@ -132,13 +132,13 @@ def fit(
     step = supervised(
         model,
         loss,
-        as_optimizer(optimizer, learning_rate, _total(feed, epochs, steps), feed.steps),
+        as_optimizer(optimizer, learning_rate, whole_steps(feed, epochs, steps), feed.steps),
         metrics=metrics,
         clip_norm=clip_norm,
         accumulate=accumulate,
         average=average,
         augment=augment,
-        class_weights=checks.check_class_weight(class_weight, _targets(feed)) if class_weight is not None else None,
+        class_weights=checks.check_class_weight(class_weight, whole_targets(feed)) if class_weight is not None else None,
         precision=precision,
     )
     start = first_start(step, feed, key, initial)
@@ -198,6 +198,20 @@ def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params,
     start = _start(step, feed.example, key, initial)
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
     return start
+
+
+def whole_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
+    """The steps of the whole run, or None where nobody knows."""
+    if steps is not None:
+        return checks.check_count("steps", steps)
+    return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
+
+
+def whole_targets(feed: Feed) -> Any:
+    """The targets of all examples."""
+    if not isinstance(feed, ResidentFeed):
+        raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
+    return feed.source.targets
 
 
 def evaluate(
@@ -267,19 +281,6 @@ def predict(
 def _computing(model: Layer, precision: Precision | None) -> Layer:
     checks.check_precision(precision)
     return model if precision is None else in_precision(model, precision)
-
-
-def _total(feed: Feed, epochs: int, steps: int | None) -> int | None:
-    """The steps of the whole run, or None where nobody knows."""
-    if steps is not None:
-        return checks.check_count("steps", steps)
-    return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
-
-
-def _targets(feed: Feed) -> Any:
-    if not isinstance(feed, ResidentFeed):
-        raise ValueError("class_weight: the classes of a stream are not known — give weights as its third item instead.")
-    return feed.source.targets
 
 
 def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:

@@ -6,11 +6,19 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jaxdl.layer import Layer
+from jaxdl.layers.precision import in_precision
+from jaxdl.optimizers import as_optimizer, takes, with_hyperparameters
+from jaxdl.schedules import Schedule
 from jaxdl.train import checks
+from jaxdl.train.fit import Precision, supervised
 from jaxdl.train.members import Recipe
+from jaxdl.train.scaling import LossScaling
 from jaxdl.train.step import Augment, Supervised
 
 
@@ -27,6 +35,10 @@ class SupervisedRecipe(Recipe):
     augment: Augment | None
     class_weights: tuple[float, ...] | None
     clip_norm: float | None
+    learning_rate: Any
+    steps: int | None
+    steps_per_epoch: int | None
+    precision: Precision | None
     names: tuple[str, ...]
     some: tuple[tuple[str, float], ...] = dataclasses.field(compare=False)
 
@@ -35,7 +47,9 @@ class SupervisedRecipe(Recipe):
         return self(dict(self.some))
 
     def __call__(self, values: Mapping[str, Any]) -> Supervised:
-        optimizer = self._given(self.optimizer, values)
+        if not self.names:
+            return self._plain()
+        optimizer = self._optimizer(values)
         if self.clip_norm is not None:
             optimizer = optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
         taken = {name: values[name] for name in _named(self.loss, self.names)}
@@ -49,21 +63,60 @@ class SupervisedRecipe(Recipe):
             self.average,
             self.augment,
             self.class_weights,
+            LossScaling() if self.precision == "float16" else None,
         )
 
     def model_of(self, values: Mapping[str, Any]) -> Layer:
-        return checks.check_model(self._given(self.model, values))
+        model = checks.check_model(self._given(self.model, values))
+        return model if self.precision is None else in_precision(model, self.precision)
 
     def check(self) -> None:
         """Refuses hyperparameters that nothing takes."""
-        taken = {name for part in (self.model, self.loss, self.optimizer) for name in _named(part, self.names)}
+        parts = (self.model, self.loss, takes(self.optimizer), self.learning_rate)
+        taken = {name for part in parts for name in _named(part, self.names)}
         for name in self.names:
             if name not in taken:
                 raise ValueError(
-                    f"sweep: nothing takes the hyperparameter {name!r} — the model, the loss or the optimizer has to be a "
-                    f"function with an argument of that name, as optimizer=optax.adam is for 'learning_rate'."
+                    f"sweep: nothing takes the hyperparameter {name!r} — the model, the loss, the optimizer or the learning "
+                    f"rate has to be a function with an argument of that name, as optimizer=optax.adam is for 'learning_rate'."
                 )
-        checks.check_optimizer(self._given(self.optimizer, dict(self.some)))
+        checks.check_precision(self.precision)
+        checks.check_average(self.average, self._optimizer(dict(self.some)))
+        try:
+            jax.eval_shape(self._traced, dict.fromkeys(self.names, jax.ShapeDtypeStruct((), jnp.float32)))
+        except jax.errors.JAXTypeError as error:
+            raise ValueError(
+                f"sweep: one of {', '.join(map(repr, self.names))} decides what is compiled, such as a number of features or "
+                "of steps, and all members share one program — sweep over numbers that are only computed with, and call "
+                "`sweep` anew for each of the others."
+            ) from error
+
+    def _traced(self, values: Mapping[str, Any]) -> Array:
+        self.model_of(values)
+        self._optimizer(values)
+        return jnp.zeros(())
+
+    def _plain(self) -> Supervised:
+        """The step that `fit` makes, and so the program that it has."""
+        return supervised(
+            checks.check_model(self.model),
+            self.loss,
+            self._optimizer({}),
+            metrics=dict(self.metrics),
+            clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+            average=self.average,
+            augment=self.augment,
+            class_weights=self.class_weights,
+            precision=self.precision,
+        )
+
+    def _optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
+        rate = self._given(self.learning_rate, values)
+        taken = {name: values[name] for name in _named(takes(self.optimizer), self.names)}
+        if not taken and rate is self.learning_rate:
+            return as_optimizer(self.optimizer, rate, self.steps, self.steps_per_epoch)
+        return with_hyperparameters(self.optimizer, rate, self.steps, self.steps_per_epoch, taken)
 
     def _given(self, part: Any, values: Mapping[str, Any]) -> Any:
         names = _named(part, self.names)
@@ -72,7 +125,7 @@ class SupervisedRecipe(Recipe):
 
 def _named(part: Any, names: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the hyperparameters a function names among its arguments."""
-    if not names or isinstance(part, (Layer, optax.GradientTransformation)) or not callable(part):
+    if not names or isinstance(part, (Layer, Schedule, optax.GradientTransformation)) or not callable(part):
         return ()
     try:
         parameters = inspect.signature(part).parameters

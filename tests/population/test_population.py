@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxdl as dl
-from jaxdl import losses, metrics
+from jaxdl import losses, metrics, schedules
 from jaxdl.population import sweep
 from jaxdl.train import program
 
@@ -268,12 +268,40 @@ def test_results_as_table_json_and_picture(tmp_path: Path) -> None:
         ({"over": {}, "halving": [3, 1]}, "epochs that grow"),
         ({"over": {}, "halving": [3]}, "the last before epoch 3"),
         ({"over": {}, "devices": []}, "at least one is needed"),
+        (
+            {"over": {"features": [3, 4]}, "optimizer": SGD, "model": lambda features: dl.Dense(int(features))},
+            "decides what is compiled",
+        ),
+        ({"over": {"warmup": [0.1]}, "learning_rate": lambda warmup: schedules.Cosine(1.0, warmup)}, "decides what is comp"),
+        ({"over": {"momentum": [0.1]}, "optimizer": "sdg"}, "'sdg' is none of"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     optimizer = optax.sgd if arguments["over"] else SGD
     with pytest.raises(ValueError, match=message):
-        dl.sweep(MODEL, blobs(), **SETTINGS | {"optimizer": optimizer} | arguments)
+        dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
+
+
+def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
+    options = SETTINGS | {"optimizer": "adam", "precision": "bfloat16"}
+    cosine = schedules.Cosine(0.02, warmup=0.2)
+    runs = dl.fit_many(MODEL, blobs(), seeds=2, **options | {"learning_rate": cosine})
+    assert_same_run(runs[1], dl.fit(MODEL, blobs(), seed=1, **options | {"learning_rate": cosine}), 1e-2)
+    runs = dl.sweep(MODEL, blobs(), {"learning_rate": [1e-3, 1e-2]}, **options)
+    assert_same_run(runs[1], dl.fit(MODEL, blobs(), **options | {"learning_rate": 1e-2}), 1e-2)
+    scaled = SETTINGS | {"optimizer": "sgd", "precision": "float16", "learning_rate": schedules.Cosine}
+    runs = dl.sweep(MODEL, blobs(), {"peak": [1e-3, 1e-2]}, **scaled)
+    single = dl.fit(MODEL, blobs(), **scaled | {"learning_rate": schedules.Cosine(1e-2)})
+    assert_same_run(runs[1], single, 1e-2)
+    np.testing.assert_allclose(runs[1].history["learning_rate"], single.history["learning_rate"], rtol=1e-5)
+
+
+def test_a_schedule_over_a_swept_optimizer() -> None:
+    options = SETTINGS | {"optimizer": optax.sgd, "learning_rate": schedules.Linear(0.1)}
+    runs = dl.sweep(MODEL, blobs(), {"momentum": [0.0, 0.9]}, **options)
+    single = dl.fit(MODEL, blobs(), **options | {"optimizer": functools.partial(optax.sgd, momentum=0.9)})
+    assert_same_run(runs[1], single)
 
 
 def test_values_are_taken_together_by_zip() -> None:
