@@ -1,10 +1,16 @@
 """How a population is cut into groups, and trained group by group, rung by rung."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import math
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.checkpoint.disk import write_atomically
+from jaxdl.checkpoint.error import CheckpointError, reason
 from jaxdl.data.source import ResidentMembers
 from jaxdl.layer import fold_in_name
 from jaxdl.population.cohort import Cohort, Member
@@ -20,10 +29,12 @@ from jaxdl.train import sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.loop import Loop, begin
 from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
+from jaxdl.train.position import Ends, Position
 from jaxdl.train.program import Place, Way
 from jaxdl.train.progress import progress as progress_bar
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
+from jaxdl.train.saving import Saver
 from jaxdl.train.train import first_state
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -46,20 +57,28 @@ class Plan:
     small: bool
     devices: tuple[Any, ...]
     at_a_time: int
+    cut_for: int
     rungs: tuple[int, ...]
     monitor: tuple[str, str]
+    checkpoint: Checkpoints | None = None
 
     def run(self, members: tuple[Member, ...]) -> Runs:
+        if self.checkpoint is not None:
+            kept = _kept_cut(Path(self.checkpoint.folder), {"at_a_time": self.at_a_time, "cut_for": self.cut_for})
+            return dataclasses.replace(self, **kept)._run(members)
+        return self._run(members)
+
+    def _run(self, members: tuple[Member, ...]) -> Runs:
         if len(members) == 1 and not members[0].hyperparameters:
             return self._result(members, [self._alone(members[0])])
         ended: list[Cohort] = []
         going = self._cut([Cohort.unborn(members)])
-        for until in (*self.rungs, self.epochs):
-            last = until == self.epochs
-            going = self._trained(going, until, last)
-            if not last and not any(cohort.interrupted for cohort in going):
-                going, dropped = self._halved(going, until)
-                ended += dropped
+        for rung, until in enumerate((*self.rungs, self.epochs)):
+            going = self._trained(going, rung, until)
+            if until == self.epochs or any(cohort.interrupted for cohort in going):
+                break
+            going, dropped = self._halved(going, until)
+            ended += dropped
         return self._result(members, ended + going)
 
     def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
@@ -68,48 +87,82 @@ class Plan:
     def _alone(self, member: Member) -> Cohort:
         """A population of one is an ordinary run, in the program that `fit` has for it."""
         step = self.recipe.single
-        start = first_state(step, self.feed.example, sources.as_key(member.seed))
-        loop = Loop(step, self.feed, begin(step, self.feed, start), self.way, self.held, self.early_stopping, ())
-        with progress_bar(self.show, self.epochs, self.feed.steps) as shown:
+        position = begin(step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed)))
+        with contextlib.ExitStack() as stack:
+            saver, position = self._saver(stack, (member,), 0, step, self.feed, position)
+            loop = Loop(step, self.feed, position, self.way, self.held, self.early_stopping, (), saver)
+            shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
             why = loop.run(self.epochs, self.steps, shown)
         return Cohort.of_one(member, loop, why)
+
+    def _saver(
+        self, stack: contextlib.ExitStack, members: tuple[Member, ...], rung: int, step: Any, feed: Feed, position: Position
+    ) -> tuple[Saver | None, Position]:
+        """The checkpoints of a group, and where it goes on."""
+        if self.checkpoint is None:
+            return None, position
+        folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
+        told = [[member.seed, member.hyperparameters] for member in members]
+        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, {"members": told})
+        stack.callback(saver.close)
+        return saver, saver.resume() or position
 
     def _cut(self, cohorts: list[Cohort]) -> list[Cohort]:
         """All members anew in groups of nearly one size, as many groups as memory and devices ask for."""
         whole = Cohort.joined(cohorts)
         count = len(whole)
-        groups = max(-(-count // self.at_a_time), min(len(self.devices), count))
-        groups = -(-groups // len(self.devices)) * len(self.devices) if groups > 1 else groups
+        groups = max(-(-count // self.at_a_time), min(self.cut_for, count))
+        groups = -(-groups // self.cut_for) * self.cut_for if groups > 1 else groups
         size = -(-count // groups)
         parts = [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
         return [whole] if len(parts) == 1 else [whole.of(part) for part in parts]
 
-    def _trained(self, cohorts: list[Cohort], until: int, last: bool) -> list[Cohort]:
+    def _trained(self, cohorts: list[Cohort], rung: int, until: int) -> list[Cohort]:
         """Group after group on each device; the devices at once."""
-        steps = self.steps if last else None
-        if len(self.devices) == 1 or len(cohorts) == 1:
-            return [self._train(cohort, until, steps, self.devices[0], self.show, []) for cohort in cohorts]
-        loops: list[MembersLoop] = []
-        queues = [cohorts[k :: len(self.devices)] for k in range(len(self.devices))]
+        stop, loops = threading.Event(), []
 
         def work(device: Any, queue: list[Cohort], show: bool) -> list[Cohort]:
-            return [self._train(cohort, until, steps, device, show, loops) for cohort in queue]
+            done = []
+            for cohort in queue:
+                done.append(self._train(cohort, rung, until, device, show, stop, loops))
+                if done[-1].interrupted:
+                    stop.set()
+            return done
 
-        with concurrent.futures.ThreadPoolExecutor(len(queues), thread_name_prefix="jaxdl-device") as pool:
+        if len(self.devices) == 1 or len(cohorts) == 1:
+            return work(self.devices[0], cohorts, self.show)
+        queues = [cohorts[k :: len(self.devices)] for k in range(len(self.devices))]
+        queues = [queue for queue in queues if queue]
+        devices = self.devices[: len(queues)]
+        told = threading.Event()
+        with (
+            _termination_interrupts(self.checkpoint is not None, told),
+            concurrent.futures.ThreadPoolExecutor(len(queues), thread_name_prefix="jaxdl-device") as pool,
+        ):
             shown = [self.show and k == 0 for k in range(len(queues))]
-            futures = [pool.submit(work, *task) for task in zip(self.devices, queues, shown, strict=True)]
+            futures = [pool.submit(work, *task) for task in zip(devices, queues, shown, strict=True)]
             try:
                 concurrent.futures.wait(futures)
             except KeyboardInterrupt:
+                stop.set()
                 for loop in loops:
                     loop.interrupted.set()
             done = [future.result() for future in futures]
+        if told.is_set():
+            raise SystemExit(128 + signal.SIGTERM)
         return [cohort for column in itertools.zip_longest(*done) for cohort in column if cohort is not None]
 
     def _train(
-        self, cohort: Cohort, until: int, steps: int | None, device: Any, show: bool, loops: list[MembersLoop]
+        self,
+        cohort: Cohort,
+        rung: int,
+        until: int,
+        device: Any,
+        show: bool,
+        stop: threading.Event,
+        loops: list[MembersLoop],
     ) -> Cohort:
-        with jax.default_device(device):
+        with jax.default_device(device), contextlib.ExitStack() as stack:
             keys = [sources.as_key(member.seed) for member in cohort.members]
             step, feed, held = self._data(keys, device)
             state = cohort.state
@@ -120,11 +173,16 @@ class Plan:
             position.history, position.best = cohort.history, cohort.best
             position.place = Place(cohort.epoch, 0)
             position.steps = cohort.epoch * (feed.steps or 0)
-            loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, ())
-            loop.stopped, loop.epochs = list(cohort.stopped), cohort.epochs.copy()
+            position.ends = dataclasses.replace(
+                Ends.none(len(cohort)), stopped=list(cohort.stopped), epochs=cohort.epochs.copy()
+            )
+            saver, position = self._saver(stack, cohort.members, rung, step, feed, position)
+            loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, (), saver)
             loops.append(loop)
-            with progress_bar(show, until, feed.steps) as shown:
-                why = loop.run(until, steps, shown)
+            if stop.is_set():
+                return cohort.after(loop, cohort.epoch, "interrupted")
+            shown = stack.enter_context(progress_bar(show, until, feed.steps))
+            why = loop.run(until, self.steps if until == self.epochs else None, shown)
         return cohort.after(loop, until, why)
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
@@ -174,3 +232,43 @@ def _order_keys(keys: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _started(step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes) -> MembersState:
     return step.start(keys, hyperparameters, thawed_shapes(example))
+
+
+def _kept_cut(folder: Path, cut: dict[str, int]) -> dict[str, int]:
+    """How the population in this folder was cut into groups when it began, which it stays; else as said, which is noted."""
+    path = folder / "population.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_atomically(path, lambda part: part.write_text(json.dumps(cut)))
+            return cut
+        kept = json.loads(path.read_text())
+        return {name: int(kept[name]) for name in cut}
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint: cannot write into {folder} ({reason(error)}) — make it writable or give another folder."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"checkpoint: {path} is damaged, and says no more how the population was cut into groups — move {folder} away to "
+            "start anew."
+        ) from error
+
+
+@contextlib.contextmanager
+def _termination_interrupts(wanted: bool, told: threading.Event) -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt meanwhile, and noted; in the main thread, where it is wanted."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        del number, frame
+        told.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import jax
 import numpy as np
 
+from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.layer import Layer
 from jaxdl.losses import Loss
 from jaxdl.optimizers import LearningRate, Optimizer
@@ -55,6 +56,7 @@ class Options(TypedDict, total=False):
     precision: Precision | None
     compile: Compile
     progress: bool
+    checkpoint: Checkpoints | None
 
 
 def fit_many(
@@ -127,6 +129,7 @@ def sweep(
     precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
+    checkpoint: Checkpoints | None = None,
 ) -> Runs:
     """Trains a model for many hyperparameters and seeds, as one program.
 
@@ -152,6 +155,8 @@ def sweep(
         epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
             shuffle, steps_per_epoch, new_shapes, precision, compile, progress: as in `fit`. Early stopping ends each member by
             itself.
+        checkpoint: where the population saves itself, a folder for each group of members and each rung; one that finds itself
+            there goes on as if it had not stopped, to the bit. Each member keeps its own best epoch: `best` is not for it.
 
     Returns:
         The runs.
@@ -170,6 +175,8 @@ def sweep(
     {'learning_rate': 0.5}
     """
     checks.check_way(compile)
+    if checkpoint is not None and checkpoint.best is not None:
+        raise ValueError("checkpoint: each member of a population keeps its own best epoch — leave out best of Checkpoints.")
     members = _members(over, seeds, combine)
     batch_size = checks.check_count("batch_size", batch_size)
     first_key = sources.as_key(members[0].seed)
@@ -216,6 +223,7 @@ def sweep(
         epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
     whole = data if isinstance(validation, float) else None
     share = validation if isinstance(validation, float) else None
+    chosen = _devices(devices, len(members))
     plan = Plan(
         recipe=recipe,
         feed=feed,
@@ -229,10 +237,12 @@ def sweep(
         steps=steps,
         show=progress,
         small=parameter_count(start.params) <= SMALL,
-        devices=_devices(devices, len(members)),
+        devices=chosen,
+        cut_for=len(chosen),
         at_a_time=_at_a_time(at_a_time, len(members), start, single, feed),
         rungs=_rungs(halving, epochs, feed),
         monitor=_monitor(monitor, early_stopping, held),
+        checkpoint=checkpoint,
     )
     return plan.run(members)
 

@@ -118,9 +118,10 @@ class ResidentFeed:
 
     def identity(self) -> dict[str, Any]:
         source = self.source
-        assert isinstance(source, Resident)
-        seed = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
-        return {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle, "seed (its key)": seed}
+        told = {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle}
+        if isinstance(source, Resident):
+            told["seed (its key)"] = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
+        return told
 
     def restore(self, after: Any) -> None:
         assert after is None

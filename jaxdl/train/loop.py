@@ -184,7 +184,7 @@ class Loop:
             return None
         value = float(figures[rule.monitor])
         if rule.better(value, None if here.best is None else here.best.value):
-            here.best = Best(epoch, value, here.state.evaluated, here.state.state)
+            here.best = Best(epoch, value, *self.step.result(here.state))
         since = epoch - (here.best.epoch if here.best else -1)
         if self.early_stopping is not None and since >= self.early_stopping.patience:
             return f"early stopping: {rule.monitor} has not become better for {since} epochs"

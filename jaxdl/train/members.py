@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.data.source import Batch
 from jaxdl.train.loop import Loop
+from jaxdl.train.position import Ends
 from jaxdl.train.program import Ran
 from jaxdl.train.run import Best
 from jaxdl.train.step import Measured, Step, TrainState, Updating, all_finite
@@ -93,6 +94,11 @@ class Members(Updating):
     shared: bool
     shared_validation: bool = True
 
+    @property
+    def model(self) -> Any:
+        """What is trained."""
+        return getattr(self.recipe, "model", self.recipe)
+
     def start(self, keys: Key[Array, " members"], hyperparameters: Hyperparameters, batch: Batch) -> MembersState:
         """The first states: each member's is the single step's for its key."""
 
@@ -134,6 +140,9 @@ class Members(Updating):
 
     def evaluation(self) -> Step:
         return MembersEvaluation(self.recipe, self.over, self.shared_validation)
+
+    def result(self, state: MembersState) -> tuple[Any, Any]:
+        return evaluated(self.over, state.members), state.members.state
 
     def evaluated_from(self, state: MembersState) -> MembersState:
         members = state.members._replace(step=jnp.zeros_like(state.members.step))
@@ -178,13 +187,9 @@ class MembersLoop(Loop):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        count = self.over.count
-        self.stopped = [""] * count
-        """Why each member ended, "" while it goes on."""
-        self.epochs = np.zeros(count, np.int32)
-        """How many epochs each has completed."""
-        self.earlier = np.zeros(count, np.int32)
-        """How many updates before the last one each was sent back."""
+        if self.position.ends is None:
+            self.position.ends = Ends.none(self.over.count)
+            self.stable = self.position.copy()
 
     def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
         """Runs once more, where parameters have become other than finite, so that such members end an update earlier."""
@@ -194,7 +199,7 @@ class MembersLoop(Loop):
             lost = ~np.asarray(_finite_members(self.over, ran.state)) & (made > least)
             if not lost.any():
                 break
-            self.earlier += lost
+            self.ends.earlier += lost
             before = before._replace(limit=jnp.asarray(np.where(lost, made - 1, before.limit), jnp.int32))
             ran = again(before)
         self._note_ends(ran.state)
@@ -203,7 +208,7 @@ class MembersLoop(Loop):
     def watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
         here, rule = self.position, self.monitored
         whole = np.asarray(here.tally.sums["made"]) == here.tally.steps
-        self.epochs[whole] = epoch + 1
+        self.ends.epochs[whole] = epoch + 1
         for name, value in figures.items():
             here.history[name][-1] = self._of(whole, name, value)
         if rule is not None and (self.early_stopping is not None or rule.monitor in figures):
@@ -225,6 +230,12 @@ class MembersLoop(Loop):
         step: Any = self.step
         return step.over
 
+    @property
+    def ends(self) -> Ends:
+        """How far each member is."""
+        assert self.position.ends is not None
+        return self.position.ends
+
     def _of(self, whole: Bool[np.ndarray, " members"], name: str, value: Any) -> np.ndarray:
         """A figure of an epoch, NaN for members that had ended; of the seconds, each member has its share."""
         if name == "seconds":
@@ -237,16 +248,15 @@ class MembersLoop(Loop):
     def _keep_best(self, epoch: int, values: Float[np.ndarray, " members"], whole: Bool[np.ndarray, " members"]) -> None:
         here, rule = self.position, self.monitored
         assert rule is not None
-        state: TrainState = here.state.members
         if here.best is None:
             epochs, nothing = np.full(self.over.count, -1), np.full(self.over.count, np.nan)
-            here.best = _best(epochs, nothing, evaluated(self.over, state), state.state)
+            here.best = _best(epochs, nothing, *self.step.result(here.state))
         old: Any = here.best
         pairs = zip(values.tolist(), np.asarray(old.value).tolist(), strict=True)
         better = whole & np.array([rule.better(value, None if np.isnan(best) else best) for value, best in pairs])
         if better.any():
             chosen = jnp.asarray(better)
-            new = evaluated(self.over, state), state.state
+            new = self.step.result(here.state)
             params, model_state = _chosen(self.over.axis, chosen, new, (old.params, old.state))
             epochs, best = np.where(better, epoch, old.epoch), np.where(better, values, old.value)
             here.best = _best(epochs, best, params, model_state)
@@ -258,7 +268,7 @@ class MembersLoop(Loop):
         since = epoch - np.asarray(here.best.epoch)
         ending = whole & (since >= rule.patience)
         for k in np.flatnonzero(ending):
-            self.stopped[k] = f"early stopping: {rule.monitor} has not become better for {since[k]} epochs"
+            self.ends.stopped[k] = f"early stopping: {rule.monitor} has not become better for {since[k]} epochs"
         made = np.asarray(here.state.members.step)
         limit = np.where(ending, made, np.asarray(here.state.limit))
         here.state = here.state._replace(limit=jnp.asarray(limit, jnp.int32))
@@ -266,10 +276,11 @@ class MembersLoop(Loop):
     def _note_ends(self, state: MembersState) -> None:
         made = np.asarray(state.members.step)
         for k in np.flatnonzero(np.asarray(state.ended)):
-            if not self.stopped[k]:
-                self.stopped[k] = (
-                    f"the loss was not finite at step {made[k] + 1 + self.earlier[k]}; params and state are those after step "
-                    f"{made[k]}, the last that are finite"
+            if not self.ends.stopped[k]:
+                bad = made[k] + 1 + self.ends.earlier[k]
+                self.ends.stopped[k] = (
+                    f"the loss was not finite at step {bad}; params and state are those after step {made[k]}, the last that "
+                    "are finite"
                 )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from jaxdl.train.program import Begun, Part, Place
 from jaxdl.train.run import Best, History
@@ -36,6 +37,29 @@ class Tally:
 
 
 @dataclasses.dataclass
+class Ends:
+    """How far each member of a population is.
+
+    Args:
+        stopped: why each ended, "" while it goes on.
+        epochs: how many each has completed.
+        earlier: how many updates before the last one each was sent back.
+    """
+
+    stopped: list[str]
+    epochs: Int[np.ndarray, " members"]
+    earlier: Int[np.ndarray, " members"]
+
+    @classmethod
+    def none(cls, count: int) -> "Ends":
+        """Before the first epoch."""
+        return cls([""] * count, np.zeros(count, np.int32), np.zeros(count, np.int32))
+
+    def copy(self) -> "Ends":
+        return Ends(list(self.stopped), self.epochs.copy(), self.earlier.copy())
+
+
+@dataclasses.dataclass
 class Position:
     """Where a run is: all that goes on changing while it trains.
 
@@ -48,6 +72,7 @@ class Position:
         best: of them.
         steps: how many were made in all.
         stream: where a stream of batches is, as it says itself.
+        ends: of the members, where this is a population.
     """
 
     state: Any
@@ -58,9 +83,11 @@ class Position:
     best: Best | None = None
     steps: int = 0
     stream: Any = None
+    ends: Ends | None = None
 
     def copy(self) -> "Position":
         """The same, and what is added to this one later is not added to it."""
         history = {name: list(values) for name, values in self.history.items()}
         tally = dataclasses.replace(self.tally, gathered=list(self.tally.gathered))
-        return dataclasses.replace(self, history=history, tally=tally)
+        ends = None if self.ends is None else self.ends.copy()
+        return dataclasses.replace(self, history=history, tally=tally, ends=ends)

@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,10 +15,10 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.error import CheckpointError
 from jaxdl.checkpoint.store import Store
 from jaxdl.train.feed import Feed
-from jaxdl.train.position import Position, Tally
+from jaxdl.train.position import Ends, Position, Tally
 from jaxdl.train.program import Place, outcome
 from jaxdl.train.run import Best
-from jaxdl.train.step import Step
+from jaxdl.train.step import Updating
 
 SECONDS_TO_SAVE = 30.0
 """How long a run that is told to end may take to save itself."""
@@ -34,15 +34,18 @@ class Saver:
         step: what is done with each batch.
         feed: the data.
         fresh: the position of a run that begins.
+        identity: what else tells this run from others, by name.
 
     Raises:
         CheckpointError: the folder cannot be used, or holds another run.
         ValueError: the data cannot say where they are.
     """
 
-    def __init__(self, checkpoints: Checkpoints, step: Step, feed: Feed, fresh: Position) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, step: Updating, feed: Feed, fresh: Position, identity: Mapping[str, Any] | None = None
+    ) -> None:
         self.step, self.feed, self.fresh = step, feed, fresh
-        self.identity = {"model": _stable(getattr(step, "model", step)), **feed.identity()}
+        self.identity = {"model": _stable(getattr(step, "model", step)), **feed.identity(), **(identity or {})}
         self.store = Store(checkpoints)
         self.stopped = ""
         self._lock = threading.Lock()
@@ -66,9 +69,9 @@ class Saver:
         self.feed.restore(told["stream"])
         self.store.started(told["steps"], told["place"][0])
         self._saved = (told["steps"], told["stopped"])
-        return Position(
-            tree["state"], tree["begun"], Place(*told["place"]), tally, told["history"], best, told["steps"], told["stream"]
-        )
+        ends = None if told["ends"] is None else Ends(*told["ends"])
+        place, history = Place(*told["place"]), told["history"]
+        return Position(tree["state"], tree["begun"], place, tally, history, best, told["steps"], told["stream"], ends)
 
     def offer(self, here: Position) -> None:
         """Saves, where it is time."""
@@ -100,6 +103,7 @@ class Saver:
                 "tally": {"seconds": here.tally.seconds, "steps": here.tally.steps},
                 "stream": here.stream,
                 "stopped": stopped,
+                "ends": here.ends and [here.ends.stopped, here.ends.epochs, here.ends.earlier],
             }
             self.store.save(here.steps, here.place.epoch, tree, description, figure)
             self._saved = (here.steps, stopped)
@@ -125,7 +129,7 @@ class Saver:
         like = {"state": fresh.state, "begun": fresh.begun}
         like["gathered"] = jax.tree.map(lambda _: ..., self._nothing_gathered())
         if description["best"] is not None:
-            like["best"] = (fresh.state.evaluated, fresh.state.state)
+            like["best"] = self.step.result(fresh.state)
         return like
 
     def _nothing_gathered(self) -> Any:

@@ -130,6 +130,10 @@ class Updating(Step):
         """What an evaluation begins with: the trained state, its `step` set to 0, so that each pass draws the same."""
         return state._replace(step=jnp.zeros_like(state.step))
 
+    def result(self, state: Any) -> tuple[Any, Any]:
+        """What an epoch that is the best is kept as: the parameters to evaluate with, and the model's state."""
+        return state.evaluated, state.state
+
 
 class TrainingStep(Updating):
     """A step that `train` can start and evaluate.
