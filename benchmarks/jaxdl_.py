@@ -43,13 +43,14 @@ class Jaxdl:
         self.network = network
         self.compile: Way = compile
         model = model_of(network)
-        self.model = model if precision == "float32" else In(model, precision)
+        self.model = model if precision == "float32" else dl.in_precision(model, precision)
         self.optimizer = optax.adam(network.learning_rate, b1=network.b1, eps=EPSILON)
         self.loss = losses.binary_cross_entropy if network.binary else losses.softmax_cross_entropy
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels[:, None] if self.network.binary else labels
-        self.first_state = self.model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype))[1]
+        example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+        self.first_state = jax.jit(lambda key: self.model.init(key, example)[1])(jax.random.key(0))  # draws no parameters
 
     def reset(self, weights: Weights) -> None:
         self.params, self.state = params_of(self.network, weights), self.first_state
@@ -86,17 +87,18 @@ class JaxdlPair:
         generator: dl.Layer = models.dense_generator(*drawing[:-1], shape=drawing[-1])
         discriminator: dl.Layer = models.dense_discriminator(*judging[:-1])
         if precision != "float32":
-            generator, discriminator = In(generator, precision), In(discriminator, precision)
+            generator, discriminator = dl.in_precision(generator, precision), dl.in_precision(discriminator, precision)
         self.step = GivenCodes(generator, discriminator, network.input_shape[0], adam, adam)
         self.judge = Judged(generator, discriminator)
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels
+        shapes = [jax.ShapeDtypeStruct((self.network.batch, *part.shape[1:]), part.dtype) for part in self.data]
+        first = jax.jit(lambda key: self.step.init(key, dl.Batch(*shapes))._replace(params=None))  # draws no parameters
+        self.first_state = first(jax.random.key(0))
 
     def reset(self, weights: Weights) -> None:
-        batch = dl.Batch(*(jnp.asarray(part[: self.network.batch]) for part in self.data))
-        params = jax.tree.map(jnp.asarray, weights)
-        self.start = self.step.init(jax.random.key(0), batch)._replace(params=params)
+        self.start = self.first_state._replace(params=jax.tree.map(jnp.asarray, weights))
 
     def train(self, epochs: int, shuffle: bool) -> None:
         run = dl.train(
@@ -146,22 +148,6 @@ class Judged(dl.Layer):
 
 
 @dataclass(frozen=True)
-class In(dl.Layer):
-    """A model that computes in another precision than it is stored in; what it gives is float32 again."""
-
-    model: dl.Layer
-    precision: Precision
-
-    def init(self, key: jax.Array, x: Any) -> Any:
-        return self.model.init(key, x)
-
-    def apply(self, params: Any, state: Any, x: Any, mode: dl.Mode = dl.Eval()) -> Any:
-        x = x / 255 if x.dtype == jnp.uint8 else x
-        y, new = self.model.apply(lowered(params, self.precision), state, lowered(x, self.precision), mode)
-        return y.astype(jnp.float32), new
-
-
-@dataclass(frozen=True)
 class LastToken(dl.Layer):
     """What a language model says behind the last token."""
 
@@ -173,11 +159,6 @@ class LastToken(dl.Layer):
     def apply(self, params: Any, state: Any, x: Any, mode: dl.Mode = dl.Eval()) -> Any:
         y, state = self.model.apply(params, state, x, mode)
         return y[:, -1], state
-
-
-def lowered(tree: Any, precision: Precision) -> Any:
-    """The floating arrays of a tree in a precision."""
-    return jax.tree.map(lambda leaf: leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def model_of(network: Network) -> dl.Sequential:

@@ -12,6 +12,8 @@ import jaxdl as dl
 from jaxdl import losses, metrics
 from jaxdl.find_learning_rate import _smoothed
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ONE = dl.Dense(1, use_bias=False)
 X = np.ones((4, 1), np.float32)
 START = ({"kernel": jnp.ones((1, 1))}, {})

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from jaxdl import losses
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 F32 = jnp.float32
 
 

@@ -13,6 +13,8 @@ import pytest
 from jaxdl import metrics
 from jaxdl.metrics import as_metric
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 CLASSES = 4
 AVERAGES = ["macro", "micro", "weighted", None]
 

@@ -14,6 +14,8 @@ from jaxdl import losses, metrics, schedules
 from jaxdl.optimizers import NAMES, as_optimizer
 from jaxdl.train.step import updated
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 T = X[:, :1] - X[:, 1:2]

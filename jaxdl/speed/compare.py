@@ -21,11 +21,12 @@ from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled
 from jaxdl.speed.cost import Cost, cost_of
 from jaxdl.speed.device import DeviceSpeed, measure_device
-from jaxdl.speed.report import SpeedReport, WaySpeed
+from jaxdl.speed.report import PrecisionCost, SpeedReport, WaySpeed
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Precision, first_start, supervised
+from jaxdl.train.position import Tally
 from jaxdl.train.program import Begun, Place, Way, beginning, longest, run
 from jaxdl.train.step import Augment, Supervised, TrainState
 
@@ -74,8 +75,9 @@ def compare(
         name: what the report calls the work; None is the model.
 
     Returns:
-        The report. Compiling is counted as this process had to do it: single operations, and the program that draws an epoch's
-        order, are not compiled again where it has them from before.
+        The report; with `precision` it tells the loss and the metrics of the data after `steps` steps beside those of the same
+        steps in float32. Compiling is counted as this process had to do it: single operations, and the program that draws an
+        epoch's order, are not compiled again where it has them from before.
 
     Raises:
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
@@ -88,7 +90,8 @@ def compare(
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
     feed = sources.as_feed("data", data, batch_size=batch_size, key=key, shuffle=shuffle)
-    step = supervised(
+    in_precision = functools.partial(
+        supervised,
         model,
         loss,
         as_optimizer(optimizer, learning_rate, feed.first.source.steps, feed.first.source.steps),
@@ -97,13 +100,18 @@ def compare(
         accumulate=accumulate,
         average=average,
         augment=augment,
-        precision=precision,
     )
+    step = in_precision(precision=precision)
     start = first_start(step, feed, key, None)
     steps_of = {way: dataclasses.replace(step, loss=_afresh(loss)) for way in chosen}
     runners = {way: Runner(way, steps_of[way], feed, start) for way in chosen}
     warmed = {way: _warmed(functools.partial(runner.advance, steps), runner.compile) for way, runner in runners.items()}
     trained = {way: runner.state.params for way, runner in runners.items()}
+    lost = None
+    if precision is not None:
+        whole = Runner("step", in_precision(), feed, first_start(in_precision(), feed, key, None))
+        whole.advance(steps)
+        lost = _cost_of_precision(precision, runners[chosen[0]], whole)
     before = device or measure_device()
     cost = _cost(step, feed, start)
     most = next(iter(runners.values())).most
@@ -126,6 +134,7 @@ def compare(
         warmed[chosen[0]].peak_of,
         _versions(),
         datetime.now(UTC).isoformat(timespec="seconds"),
+        lost,
     )
 
 
@@ -205,6 +214,11 @@ def compare_function(
     )
 
 
+def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> PrecisionCost:
+    """What the data say of both, each in its own precision."""
+    return PrecisionCost(dtype, narrow.evaluated(), whole.evaluated(), difference(whole.state.params, narrow.state.params))
+
+
 class Runner:
     """One way of training, which goes on from where it was."""
 
@@ -233,6 +247,16 @@ class Runner:
             self.state, self.done = jax.block_until_ready(ran.state), self.done + ran.steps
             self.begun = ran.begun if self.done % self.source.steps else ran.begun._replace(sums=self.first.sums)
             steps -= ran.steps
+
+    def evaluated(self) -> dict[str, float]:
+        """The figures of one pass over its data that are numbers."""
+        step, state = self.step.evaluation(), self.step.evaluated_from(self.state)
+        first = beginning(step, self.source, state)
+        tally = Tally()
+        for part in run("step", step, self.source, state, first, Place(0, 0), self.source.steps).parts:
+            tally.add(part, 0.0)
+        figures = step.report(tally.sums, tally.joined())
+        return {name: float(value) for name, value in figures.items() if np.ndim(value) == 0}
 
 
 class Warmed(NamedTuple):

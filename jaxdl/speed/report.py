@@ -62,6 +62,27 @@ class WaySpeed:
     difference: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class PrecisionCost:
+    """What computing in few bits has cost: figures of the data by the model it trained, and by one trained in float32.
+
+    Args:
+        dtype: that the model computed in.
+        figures: the loss and the metrics, by name, that are numbers.
+        float32: the same after the same steps in float32.
+        difference: the largest between the parameters.
+    """
+
+    dtype: str
+    figures: dict[str, float]
+    float32: dict[str, float]
+    difference: float
+
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{name} {value:.4g} (float32: {self.float32[name]:.4g})" for name, value in self.figures.items())
+        return f"{self.dtype} gives {pairs}; its parameters differ by {self.difference:.1e} at most"
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class SpeedReport:
     """The outcome of `compare` and `compare_function`; `print` shows it as a table.
@@ -80,6 +101,7 @@ class SpeedReport:
         peak_of: what the peak memory is of.
         versions: of Python and the packages.
         date: ISO 8601, in UTC.
+        precision: what computing in another precision has cost, where that was asked for.
     """
 
     name: str
@@ -95,6 +117,7 @@ class SpeedReport:
     peak_of: str
     versions: dict[str, str]
     date: str
+    precision: PrecisionCost | None = None
 
     def __getitem__(self, way: str) -> WaySpeed:
         """The figures of one way, by its name."""
@@ -179,6 +202,7 @@ class SpeedReport:
         )
         held["ways"] = tuple(WaySpeed(**each) for each in ways)
         held["device"] = DeviceSpeed(**held["device"])
+        held["precision"] = PrecisionCost(**held["precision"]) if held.get("precision") else None
         return cls(**held)
 
     def _title(self) -> str:
@@ -221,6 +245,8 @@ class SpeedReport:
             f"Peak memory is {self.peak_of}.",
             f"Δ is the largest difference from {self.ways[0].name}'s {self.results}, {after}.",
         ]
+        if self.precision is not None:
+            notes.append(f"{self.precision}, {after}.")
         if any((each.share_of_matrix_product or 0) > 1 for each in self.ways):
             notes.append("A share above 100 %: the machine was slower while its own matrix product was measured.")
         if not self.exact:

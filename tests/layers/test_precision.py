@@ -13,6 +13,8 @@ import jaxdl as dl
 from jaxdl.tree import named_leaves, shapes
 from tests.laws.catalogue import CATALOGUE, Entry
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 EVAL, TRAIN = dl.Eval(), dl.Train(jax.random.key(5))
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 PRODUCTS = ("dot_general", "conv_general_dilated", "product")

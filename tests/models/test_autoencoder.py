@@ -10,6 +10,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import models
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 X = np.random.default_rng(0).uniform(size=(5, 4, 6, 1)).astype(np.float32)
 MODEL = models.VariationalAutoencoder(
     dl.Sequential(dl.Flatten(), dl.Dense(7), dl.BatchNorm(), jax.nn.tanh),

@@ -11,6 +11,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import models
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 Z = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
 PAIRS = {
     "dense": (models.dense_generator(8, 12, shape=(8, 8, 1)), models.dense_discriminator(12, 8)),

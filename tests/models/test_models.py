@@ -12,6 +12,8 @@ from jax import lax
 import jaxdl as dl
 from jaxdl import models
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def shapes_of(model: dl.Layer, *sizes: int, dtype: Any = jnp.float32) -> tuple[Any, int]:
     """The model's output shape and how many parameters it has."""

@@ -11,6 +11,8 @@ from jaxdl import models
 from tests.layers.oracles import close, normal, perturbed
 from tests.layers.test_transformer import torch_block
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_it_computes_what_pytorch_computes() -> None:
     torch = pytest.importorskip("torch")

@@ -11,6 +11,8 @@ from scipy import stats
 
 from jaxdl.ops.shuffle import FEW, permutation
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @pytest.mark.parametrize("count", [1, 2, 5, FEW, FEW + 1, 144, 1000, 1024, 60_000])
 def test_every_place_comes_once(count: int) -> None:

@@ -16,6 +16,8 @@ from jaxdl import losses, metrics, schedules
 from jaxdl.population import sweep
 from jaxdl.train import program
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SGD = optax.sgd(0.1)
 
 

@@ -17,6 +17,8 @@ import jaxdl as dl
 from jaxdl import losses, metrics
 from jaxdl.train.members import MembersLoop
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 class Crash(Exception):
     """Ends a run as a fault would."""

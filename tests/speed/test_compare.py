@@ -178,6 +178,28 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
     assert report["step"].share_of_matrix_product == pytest.approx(report["step"].flops_a_second / 2e12)
 
 
+def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
+    options = {
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": optax.sgd(0.1),
+        "metrics": {"accuracy": metrics.accuracy, "confusion": metrics.ConfusionMatrix(2)},
+        "batch_size": 16,
+    }
+    report = dl.compare(
+        dl.Dense(2), examples(), precision="bfloat16", ways=("epoch",), steps=3, device=machine, **options, **QUICK
+    )
+    assert report.precision is not None
+    for precision, told in (("bfloat16", report.precision.figures), (None, report.precision.float32)):
+        run = dl.fit(dl.Dense(2), examples(), precision=precision, progress=False, **options)
+        model = {"loss": options["loss"], "metrics": {"accuracy": metrics.accuracy}, "precision": precision}
+        assert told == pytest.approx(dl.evaluate(dl.Dense(2), run.params, run.state, examples(), **model), rel=1e-5)
+    assert report.precision.figures["loss"] != report.precision.float32["loss"]
+    assert 0 < report.precision.difference < 0.1
+    assert "bfloat16 gives loss 0." in str(report)
+    report.to_json(tmp_path / "report.json")
+    assert str(dl.SpeedReport.from_json(tmp_path / "report.json")) == str(report)
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

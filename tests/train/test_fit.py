@@ -11,6 +11,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, metrics
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(43, 5)).astype(np.float32)
 Y = RNG.integers(0, 3, 43).astype(np.int32)

@@ -12,6 +12,8 @@ import jaxdl as dl
 from jaxdl import losses, metrics
 from jaxdl.train.scaling import LossScaling
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
 Y = (X[:, 0] > X[:, 1]).astype(np.int32)

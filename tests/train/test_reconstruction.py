@@ -11,6 +11,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, models
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(23, 6)).astype(np.float32)
 OPTIMIZER = optax.adam(1e-2)

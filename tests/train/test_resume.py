@@ -17,6 +17,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import data, losses, metrics
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 PROGRAM = """
 import sys, hashlib, jax, numpy as np, optax, jaxdl as dl
 from jaxdl import losses, metrics

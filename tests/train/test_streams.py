@@ -10,6 +10,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, metrics
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
 Y = RNG.integers(0, 3, 50).astype(np.int32)

@@ -13,6 +13,8 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(43, 4)).astype(np.float32)
 Y = RNG.integers(0, 3, 43).astype(np.int32)
