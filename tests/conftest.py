@@ -1,5 +1,6 @@
 """The strict runtime of every test: annotations are checked, and nothing is promoted, broadcast or warned about in silence."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,20 @@ hypothesis.settings.register_profile("strict", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("strict")
 
 
+gc.set_threshold(100_000, 20, 100)  # what JAX keeps of thousands of programs would be searched again and again
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Two workers may write one entry of the cache, and a run may be interrupted in the middle of one: JAX compiles anew.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leaves_no_programs() -> Iterator[None]:
+    """Forgets the programs of a module at its end: thousands of them take gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
