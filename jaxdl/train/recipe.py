@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxdl.layer import Layer
+from jaxdl.layer import Layer, as_layer
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import as_optimizer, takes, with_hyperparameters
 from jaxdl.schedules import Schedule
@@ -67,7 +67,7 @@ class SupervisedRecipe(Recipe):
         )
 
     def model_of(self, values: Mapping[str, Any]) -> Layer:
-        model = checks.check_model(self._given(self.model, values))
+        model = as_layer(self._given(self.model, values))
         return model if self.precision is None else in_precision(model, self.precision)
 
     def check(self) -> None:
