@@ -95,6 +95,7 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
 
 
 @every_layer
+@pytest.mark.once
 def test_gradients_equal_finite_differences(entry: Entry) -> None:
     """Of first and second order, forwards and backwards, along one direction of all parameters and inputs together."""
     with jax.enable_x64(True):

@@ -150,6 +150,7 @@ print("digest", digest.hexdigest(), {run.stopped for run in runs}, flush=True)
 """
 
 
+@pytest.mark.once
 def test_sigterm_saves_the_groups_of_all_devices(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

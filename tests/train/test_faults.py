@@ -148,6 +148,7 @@ print(run.stopped, len(run.history["loss"]), flush=True)
 
 
 @pytest.mark.parametrize("way", ["epoch", "step"])
+@pytest.mark.once
 def test_ctrl_c_ends_a_run_soon_with_its_history(way):
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), "callback", way], stdout=subprocess.PIPE, text=True

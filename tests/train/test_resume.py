@@ -230,6 +230,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.once
 def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
     epochs, moments = 200, random.Random(int(number))
     undisturbed = started(tmp_path, "undisturbed", epochs).communicate(timeout=120)[0]
