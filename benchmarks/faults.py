@@ -4,7 +4,8 @@
 
 Bits are flipped and files cut off at random: in a file of weights, and in each file of a checkpoint. Whatever is read
 afterwards must be, bit by bit, what was written, or an error that names the damage. As a control the same damage is shown to
-safetensors and Orbax without jaxdl's digests.
+safetensors and Orbax without jaxdl's digests. The loaders of data sets are shown
+archives, arrays, pickles and sounds that are made to do harm.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks import interruptions, machine, saving
+from benchmarks import interruptions, machine, malicious, saving
 from benchmarks.processes import Answer, serve
 from benchmarks.saving import Settings, asked
 
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve({"by_orbax": by_orbax, "fill": fill, "memory": saving.memory, "cost": saving.cost})
+        commands = {"by_orbax": by_orbax, "fill": fill, "memory": saving.memory, "cost": saving.cost}
+        serve(commands | {"attempt": malicious.attempt})
         return
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jaxdl-faults-") as folder:
@@ -299,6 +301,16 @@ def ended(number: str, counts: dict[str, int]) -> str:
     )
 
 
+def escaped(harm: dict[str, Any]) -> str:
+    """What the data that were made to do harm did outside their folder, and with the memory."""
+    memory = harm["most memory of a refusal over honest content"]
+    return (
+        f"Of {harm['attacks']} data folders that were made to do harm, {harm['escapes'] or 'none'} had something written, run "
+        f"or called outside the folder; refusing one took at most {memory:.2f} times the memory of what its honest archive "
+        "unpacks to."
+    )
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The result as the README shows it: a table of outcomes, then what saving costs."""
     names = ("named in an error", "fell back and said so", "harmless", "unnamed error", "silently wrong")
@@ -316,6 +328,12 @@ def markdown(result: dict[str, Any]) -> str:
         wrong = (counts.get(name, 0) for name in ("harmless", "error", "silently wrong"))
         cells = [sum(counts.values()), 0, 0, *wrong]
         lines.append(f"| a flipped bit, {told} | {' | '.join(map(str, cells))} |")
+    told = []
+    if harm := result.get("malicious"):
+        for kind, counts in ((kind, found["outcomes"]) for kind, found in harm["kinds"].items()):
+            cells = [sum(counts.values()), *(counts.get(name, 0) for name in names)]
+            lines.append(f"| data with {kind} | {' | '.join(map(str, cells))} |")
+        told = ["", escaped(harm)]
     memory, costs = result["saving memory"], result["saving cost"]
     shares = (f"{cost['share of training, saving every minute']:.1%} (a state of {size})" for size, cost in costs.items())
     measured_on = result["machine"]
@@ -325,6 +343,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"{memory['state_megabytes']} MB has {memory['ratio']:.2f} times the peak memory when it "
         "saves. "
         f"{measured_on['processor']}, {measured_on['cores']} cores, {measured_on['date'][:10]}.",
+        *told,
         *(ended(number, result[number]) for number in ("kill -9", "SIGTERM") if number in result),
     ]
     return "\n".join(lines) + "\n"
@@ -336,6 +355,7 @@ PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "kill -9": interruptions.killed,
     "SIGTERM": interruptions.terminated,
     "full disk": full_disk,
+    "malicious": malicious.malicious,
     "saving memory": saving.saving_memory,
     "saving cost": saving.saving_cost,
 }

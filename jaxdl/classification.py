@@ -132,5 +132,5 @@ def check_average(name: str, average: object) -> None:
     Raises:
         ValueError: if it is not.
     """
-    if average not in ("macro", "micro", "weighted", None):
+    if not (average is None or (isinstance(average, str) and average in ("macro", "micro", "weighted"))):
         raise ValueError(f"{name}: average is {average!r}, expected 'macro', 'micro', 'weighted' or None.")

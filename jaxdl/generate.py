@@ -1,15 +1,20 @@
 """Text from a language model: one compiled program that reads the prompt once, and then each token that it draws."""
 
 import functools
+import math
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jaxtyping import Float, Int32, Key
 
 from jaxdl.layer import Cache, Layer, Params, Span, State
 from jaxdl.padded import Padded
+from jaxdl.train.feed import host_array
+from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Tokens = Int32[Array, "batch time"]
 Continued = Int32[Array, "batch length"]
@@ -88,8 +93,10 @@ def generate(
     >>> dl.generate(model, params, state, prompt, 10, key=jax.random.key(1), top_k=20).shape
     (3, 15)
     """
+    prompt = prompt if isinstance(prompt, Array) else host_array(prompt)
+    _check(prompt, steps, key, temperature, top_k, top_p, stop)
+    _check_tokens(model, params, state, prompt, stop)
     prompt = jnp.asarray(prompt)
-    _check(prompt, steps, key, temperature, top_k, top_p)
     key = jax.random.key(0) if key is None else key
     tokens, lengths = _generated(model, params, state, prompt.astype(jnp.int32), steps, key, temperature, top_k, top_p, stop)
     return tokens if stop is None else Padded(tokens, lengths)
@@ -171,7 +178,20 @@ def _generated(
     return tokens, lengths
 
 
-def _check(prompt: Any, steps: int, key: Any, temperature: float, top_k: int | None, top_p: float | None) -> None:
+def _check(
+    prompt: Any, steps: Any, key: Any, temperature: Any, top_k: int | None, top_p: float | None, stop: int | None
+) -> None:
+    whole = {"steps": steps, "top_k": top_k, "stop": stop}
+    for name, value in whole.items():
+        if (value is None and name != "steps") or (isinstance(value, (int, np.integer)) and not isinstance(value, bool)):
+            continue
+        raise TypeError(f"generate: {name} is a whole number, got {value!r}.")
+    for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
+        real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not (real and math.isfinite(value)):
+            raise TypeError(f"generate: {name} is a finite number, got {value!r}.")
+    if key is not None and not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise TypeError(f"generate: key is one typed key, jax.random.key(seed), got {key!r}.")
     if prompt.ndim != 2 or 0 in prompt.shape or not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise ValueError(
             f"generate: expected a prompt [batch, time] of integers with at least one token, got {prompt.dtype}"
@@ -189,7 +209,32 @@ def _check(prompt: Any, steps: int, key: Any, temperature: float, top_k: int | N
         raise ValueError(f"generate: top_p is a probability in (0, 1], got {top_p}.")
 
 
-def _check_logits(logits: Any, tokens: Array) -> None:
+def _check_tokens(model: Layer, params: Params, state: State, prompt: Any, stop: int | None) -> None:
+    """Refuses tokens that are not among those the model draws from."""
+    vocabulary = _vocabulary(model, frozen_shapes((params, state, jax.ShapeDtypeStruct(prompt.shape, jnp.int32))))
+    if stop is not None and not 0 <= stop < vocabulary:
+        raise ValueError(f"generate: stop is one of the tokens 0 … {vocabulary - 1} of the model, got {stop}.")
+    if isinstance(prompt, Tracer):
+        return
+    least, greatest = int(prompt.min()), int(prompt.max())
+    if least < 0 or greatest >= vocabulary:
+        wrong = least if least < 0 else greatest
+        raise ValueError(f"generate: the prompt has token {wrong}, and the model knows 0 … {vocabulary - 1}.")
+
+
+@functools.lru_cache(maxsize=64)
+def _vocabulary(model: Layer, shapes: Shapes) -> int:
+    params, state, tokens = thawed_shapes(shapes)
+
+    def logits(params: Params, state: State, tokens: Tokens) -> Any:
+        return model.extend(params, state, {}, tokens, Span(jnp.zeros((), jnp.int32), tokens.shape[1]))[0]
+
+    found = jax.eval_shape(logits, params, state, tokens)
+    _check_logits(found, tokens)
+    return found.shape[-1]
+
+
+def _check_logits(logits: Any, tokens: Any) -> None:
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 3 or shape[:2] != tokens.shape:
         raise ValueError(

@@ -45,6 +45,12 @@ def _value_repr(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
+def _described(tree: Any) -> str:
+    leaves = jax.tree.leaves(tree)
+    told = ", ".join(map(_describe, leaves[:3]))
+    return told if len(leaves) == 1 and leaves[0] is tree else f"{type(tree).__name__} of {told or 'nothing'}"
+
+
 def _describe(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
@@ -253,7 +259,11 @@ class Function(Parameterless):
 
     def compute(self, x: Any) -> Any:
         bound = functools.partial(self.function, *self.arguments, **dict(self.keywords))
-        return over_values(bound, x) if self.function in _ELEMENTWISE else bound(x)
+        try:
+            return over_values(bound, x) if self.function in _ELEMENTWISE else bound(x)
+        except Exception as error:
+            error.add_note(f"This came from the function '{self.name}', called with {_described(x)}.")
+            raise
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         """The function of these steps; that it computes each alone is taken on trust."""

@@ -21,6 +21,7 @@ from jaxdl.per_example import function_name, innermost, shown, telling_batch
 from jaxdl.targets import (
     AnyArray,
     check_finite,
+    check_setting,
     class_numbers,
     floating,
     holds_classes,
@@ -96,6 +97,7 @@ def huber(outputs: AnyArray, targets: AnyArray, *, delta: Setting = 1.0) -> Floa
 
     Source: Huber, Robust Estimation of a Location Parameter, 1964.
     """
+    delta = check_setting("huber", "delta", delta, least=0)
     return over_examples(optax.huber_loss(*pair("huber", outputs, targets), delta=delta))
 
 
@@ -162,6 +164,7 @@ def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing
         >>> softmax_cross_entropy(jnp.zeros((2, 4)), jnp.array([3, 0])).round(3)
         Array([1.386, 1.386], dtype=float32)
     """
+    label_smoothing = check_setting("softmax_cross_entropy", "label_smoothing", label_smoothing, 0, 1)
     logits = floating("softmax_cross_entropy", logits)
     if holds_classes("softmax_cross_entropy", logits, labels):
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, labels))
@@ -215,6 +218,9 @@ def focal(
 
     Source: Lin et al., Focal Loss for Dense Object Detection, 2017.
     """
+    gamma = check_setting("focal", "gamma", gamma, least=0)
+    if alpha is not None:
+        alpha = check_setting("focal", "alpha", alpha, 0, 1)
     return over_examples(optax.sigmoid_focal_loss(*pair("focal", logits, labels), alpha=alpha, gamma=gamma))
 
 
@@ -276,6 +282,8 @@ def check_targets(loss: Loss, outputs: PyTree, targets: PyTree) -> None:
         for leaf in jax.tree.leaves(targets):
             check_finite(f"loss '{function_name(loss)}'", np.asarray(leaf))
         return
+    if not hasattr(outputs, "shape"):
+        raise ValueError(f"{function_name(loss)}: expected one array of outputs, and the model gives {shown(outputs)}.")
     targets = np.asarray(targets)
     if targets.ndim == 0:
         raise ValueError(f"{function_name(loss)}: targets are a single number, expected an array, batch first.")

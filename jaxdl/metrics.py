@@ -35,7 +35,7 @@ from jaxdl.metric import Mean as Mean
 from jaxdl.metric import Metric as Metric
 from jaxdl.metric import as_metric as as_metric
 from jaxdl.metric import ratio, weighted_sum
-from jaxdl.targets import AnyArray, class_numbers, floating, holds_classes, over_examples, pair
+from jaxdl.targets import AnyArray, check_setting, class_numbers, floating, holds_classes, over_examples, pair
 
 
 def accuracy(outputs: AnyArray, targets: AnyArray, *, threshold: float = 0.0) -> Float[Array, " batch"]:
@@ -59,6 +59,7 @@ def accuracy(outputs: AnyArray, targets: AnyArray, *, threshold: float = 0.0) ->
         >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
         Array([1., 0.], dtype=float32)
     """
+    threshold = check_setting("accuracy", "threshold", threshold)
     predicted, labels, _ = classified("accuracy", outputs, targets, threshold)
     return over_examples((predicted == labels).astype(jnp.float32))
 
@@ -78,7 +79,7 @@ def top_k_accuracy(outputs: AnyArray, targets: AnyArray, *, k: int = 5) -> Float
         ValueError: if the shapes do not fit, k is out of range, or class numbers are floating.
     """
     labels = class_labels("top_k_accuracy", floating("top_k_accuracy", outputs), targets)
-    if not 1 <= k <= outputs.shape[-1]:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= outputs.shape[-1]:
         raise ValueError(f"top_k_accuracy: k is {k}, expected 1 to {outputs.shape[-1]}, the number of classes.")
     _, largest = jax.lax.top_k(jnp.asarray(outputs), k)
     return over_examples((largest == labels[..., None]).any(axis=-1).astype(jnp.float32))
@@ -111,6 +112,7 @@ class Precision(Metric):
 
     def __post_init__(self) -> None:
         check_average("Precision", self.average)
+        check_setting("Precision", "threshold", self.threshold)
 
     def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("Precision", outputs, targets, weights, self.threshold), ()
@@ -133,6 +135,7 @@ class Recall(Metric):
 
     def __post_init__(self) -> None:
         check_average("Recall", self.average)
+        check_setting("Recall", "threshold", self.threshold)
 
     def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("Recall", outputs, targets, weights, self.threshold), ()
@@ -155,6 +158,7 @@ class F1(Metric):
 
     def __post_init__(self) -> None:
         check_average("F1", self.average)
+        check_setting("F1", "threshold", self.threshold)
 
     def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("F1", outputs, targets, weights, self.threshold), ()
@@ -176,6 +180,11 @@ class ConfusionMatrix(Metric):
 
     classes: int
     threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, bool) or not isinstance(self.classes, (int, np.integer)) or self.classes < 2:
+            raise ValueError(f"ConfusionMatrix: classes is a whole number of at least 2, got {self.classes!r}.")
+        check_setting("ConfusionMatrix", "threshold", self.threshold)
 
     def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         predicted, labels, classes = classified("ConfusionMatrix", outputs, targets, self.threshold)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 from jaxdl.schedules import Cosine, Plateau, Schedule
@@ -72,10 +74,11 @@ def as_optimizer(
         called = " — call it, as in optax.adam(1e-3)" if callable(optimizer) else " — such as optax.adam(1e-3)"
         also = ", or give a learning_rate" if callable(optimizer) else " or a name such as 'adam'"
         raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}{also}.")
-    try:
-        hash(rate)
-    except TypeError:
-        raise TypeError(f"learning_rate: expected a number or a schedule, got {type(rate).__name__}.") from None
+    for what, value in (("learning_rate", rate), ("optimizer", function)):
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(f"{what}: expected a number or a function, which can be hashed, got {value!r}.") from None
     return _built(function, rate, _span(rate, steps, steps_per_epoch))
 
 
@@ -135,13 +138,31 @@ def _named(name: str) -> tuple[Callable[..., Any], float | Cosine]:
 
 def _checked_rate(rate: Any) -> Any:
     """A number as a float; schedules as they are."""
-    if rate is None or callable(rate) or isinstance(rate, (Schedule, Plateau)):
+    if rate is None or isinstance(rate, (Schedule, Plateau)):
         return rate
-    if isinstance(rate, (bool, str)):
+    if callable(rate):
+        return _checked_schedule(rate)
+    rate = rate.item() if getattr(rate, "shape", None) == () and np.issubdtype(rate.dtype, np.floating) else rate
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
         raise TypeError(f"learning_rate: expected a number or a schedule, got {rate!r}.")
-    if not 0 <= float(rate) < float("inf"):
+    if not 0 <= rate <= float(np.finfo(np.float32).max):
         raise ValueError(f"learning_rate: a rate is a finite number of at least 0, got {rate!r}.")
     return float(rate)
+
+
+def _checked_schedule(rate: Any) -> Any:
+    """A schedule of optax, found to give a number for a number of steps."""
+    expected = "expected a function of the number of steps made, such as optax.linear_schedule(1e-3, 0, 100)"
+    if isinstance(rate, type):
+        raise TypeError(f"learning_rate: {expected}, got the class {rate.__name__}.")
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            given = jax.eval_shape(rate, jax.ShapeDtypeStruct((), np.dtype(np.int32)))
+    except Exception as error:
+        raise TypeError(f"learning_rate: {expected}, and {rate!r} failed for one: {error}.") from error
+    if getattr(given, "shape", None) != ():
+        raise TypeError(f"learning_rate: {expected}, and {rate!r} gave {given!r}.")
+    return rate
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,13 +173,25 @@ def _built(function: Callable[..., Any], rate: Any, span: int | None) -> optax.G
 def _made(function: Callable[..., Any], rate: Any, span: int | None) -> optax.GradientTransformation:
     if isinstance(rate, Plateau):
         assert span is not None
-        optimizer = optax.chain(function(rate.rate), rate.scaling(span))
+        optimizer = optax.chain(_called(function, rate.rate), rate.scaling(span))
     elif isinstance(rate, Schedule):
         assert span is not None
-        optimizer = function(rate.over(span))
+        optimizer = _called(function, rate.over(span))
     else:
-        optimizer = function(rate)
+        optimizer = _called(function, rate)
     return _checked(function, optimizer)
+
+
+def _called(function: Callable[..., Any], rate: Any) -> optax.GradientTransformation:
+    """What a function gives for a rate."""
+    try:
+        return _checked(function, function(rate))
+    except jax.errors.JAXTypeError:
+        raise  # a hyperparameter of a sweep that may not be traced
+    except Exception as error:
+        raise TypeError(
+            f"optimizer: {function!r} failed for a learning rate ({error}) — give one of optax, such as optax.adam."
+        ) from error
 
 
 def _checked(function: Any, optimizer: Any) -> optax.GradientTransformation:

@@ -5,6 +5,9 @@ once over the whole array of targets, before anything is traced; it looks at lea
 good targets cost two passes and bad ones are counted only then.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,22 @@ Struct = Array | np.ndarray | jax.ShapeDtypeStruct
 Shape = tuple[int, ...]
 
 SUM_TOLERANCE = 1e-2  # soft labels rounded to bfloat16 miss a sum of one by up to half of this
+
+
+def check_setting(name: str, setting: str, value: Any, least: float = -math.inf, most: float = math.inf) -> Any:
+    """A setting as a float: it must be a finite number within bounds; one that is being traced is taken as it is.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if isinstance(value, Array):
+        return value
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(value) < 2**31
+    real = whole or isinstance(value, (float, np.floating))
+    if real and least <= value <= most and abs(value) <= float(np.finfo(np.float32).max):
+        return float(value)
+    within = "" if least == -math.inf else f" of at least {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+    raise ValueError(f"{name}: {setting} is a finite number{within}, got {value!r}.")
 
 
 def floating(name: str, outputs: AnyArray) -> Float[Array, "..."]:

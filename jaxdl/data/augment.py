@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
+from jaxdl.data import arguments
+
 _Images = Shaped[Array | np.ndarray, "batch height width channels"]
 _Indices = Int[Array, "batch positions"]
 
@@ -95,6 +97,7 @@ def cutout(key: Key[Array, ""], images: _Images, size: int = 8) -> Shaped[Array,
     Source: DeVries, Taylor, *Improved regularization of convolutional neural networks with cutout* (2017).
     """
     _require_images("cutout", images)
+    arguments.whole("cutout", "size", size, 0)
     batch, height, width, _ = images.shape
     first = jax.random.randint(key, (batch, 2), 0, jnp.array([[height, width]])) - size // 2
     rows, columns = jnp.arange(height)[None] - first[:, :1], jnp.arange(width)[None] - first[:, 1:]
@@ -129,8 +132,7 @@ def mixup(
     """
     _require_images("mixup", images)
     _require_floating(images, targets)
-    if not alpha > 0:
-        raise ValueError(f"mixup: alpha is {alpha}, and must be above 0.")
+    arguments.positive("mixup", "alpha", alpha)
     weight_key, partner_key = jax.random.split(key)
     batch = images.shape[0]
     weight = jax.random.beta(weight_key, alpha, alpha, (batch,))
@@ -175,8 +177,10 @@ def _require_images(name: str, images: Array | np.ndarray) -> None:
 
 
 def _require_padding(padding: int, mode: str, smallest: int) -> None:
-    if mode not in ("reflect", "constant"):
+    if not isinstance(mode, str) or mode not in ("reflect", "constant"):
         raise ValueError(f"crop: mode is {mode!r}, and must be 'reflect' or 'constant'.")
+    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding >= 2**30:
+        raise ValueError(f"crop: padding is {padding!r}, and must be a whole number of pixels.")
     if padding < 0 or (mode == "reflect" and padding >= smallest):
         raise ValueError(
             f"crop: padding is {padding}, and must be from 0 to {smallest - 1} for these images — "

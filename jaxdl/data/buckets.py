@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxdl.data import arguments
 from jaxdl.padded import Padded
 
 Keep = Literal["first", "last"]
@@ -30,6 +31,7 @@ def pad(sequences: Sequence[np.ndarray], length: int, keep: Keep = "last") -> Pa
            [4, 0]]), lengths=array([2, 1], dtype=int32))
     """
     _check("pad", sequences, keep)
+    arguments.whole("pad", "length", length, 1)
     return _padded([_cut(sequence, length, keep) for sequence in sequences], length)
 
 
@@ -76,16 +78,16 @@ class Buckets:
     ) -> None:
         _check("Buckets", sequences, keep)
         targets = np.asarray(targets)
-        if len(targets) != len(sequences):
-            raise ValueError(
-                f"Buckets: each sequence has one target, got {len(sequences)} sequences and {len(targets)} targets."
-            )
-        if batch_size < 1:
-            raise ValueError(f"Buckets: batch_size is at least 1, got {batch_size}.")
-        if not boundaries or boundaries[0] < 1 or any(next <= one for one, next in pairwise(boundaries)):
-            raise ValueError(f"Buckets: boundaries are lengths of at least 1 that rise, got {tuple(boundaries)}.")
+        count = len(targets) if targets.ndim else "no array of"
+        if count != len(sequences):
+            raise ValueError(f"Buckets: each sequence has one target, got {len(sequences)} sequences and {count} targets.")
+        arguments.whole("Buckets", "batch_size", batch_size, 1)
+        arguments.seed("Buckets", seed)
+        if not _rise(boundaries):
+            raise ValueError(f"Buckets: boundaries are lengths of at least 1 that rise, got {boundaries!r}.")
         self.longest = boundaries[-1] if longest is None else longest
-        if not 1 <= self.longest <= boundaries[-1]:
+        whole = isinstance(self.longest, (int, np.integer)) and not isinstance(self.longest, bool)
+        if not (whole and 1 <= self.longest <= boundaries[-1]):
             raise ValueError(
                 f"Buckets: longest lies between 1 and the last boundary, got {longest} with boundaries {tuple(boundaries)}."
             )
@@ -141,8 +143,9 @@ class Buckets:
 
 
 def _check(owner: str, sequences: Sequence[np.ndarray], keep: Keep) -> None:
-    if keep not in ("first", "last"):
-        raise ValueError(f"{owner}: keep is 'first' or 'last', got {keep!r}.")
+    arguments.word(owner, "keep", keep, ("first", "last"))
+    if not (isinstance(sequences, (list, tuple)) or hasattr(sequences, "shape")) or not all(map(_is_array, sequences)):
+        raise ValueError(f"{owner}: expected a list of NumPy arrays, each a sequence, got {type(sequences).__name__}.")
     if not len(sequences):
         raise ValueError(f"{owner}: expected at least one sequence, got none.")
     kinds = {(sequence.dtype, sequence.shape[1:], sequence.ndim > 0) for sequence in sequences}
@@ -151,6 +154,18 @@ def _check(owner: str, sequences: Sequence[np.ndarray], keep: Keep) -> None:
         raise ValueError(
             f"{owner}: sequences may differ in their length alone, got {shown}, … — make their dtypes and the rest alike."
         )
+
+
+def _rise(boundaries: object) -> bool:
+    """Whether these are whole numbers of at least 1, each larger than the one before."""
+    if not isinstance(boundaries, (list, tuple, range)) or not boundaries:
+        return False
+    whole = all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) and 0 < one < 2**31 for one in boundaries)
+    return whole and all(one < next for one, next in pairwise(boundaries))
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, (np.ndarray, np.generic))
 
 
 def _cut(sequence: np.ndarray, length: int, keep: Keep) -> np.ndarray:

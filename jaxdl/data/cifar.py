@@ -4,6 +4,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Int32, UInt8
 
 from jaxdl.data.archive import Content, naming, read_members
 from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage
+from jaxdl.data.error import Damage, excerpt
 from jaxdl.data.folder import data_folder
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -25,6 +26,8 @@ _TRAIN = (
     Content("data_batch_5", 31035623, "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154"),
 )
 _TEST = Content("test_batch", 31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831")
+_MOST_STEPS = 100_000  # in a pickle; an official batch takes 30,000
+_MOST_RECALLS = 16  # of what was built before, where each can double what is compared, hashed or printed
 _FORMS = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-10-python.tar.xz")  # the quickest to read first
 
 _Part = tuple[np.ndarray, np.ndarray]
@@ -61,13 +64,29 @@ def read_cifar(folder: Path, train: tuple[Content, ...], test: Content, urls: tu
     """Reads the given batches, of which the last is the test's, as `cifar10` returns them."""
 
     def read(path: Path) -> dict[str, _Part]:
-        return {name: _named_batch(name, data) for name, data in read_members(path, (*train, test))}
+        batches = {}
+        for name, data in read_members(path, (*train, test)):
+            batches[name] = _named_batch(name, data)
+            del data  # else it stays until the next one is there
+        return batches
 
     limit = sum(content.size for content in (*train, test)) + (1 << 20)
     remote = Remote("cifar10", urls, folder / "cifar-10-python.tar.gz", limit)
     batches = obtain([folder / form for form in _FORMS], read, remote)
-    images, labels = zip(*(batches[content.name] for content in train), strict=True)
-    return (np.concatenate(images), np.concatenate(labels)), batches[test.name]
+    parts = [batches.pop(content.name) for content in train]
+    labels = np.concatenate([part[1] for part in parts])
+    return (_joined([parts.pop(0)[0] for _ in train]), labels), batches[test.name]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Some arrays as one; each is let go of when it is copied, so that there are never two of all."""
+    end = sum(map(len, parts))
+    whole = np.empty((end, *parts[0].shape[1:]), parts[0].dtype)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
 
 
 def _named_batch(name: str, data: bytes) -> _Part:
@@ -127,17 +146,29 @@ class _Notes(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> _Note:
         if (module_name, global_name) not in _ALLOWED:
-            raise Damage(f"asks to run {module_name}.{global_name}, which no CIFAR batch needs and which was not run")
+            name = excerpt(f"{module_name}.{global_name}")
+            raise Damage(f"asks to run {name}, which no CIFAR batch needs and which was not run")
         return _Note(global_name)
 
 
 def _unpickle(data: bytes) -> object:
     try:
+        _count_steps(data)
         return _Notes(io.BytesIO(data), encoding="bytes").load()
     except Damage:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise Damage(f"is no pickle that can be read ({str(error) or type(error).__name__})") from error
+        raise Damage(f"is no pickle that can be read ({excerpt(error) or type(error).__name__})") from error
+
+
+def _count_steps(data: bytes) -> None:
+    """Refuses a pickle that would fill the memory or never end, for which ten bytes are enough; makes none of its steps."""
+    recalls = 0
+    for steps, (step, argument, _) in enumerate(pickletools.genops(data)):
+        recalls += step.name in ("GET", "BINGET", "LONG_BINGET", "DUP")
+        place = argument if step.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) else 0
+        if max(steps, place) > _MOST_STEPS or recalls > _MOST_RECALLS:
+            raise Damage("is a pickle that builds far more than a CIFAR batch does")
 
 
 def _pixels(note: object, expected: tuple[int, int]) -> np.ndarray:
@@ -147,7 +178,9 @@ def _pixels(note: object, expected: tuple[int, int]) -> np.ndarray:
         case _:
             raise Damage("has pixels that are no NumPy array of bytes in row order")
     if kind not in ("u1", b"u1") or shape != expected:
-        raise Damage(f"has pixels of type {kind!r} and shape {shape} where 'u1' and {expected} are expected")
+        raise Damage(
+            f"has pixels of type {excerpt(repr(kind))} and shape {excerpt(shape)} where 'u1' and {expected} are expected"
+        )
     if len(data) != math.prod(expected):
         raise Damage(f"has {len(data)} bytes of pixels where its shape {shape} promises {math.prod(expected)}")
     return np.frombuffer(data, np.uint8).reshape(expected)

@@ -13,12 +13,13 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TypeVar
 
-from jaxdl.data.error import Damage, DataError
+from jaxdl.data.error import Damage, DataError, excerpt
 
 Result = TypeVar("Result")
 _CHUNK = 1 << 16
 _ATTEMPTS = 4
 _TIMEOUT = 30.0  # seconds without a byte
+_SLOWEST = 60.0  # seconds for a chunk
 _PASSING = (408, 425, 429)  # refusals that a second try may not meet
 
 
@@ -119,10 +120,15 @@ class _Part:
 
     def begun(self, url: str) -> tuple[int, str | None]:
         """How many bytes of this very URL there are, and what its server calls the state of the file they are from."""
+        if not (_is_own(self.path) and _is_own(self.note)):
+            return 0, None
         try:
-            note = json.loads(self.note.read_text())
-            return (self.size, note["validator"]) if note["url"] == url else (0, None)
-        except (OSError, ValueError, KeyError, TypeError):
+            with self.note.open("r") as file:
+                note = json.loads(file.read(_CHUNK))
+            validator = note["validator"]
+            known = validator is None or (isinstance(validator, str) and validator.isprintable())
+            return (self.size, validator) if known and note["url"] == url else (0, None)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0, None
 
     def begin(self, url: str, validator: str | None) -> None:
@@ -132,6 +138,11 @@ class _Part:
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a path is a file of one name: what is a link, of either kind, is not written through."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
 def _accepted(read: Callable[[Path], Result], remote: Remote, part: _Part, url: str) -> Result:
@@ -184,8 +195,11 @@ def _transfer(url: str, remote: Remote, part: _Part) -> None:
             raise _Interrupted("the server went on from another place than it was asked to")
         if start == 0:
             part.begin(url, _validator(response))
-        length = response.headers.get("Content-Length")
-        _copy(response, remote, part, start + int(length) if length else None)
+        total = None if response.length is None else start + response.length
+        if total is not None and total > remote.limit:
+            part.remove()
+            raise _Interrupted(f"promises {total} bytes where the file may have {remote.limit}", final=True)
+        _copy(response, remote, part, total)
 
 
 def _ask(url: str, start: int, validator: str | None, part: _Part) -> HTTPResponse | None:
@@ -204,14 +218,14 @@ def _ask(url: str, start: int, validator: str | None, part: _Part) -> HTTPRespon
         if error.code == 416:
             part.remove()
         final = 400 <= error.code < 500 and error.code not in (416, *_PASSING)
-        raise _Interrupted(f"HTTP {error.code} {error.reason}", final) from error
-    except (OSError, HTTPException) as error:
+        raise _Interrupted(f"HTTP {error.code} {excerpt(error.reason)}", final) from error
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: an address that it leads on to is none
         unreached = isinstance(error, URLError) and not start
-        raise _Interrupted(str(getattr(error, "reason", error)) or type(error).__name__, unreached) from error
+        raise _Interrupted(_told(getattr(error, "reason", error)), unreached) from error
 
 
 def _range_start(response: HTTPResponse) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    match = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
@@ -224,10 +238,16 @@ def _validator(response: HTTPResponse) -> str | None:
 def _copy(response: HTTPResponse, remote: Remote, part: _Part, total: int | None) -> None:
     came = part.size
     with part.path.open("ab") as file, _progress(remote.target, response.url, total, came) as advance:
+        began, lately = time.monotonic(), 0
         while came <= remote.limit and (chunk := _received(response)):
             file.write(chunk)
             came += len(chunk)
+            lately += len(chunk)
             advance(len(chunk))
+            if lately >= _CHUNK:
+                began, lately = time.monotonic(), 0
+            elif time.monotonic() - began > _SLOWEST:
+                raise _Interrupted(f"sent no more than {lately} bytes in {_SLOWEST:g} seconds")
     if came > remote.limit:
         part.remove()
         raise _Interrupted(f"sent more than the {remote.limit} bytes that the file may have", final=True)
@@ -237,16 +257,23 @@ def _copy(response: HTTPResponse, remote: Remote, part: _Part, total: int | None
 
 def _received(response: HTTPResponse) -> bytes:
     try:
-        return response.read(_CHUNK)
-    except (OSError, HTTPException) as error:
-        raise _Interrupted(f"broke off ({str(error) or type(error).__name__})") from error
+        return response.read1(_CHUNK)
+    except (OSError, HTTPException, ValueError) as error:
+        raise _Interrupted(f"broke off ({_told(error)})") from error
+
+
+def _told(error: object) -> str:
+    return excerpt(error) or type(error).__name__
 
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(target.with_name(target.name + ".lock"))
+    path = target.with_name(target.name + ".lock")
+    if path.is_symlink():
+        path.unlink()  # some versions of filelock would empty the file that it leads to
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -266,7 +293,7 @@ def _disk(remote: Remote) -> Iterator[None]:
     except OSError as error:
         folder = remote.target.parent
         advice = f"make {folder} writable"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             advice = "free some space (what came so far is kept)"
         what = f"{remote.owner}: cannot write into {folder} ({error.strerror or error})"
         raise DataError(f"{what} — {advice}, or let JAXDL_DATA name another folder.") from error

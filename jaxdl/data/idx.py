@@ -9,7 +9,7 @@ from jaxtyping import Int32, UInt8
 
 from jaxdl.data.archive import Content, read_file
 from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage
+from jaxdl.data.error import Damage, excerpt
 from jaxdl.data.folder import data_folder
 
 _MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -51,10 +51,7 @@ def mnist(
 def read_mnist(folder: Path, contents: tuple[Content, ...], mirrors: tuple[str, ...]):
     """Reads four IDX files (training images and labels, then those of the test) as `mnist` returns them."""
     train_images, train_labels, test_images, test_labels = (_array(folder, content, mirrors) for content in contents)
-    return (
-        (train_images[..., None].copy(), train_labels.astype(np.int32)),
-        (test_images[..., None].copy(), test_labels.astype(np.int32)),
-    )
+    return (train_images, train_labels), (test_images, test_labels)
 
 
 def _array(folder: Path, content: Content, mirrors: tuple[str, ...]) -> np.ndarray:
@@ -62,7 +59,8 @@ def _array(folder: Path, content: Content, mirrors: tuple[str, ...]) -> np.ndarr
     places = [place / name for place in (folder / "mnist", folder) for name in (packed, content.name)]
     urls = tuple(mirror + packed for mirror in mirrors)
     remote = Remote("mnist", urls, folder / "mnist" / packed, limit=content.size + (1 << 20))
-    return obtain(places, lambda path: parse_idx(read_file(path, content)), remote)
+    array = obtain(places, lambda path: parse_idx(read_file(path, content)), remote)
+    return array[..., None].copy() if array.ndim > 1 else array.astype(np.int32)
 
 
 def parse_idx(data: bytes) -> np.ndarray:
@@ -78,7 +76,7 @@ def parse_idx(data: bytes) -> np.ndarray:
         The array, read-only and without a copy.
 
     Raises:
-        Damage: if the header is none, or promises more or fewer bytes than there are.
+        Damage: if the header is none, promises more or fewer bytes than there are, or a shape that no array can have.
     """
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES or len(data) < 4 + 4 * data[3]:
         raise Damage(f"does not begin as an IDX file does (its first bytes are {data[:4].hex(' ') or 'none'})")
@@ -86,5 +84,8 @@ def parse_idx(data: bytes) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
     promised = start + math.prod(shape) * dtype.itemsize
     if len(data) != promised:
-        raise Damage(f"holds {len(data)} bytes where its header promises {promised}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+        raise Damage(f"holds {len(data)} bytes where its header promises {excerpt(promised)}")
+    try:
+        return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    except ValueError as error:  # too many dimensions, or one of none beside others that are too long
+        raise Damage(f"promises a shape that no array can have ({excerpt(error)})") from error

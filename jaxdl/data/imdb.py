@@ -64,7 +64,7 @@ def read_imdb(folder: Path, accepted: tuple[Collection, ...], urls: tuple[str, .
 
 def _part(name: str, files: dict[str, bytes]) -> _Part:
     numbered = sorted(_numbered(file) for file in files if file.startswith(name + "/"))
-    reviews = [_text(file, files[file]) for _, _, file in numbered]
+    reviews = [_text(file, files.pop(file)) for _, _, file in numbered]
     return reviews, np.array([label for _, label, _ in numbered], np.int32)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from jaxdl.data.error import Damage, DataError
+from jaxdl.data.archive import open_regular
+from jaxdl.data.error import Damage, DataError, excerpt
 
 _FASTEST = 1_000_000  # samples a second; more is a broken header, which resampling would believe
+_LONGEST_RATIO = 1 << 16  # of two rates, in lowest terms: the filter between them is twenty times as long
 _QUIETEST = 1e-10  # the least power that a band is given: that of the rounding to 16 bits
 
 
@@ -34,7 +36,8 @@ def read_wav(path: str | os.PathLike[str], rate: int = 8000) -> Float32[np.ndarr
     """
     path = Path(path)
     try:
-        samples, came = parse_wav(path.read_bytes())
+        with open_regular(path) as file:
+            samples, came = parse_wav(file.read())
     except OSError as error:
         raise DataError(f"read_wav: {str(path)!r} cannot be read ({error.strerror or error}) — check the path.") from error
     except Damage as damage:
@@ -42,6 +45,9 @@ def read_wav(path: str | os.PathLike[str], rate: int = 8000) -> Float32[np.ndarr
     if came < rate:
         what = f"{path.name!r} in {path.parent} has {came} samples a second where {rate} are wanted"
         raise DataError(f"read_wav: {what}, and nothing above {came // 2} Hz — record it anew, or ask for a rate of {came}.")
+    if came // math.gcd(came, rate) > _LONGEST_RATIO:
+        what = f"{path.name!r} in {path.parent} has {came} samples a second, which have too little in common with {rate}"
+        raise DataError(f"read_wav: {what} for a filter between them — is the header broken?")
     return samples if came == rate else _resampled(samples, came, rate)
 
 
@@ -68,8 +74,8 @@ def parse_wav(data: bytes) -> tuple[Float32[np.ndarray, " samples"], int]:
         with wave.open(io.BytesIO(data)) as file:
             channels, width, rate, promised = file.getparams()[:4]
             frames = file.readframes(promised)
-    except (wave.Error, EOFError) as error:
-        raise Damage(f"is no WAV file of whole numbers ({str(error) or 'it ends too soon'})") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a part that ends behind the file
+        raise Damage(f"is no WAV file of whole numbers ({excerpt(error) or 'it ends too soon'})") from error
     if width > 4 or not 0 < rate <= _FASTEST:
         limits = f"at most 32 bits and 1 to {_FASTEST} samples are expected"
         raise Damage(f"has {8 * width} bits a sample and {rate} samples a second, where {limits}")

@@ -7,6 +7,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int32, Integer
 
+from jaxdl.data import arguments
+
 _Windows = tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]
 
 
@@ -33,10 +35,9 @@ def windows(ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None
     >>> inputs.tolist(), targets.tolist()
     ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
     """
-    stride = length if stride is None else stride
     ids = _checked("windows", ids, length)
-    if stride < 1:
-        raise ValueError(f"windows: stride is at least 1, got {stride}.")
+    stride = length if stride is None else stride
+    arguments.whole("windows", "stride", stride, 1)
     pieces = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::stride]
     return pieces[:, :-1].copy(), pieces[:, 1:].copy()
 
@@ -73,9 +74,11 @@ class RandomWindows:
     """Each `iter()` gives the same batches: a run that was interrupted finds its place by counting."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"RandomWindows: batch_size is at least 1, got {self.batch_size}.")
+        arguments.whole("RandomWindows", "batch_size", self.batch_size, 1)
+        arguments.seed("RandomWindows", self.seed)
         object.__setattr__(self, "ids", _checked("RandomWindows", self.ids, self.length))
+        if self.batch_size * (self.length + 1) > 2**31:
+            raise ValueError(f"RandomWindows: a batch of {self.batch_size} windows of {self.length} tokens fits no device.")
 
     def __iter__(self) -> Iterator[_Windows]:
         pieces = np.lib.stride_tricks.sliding_window_view(self.ids, self.length + 1)
@@ -86,10 +89,14 @@ class RandomWindows:
 
 
 def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
-    if length < 1:
-        raise ValueError(f"{owner}: length is at least 1, got {length}.")
+    arguments.whole(owner, "length", length, 1)
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        told = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
+        raise ValueError(f"{owner}: expected ids as one NumPy array [tokens] of whole numbers, got {told}.")
     if len(ids) <= length:
         raise ValueError(
             f"{owner}: a window of {length} and its targets take {length + 1} tokens, and the text has {len(ids)}."
         )
+    if ids.min() < -(2**31) or ids.max() >= 2**31:
+        raise ValueError(f"{owner}: ids are int32, and {ids.min()} … {ids.max()} do not fit it.")
     return ids.astype(np.int32, copy=False)

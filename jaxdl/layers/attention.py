@@ -1,6 +1,7 @@
 """Multi-head attention, of a sequence to itself or to another."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -90,6 +91,7 @@ class MultiHeadAttention(Layer):
                 "MultiHeadAttention", f"kv_heads is a divisor of the {self.heads} heads that share them, got {self.kv_heads}."
             )
         arguments.probability("MultiHeadAttention", dropout=self.dropout)
+        arguments.declared(self)
 
     @property
     def _kv_heads(self) -> int:
@@ -111,9 +113,10 @@ class MultiHeadAttention(Layer):
 
     def _drawn(self, name: str, key: Array, shape: tuple[int, int]) -> Params:
         kernel_key, bias_key = jax.random.split(key)
-        kernel_init = self.out_kernel_init if name == "out" else self.kernel_init
-        params = {"kernel": kernel_init(kernel_key, shape, self.param_dtype)}
-        return params | ({"bias": self.bias_init(bias_key, shape[1:], self.param_dtype)} if self.use_bias else {})
+        draw = functools.partial(arguments.drawn, "MultiHeadAttention", dtype=self.param_dtype)
+        which = "out_kernel_init" if name == "out" else "kernel_init"
+        params = {"kernel": draw(which, getattr(self, which), kernel_key, shape)}
+        return params | ({"bias": draw("bias_init", self.bias_init, bias_key, shape[1:])} if self.use_bias else {})
 
     def _features(self, inputs: int) -> int:
         features = inputs if self.features is None else self.features
@@ -185,7 +188,7 @@ class MultiHeadAttention(Layer):
         return query, key, value
 
     def _out(self, params: Params, heads: Array) -> Array:
-        return _dense(params["out"], heads.reshape(*heads.shape[:2], -1))
+        return _dense(params["out"], heads.reshape(*heads.shape[:2], heads.shape[2] * heads.shape[3]))
 
 
 def _dense(params: Params, x: Array) -> Array:
@@ -193,7 +196,7 @@ def _dense(params: Params, x: Array) -> Array:
 
 
 def _split(x: Array, heads: int) -> Array:
-    return x.reshape(*x.shape[:-1], heads, -1)
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def _positions(start: Array, steps: int) -> Array:
@@ -209,6 +212,8 @@ def _parts(x: Any) -> Attend:
             raise LayerError(
                 "MultiHeadAttention", f"expected [batch, time, features], got {told} — one sequence alone needs x[None]."
             )
+        if sequence is not None:
+            arguments.features("MultiHeadAttention", sequence)
     return attend
 
 

@@ -28,6 +28,7 @@ from jaxdl.layer import (
     located,
     refuse_padded,
 )
+from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import as_floating
 
@@ -149,6 +150,8 @@ class Residual(Composite):
     def wire(self, wiring: Wiring, x: Any) -> Any:
         y = wiring.part("body", self.body, x)
         s = x if self.shortcut is None else wiring.part("shortcut", self.shortcut, x)
+        for term in (y, s):
+            arguments.array("Residual", term)
         if y.shape != s.shape:
             raise LayerError(
                 "Residual",
@@ -177,8 +180,8 @@ class Parallel(Composite):
     ) -> None:
         pairs = name_parts(parts) + [(name, as_layer(part)) for name, part in named.items()]
         _check_names("Parallel", [name for name, _ in pairs])
-        if combine not in ("concatenate", "add"):
-            raise LayerError("Parallel", f"combine is 'concatenate' or 'add', got {combine!r}.")
+        arguments.word("Parallel", "combine", combine, ("concatenate", "add"))
+        arguments.axis("Parallel", axis)
         if not pairs:
             raise LayerError("Parallel", "expected at least one part.")
         object.__setattr__(self, "parts", tuple(pairs))
@@ -187,6 +190,8 @@ class Parallel(Composite):
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
         ys = [wiring.part(name, part, x) for name, part in self.parts]
+        for y in ys:
+            arguments.array("Parallel", y)
         shapes = [tuple(y.shape) for y in ys]
         if self.combine == "add":
             if len(set(shapes)) > 1:
@@ -221,6 +226,7 @@ class Map(Layer):
     axis: int = 1
 
     def __init__(self, body: Part, axis: int = 1) -> None:
+        arguments.axis("Map", axis)
         if axis == 0:
             raise LayerError("Map", "axis 0 is the batch, which every layer is mapped over already.")
         object.__setattr__(self, "body", as_layer(body))
@@ -228,6 +234,7 @@ class Map(Layer):
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         refuse_padded("Map", x)
+        arguments.array("Map", x)
         merged = jax.eval_shape(self._merge, x)
         with located("body"):
             params, state = self.body.init(fold_in_name(key, "body"), merged)
@@ -235,6 +242,7 @@ class Map(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         refuse_padded("Map", x)
+        arguments.array("Map", x)
         x = as_arrays(x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:

@@ -1,6 +1,7 @@
 """Convolution layers, in as many dimensions as their input has."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -54,6 +55,7 @@ class Conv(Stateless):
         arguments.positive("Conv", features=self.features, groups=self.groups)
         arguments.sizes("Conv", kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
         arguments.padding_argument("Conv", self.padding)
+        arguments.declared(self)
         if self.features % self.groups:
             raise LayerError("Conv", f"{self.features} features cannot be split into {self.groups} groups of one size.")
 
@@ -63,10 +65,11 @@ class Conv(Stateless):
         if x.shape[-1] % self.groups:
             raise LayerError("Conv", f"{x.shape[-1]} input channels cannot be split into {self.groups} groups of one size.")
         kernel_key, bias_key = jax.random.split(key)
+        draw = functools.partial(arguments.drawn, "Conv", dtype=self.param_dtype)
         shape = (*window, x.shape[-1] // self.groups, self.features)
-        params = {"kernel": self.kernel_init(kernel_key, shape, self.param_dtype)}
+        params = {"kernel": draw("kernel_init", self.kernel_init, kernel_key, shape)}
         if self.use_bias:
-            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+            params["bias"] = draw("bias_init", self.bias_init, bias_key, shape[-1:])
         self._check_window(x)
         return params
 
@@ -122,15 +125,17 @@ class ConvTranspose(Stateless):
         arguments.positive("ConvTranspose", features=self.features)
         arguments.sizes("ConvTranspose", kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
         arguments.padding_argument("ConvTranspose", self.padding)
+        arguments.declared(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         (window,) = arguments.spatial("ConvTranspose", x, kernel_size=self.kernel_size)
         arguments.init_floating("ConvTranspose", x, self.dtype)
         kernel_key, bias_key = jax.random.split(key)
+        draw = functools.partial(arguments.drawn, "ConvTranspose", dtype=self.param_dtype)
         shape = (*window, x.shape[-1], self.features)
-        params = {"kernel": self.kernel_init(kernel_key, shape, self.param_dtype)}
+        params = {"kernel": draw("kernel_init", self.kernel_init, kernel_key, shape)}
         if self.use_bias:
-            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+            params["bias"] = draw("bias_init", self.bias_init, bias_key, shape[-1:])
         self._check_window(x)
         return params
 
@@ -153,7 +158,7 @@ class ConvTranspose(Stateless):
             "ConvTranspose", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
         )
         padding = arguments.spatial_padding("ConvTranspose", x, self.padding)
-        if not isinstance(padding, str):
+        if padding != "VALID":
             arguments.window_fits("ConvTranspose", x, _extents(window, dilation), padding, stride)
 
 

@@ -42,14 +42,16 @@ class Dense(Stateless):
 
     def __post_init__(self) -> None:
         arguments.positive("Dense", features=self.features)
+        arguments.declared(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         inputs = arguments.features("Dense", x)
         arguments.init_floating("Dense", x, self.dtype)
         kernel_key, bias_key = jax.random.split(key)
-        params = {"kernel": self.kernel_init(kernel_key, (inputs, self.features), self.param_dtype)}
+        shape = (inputs, self.features)
+        params = {"kernel": arguments.drawn("Dense", "kernel_init", self.kernel_init, kernel_key, shape, self.param_dtype)}
         if self.use_bias:
-            params["bias"] = self.bias_init(bias_key, (self.features,), self.param_dtype)
+            params["bias"] = arguments.drawn("Dense", "bias_init", self.bias_init, bias_key, shape[1:], self.param_dtype)
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
@@ -81,10 +83,13 @@ class Embedding(Stateless):
 
     def __post_init__(self) -> None:
         arguments.positive("Embedding", count=self.count, features=self.features)
+        arguments.declared(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         self._check(x)
-        return {"embedding": self.embedding_init(key, (self.count, self.features), self.param_dtype)}
+        arguments.available("Embedding", "dtype", self.dtype)
+        shape = (self.count, self.features)
+        return {"embedding": arguments.drawn("Embedding", "embedding_init", self.embedding_init, key, shape, self.param_dtype)}
 
     def forward(self, params: Params, x: Array) -> Array:
         self._check(x)
@@ -94,5 +99,8 @@ class Embedding(Stateless):
         return rows.at[inside].get(mode="fill", fill_value=jnp.nan)
 
     def _check(self, x: Any) -> None:
+        arguments.array("Embedding", x)
+        if len(x.shape) < 1:
+            raise LayerError("Embedding", "expected indices [batch, ...], got a scalar.")
         if not jnp.issubdtype(x.dtype, jnp.integer):
             raise LayerError("Embedding", f"expected indices of an integer dtype, got {x.dtype}.")

@@ -27,6 +27,7 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         arguments.probability("Dropout", rate=self.rate)
+        arguments.declared(self)
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         del key, x

@@ -36,20 +36,23 @@ class BatchNorm(Layer):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
+        _check(self)
+        if not arguments.is_traced(self.momentum) and not 0 <= self.momentum < 1:
             raise LayerError("BatchNorm", f"momentum is the share of the old statistics, in [0, 1), got {self.momentum!r}.")
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         del key
         refuse_padded("BatchNorm", x)
         channels = arguments.features("BatchNorm", x)
+        arguments.some_space("BatchNorm", x)
         arguments.init_floating("BatchNorm", x, self.dtype)
-        state = {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
-        return _affine(self, channels), state
+        params = _affine(self, channels)
+        return params, {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         refuse_padded("BatchNorm", x)
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
+        arguments.some_space("BatchNorm", x)
         x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
@@ -83,6 +86,9 @@ class LayerNorm(Stateless):
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     def weights(self, key: Array, x: Any) -> Params:
         del key
         arguments.init_floating("LayerNorm", x, self.dtype)
@@ -103,6 +109,9 @@ class RMSNorm(Stateless):
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         del key
@@ -132,17 +141,18 @@ class GroupNorm(Stateless):
 
     def __post_init__(self) -> None:
         arguments.positive("GroupNorm", groups=self.groups)
+        _check(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         del key
         channels = arguments.features("GroupNorm", x)
         arguments.init_floating("GroupNorm", x, self.dtype)
-        if channels % self.groups:
-            raise LayerError("GroupNorm", f"{channels} channels cannot be split into {self.groups} groups of one size.")
+        self._check_groups(channels)
         return _affine(self, channels)
 
     def forward(self, params: Params, x: Array) -> Array:
         _check_affine("GroupNorm", params, x)
+        self._check_groups(x.shape[-1])
         x = arguments.floating("GroupNorm", x, self.dtype)
         split = x.reshape(*x.shape[:-1], self.groups, -1)
         mean, variance = ops.norm.moments(split, (*range(1, x.ndim - 1), x.ndim))
@@ -150,6 +160,10 @@ class GroupNorm(Stateless):
         shape = (*mean.shape[:-2], x.shape[-1])
         mean, variance = (jnp.broadcast_to(moment, spread).reshape(shape) for moment in (mean, variance))
         return _normalised(self, params, x, mean, variance)
+
+    def _check_groups(self, channels: int) -> None:
+        if channels % self.groups:
+            raise LayerError("GroupNorm", f"{channels} channels cannot be split into {self.groups} groups of one size.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +178,9 @@ class InstanceNorm(Stateless):
     use_bias: bool = True
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         del key
@@ -181,7 +198,13 @@ class InstanceNorm(Stateless):
 _Norm = BatchNorm | LayerNorm | RMSNorm | GroupNorm | InstanceNorm
 
 
+def _check(norm: _Norm) -> None:
+    arguments.declared(norm)
+    arguments.not_negative(type(norm).__name__, epsilon=norm.epsilon)
+
+
 def _affine(norm: _Norm, channels: int) -> Params:
+    arguments.available(type(norm).__name__, "param_dtype", norm.param_dtype)
     params = {}
     if norm.use_scale:
         params["scale"] = jnp.ones(channels, norm.param_dtype)
@@ -191,6 +214,7 @@ def _affine(norm: _Norm, channels: int) -> Params:
 
 
 def _check_affine(name: str, params: Params, x: Array) -> None:
+    arguments.features(name, x)
     for value in params.values():
         arguments.same_features(name, x, value.shape[0])
 

@@ -35,6 +35,7 @@ class MaxPool(Parameterless):
         _check("MaxPool", self)
 
     def compute(self, x: Array) -> Array:
+        arguments.ordered("MaxPool", x)
         return ops.pool.max_pool(x, **_spread("MaxPool", self, x))
 
 
@@ -71,6 +72,7 @@ class GlobalMaxPool(Parameterless):
 
     def compute(self, x: Any) -> Array:
         arguments.spatial("GlobalMaxPool", x)
+        arguments.ordered("GlobalMaxPool", x)
         if not isinstance(x, Padded):
             return x.max(tuple(range(1, x.ndim - 1)))
         counts, values = _within(x), arguments.floating("GlobalMaxPool", x.values)
@@ -115,6 +117,7 @@ def _within(x: Padded) -> Array:
 def _check(name: str, pool: MaxPool | AvgPool) -> None:
     arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
     arguments.padding_argument(name, pool.padding)
+    arguments.declared(pool)
     if not isinstance(pool.padding, str) and any(n < 0 for pair in pool.padding for n in pair):
         raise LayerError(name, f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.")
 
@@ -124,4 +127,6 @@ def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:
     window, stride = arguments.spatial(name, x, window=pool.window, stride=stride)
     padding = arguments.spatial_padding(name, x, pool.padding)
     arguments.window_fits(name, x, window, padding)
+    if not isinstance(padding, str) and any(n >= size for pair, size in zip(padding, window, strict=True) for n in pair):
+        raise LayerError(name, f"padding {padding!r} leaves windows {window!r} with nothing inside — pad by less.")
     return {"window": window, "stride": stride, "padding": padding}

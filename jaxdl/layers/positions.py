@@ -1,6 +1,7 @@
 """Positions, added to the vectors of a sequence: attention without them does not know the order of its steps."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -75,13 +76,16 @@ class LearnedPositions(Stateless):
     def __post_init__(self) -> None:
         if self.longest is not None:
             arguments.positive("LearnedPositions", longest=self.longest)
+        arguments.declared(self)
 
     def weights(self, key: Array, x: Any) -> Params:
         _sequences("LearnedPositions", x)
         arguments.init_floating("LearnedPositions", x, self.dtype)
         longest = x.shape[1] if self.longest is None else self.longest
         _fits(x.shape[1], longest)
-        return {"embedding": self.embedding_init(key, (longest, x.shape[2]), self.param_dtype)}
+        shape = (longest, x.shape[2])
+        draw = functools.partial(arguments.drawn, "LearnedPositions", dtype=self.param_dtype)
+        return {"embedding": draw("embedding_init", self.embedding_init, key, shape)}
 
     def forward(self, params: Params, x: Array) -> Array:
         return self._added(params, x, None)
@@ -102,10 +106,12 @@ class LearnedPositions(Stateless):
 
 
 def _sequences(layer: str, x: Any) -> None:
+    arguments.array(layer, x)
     if len(x.shape) != 3:
         raise LayerError(
             layer, f"expected [batch, time, features], got shape {tuple(x.shape)} — one sequence alone needs x[None]."
         )
+    arguments.features(layer, x)
 
 
 def _fits(steps: int, longest: int) -> None:

@@ -44,11 +44,13 @@ def in_precision(model: Any, dtype: DType) -> Layer:
     (dtype('float32'), dtype('float32'))
     """
     try:
-        known = None if dtype is None else jnp.dtype(dtype)
-    except TypeError:
+        known = jnp.dtype(dtype) if isinstance(dtype, (str, type, jnp.dtype)) else None
+    except (TypeError, ValueError):
         known = None
     if known is None or not jnp.issubdtype(known, jnp.floating):
         raise ValueError(f"precision: expected a floating dtype such as 'bfloat16' or 'float16', got {dtype!r}.")
+    if jax.dtypes.canonicalize_dtype(known) != known:
+        raise ValueError(f"precision: {known} is not enabled in JAX — call jax.config.update('jax_enable_x64', True).")
     return _InPrecision(as_layer(model), known.name)
 
 

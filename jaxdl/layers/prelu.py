@@ -27,9 +27,13 @@ class PReLU(Stateless):
     shared: bool = False
     param_dtype: DType = jnp.float32
 
+    def __post_init__(self) -> None:
+        arguments.declared(self)
+
     def weights(self, key: Array, x: Any) -> Params:
         del key
         arguments.init_floating("PReLU", x)
+        arguments.available("PReLU", "param_dtype", self.param_dtype)
         shape = () if self.shared else (arguments.features("PReLU", x),)
         return {"negative_slope": jnp.full(shape, self.negative_slope, self.param_dtype)}
 

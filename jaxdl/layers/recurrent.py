@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, final
 
@@ -54,7 +55,12 @@ class Recurrent(Layer):
 
     def biases(self, key: Array) -> Params:
         """The biases by name."""
-        return {"bias": self.bias_init(key, (self.gates * self.features,), self.param_dtype)}
+        return {"bias": self.drawn("bias_init", key, (self.gates * self.features,))}
+
+    @final
+    def drawn(self, name: str, key: Array, shape: tuple[int, ...]) -> Array:
+        """What the initializer of that name gives."""
+        return arguments.drawn(type(self).__name__, name, getattr(self, name), key, shape, self.param_dtype)
 
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
@@ -63,7 +69,7 @@ class Recurrent(Layer):
         arguments.init_floating(type(self).__name__, values, self.dtype)
         kernel_key, recurrent_key, bias_key = jax.random.split(key, 3)
         params = {
-            "kernel": self.kernel_init(kernel_key, (inputs, self.gates * self.features), self.param_dtype),
+            "kernel": self.drawn("kernel_init", kernel_key, (inputs, self.gates * self.features)),
             "recurrent_kernel": _by_gate(self, recurrent_key),
         }
         return params | (self.biases(bias_key) if self.use_bias else {}), {}
@@ -232,7 +238,7 @@ class LSTM(Recurrent):
         _check(self)
 
     def biases(self, key: Array) -> Params:
-        bias = self.bias_init(key, (self.gates * self.features,), self.param_dtype)
+        bias = self.drawn("bias_init", key, (self.gates * self.features,))
         return {"bias": bias.at[self.features : 2 * self.features].add(self.forget_bias)}
 
     def first(self, batch: int, dtype: DType) -> tuple[Array, Array]:
@@ -289,8 +295,8 @@ class GRU(Recurrent):
     def biases(self, key: Array) -> Params:
         key, recurrent_key = jax.random.split(key)
         return {
-            "bias": self.bias_init(key, (self.gates * self.features,), self.param_dtype),
-            "recurrent_bias": self.bias_init(recurrent_key, (self.features,), self.param_dtype),
+            "bias": self.drawn("bias_init", key, (self.gates * self.features,)),
+            "recurrent_bias": self.drawn("bias_init", recurrent_key, (self.features,)),
         }
 
     def first(self, batch: int, dtype: DType) -> Array:
@@ -319,8 +325,7 @@ class Bidirectional(Composite):
     def __post_init__(self) -> None:
         if not isinstance(self.layer, Recurrent) or self.layer.backward or self.layer.carry:
             raise LayerError("Bidirectional", f"expected a forward recurrent layer without carry, got {self.layer!r}.")
-        if self.combine not in ("concatenate", "add"):
-            raise LayerError("Bidirectional", f"combine is 'concatenate' or 'add', got {self.combine!r}.")
+        arguments.word("Bidirectional", "combine", self.combine, ("concatenate", "add"))
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
         backward: Any = dataclasses.replace(self.layer, backward=True)  # type: ignore[type-var]
@@ -337,6 +342,9 @@ def _check(layer: Recurrent) -> None:
     name = type(layer).__name__
     arguments.positive(name, features=layer.features)
     arguments.probability(name, dropout=layer.dropout, recurrent_dropout=layer.recurrent_dropout)
+    arguments.declared(layer)
+    if isinstance(layer, SimpleRNN):
+        arguments.function(name, activation=layer.activation)
 
 
 def _by_gate(layer: Recurrent, key: Array) -> Array:
@@ -348,7 +356,8 @@ def _by_gate(layer: Recurrent, key: Array) -> Array:
     shape = (layer.features, layer.features)
     keys = jax.random.split(key, layer.gates)
     drawn_in = jnp.float32 if jnp.finfo(layer.param_dtype).bits < 32 else layer.param_dtype
-    draws = [layer.recurrent_kernel_init(keys[gate], shape, drawn_in) for gate in range(layer.gates)]
+    draw = functools.partial(arguments.drawn, type(layer).__name__, "recurrent_kernel_init", layer.recurrent_kernel_init)
+    draws = [draw(keys[gate], shape, drawn_in) for gate in range(layer.gates)]
     return jnp.concatenate(draws, -1).astype(layer.param_dtype)
 
 

@@ -14,6 +14,7 @@ class Flatten(Parameterless):
     """[batch, a, b, …] to [batch, a · b · …], in row order."""
 
     def compute(self, x: Array) -> Array:
+        arguments.array("Flatten", x)
         if x.ndim < 1:
             raise LayerError("Flatten", "expected a batch axis, got a scalar.")
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -30,18 +31,22 @@ class Reshape(Parameterless):
     shape: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        entries = [n for n in self._entries() if n != -1]
+        entries = [n for n in self._entries() if not (isinstance(n, int) and n == -1)]
         if len(self._entries()) - len(entries) > 1:
             raise LayerError("Reshape", f"one entry of the shape may be -1, got {self.shape!r}.")
-        arguments.sizes("Reshape", shape=tuple(entries))
+        if entries:
+            arguments.sizes("Reshape", shape=tuple(entries))
 
     def _entries(self) -> tuple[int, ...]:
         return self.shape if isinstance(self.shape, tuple) else (self.shape,)
 
     def compute(self, x: Array) -> Array:
+        arguments.array("Reshape", x)
+        if x.ndim < 1:
+            raise LayerError("Reshape", "expected a batch axis, got a scalar.")
         shape = self._entries()
         known = math.prod(n for n in shape if n != -1)
         size = math.prod(x.shape[1:])
         if size != known if -1 not in shape else size % known:
             raise LayerError("Reshape", f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.")
-        return x.reshape(x.shape[0], *shape)
+        return x.reshape(x.shape[0], *(size // known if n == -1 else n for n in shape))

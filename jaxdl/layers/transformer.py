@@ -9,7 +9,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 
 from jaxdl.activations import gelu
-from jaxdl.layer import Layer, LayerError, as_layer
+from jaxdl.layer import Layer, as_layer
 from jaxdl.layers import arguments
 from jaxdl.layers.attention import MultiHeadAttention
 from jaxdl.layers.combine import Sequential
@@ -59,18 +59,21 @@ class TransformerBlock(Composite):
     out_kernel_init: Initializer = lecun_normal
 
     def __post_init__(self) -> None:
-        if self.norm not in ("pre", "post"):
-            raise LayerError("TransformerBlock", f"norm is 'pre' or 'post', got {self.norm!r}.")
+        arguments.word("TransformerBlock", "norm", self.norm, ("pre", "post"))
+        arguments.declared(self)
+        as_layer(self.norm_layer)
         self._attention()
         self._mlp(1)
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
+        arguments.features("TransformerBlock", x, 3)
+        norm_layer = as_layer(self.norm_layer)
         for name, layer in (("attention", self._attention()), ("mlp", self._mlp(x.shape[-1]))):
-            y = wiring.part(f"{name}_norm", self.norm_layer, x) if self.norm == "pre" else x
+            y = wiring.part(f"{name}_norm", norm_layer, x) if self.norm == "pre" else x
             y = wiring.part(name, layer, y)
             y = y if arguments.is_zero(self.dropout) else wiring.part(f"{name}_dropout", Dropout(self.dropout), y)
             x = wiring.math(_added, x, y)
-            x = wiring.part(f"{name}_norm", self.norm_layer, x) if self.norm == "post" else x
+            x = wiring.part(f"{name}_norm", norm_layer, x) if self.norm == "post" else x
         return x
 
     def _attention(self) -> Layer:

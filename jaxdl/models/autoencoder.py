@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
@@ -98,7 +99,7 @@ class VariationalAutoencoder(Layer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", as_layer(self.encoder))
         object.__setattr__(self, "decoder", as_layer(self.decoder))
-        if self.latent < 1:
+        if isinstance(self.latent, bool) or not isinstance(self.latent, (int, np.integer)) or self.latent < 1:
             raise LayerError("VariationalAutoencoder", f"latent is the length of a code, at least 1, got {self.latent!r}.")
 
     @property

@@ -33,7 +33,8 @@ def dropout(
         threshold -= 1
     draws = jax.random.bits(key, shape, f"uint{bits}")
     scale = 1 / (1 - threshold / 2**bits)
-    return jnp.where(draws >= threshold, x * scale, jnp.zeros((), x.dtype))
+    scaled = x * scale if scale <= float(jnp.finfo(x.dtype).max) else (x.astype(jnp.float32) * scale).astype(x.dtype)
+    return jnp.where(draws >= threshold, scaled, jnp.zeros((), x.dtype))
 
 
 def _traced(key: Array, x: Array, rate: Array, shape: tuple[int, ...]) -> Array:

@@ -16,6 +16,9 @@ from jaxtyping import Float, Shaped
 
 from jaxdl.ops.conv import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
+MOST_SLICES = 100
+"""Windows that make more are not taken apart: compiling them takes seconds, and soon minutes."""
+
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding"))
 def max_pool(
@@ -114,11 +117,15 @@ def _blocks(x: Array, window: Sizes) -> Array:
 
 
 def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
+    if (math.prod(window) if stride == window else sum(window)) > MOST_SLICES:
+        return _max_by_xla(x, window=window, stride=stride, pads=pads, lowest=lowest)
     x = pad_space(x, pads, lowest)
     return disjoint_maximum(x, window) if stride == window else _reduce_by_slices(first_maximum, x, window, stride)
 
 
 def _sum_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
+    if sum(window) > MOST_SLICES:
+        return _sum_by_xla(x, window=window, stride=stride, pads=pads)
     return _reduce_by_slices(lax.add, pad_space(x, pads, 0), window, stride)
 
 

@@ -12,9 +12,11 @@ import optax
 
 from jaxdl import losses
 from jaxdl.data.source import Batch
-from jaxdl.layer import Layer, as_layer
+from jaxdl.layer import Layer, LayerError, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
-from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, host_array, with_targets
+from jaxdl.per_example import shown
+from jaxdl.train.arguments import by_class, check_function, check_hashable, is_number
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.schedule import schedule_free
@@ -22,16 +24,20 @@ from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingSte
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 
 WAYS = ("eager", "step", "epoch", "auto")
+MOST_CLASSES = 10**6
+"""That classes may have weights for."""
 
 
 def check_model(model: Any) -> Layer:
     """The model as a layer."""
-    return as_layer(model)
+    layer = as_layer(model)
+    check_hashable("model", layer)
+    return layer
 
 
 def check_way(way: Any) -> None:
     """Refuses a way to run that is none."""
-    if way not in WAYS:
+    if not isinstance(way, str) or way not in WAYS:
         raise ValueError(f"compile is one of {', '.join(map(repr, WAYS))}, got {way!r}.")
 
 
@@ -52,13 +58,13 @@ def check_optimizer(optimizer: Any) -> None:
 
 def check_precision(precision: Any) -> None:
     """Refuses a precision that is none."""
-    if precision not in (None, "bfloat16", "float16"):
+    if not (precision is None or (isinstance(precision, str) and precision in ("bfloat16", "float16"))):
         raise ValueError(f"precision is 'bfloat16', 'float16' or None, got {precision!r}.")
 
 
 def check_if_not_finite(rule: Any, debug: Any, start: TrainState) -> None:
     """Refuses a rule that is none, or that does not go with the rest."""
-    if rule not in ("stop", "skip", "go back"):
+    if not isinstance(rule, str) or rule not in ("stop", "skip", "go back"):
         raise ValueError(f"if_not_finite is 'stop', 'skip' or 'go back', got {rule!r}.")
     if debug and rule != "stop":
         raise ValueError(
@@ -75,6 +81,8 @@ def check_average(average: float | None, optimizer: optax.GradientTransformation
     """Refuses a moving average of the parameters of an optimizer that averages them itself."""
     if average is None:
         return
+    if not is_number(average) or not 0 <= average < 1:
+        raise ValueError(f"average: the decay of a moving average lies in [0, 1), got {average!r}.")
     state = jax.eval_shape(optimizer.init, {"w": jax.ShapeDtypeStruct((1,), jnp.float32)})
     if schedule_free(state):
         raise ValueError("average: a schedule-free optimizer averages the parameters itself — leave it out.")
@@ -86,6 +94,9 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
         return ()
     if not isinstance(metrics, dict):
         raise TypeError(f"metrics: expected a dict by name, such as {{'accuracy': metrics.accuracy}}, got {metrics!r}.")
+    for name in metrics:
+        if not isinstance(name, str):
+            raise TypeError(f"metrics: expected words as names, got {name!r}.")
     own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
     reserved = [name for name in metrics if name in own or name.startswith("validation_")]
     if reserved:
@@ -105,12 +116,10 @@ def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise ValueError(f"{name}: expected a pair (inputs, targets), or with weights a triple, got {type(data).__name__}.")
     inputs, targets = (jax.tree.map(host_array, part) for part in data[:2])
-    weights = host_array(data[2]).astype(np.float32) if len(data) == 3 and data[2] is not None else None
-    if weights is not None and (weights.ndim != 1 or not np.all(weights >= 0)):
-        raise ValueError(f"{name}: weights are one number of at least 0 for each example, got shape {weights.shape}.")
-    batch = Batch(inputs, targets, weights)
+    batch = Batch(inputs, targets, as_weights(name, data[2]) if len(data) == 3 else None)
     check_lengths(name, batch)
     for what, tree in (("inputs", inputs), ("targets", targets)):
+        check_numbers(f"{name} {what}", tree)
         check_finite(f"{name} {what}", tree)
     return batch
 
@@ -121,13 +130,23 @@ def check_lengths(name: str, batch: Batch) -> None:
     lengths = {part: {leaf.shape[:1] for leaf in jax.tree.leaves(tree)} for part, tree in parts.items()}
     for part, found in lengths.items():
         if () in found:
-            raise ValueError(f"{name} {part}: expected arrays with one entry an example, got a scalar.")
+            raise ValueError(
+                f"{name} {part}: expected arrays with one entry an example, got a scalar. A list is read as a tree of arrays: "
+                "give np.asarray(list)."
+            )
+    if not found_in(batch.inputs):
+        raise ValueError(f"{name}: there are no inputs — expected arrays with one entry an example.")
     known = {part: sorted(n for (n,) in found) for part, found in lengths.items() if found}
     if len({n for found in known.values() for n in found}) > 1:
         told = ", ".join(f"{found[0] if len(found) == 1 else found} {part}" for part, found in known.items())
         raise ValueError(f"{name}: every array needs one entry an example, got {told}.")
     if not known or 0 in known.get("inputs", []):
         raise ValueError(f"{name}: the set is empty — it has no examples.")
+
+
+def found_in(tree: Any) -> bool:
+    """Whether there is any array in a tree."""
+    return bool(jax.tree.leaves(tree))
 
 
 def check_finite(name: str, tree: Any) -> None:
@@ -148,18 +167,42 @@ def check_finite(name: str, tree: Any) -> None:
 
 def check_model_on(model: Layer, params: Any, state: Any, example: Batch) -> Any:
     """The shape of the model's outputs, checked to have one entry an example."""
+    for name, tree in (("params", params), ("state", state)):
+        arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(tree))
+        if not (isinstance(tree, dict) and arrays):
+            raise TypeError(f"{name}: expected a dict of arrays, as model.init and a run give it, got {_kind(tree)}.")
     return _outputs(model, frozen_shapes((params, state, example.inputs)), example.size)
+
+
+def _kind(tree: Any) -> str:
+    return f"a dict with {type(jax.tree.leaves(tree)[0]).__name__}" if isinstance(tree, dict) else type(tree).__name__
 
 
 @functools.lru_cache(maxsize=256)
 def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
-    outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], *thawed_shapes(shapes))
+    params, state, inputs = thawed_shapes(shapes)
+    try:
+        outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs)
+    except LayerError:
+        raise
+    except Exception as error:
+        _check_own(model, params, state, inputs)
+        error.add_note(f"This came from the model, called with inputs of {shown(inputs)}.")
+        raise
     for leaf in jax.tree.leaves(outputs):
         if leaf.shape[:1] != (size,):
             raise ValueError(
                 f"model: {size} examples go in and shape {leaf.shape} comes out — the first axis has to stay the batch."
             )
     return outputs
+
+
+def _check_own(model: Layer, params: Any, state: Any, inputs: Any) -> None:
+    """Refuses parameters and state that are not those of a model which cannot run on them."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    expected = jax.eval_shape(model.init, key, inputs)
+    check_same_tree("params", expected[0], params)
+    check_same_tree("state", expected[1], state)
 
 
 def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed: Feed, example: Batch) -> None:
@@ -172,6 +215,8 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
         feed: the data; targets that lie on the device are read.
         example: the shapes of a batch as the model gets it.
     """
+    if step.loss is not None:
+        check_function("loss", step.loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error")
     outputs = check_model_on(step.model, start.params, start.state, example)
     if step.loss is not None:
         if getattr(step, "augment", None) is None:
@@ -190,7 +235,11 @@ def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: S
         try:
             jax.eval_shape(metric.measure, outputs, targets, weights)
         except (ValueError, TypeError) as error:
-            raise type(error)(f"metric {metric_name!r}: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"metric {metric_name!r}: {error}") from error
+        except Exception as error:
+            error.add_note(f"This came from metric {metric_name!r}.")
+            raise
 
 
 def check_split(validation: Any, size: int) -> int:
@@ -207,16 +256,21 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
     """Weights of classes 0 … n − 1 as a tuple."""
     if class_weight is None:
         return None
-    leaf = np.asarray(targets)
+    leaves = jax.tree.leaves(targets)
+    if len(leaves) != 1:
+        raise ValueError(f"class_weight: targets have to be one array of class labels, got {len(leaves)} arrays.")
+    leaf = np.asarray(leaves[0])
     if not np.issubdtype(leaf.dtype, np.integer) and leaf.dtype != np.bool_:
         raise ValueError(f"class_weight: targets have to be class labels of an integer dtype, got {leaf.dtype}.")
+    if leaf.size != len(leaf):
+        raise ValueError(f"class_weight: each example needs one class label, got targets of shape {leaf.shape}.")
     classes = int(leaf.max()) + 1
-    weights = dict(class_weight) if isinstance(class_weight, dict) else dict(enumerate(np.asarray(class_weight).tolist()))
+    weights = by_class(class_weight)
     missing = sorted(set(np.unique(leaf).tolist()) - set(weights))
     if missing:
         raise ValueError(f"class_weight: class {missing[0]} has examples and no weight — give every class one.")
-    if any(weight < 0 for weight in weights.values()):
-        raise ValueError(f"class_weight: weights are at least 0, got {weights!r}.")
+    if any(label > MOST_CLASSES for label in weights):
+        raise ValueError(f"class_weight: classes are numbered from 0, got class {max(weights)}.")
     return tuple(float(weights.get(label, 0.0)) for label in range(classes))
 
 
@@ -260,9 +314,20 @@ def augmented(step: Supervised, example: Batch) -> Batch:
     """The shapes of a batch after augmentation."""
     if step.augment is None:
         return example
+    check_function("augment", step.augment, "augment(key, inputs, targets) -> (inputs, targets)")
     key = jax.eval_shape(lambda: jax.random.key(0))
-    inputs, targets = jax.eval_shape(step.augment, key, example.inputs, example.targets)
-    return example._replace(inputs=inputs, targets=targets)
+    try:
+        pair = jax.eval_shape(step.augment, key, example.inputs, example.targets)
+    except Exception as error:
+        error.add_note(f"This came from augment, called with a key, {shown(example.inputs)} and {shown(example.targets)}.")
+        raise
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"augment returned {shown(pair)}: return the pair (inputs, targets).")
+    batch = example._replace(inputs=pair[0], targets=pair[1])
+    check_lengths("augment", batch)
+    if batch.size != example.size:
+        raise ValueError(f"augment returned {batch.size} examples of {example.size}: return as many as it is given.")
+    return batch
 
 
 def check_same_tree(name: str, expected: Any, given: Any) -> None:
@@ -310,6 +375,8 @@ def check_monitor(
     """Refuses to watch a figure that the history will not have."""
     if early_stopping is None:
         return
+    if not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping: expected EarlyStopping(patience=5), got {early_stopping!r}.")
     names = _figures(step, feed, start)
     if held is not None:
         names += [f"validation_{name}" for name in _figures(step.evaluation(), held, start)]

@@ -285,7 +285,18 @@ class StreamFeed:
         return as_batch(f"{self.name}: batch {self._count}", item, self.labelled)
 
     def _opened(self) -> Iterable[Any]:
-        return self.stream() if callable(self.stream) else self.stream
+        if isinstance(self.stream, type):
+            raise TypeError(f"{self.name}: the class {self.stream.__name__} is no data — call it, and give what it makes.")
+        if not callable(self.stream):
+            return self.stream
+        try:
+            opened = self.stream()
+        except Exception as error:
+            error.add_note(f"This came from the function that was given as {self.name}, called without arguments.")
+            raise
+        if not hasattr(opened, "__iter__"):
+            raise TypeError(f"{self.name}: the function returned {type(opened).__name__}, expected a generator of batches.")
+        return opened
 
     def _capacity(self) -> int:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._model))
@@ -298,7 +309,11 @@ def as_batch(name: str, item: Any, labelled: bool = True) -> Batch:
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         raise ValueError(f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, targets, weights).")
     inputs, targets = (jax.tree.map(host_array, part) for part in item[:2])
-    weights = np.asarray(item[2], np.float32) if len(item) == 3 and item[2] is not None else None
+    weights = as_weights(name, item[2]) if len(item) == 3 else None
+    for part in (inputs, targets):
+        check_numbers(name, part)
+    if not jax.tree.leaves(inputs):
+        raise ValueError(f"{name} has no inputs: expected arrays, got {type(item[0]).__name__}.")
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"{name} has arrays of different lengths: {_shown(Batch(inputs, targets, weights))}.")
@@ -312,9 +327,55 @@ def with_targets(item: Any) -> Any:
 
 
 def host_array(value: Any) -> np.ndarray:
-    """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled."""
+    """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled.
+
+    Raises:
+        ValueError: whole numbers do not fit that dtype.
+    """
     array = np.asarray(value)
-    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+    if not _numeric(array.dtype):
+        return array
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if array.size and array.dtype != dtype and np.issubdtype(dtype, np.integer):
+        least, greatest, bounds = int(array.min()), int(array.max()), np.iinfo(dtype)
+        if least < bounds.min or greatest > bounds.max:
+            wrong = least if least < bounds.min else greatest
+            raise ValueError(
+                f"data: {wrong} does not fit {dtype}, which {array.dtype} becomes on the device — give smaller numbers, or "
+                "call jax.config.update('jax_enable_x64', True)."
+            )
+    with np.errstate(over="ignore"):  # infinite then, and refused with its place
+        return array.astype(dtype, copy=False)
+
+
+def as_weights(name: str, weights: Any) -> np.ndarray | None:
+    """The weights of examples, [batch] float32; None as it is.
+
+    Raises:
+        ValueError: they are not one finite number of at least 0 each.
+    """
+    if weights is None:
+        return None
+    given = np.asarray(weights)
+    if not _numeric(given.dtype) or given.ndim != 1 or np.iscomplexobj(given) or not np.all((given >= 0) & np.isfinite(given)):
+        raise ValueError(
+            f"{name}: weights are one finite number of at least 0 for each example, got {given.dtype} of shape {given.shape}."
+        )
+    return given.astype(np.float32)
+
+
+def check_numbers(name: str, tree: Any) -> None:
+    """Refuses arrays of words, dates and objects."""
+    for leaf in jax.tree.leaves(tree):
+        if not _numeric(leaf.dtype):
+            raise ValueError(
+                f"{name}: expected arrays of numbers, got {leaf.dtype} — number classes from 0 (np.unique(labels, "
+                "return_inverse=True)), and turn words into indices (data.Vocabulary)."
+            )
+
+
+def _numeric(dtype: Any) -> bool:
+    return dtype == np.bool_ or jnp.issubdtype(dtype, np.number)
 
 
 def _result(pending: concurrent.futures.Future[Any]) -> Any:

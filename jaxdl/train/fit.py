@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -14,8 +15,8 @@ from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
-from jaxdl.train import checks, sources
-from jaxdl.train.feed import Feed, ResidentFeed, host_array
+from jaxdl.train import arguments, checks, sources
+from jaxdl.train.feed import Feed, ResidentFeed, check_numbers, host_array
 from jaxdl.train.guard import IfNotFinite
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
@@ -179,6 +180,11 @@ def supervised(
     """The step that `fit` makes of these arguments; equal ones give equal steps, which share a compiled program."""
     checks.check_precision(precision)
     checks.check_average(average, optimizer)
+    if clip_norm is not None and not (arguments.is_number(clip_norm) and clip_norm > 0):
+        raise ValueError(f"clip_norm: the largest norm of a gradient is a finite number above 0, got {clip_norm!r}.")
+    arguments.check_function("loss", loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error")
+    if augment is not None:
+        arguments.check_function("augment", augment, "augment(key, inputs, targets) -> (inputs, targets)")
     return Supervised(
         model if precision is None else in_precision(model, precision),
         loss,
@@ -272,6 +278,7 @@ def predict(
     checks.check_way(compile)
     batch = Batch(jax.tree.map(host_array, inputs), ())
     checks.check_lengths("inputs", batch)
+    check_numbers("inputs", batch.inputs)
     feed = sources.resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
     checks.check_model_on(model, params, state, feed.example)
     figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
@@ -287,10 +294,19 @@ def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, St
     if initial is None:
         return first_state(step, batch, key)
     expected = _expected(step, frozen_shapes(batch))
-    params, state = jax.tree.map(jnp.asarray, initial)
+    params, state = _arrays(initial)
     checks.check_same_tree("initial params", expected.params, params)
     checks.check_same_tree("initial state", expected.state, state)
     return _restart(step, params, state, key)
+
+
+def _arrays(initial: Any) -> tuple[Params, State]:
+    """Initial parameters and state as arrays of JAX."""
+    if not isinstance(initial, (tuple, list)) or len(initial) != 2 or not all(isinstance(part, dict) for part in initial):
+        raise TypeError(f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}.")
+    if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(tuple(initial))):
+        raise TypeError("initial: expected dicts of arrays, as model.init gives them, and some leaves are no arrays.")
+    return jax.tree.map(jnp.asarray, tuple(initial))
 
 
 @functools.lru_cache(maxsize=64)

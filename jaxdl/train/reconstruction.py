@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -12,6 +13,8 @@ from jax import Array
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, as_layer, fold_in_name
 from jaxdl.ops.floating import as_floating
+from jaxdl.per_example import shown
+from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
 from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingStep, TrainState
 
@@ -42,6 +45,9 @@ class Reconstruction(TrainingStep):
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", as_layer(self.model))
         check_optimizer(self.optimizer)
+        check_function("Reconstruction: loss", self.loss, "loss(outputs, inputs) -> [batch]")
+        if self.corrupt is not None:
+            check_function("Reconstruction: corrupt", self.corrupt, "corrupt(key, x) -> x")
 
     @property
     def _supervised(self) -> Supervised:
@@ -75,7 +81,11 @@ class Reconstruction(TrainingStep):
     def pairs(self, key: Array, step: Array, batch: Batch) -> Batch:
         """The batch with corrupted inputs, and the inputs themselves as targets."""
         x = jax.tree.map(as_floating, batch.inputs)
-        corrupted = x if self.corrupt is None else self.corrupt(jax.random.fold_in(key, step), x)
+        if self.corrupt is None:
+            return batch._replace(inputs=x, targets=x)
+        corrupted = self.corrupt(jax.random.fold_in(key, step), x)
+        if not jax.tree.leaves(corrupted) or any(jnp.shape(leaf)[:1] != (batch.size,) for leaf in jax.tree.leaves(corrupted)):
+            raise ValueError(f"corrupt returned {shown(corrupted)} for {shown(x)}: return as many examples as it is given.")
         return batch._replace(inputs=corrupted, targets=x)
 
 

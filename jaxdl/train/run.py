@@ -1,8 +1,11 @@
 """What training gives back."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from jaxdl.layer import Params, State
 from jaxdl.train.step import TrainState
@@ -48,9 +51,17 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.patience, bool) or not isinstance(self.patience, (int, np.integer)) or self.patience < 0:
+            raise ValueError(f"EarlyStopping: patience is a whole number of epochs, at least 0, got {self.patience!r}.")
+        if not isinstance(self.monitor, str):
+            raise TypeError(f"EarlyStopping: monitor is the name of a figure, got {self.monitor!r}.")
+        if not isinstance(self.min_delta, (int, float, np.number)) or not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"EarlyStopping: min_delta is a finite number of at least 0, got {self.min_delta!r}.")
+        if not isinstance(self.restore_best, (bool, np.bool_)):
+            raise TypeError(f"EarlyStopping: restore_best is True or False, got {self.restore_best!r}.")
         if self.mode is None and not self.monitor.endswith("loss"):
             raise ValueError(f"EarlyStopping: say whether mode='min' or mode='max' is better for {self.monitor!r}.")
-        if self.mode not in (None, "min", "max"):
+        if not (self.mode is None or (isinstance(self.mode, str) and self.mode in ("min", "max"))):
             raise ValueError(f"EarlyStopping: mode is 'min' or 'max', got {self.mode!r}.")
 
     def better(self, value: float, best: float | None) -> bool:
@@ -97,6 +108,10 @@ class Run:
         return plot_history(self.history, path)
 
 
+NOT_DRAWN = ("seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
+"""What a history tells that is no figure of the model."""
+
+
 def plot_history(history: History, path: str | Path | None = None) -> Any:
     """The curves of a history, one panel a figure.
 
@@ -107,7 +122,7 @@ def plot_history(history: History, path: str | Path | None = None) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
-    names = [name for name in history if not name.startswith("validation_") and not name.endswith(("seconds", "learning_rate"))]
+    names = [name for name in history if not name.startswith("validation_") and not name.endswith(NOT_DRAWN)]
     names = [name for name in names if history[name] and isinstance(history[name][0], float)]
     figure = Figure(figsize=(4.6 * max(len(names), 1), 3.4), layout="constrained")
     axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxdl.data.source import Batch, Resident
 from jaxdl.layer import fold_in_name
 from jaxdl.padded import Padded
-from jaxdl.train import checks
+from jaxdl.train import arguments, checks
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed
 
 Check = Callable[[str, Batch], None]
@@ -19,7 +20,13 @@ Check = Callable[[str, Batch], None]
 
 def as_key(seed: int | Array) -> Array:
     """A typed key as it is, and the key of a seed."""
-    return jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
+    if isinstance(seed, Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) and seed.shape == ():
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed is a whole number or one typed key, jax.random.key(7), got {seed!r}.")
+    if not -(2**31) <= seed < 2**32:
+        raise ValueError(f"seed: JAX reads 32 bits of it, and {seed} has more — give a smaller one, such as seed % 2**32.")
+    return jax.random.key(int(seed))
 
 
 def as_feed(
@@ -44,6 +51,8 @@ def as_feed(
         labelled: whether there have to be targets; else inputs may come alone.
         check: is given the whole data, or each batch of a stream.
     """
+    arguments.check_flag("shuffle", shuffle)
+    arguments.check_flag("new_shapes", new_shapes)
     if is_arrays(data, labelled):
         if steps_per_epoch is not None:
             raise ValueError("steps_per_epoch: an epoch of arrays is one pass over them — use steps to end sooner.")

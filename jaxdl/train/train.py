@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
-from jaxdl.train import checks, sources
+from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite
 from jaxdl.train.loop import Callback, run_training
@@ -123,6 +123,11 @@ def run(
     debug: bool,
 ) -> Run:
     """The loop for a step whose data and first state are known to fit it."""
+    arguments.check_callbacks(callbacks)
+    for name, value in (("progress", progress), ("debug", debug)):
+        arguments.check_flag(name, value)
+    if not (checkpoint is None or isinstance(checkpoint, Checkpoints)):
+        raise TypeError(f"checkpoint: expected Checkpoints('runs/name'), got {checkpoint!r}.")
     checks.check_monitor(early_stopping, step, start, feed, held)
     checks.check_if_not_finite(if_not_finite, debug, start)
     if if_not_finite != "stop":

@@ -16,6 +16,7 @@ from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Mode, Params, State, Train, fold_in_name
 from jaxdl.models.autoencoder import VariationalAutoencoder, draw
 from jaxdl.ops.floating import as_floating
+from jaxdl.train.arguments import check_function, is_number
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
 from jaxdl.train.step import (
     Measured,
@@ -78,10 +79,15 @@ class Variational(TrainingStep):
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
-        if not self.beta >= 0:
+        if not isinstance(self.model, VariationalAutoencoder):
+            raise TypeError(f"Variational: model is a VariationalAutoencoder(encoder, decoder, latent), got {self.model!r}.")
+        check_function("Variational: likelihood", self.likelihood, "likelihood(outputs, x) -> [batch]")
+        if not (isinstance(self.beta, Array) or (is_number(self.beta) and self.beta >= 0)):
             raise ValueError(f"Variational: beta weighs the divergence and is at least 0, got {self.beta!r}.")
 
     def check(self, name: str, batch: Batch) -> None:
+        if not isinstance(batch.inputs, np.ndarray):
+            raise ValueError(f"{name} inputs: Variational reads one array, got {type(batch.inputs).__name__}.")
         check_intensities(name, batch.inputs)
         if self.likelihood is bernoulli_log_likelihood and batch.inputs.dtype != np.uint8:
             check_as_targets(name, losses.binary_cross_entropy, batch.inputs)

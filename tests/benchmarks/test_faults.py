@@ -69,10 +69,19 @@ def test_the_table_counts_what_was_tried() -> None:
             "machine": {"processor": "P", "cores": 2, "date": "2026-01-02T03:04:05"},
             "weights": counts | {"flips, safetensors alone": {"silently wrong": 94, "error": 6}},
             "checkpoints": counts | {"flips, Orbax alone": {"harmless": 1}},
+            "malicious": {
+                "attacks": 5,
+                "escapes": 0,
+                "kinds": {"a bomb": {"outcomes": {"named in an error": 4, "harmless": 1}}},
+                "most memory of a refusal over honest content": 1.234,
+            },
             "saving memory": {"state_megabytes": 500, "ratio": 1.25},
             "saving cost": {"500 MB": {"share of training, saving every minute": 0.016}},
         }
     )
     assert "| a flipped bit in a file of weights | 9 | 7 | 0 | 2 | 0 | 0 |" in table
     assert "| a flipped bit, safetensors alone | 100 | 0 | 0 | 0 | 6 | 94 |" in table
+    assert "| data with a bomb | 5 | 4 | 0 | 1 | 0 | 0 |" in table
+    assert "Of 5 data folders that were made to do harm, none had something written" in table
+    assert "at most 1.23 times the memory" in table
     assert "takes 1.6% (a state of 500 MB) of the training time" in table

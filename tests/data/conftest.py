@@ -22,6 +22,11 @@ class Page:
     says_length: bool = True
     range_offset: int = 0  # by how much it misses the place that it was asked for
     barrier: threading.Event | None = None  # what it waits for before it answers
+    stalls_at: int | None = None  # the byte at which it waits for `resumes`
+    resumes: threading.Event = field(default_factory=threading.Event)
+    drips: float = 0.0  # seconds between one byte and the next
+    headers: dict[str, str] = field(default_factory=dict)  # what it says instead
+    status: tuple[int, str] | None = None  # what it always answers
 
 
 class Server:
@@ -47,6 +52,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send_error(404)
         if page.barrier:
             page.barrier.wait(10)
+        if page.status:
+            self.send_response(*page.status)
+            for name, value in page.headers.items():
+                self.send_header(name, value)
+            return self.end_headers()
         if page.statuses:
             return self.send_error(page.statuses.pop(0))
         return self._send(page, self._start(page))
@@ -66,13 +76,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             start += page.range_offset
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            self.send_header("Content-Range", page.headers.get("Content-Range", f"bytes {start}-{total - 1}/{total}"))
         if page.tag:
             self.send_header("ETag", page.tag)
         if page.says_length:
-            self.send_header("Content-Length", str(total - start))
+            self.send_header("Content-Length", page.headers.get("Content-Length", str(total - start)))
         self.end_headers()
         try:
+            if page.stalls_at is not None and start < page.stalls_at:
+                self.wfile.write(page.body[start : page.stalls_at])
+                page.resumes.wait(60)
+                start = page.stalls_at
+            while page.drips and start < total and not page.resumes.wait(page.drips):
+                self.wfile.write(page.body[start : start + 1])
+                start += 1
             self.wfile.write(page.body[start : page.stops_at.pop(0) if page.stops_at else total])
         except ConnectionError:
             self.site.hung_up.set()
@@ -91,5 +108,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield handler.site
+        for page in handler.site.pages.values():
+            page.resumes.set()
         listening.shutdown()
         thread.join()

@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdl.data.archive import Content, read_file, read_members
+from benchmarks.honest import header, member, pax
+from benchmarks.hostile_archives import asking_for
+from jaxdl.data.archive import Collection, Content, read_collection, read_file, read_members
 from jaxdl.data.error import Damage
 
 FIRST, SECOND = np.random.default_rng(0).bytes(50_000), np.random.default_rng(1).bytes(30_000)
@@ -148,3 +151,73 @@ def test_links_and_paths_in_an_archive_lead_nowhere(tmp_path: Path):
     with pytest.raises(Damage, match=r"^lacks 'first'$"):
         dict(read_members(write(folder / "archive", hostile), CONTENTS))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive", "folder", "secret"]
+
+
+NEGATIVE = b"\xff" * 10 + b"\xfe\x00"
+HEADERS = {
+    "a name of 8 GiB": (header("a", (8 << 30) - 1, b"L"), "headers of 8589934591 bytes for one file, where at most 32768"),
+    "a name of less than nothing": (header("a", NEGATIVE, b"L"), "headers of -512 bytes for one file"),
+    "a file of less than nothing": (header("a", NEGATIVE), "headers of -512 bytes for one file"),
+    "headers upon headers": (header("a", 0, b"x") * 5000, "headers of 33280 bytes for one file"),
+    "statements about all files": (pax({f"key{row}": "v" for row in range(65)}, b"g") + member("a"), "no honest archive has"),
+    "a size of less than nothing": (pax({"size": "-512"}) + member("a"), "no honest archive has"),
+    "holes": (header("a", 0, b"S"), "has a file with holes, which are not read"),
+    "holes by pax": (pax({"GNU.sparse.map": "a"}) + member("a"), "has a file with holes"),
+    "no number of bytes": (pax({"GNU.sparse.realsize": "a"}) + member("a"), "is no tar archive, or a broken one"),
+    "a record of 5000 digits": (pax(b"9" * 5000 + b" a=b\n") + member("a"), "is no tar archive, or a broken one"),
+}
+
+
+@pytest.mark.parametrize(("blocks", "sentence"), HEADERS.values(), ids=HEADERS)
+def test_headers_that_lie_are_refused(tmp_path: Path, blocks: bytes, sentence: str):
+    with pytest.raises(Damage, match=sentence) as caught:
+        dict(read_members(write(tmp_path / "archive", blocks + tar({"first": FIRST, "second": SECOND})), CONTENTS))
+    assert len(str(caught.value)) < 300
+
+
+def test_headers_of_many_members_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept, following = [], tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda archive: kept.append(len(archive.members)) or following(archive))
+    many = b"".join(member(f"{row}") for row in range(300))
+    assert len(dict(read_members(write(tmp_path / "archive", many + tar({"first": FIRST, "second": SECOND})), CONTENTS))) == 2
+    assert max(kept) <= 1
+
+
+def test_names_that_no_disk_takes_are_no_files_of_a_collection(tmp_path: Path):
+    expected = Collection.of("[0-9]+", {"1": b"a"})
+    archive = member("2" * 256, b"b") + member("1", b"a") + bytes(1024)
+    assert read_collection(write(tmp_path / "archive", archive), expected, 1 << 20) == {"1": b"a"}
+
+
+def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
+    pieces = lzma.compress(FIRST[:20_000]) + bytes(8) + lzma.compress(FIRST[20_000:]) + bytes(4)
+    assert read_file(write(tmp_path / "first", pieces), CONTENTS[0]) == FIRST
+    with pytest.raises(Damage, match="holds more bytes"):
+        read_file(write(tmp_path / "first", pieces + lzma.compress(b"!")), CONTENTS[0])
+    assert read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0]) == FIRST
+
+
+@pytest.mark.parametrize("exponent", [30, 40])
+def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponent: int):
+    asking = asking_for(lzma.compress(FIRST), exponent)
+    with pytest.raises(Damage, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"):
+        read_file(write(tmp_path / "first", asking), CONTENTS[0])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "first")
+    write(tmp_path / "second", SECOND)
+    with pytest.raises(Damage, match=r"^is a pipe or a device, where a file is expected$"):
+        read_file(tmp_path / "first", CONTENTS[0])
+    with pytest.raises(Damage, match=r"^is a pipe or a device"):
+        dict(read_members(tmp_path / "first", CONTENTS))
+    with pytest.raises(Damage, match=r"^lacks 'first'$"):
+        dict(read_members(tmp_path, CONTENTS))
+    with pytest.raises(Damage, match=r"^has a 'first' that is a pipe or a device, where a file is expected$"):
+        read_collection(tmp_path, Collection.of("first", {"first": FIRST}), 1 << 20)
+
+
+def test_what_a_broken_file_says_stays_one_line(tmp_path: Path):
+    with pytest.raises(Damage, match="holes") as caught:
+        dict(read_members(write(tmp_path / "archive", pax({"GNU.sparse.map": "a\n\x1b"}) + member("a")), CONTENTS))
+    assert str(caught.value).isprintable()

@@ -146,6 +146,33 @@ def test_what_is_no_batch_is_refused(content: bytes, sentence: str):
         parse_batch(content)
 
 
+LAUGHS = b"K\x01" + b"".join(b"q%ch%c\x86" % (place, place) for place in range(1, 100))  # of 2^99 parts, were it printed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x04Nr\xff\xff\xff\x7f.",  # 16 GiB for the places of what is noted
+        b"Np2000000000\n.",
+        b"\x80\x04" + b"]" * 200_000 + b".",
+        b"\x80\x04}" + LAUGHS + b"K\x01s.",
+        b"\x80\x04}(C\x04data" + LAUGHS + b"C\x06labels]u.",
+    ],
+    ids=["places", "places as text", "lists", "a key", "pixels"],
+)
+def test_a_pickle_that_builds_without_end_is_refused(content: bytes):
+    with pytest.raises(DataError, match=r"^is a pickle that builds far more than a CIFAR batch does$"):
+        parse_batch(content)
+
+
+def test_what_a_pickle_says_stays_one_short_line():
+    for content in (b"\x80\x04X\x40\x42\x0f\x00" + b"o\n" * 500_000 + b"\x8c\x06system\x93.", b"c\x1b]0;owned\x07\nsystem\n."):
+        with pytest.raises(DataError, match="asks to run") as caught:
+            parse_batch(content)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
 def unpacked(folder: Path) -> None:
     (folder / "cifar-10-batches-py").mkdir()
     for name, content in BATCHES.items():

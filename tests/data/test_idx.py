@@ -58,6 +58,9 @@ def test_idx_holds_any_array(dtype: str, shape: tuple[int, ...]):
         (b"<!DOCTYPE html>", "does not begin as an IDX file does .*3c 21 44 4f"),
         (idx(np.zeros((3, 4)))[:-1], "holds 23 bytes where its header promises 24"),
         (idx(np.zeros((3, 4)), ">f8") + b"!", "holds 109 bytes where its header promises 108"),
+        (b"\0\0\x08\x41" + struct.pack(">65I", *[1] * 65) + b"a", "promises a shape that no array can have"),
+        (b"\0\0\x08\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3), "promises a shape that no array can have"),
+        (b"\0\0\x08\xff" + b"\xff" * 1020, "holds 1024 bytes where its header promises [0-9]{100}…$"),
         (b"\0\0\x08\x04" + b"\xff" * 16, "where its header promises 340282366604025813516997721482669850645"),
     ],
 )

@@ -1,6 +1,7 @@
 """Sound: WAV files of every kind, sane and broken, and features against their definitions in float64."""
 
 import io
+import os
 import struct
 import wave
 from pathlib import Path
@@ -64,6 +65,7 @@ GOOD = wav(NUMBERS)
 BROKEN = {
     "empty": (b"", r"is no WAV file of whole numbers \(it ends too soon\)"),
     "another format": (b"<html>no</html>", r"is no WAV file of whole numbers \(file does not start with RIFF id\)"),
+    "a format that ends elsewhere": (GOOD[:16] + b"\xff" * 4 + GOOD[20:], "is no WAV file of whole numbers"),
     "half a header": (GOOD[:30], "is no WAV file of whole numbers"),
     "no data": (GOOD[:36], "is no WAV file of whole numbers"),
     "header only": (GOOD[:44], "holds 0 bytes of sound where its header promises 14"),
@@ -188,3 +190,16 @@ def test_samples_and_sizes_that_do_not_fit_are_refused():
     for sizes in ({"frames": 0}, {"bands": 0}, {"width": 0.0}):
         with pytest.raises(ValueError, match=r"^log_mel: expected at least one frame of one sample"):
             log_mel(samples, **sizes)
+
+
+def test_rates_with_nothing_in_common_and_pipes_are_refused(tmp_path: Path):
+    path = tmp_path / "some.wav"
+    path.write_bytes(wav(NUMBERS, rate=999_983))  # a filter of 20 million numbers, for seven
+    with pytest.raises(
+        DataError, match=r"'some.wav' in .* has 999983 samples a second, which have too little in common with 8000"
+    ):
+        read_wav(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"'some.wav' in .* is a pipe or a device, where a file is expected"):
+        read_wav(path)

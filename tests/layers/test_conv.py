@@ -183,6 +183,7 @@ def test_initial_kernels_are_those_of_flax() -> None:
             "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'same'.",
         ),
         (lambda: Conv(3, 3, padding=1), "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 1."),
+        (lambda: dl.Conv(3, 3, dtype=jnp.int8), "Conv: dtype is a floating-point dtype, got int8."),
         (lambda: dl.Conv(3, 3, groups=2), "Conv: 3 features cannot be split into 2 groups of one size."),
         (lambda: dl.ConvTranspose(3, 3, stride=-1), "ConvTranspose: stride is a whole number of at least 1, got -1."),
     ],
@@ -228,7 +229,6 @@ def test_wrong_arguments(build: Any, text: str) -> None:
             "ConvTranspose: the window reaches over 9 elements of spatial dimension 0, but an input of shape (1, 3, 1) has only "
             "7 there, padding included — use padding='SAME', a smaller window or fewer poolings.",
         ),
-        (dl.Conv(3, 3, dtype=jnp.int8), (1, 8, 8, 1), "Conv: dtype is a floating-point dtype, got int8."),
     ],
 )
 def test_wrong_inputs_at_init(layer: Any, shape: tuple[int, ...], text: str) -> None:
