@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "ops": 0,
     "tree": 0,
+    "origin": 0,
     **dict.fromkeys(
         [
             "layer",
