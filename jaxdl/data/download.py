@@ -271,7 +271,7 @@ def _locked(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = target.with_name(target.name + ".lock")
-    if path.is_symlink():
+    if path.is_symlink() or (path.exists() and path.stat().st_nlink > 1):
         path.unlink()  # some versions of filelock would empty the file that it leads to
     lock = FileLock(path)
     try:

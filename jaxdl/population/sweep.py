@@ -256,9 +256,19 @@ def _first_state(step: Supervised, example: Shapes) -> TrainState:
 def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], combine: str) -> tuple[Member, ...]:
     if combine not in ("grid", "zip"):
         raise ValueError(f"combine is 'grid' or 'zip', got {combine!r}.")
-    chosen = list(range(checks.check_count("seeds", seeds))) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    if isinstance(seeds, (int, np.integer)):
+        chosen = list(range(checks.check_count("seeds", seeds)))
+    elif isinstance(seeds, (list, tuple, range, np.ndarray)):
+        chosen = [checks.check_count("seeds", seed, least=0) for seed in seeds]
+    else:
+        raise TypeError(f"seeds: expected how many, or a list of whole numbers, got {seeds!r}.")
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds: at least one, and each once, got {chosen!r}.")
+    if not isinstance(over, Mapping):
+        raise TypeError(f"sweep: expected values by name, such as {{'learning_rate': [1e-3, 1e-2]}}, got {over!r}.")
+    for name, given in over.items():
+        if not isinstance(name, str) or not isinstance(given, (list, tuple, range, np.ndarray)):
+            raise TypeError(f"sweep: expected a list of values for each name, got {given!r} for {name!r}.")
     values = {name: [_number(name, value) for value in given] for name, given in over.items()}
     for name, given in values.items():
         if not given:
@@ -320,5 +330,7 @@ def _rungs(halving: Sequence[int], epochs: int, feed: Feed) -> tuple[int, ...]:
 def _monitor(monitor: str | None, early_stopping: EarlyStopping | None, held: Feed | None) -> tuple[str, str]:
     if monitor is None and early_stopping is not None:
         return early_stopping.monitor, early_stopping.mode or "min"
+    if monitor is not None and not isinstance(monitor, str):
+        raise TypeError(f"monitor is the name of a figure, such as 'validation_loss', got {monitor!r}.")
     name = monitor or ("loss" if held is None else "validation_loss")
     return name, "min" if name.endswith("loss") else "max"

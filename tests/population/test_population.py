@@ -276,12 +276,17 @@ def test_results_as_table_json_and_picture(tmp_path: Path) -> None:
         ),
         ({"over": {"warmup": [0.1]}, "learning_rate": lambda warmup: schedules.Cosine(1.0, warmup)}, "decides what is comp"),
         ({"over": {"momentum": [0.1]}, "optimizer": "sdg"}, "'sdg' is none of"),
+        ({"over": [0.1], "optimizer": SGD}, "expected values by name"),
+        ({"over": {"learning_rate": 0.1}}, "expected a list of values for each name, got 0.1 for 'learning_rate'"),
+        ({"over": {}, "seeds": None}, "seeds: expected how many"),
+        ({"over": {}, "seeds": [0.5]}, "seeds is a whole number"),
+        ({"over": {}, "monitor": 3}, "monitor is the name of a figure"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     optimizer = optax.sgd if arguments["over"] else SGD
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
 
 
