@@ -9,7 +9,6 @@ import secrets
 import shutil
 import socket
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import flush, remove_folder
 from jaxdl.checkpoint.error import CheckpointError, Flaw, reason
 from jaxdl.checkpoint.manifest import ARRAYS, Manifest, check_files, digests, frozen
+from jaxdl.warn import warn
 
 _NAME = re.compile(r"(\d{6,})-step-(\d+)")
 _LOCK = ".lock"
@@ -211,11 +211,10 @@ class Store:
         if error is not None:
             last = next((path.name for path in self.paths), None)
             before = f"{last} is whole" if last else "there is none before it"
-            warnings.warn(
+            warn(
                 f"checkpoint: step {self._pending_step} was not saved in {self.folder} ({reason(error)}); {before}, training "
                 "goes on, and the next save is tried when it is due.",
                 RuntimeWarning,
-                stacklevel=3,
             )
         return True
 
@@ -252,7 +251,7 @@ class Store:
 
     def _set_aside(self, flaws: dict[Path, Flaw], restored: Path) -> None:
         told = "".join(f"\n  {path.name} {flaw}" for path, flaw in flaws.items())
-        warnings.warn(f"checkpoint: going on from {restored}, for what is newer cannot be read:{told}", RuntimeWarning, 3)
+        warn(f"checkpoint: going on from {restored}, for what is newer cannot be read:{told}", RuntimeWarning)
         for path, flaw in flaws.items():
             if flaw.damaged:
                 with contextlib.suppress(OSError):  # it is passed over next time too
@@ -268,9 +267,7 @@ def _locked(folder: Path) -> Any:
     try:
         lock.acquire(timeout=_GRACE)
     except NotImplementedError:  # some network file systems have no locks
-        warnings.warn(
-            f"checkpoint: {folder} cannot be locked there; see to it that one run uses it at a time.", RuntimeWarning, 4
-        )
+        warn(f"checkpoint: {folder} cannot be locked there; see to it that one run uses it at a time.", RuntimeWarning)
     except Timeout:
         raise CheckpointError(
             f"checkpoint: {folder} is in use by another run{_holder(note)} — end that one, or give this one a folder of its "

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -22,11 +21,13 @@ from jaxdl.schedules import Schedule
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.fit import Precision, whole_steps, whole_targets
+from jaxdl.train.interrupts import noting
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.step import Augment, Supervised, TrainState
 from jaxdl.train.train import Compile, as_way
 from jaxdl.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
+from jaxdl.warn import warn
 
 SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
@@ -59,6 +60,7 @@ class Options(TypedDict, total=False):
     checkpoint: Checkpoints | None
 
 
+@noting()
 def fit_many(
     model: Layer,
     data: Any,
@@ -98,6 +100,7 @@ def fit_many(
     return sweep(model, data, {}, seeds=seeds, at_a_time=at_a_time, devices=devices, **options)
 
 
+@noting()
 def sweep(
     model: Layer | Callable[..., Any],
     data: Any,
@@ -308,11 +311,10 @@ def _at_a_time(asked: int | None, members: int, start: TrainState, single: Super
     fit = max(1, int(SHARE_OF_MEMORY * room / max(each, 1)))
     if fit < members:
         groups = -(-members // fit)
-        warnings.warn(
+        warn(
             f"{members} members may need {members * each / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: they are trained in "
             f"{groups} groups, one after another — say at_a_time to decide it yourself.",
             UserWarning,
-            stacklevel=3,
         )
         return -(-members // groups)
     return members

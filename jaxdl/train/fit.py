@@ -18,6 +18,7 @@ from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed, check_numbers, host_array
 from jaxdl.train.guard import IfNotFinite
+from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
@@ -29,6 +30,7 @@ Loss = Callable[[Any, Any], Array]
 Precision = Literal["bfloat16", "float16"]
 
 
+@noting()
 def fit(
     model: Layer,
     data: Any,
@@ -220,6 +222,7 @@ def whole_targets(feed: Feed) -> Any:
     return feed.source.targets
 
 
+@noting()
 def evaluate(
     model: Layer,
     params: Params,
@@ -256,6 +259,7 @@ def evaluate(
     return measure(step, feed, start, as_way(compile, feed))
 
 
+@noting()
 def predict(
     model: Layer,
     params: Params,

@@ -3,13 +3,13 @@
 import contextlib
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.origin import first_not_finite
 from jaxdl.train.feed import Feed, Piece
+from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
 from jaxdl.train.program import Begun, Place, Ran, Way, batch_at, beginning, longest, run
@@ -18,6 +18,7 @@ from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.saving import Saver, ending_well
 from jaxdl.train.step import Step, TrainingStep, TrainState, Updating, all_finite
 from jaxdl.tree import frozen_shapes
+from jaxdl.warn import warn
 
 
 class EpochEnd(NamedTuple):
@@ -92,9 +93,10 @@ def measure(
 ) -> dict[str, Any]:
     """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
     tally, pace, begun = Tally(), pace or Pace(), beginning(step, feed.first.source, state)
+    interrupted = interrupted or noted()
     most = longest(step, feed.first.source, state)
     for piece in feed.pieces(FIRST, 1, lambda: min(pace.steps, most), False):
-        if interrupted is not None and interrupted.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
         pace.begin()
         ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
@@ -140,7 +142,7 @@ class Loop:
         self.pace, self.validation_pace = Pace(self.known.steps), Pace()
         self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
-        self.interrupted = threading.Event()
+        self.interrupted = noted()
 
     @property
     def across(self) -> bool:
@@ -211,9 +213,7 @@ class Loop:
             )
             if self.debug:
                 why += f"; {self._origin(piece, begun, steps)}"
-            warnings.warn(
-                f"training stopped: {why} — try a smaller learning rate, clip_norm or if_not_finite.", RuntimeWarning, 5
-            )
+            warn(f"training stopped: {why} — try a smaller learning rate, clip_norm or if_not_finite.", RuntimeWarning)
             return why
         return f"the loss was not finite at step {bad}, and nor were the parameters before it"
 

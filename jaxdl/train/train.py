@@ -11,6 +11,7 @@ from jaxdl.data.source import Batch
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite
+from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
@@ -20,6 +21,7 @@ from jaxdl.tree import frozen_shapes, thawed_shapes
 Compile = Literal["eager", "step", "epoch", "auto"]
 
 
+@noting()
 def train(
     step: TrainingStep,
     data: Any,

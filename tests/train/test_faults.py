@@ -117,8 +117,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_finite_state(way):
     targets[13] = 7  # in batch 4 of 5
     options = DEFAULTS | {"loss": poisoned, "optimizer": optax.sgd(0.01), "shuffle": False, "batch_size": 4, "compile": way}
     start = dl.Dense(1).init(jax.random.key(0), X)
-    with pytest.warns(RuntimeWarning, match=r"the loss or a gradient was not finite at step 4 \(epoch 1\)"):
+    with pytest.warns(RuntimeWarning, match=r"the loss or a gradient was not finite at step 4 \(epoch 1\)") as warned:
         run = dl.fit(dl.Dense(1), (X, targets), initial=start, epochs=3, **options)
+    assert [each.filename for each in warned] == [__file__]
     good = dl.fit(dl.Dense(1), (X[:12], targets[:12]), initial=start, epochs=1, **options)
     assert int(run.train_state.step) == 3
     assert run.history == {}
@@ -164,6 +165,25 @@ def test_ctrl_c_ends_a_run_soon_with_its_history(way):
     assert stopped == "interrupted"
     assert int(epochs) >= 3
     assert seconds < 5  # about one on an idle machine
+
+
+@pytest.mark.parametrize("way", ["epoch", "step"])
+def test_a_ctrl_c_that_python_drops_ends_a_run_too(way, monkeypatch):
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: dropped.append(what.exc_type))
+
+    def callback(end):
+        if end.epoch == 1:
+            Dropped()
+
+    run = dl.fit(MODEL, (X, Y), **DEFAULTS, epochs=10, compile=way, callbacks=[callback])
+    assert dropped == [KeyboardInterrupt]
+    assert (run.stopped, len(run.history["loss"])) == ("interrupted", 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_progress_is_plain_lines_without_a_terminal(capsys):
