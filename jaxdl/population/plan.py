@@ -22,6 +22,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import CheckpointError, reason
 from jaxdl.data.source import ResidentMembers
+from jaxdl.jit_once import jit_once
 from jaxdl.layer import fold_in_name
 from jaxdl.population.cohort import Cohort, Member
 from jaxdl.population.runs import Runs
@@ -229,7 +230,7 @@ def _order_keys(keys: Array) -> Array:
     return jax.vmap(lambda key: fold_in_name(key, "order"))(keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.partial(jit_once, static_argnums=(0, 3))
 def _started(step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes) -> MembersState:
     return step.start(keys, hyperparameters, thawed_shapes(example))
 

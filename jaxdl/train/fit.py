@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
+from jaxdl.jit_once import jit_once
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -318,7 +319,7 @@ def _expected(step: Supervised, example: Shapes) -> TrainState:
     return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), jax.eval_shape(lambda: jax.random.key(0)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_once, static_argnums=(0,))
 def _restart(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
     return step.start(key, params, state)
 

@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
+from jaxdl.jit_once import jit_once
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite
@@ -16,7 +17,7 @@ from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import TrainingStep, TrainState
-from jaxdl.tree import frozen_shapes, thawed_shapes
+from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Compile = Literal["eager", "step", "epoch", "auto"]
 
@@ -164,7 +165,7 @@ def as_way(compile: Compile, feed: Feed) -> Way:
 
 def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
     """The step's first state, drawn by one compiled program."""
-    return _init(step, frozen_shapes(example), key)
+    return _init_once(step, frozen_shapes(example), key)
 
 
 def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState | None) -> TrainState:
@@ -176,4 +177,8 @@ def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState |
     return initial
 
 
-_init = jax.jit(lambda step, example, key: step.init(key, thawed_shapes(example)), static_argnums=(0, 1))
+def _init(step: TrainingStep, example: Shapes, key: Array) -> TrainState:
+    return step.init(key, thawed_shapes(example))
+
+
+_init_once = jit_once(_init, static_argnums=(0, 1))
