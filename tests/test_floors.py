@@ -14,6 +14,8 @@ FLOORS = {
     "ops": 0,
     "tree": 0,
     "origin": 0,
+    "warn": 0,
+    "jit_once": 0,
     **dict.fromkeys(
         [
             "layer",

@@ -136,9 +136,10 @@ def test_parameters_that_overflow_are_taken_back_too():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys
 import jax, numpy as np, optax, jaxdl as dl
 from jaxdl import losses
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 x = np.random.default_rng(0).normal(size=(4000, 32)).astype(np.float32)
 model = dl.Sequential(dl.Dense(256), jax.nn.relu, dl.Dense(1))
 shown = lambda end: print("epoch", end.epoch, flush=True)
@@ -173,7 +174,7 @@ def test_a_ctrl_c_that_python_drops_ends_a_run_too(way, monkeypatch):
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
-    dropped = []
+    dropped, handler = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(sys, "unraisablehook", lambda what: dropped.append(what.exc_type))
 
     def callback(end):
@@ -183,7 +184,7 @@ def test_a_ctrl_c_that_python_drops_ends_a_run_too(way, monkeypatch):
     run = dl.fit(MODEL, (X, Y), **DEFAULTS, epochs=10, compile=way, callbacks=[callback])
     assert dropped == [KeyboardInterrupt]
     assert (run.stopped, len(run.history["loss"])) == ("interrupted", 2)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, handler) is signal.default_int_handler
 
 
 def test_progress_is_plain_lines_without_a_terminal(capsys):
