@@ -49,8 +49,10 @@ class Jaxdl:
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels[:, None] if self.network.binary else labels
-        example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-        self.first_state = jax.jit(lambda key: self.model.init(key, example)[1])(jax.random.key(0))  # draws no parameters
+        self.first_state = {}
+        if any(isinstance(part, Stage | Residual) for part in self.network.parts):  # batch normalisation; no other has a state
+            example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+            self.first_state = jax.jit(lambda key: self.model.init(key, example)[1])(jax.random.key(0))  # draws no parameters
 
     def reset(self, weights: Weights) -> None:
         self.params, self.state = params_of(self.network, weights), self.first_state

@@ -53,6 +53,13 @@ class Worker:
         return json.loads(line)
 
     def __enter__(self) -> "Worker":
+        """Waits until the process has imported what it needs: what is measured first is not measured beside nine imports."""
+        try:
+            self.ask("ready")
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -66,6 +73,7 @@ def serve(commands: dict[str, Callable[..., Answer]]) -> None:
     """The worker's end: answers questions until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    commands = {"ready": dict, **commands}
     for line in sys.stdin:
         arguments = json.loads(line)
         answer = commands[arguments.pop("command")](**arguments)

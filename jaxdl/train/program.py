@@ -131,13 +131,19 @@ def longest(step: Step, source: Source, state: Any) -> int:
     return min(_capacity(step, source, state), (MOST_EPOCHS - 1) * source.steps)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
+    """The step, traced once: for the shapes of what it measures, and for the loop."""
+    return step(state, batch)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loop(step: Step, capacity: int, source: Source, state: Any, begun: Begun, place: tuple[Any, Any], steps: Any) -> _Outer:
     shapes = _measured(step, source, state)
     zero = jnp.zeros((), jnp.int32)
 
     def one(inner: _Inner, order: Array) -> _Inner:
-        state, measured = step(inner.state, source.batch(order, inner.at))
+        state, measured = _stepped(step, inner.state, source.batch(order, inner.at))
         gathered = jax.tree.map(
             lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, inner.done, 0), inner.gathered, measured.gathered
         )
@@ -239,7 +245,7 @@ def _measured(step: Step, source: Source, state: Any) -> Measured:
 def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.eval_shape(lambda s, d, i: step(s, d.batch(d.order(i), i)), state, source, index)
+    return jax.eval_shape(lambda s, d, i: _stepped(step, s, d.batch(d.order(i), i)), state, source, index)
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:
