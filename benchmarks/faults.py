@@ -308,7 +308,16 @@ def escaped(harm: dict[str, Any]) -> str:
     return (
         f"Of {harm['attacks']} data folders that were made to do harm, {harm['escapes'] or 'none'} had something written, run "
         f"or called outside the folder; refusing one took at most {memory:.2f} times the memory of what its honest archive "
-        "unpacks to."
+        "unpacks to. Harmless is what gave the honest content, to the bit: nobody read the member that meant harm."
+    )
+
+
+def survived(disk: dict[str, Any]) -> str:
+    """What became of three saves, the second of which found no room."""
+    first, second, third = disk["newest whole step after each save"]
+    return (
+        f"\nOf three saves the second found no room on the disk: step {second} was whole then, as after the first ({first}), the "
+        f"run was told, and the third was whole again ({third}); {len(disk['left over']) or 'nothing'} was left over."
     )
 
 
@@ -345,6 +354,7 @@ def markdown(result: dict[str, Any]) -> str:
         "saves. "
         f"{measured_on['processor']}, {measured_on['cores']} cores, {measured_on['date'][:10]}.",
         *told,
+        *([survived(result["full disk"])] if "full disk" in result else []),
         *(ended(number, result[number]) for number in ("kill -9", "SIGTERM") if number in result),
     ]
     return "\n".join(lines) + "\n"

@@ -75,6 +75,7 @@ def test_the_table_counts_what_was_tried() -> None:
                 "kinds": {"a bomb": {"outcomes": {"named in an error": 4, "harmless": 1}}},
                 "most memory of a refusal over honest content": 1.234,
             },
+            "full disk": {"newest whole step after each save": [0, 0, 2], "left over": []},
             "saving memory": {"state_megabytes": 500, "ratio": 1.25},
             "saving cost": {"500 MB": {"share of training, saving every minute": 0.016}},
         }
@@ -84,4 +85,5 @@ def test_the_table_counts_what_was_tried() -> None:
     assert "| data with a bomb | 5 | 4 | 0 | 1 | 0 | 0 |" in table
     assert "Of 5 data folders that were made to do harm, none had something written" in table
     assert "at most 1.23 times the memory" in table
+    assert "step 0 was whole then, as after the first (0), the run was told, and the third was whole again (2)" in table
     assert "takes 1.6% (a state of 500 MB) of the training time" in table
