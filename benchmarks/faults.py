@@ -316,8 +316,8 @@ def survived(disk: dict[str, Any]) -> str:
     """What became of three saves, the second of which found no room."""
     first, second, third = disk["newest whole step after each save"]
     return (
-        f"\nOf three saves the second found no room on the disk: step {second} was whole then, as after the first ({first}), the "
-        f"run was told, and the third was whole again ({third}); {len(disk['left over']) or 'nothing'} was left over."
+        f"\nOf three saves the second found no room on the disk: step {second} was whole then, as after the first ({first}), "
+        f"the run was told, and the third was whole again ({third}); {len(disk['left over']) or 'nothing'} was left over."
     )
 
 
