@@ -184,7 +184,11 @@ def _within(equation: Any, given: list[Any], gave: list[Any], scope: str, iterat
 
 
 def _in_scan(params: Any, given: list[Any], scope: str) -> Origin | None:
-    closed, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    closed = params["jaxpr"]
+    if "ft_in" in params:  # JAX 0.12 and later
+        fixed, carried, _ = (len(part) for part in params["ft_in"].unpack())
+    else:
+        fixed, carried = params["num_consts"], params["num_carry"]
     consts, carry, rows = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
     run = jax.extend.core.jaxpr_as_fun(closed)
     order = range(params["length"])
