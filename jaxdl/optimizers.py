@@ -173,25 +173,24 @@ def _built(function: Callable[..., Any], rate: Any, span: int | None) -> optax.G
 def _made(function: Callable[..., Any], rate: Any, span: int | None) -> optax.GradientTransformation:
     if isinstance(rate, Plateau):
         assert span is not None
-        optimizer = optax.chain(_called(function, rate.rate), rate.scaling(span))
-    elif isinstance(rate, Schedule):
+        return optax.chain(_called(function, rate.rate), rate.scaling(span))
+    if isinstance(rate, Schedule):
         assert span is not None
-        optimizer = _called(function, rate.over(span))
-    else:
-        optimizer = _called(function, rate)
-    return _checked(function, optimizer)
+        return _called(function, rate.over(span))
+    return _called(function, rate)
 
 
 def _called(function: Callable[..., Any], rate: Any) -> optax.GradientTransformation:
     """What a function gives for a rate."""
     try:
-        return _checked(function, function(rate))
+        optimizer = function(rate)
     except jax.errors.JAXTypeError:
         raise  # a hyperparameter of a sweep that may not be traced
     except Exception as error:
         raise TypeError(
             f"optimizer: {function!r} failed for a learning rate ({error}) — give one of optax, such as optax.adam."
         ) from error
+    return _checked(function, optimizer)
 
 
 def _checked(function: Any, optimizer: Any) -> optax.GradientTransformation:

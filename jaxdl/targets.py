@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from jaxdl.number import is_number
+
 AnyArray = Array | np.ndarray
 Struct = Array | np.ndarray | jax.ShapeDtypeStruct
 Shape = tuple[int, ...]
@@ -28,9 +30,7 @@ def check_setting(name: str, setting: str, value: Any, least: float = -math.inf,
     """
     if isinstance(value, Array):
         return value
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(value) < 2**31
-    real = whole or isinstance(value, (float, np.floating))
-    if real and least <= value <= most and abs(value) <= float(np.finfo(np.float32).max):
+    if is_number(value) and least <= value <= most:
         return float(value)
     within = "" if least == -math.inf else f" of at least {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
     raise ValueError(f"{name}: {setting} is a finite number{within}, got {value!r}.")

@@ -1,13 +1,14 @@
 """Warnings that point at the line of the user's that they are about."""
 
 import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import jaxtyping
 
-_PASSED = (str(Path(__file__).parent), str(Path(jaxtyping.__file__).parent), contextlib.__file__, "<@beartype")
+_PASSED = (*(f"{Path(file).parent}{os.sep}" for file in (__file__, jaxtyping.__file__)), contextlib.__file__, "<@beartype")
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -15,6 +15,7 @@ FLOORS = {
     "tree": 0,
     "origin": 0,
     "warn": 0,
+    "number": 0,
     "jit_once": 0,
     **dict.fromkeys(
         [

@@ -60,7 +60,6 @@ class Options(TypedDict, total=False):
     checkpoint: Checkpoints | None
 
 
-@noting()
 def fit_many(
     model: Layer,
     data: Any,

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.number import is_number
+
 
 def check_hashable(name: str, value: Any) -> None:
     """Refuses what cannot be a static argument of a program."""
@@ -29,13 +31,6 @@ def check_flag(name: str, value: Any) -> None:
     """Refuses what is neither True nor False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is True or False, got {value!r}.")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number."""
-    if isinstance(value, (int, np.integer)):
-        return not isinstance(value, bool) and bool(abs(value) < 2**31)
-    return isinstance(value, (float, np.floating)) and bool(abs(value) <= float(np.finfo(np.float32).max))
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -14,8 +14,9 @@ from jaxdl import losses
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, LayerError, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
+from jaxdl.number import is_number
 from jaxdl.per_example import shown
-from jaxdl.train.arguments import by_class, check_function, check_hashable, is_number
+from jaxdl.train.arguments import by_class, check_function, check_hashable
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
@@ -134,7 +135,7 @@ def check_lengths(name: str, batch: Batch) -> None:
                 f"{name} {part}: expected arrays with one entry an example, got a scalar. A list is read as a tree of arrays: "
                 "give np.asarray(list)."
             )
-    if not found_in(batch.inputs):
+    if not jax.tree.leaves(batch.inputs):
         raise ValueError(f"{name}: there are no inputs — expected arrays with one entry an example.")
     known = {part: sorted(n for (n,) in found) for part, found in lengths.items() if found}
     if len({n for found in known.values() for n in found}) > 1:
@@ -142,11 +143,6 @@ def check_lengths(name: str, batch: Batch) -> None:
         raise ValueError(f"{name}: every array needs one entry an example, got {told}.")
     if not known or 0 in known.get("inputs", []):
         raise ValueError(f"{name}: the set is empty — it has no examples.")
-
-
-def found_in(tree: Any) -> bool:
-    """Whether there is any array in a tree."""
-    return bool(jax.tree.leaves(tree))
 
 
 def check_finite(name: str, tree: Any) -> None:
@@ -349,13 +345,7 @@ def check_step(step: Any) -> None:
     if not isinstance(step, TrainingStep):
         called = f"the class {step.__name__} — call it" if isinstance(step, type) else f"{step!r}"
         raise TypeError(f"step: expected a training step such as Reconstruction(model, loss, optimizer), got {called}.")
-    try:
-        hash(step)
-    except TypeError as error:
-        raise TypeError(
-            f"step: {type(step).__name__} cannot be hashed ({error}), as a step of the compiled loop has to be — make it a "
-            "frozen dataclass of numbers, tuples, functions and layers."
-        ) from None
+    check_hashable("step", step)
 
 
 def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:

@@ -15,8 +15,9 @@ from jaxdl import losses
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Mode, Params, State, Train, fold_in_name
 from jaxdl.models.autoencoder import VariationalAutoencoder, draw
+from jaxdl.number import is_number
 from jaxdl.ops.floating import as_floating
-from jaxdl.train.arguments import check_function, is_number
+from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
 from jaxdl.train.step import (
     Measured,
