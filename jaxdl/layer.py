@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdl import activations
+from jaxdl import activations, threefry
 from jaxdl.padded import Padded, over_values
 
 Params = dict[str, Any]
@@ -340,7 +340,9 @@ def as_arrays(x: Any) -> Any:
 
 def fold_in_name(key: Array, name: str) -> Array:
     """A key for the part of that name: it does not depend on what other parts there are, nor on their order."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    number = zlib.crc32(name.encode())
+    words = threefry.words_of(key)
+    return jax.random.fold_in(key, number) if words is None else threefry.key_of(threefry.folded(words, number))
 
 
 class LayerError(ValueError):

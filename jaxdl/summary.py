@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxdl import threefry
 from jaxdl.layer import Function, Layer, Params, State, as_layer, located
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.padded import over_values
@@ -95,7 +96,7 @@ def summary(model: Layer | Callable[[Any], Any], x: Any, *, show: bool = True) -
     Summary(3 layers, 618 parameters, 2.47 kB, 78.5 kFLOPs for an input of 64×8)
     """
     layer, given = as_layer(model), shapes(x)
-    params, state = jax.eval_shape(lambda key: layer.init(key, given), jax.eval_shape(lambda: jax.random.key(0)))
+    params, state = jax.eval_shape(lambda key: layer.init(key, given), threefry.of_seed(0))
     record = _Record("", params, state)
     if isinstance(layer, Composite):
         layer.wire(record, given)

@@ -53,6 +53,7 @@ def digits():
 MODEL = dl.Sequential(dl.Flatten(), dl.Dense(32), jax.nn.relu, dl.Dense(10))
 
 
+@pytest.mark.once
 def test_the_suggestion_trains_digits_well():
     train, test = digits()
     found = dl.find_learning_rate(MODEL, train, loss=losses.softmax_cross_entropy)

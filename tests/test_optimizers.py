@@ -182,6 +182,7 @@ def test_the_history_tells_the_estimated_rate(name):
     assert state.estim_lr > 1e-6
 
 
+@pytest.mark.once
 def test_auto_learns_without_a_rate():
     pytest.importorskip("sklearn")
     train, test = dl.data.digits()

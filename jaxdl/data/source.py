@@ -1,14 +1,17 @@
 """Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(order, index)`."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Int
 
-from jaxdl.ops.shuffle import permutation
+from jaxdl import threefry
+from jaxdl.ops.shuffle import drawn, permuted
 
 Tree = Any
 
@@ -79,12 +82,13 @@ class Resident:
         """Whether every batch is."""
         return self.places == self.size
 
-    def order(self, epoch: Any) -> Int[Array, " places"]:
-        """The examples at all places of an epoch's batches."""
-        if self.shuffle:
-            places = permutation(jax.random.fold_in(self.key, epoch), self.size)
-        else:
-            places = jnp.arange(self.size, dtype=jnp.int32)
+    def draws(self, first: int, count: int) -> Any:
+        """What the orders of so many epochs from a first are made of, [count, ...]."""
+        return epochs_drawn(self.key, first, count, self.size) if self.shuffle else np.zeros((count, 0), np.uint32)
+
+    def order(self, draw: Any) -> Int[Array, " places"]:
+        """The examples at all places of an epoch's batches, of that epoch's draw."""
+        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
         return jnp.pad(places, (0, self.places - self.size))
 
     def batch(self, order: Int[Array, " places"], index: Any) -> Batch:
@@ -136,9 +140,15 @@ class ResidentMembers:
         """Whether every batch is."""
         return self.size % self.batch_size == 0
 
-    def order(self, epoch: Any) -> Int[Array, "places members"]:
-        """The examples at all places of an epoch's batches, for each member."""
-        return jax.vmap(lambda key, rows: self._order(key, rows, epoch), (0, -1), -1)(self.keys, self.rows)
+    def draws(self, first: int, count: int) -> Any:
+        """What the members' orders of so many epochs from a first are made of, [count, members, ...]."""
+        if not self.shuffle:
+            return np.zeros((count, self.keys.shape[0], 0), np.uint32)
+        return epochs_drawn(self.keys, first, count, self.size)
+
+    def order(self, draw: Any) -> Int[Array, "places members"]:
+        """The examples at all places of an epoch's batches, for each member, of that epoch's draw."""
+        return jax.vmap(self._order, (0, -1), -1)(draw, self.rows)
 
     def batch(self, order: Int[Array, "places members"], index: Any) -> Batch:
         """Batch `index` of the epoch with that order: arrays [members, batch, ...] or [batch, ..., members], and one mask."""
@@ -151,11 +161,8 @@ class ResidentMembers:
         mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
         return Batch(inputs, targets, weights, mask)
 
-    def _order(self, key: Array, rows: Any, epoch: Any) -> Array:
-        if self.shuffle:
-            places = permutation(jax.random.fold_in(key, epoch), self.size)
-        else:
-            places = jnp.arange(self.size, dtype=jnp.int32)
+    def _order(self, draw: Any, rows: Any) -> Array:
+        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
         places = places if rows is None else rows[places]
         return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
 
@@ -183,15 +190,46 @@ class Stack:
     def order_shape(self) -> tuple[int, ...]:
         return (0,)
 
-    def order(self, epoch: Any) -> Int[Array, " none"]:
+    def draws(self, first: int, count: int) -> Any:
         """A stream has its own order."""
-        del epoch
+        del first
+        return np.zeros((count, 0), np.uint32)
+
+    def order(self, draw: Any) -> Int[Array, " none"]:
+        """None: a stream has its own."""
+        del draw
         return jnp.zeros(0, jnp.int32)
 
     def batch(self, order: Int[Array, " none"], index: Any) -> Batch:
         """The batch at that place of the stack."""
         del order
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
+
+
+def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Any:
+    """What orders of `size` examples are made of in so many epochs from a first, for a key or an array of them: [count, ...].
+
+    Epoch e of a key draws from `fold_in(key, e)`.
+    """
+    words = threefry.words_of(keys)
+    if words is None:
+        return _epochs_drawn(keys, np.arange(first, first + count, dtype=np.int32), size)
+    return _epochs_drawn_here(words.tobytes(), keys.shape, first, count, size)
+
+
+@functools.lru_cache(maxsize=64)
+def _epochs_drawn_here(words: bytes, shape: tuple[int, ...], first: int, count: int, size: int) -> Any:
+    epochs = np.arange(first, first + count).reshape(-1, *(1,) * len(shape))
+    return drawn(threefry.key_of(threefry.folded(np.frombuffer(words, np.uint32).reshape(*shape, 2)[None], epochs)), size)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _epochs_drawn(keys: Any, epochs: Array, size: int) -> Any:
+    return jax.vmap(lambda epoch: drawn(_folded(keys, epoch), size))(epochs)
+
+
+def _folded(keys: Any, epoch: Any) -> Any:
+    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(keys.shape)
 
 
 Source = Resident | ResidentMembers | Stack

@@ -18,6 +18,8 @@ from jaxdl.ops.product import product
 
 Pads = tuple[tuple[int, int], ...]
 Sizes = tuple[int, ...]
+FEW_INPUTS = 4
+"""Up to how many input channels the patches of a convolution on a CPU are put together dimension by dimension."""
 MANY_INPUTS = 8
 """From how many input channels for each output on a transposed convolution on a CPU is summed from overlapping outputs."""
 
@@ -113,14 +115,28 @@ def _extents(window: Sizes, dilation: Sizes) -> Sizes:
 
 def _conv_by_patches(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
     *window, inputs, outputs = kernel.shape
-    slices = shifted_slices(pad_space(x, pads, 0), tuple(window), stride, dilation)
+    padded = pad_space(x, pads, 0)
     if groups == 1:
-        patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, -1)
+        patches = _patches(padded, tuple(window), stride, dilation)
         y = product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, outputs))  # a plain product is XLA's fastest
         return y.reshape(*patches.shape[:-1], outputs)
+    slices = shifted_slices(padded, tuple(window), stride, dilation)
     if inputs == 1:
         return _depthwise(slices, kernel.reshape(len(slices), groups, outputs // groups))
     return _grouped(slices, kernel.reshape(len(slices), inputs, groups, outputs // groups))
+
+
+def _patches(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Array:
+    """What each place of the output meets, in the order of the kernel's rows: [batch, *out, window · channels].
+
+    Of few channels they are put together dimension by dimension, in longer runs than those of one place of the window.
+    """
+    stages = [tuple(range(len(window)))] if x.shape[-1] > FEW_INPUTS else [(axis,) for axis in reversed(range(len(window)))]
+    for axes in stages:
+        sizes = [tuple(n if a in axes else 1 for a, n in enumerate(each)) for each in (window, stride, dilation)]
+        slices = shifted_slices(x, *sizes)
+        x = slices[0] if len(slices) == 1 else jnp.concatenate(slices, -1)
+    return x
 
 
 def _depthwise(slices: list[Array], kernel: Array) -> Array:

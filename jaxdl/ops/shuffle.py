@@ -1,11 +1,14 @@
 """Random orders."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Int, Key
+
+from jaxdl import threefry
 
 FEW = 128
 """So few places are sorted by random numbers: an order of them is drawn from all there are, with equal chances."""
@@ -13,6 +16,24 @@ ROUNDS = 8
 
 
 def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
+    """A random order of 0 … count − 1 for a key: that of what is `drawn` from it."""
+    return permuted(drawn(key, count), count)
+
+
+def drawn(keys: Key[Array, "..."], count: int) -> Any:
+    """What the orders of so many places are made of, for keys [...]: random numbers [..., 8], or the keys where places are few.
+
+    Numbers are drawn on the host where the keys are known there and of JAX's default kind.
+    """
+    if count <= FEW:
+        return keys
+    words = threefry.words_of(keys)
+    if words is not None:
+        return threefry.bits(words, ROUNDS)
+    return jax.vmap(lambda key: jax.random.bits(key, (ROUNDS,)))(keys.reshape(-1)).reshape(*keys.shape, ROUNDS)
+
+
+def permuted(draw: Any, count: int) -> Int[Array, " count"]:
     """A random order of 0 … count − 1, computed place by place, without sorting.
 
     A Feistel network over pairs (l, r) of numbers below a = ⌈√count⌉, (l, r) ← (r, l + f(r, kᵢ) mod a) in eight rounds, is a
@@ -20,7 +41,7 @@ def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
     fifteenth to a fiftieth of the time of `jax.random.permutation`, which sorts.
 
     Args:
-        key: a typed key; each gives another order.
+        draw: what is `drawn` from a key, for as many places; each key gives another order.
         count: how many, at least 1.
 
     Source: Luby and Rackoff, 1988, for the network; Black and Rogaway, 2002, section 4, for walking until a place falls
@@ -28,21 +49,23 @@ def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
     """
     places = jnp.arange(count, dtype=jnp.int32)
     if count <= FEW:
-        return jax.random.permutation(key, places)
+        return jax.random.permutation(draw, places)
     side = math.isqrt(count - 1) + 1
-    keys = jax.random.bits(key, (ROUNDS,))
 
     def mapped(place: Array) -> Array:
         left, right = place // side, place % side
-        for k in keys:
+        for k in jnp.asarray(draw):
             moved = left + _below(side, right, k)
             left, right = right, jnp.where(moved >= side, moved - side, moved)
         return left * side + right
 
-    def again(order: Array) -> Array:
-        return jnp.where(order >= count, mapped(order), order)
+    def walk(walked: tuple[Array, Array]) -> tuple[Array, Array]:
+        order, outside = walked
+        order = jnp.where(outside, mapped(order), order)
+        return order, order >= count
 
-    return lax.while_loop(lambda order: jnp.any(order >= count), again, mapped(places))
+    # The first round, for all places, is the loop's: so the map is compiled once.
+    return lax.while_loop(lambda walked: jnp.any(walked[1]), walk, (places, jnp.ones(count, jnp.bool_)))[0]
 
 
 def _below(side: int, x: Array, key: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl import threefry
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer
 from jaxdl.losses import Loss
@@ -126,7 +127,7 @@ class Runs:
         """
         batch = Batch(jax.tree.map(host_array, inputs), ())
         checks.check_lengths("inputs", batch)
-        feed = sources.resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
+        feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
         figures = self._measured(_Predicting(self.recipe), feed)
         each = jax.tree.map(lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"])
         mean, spread = (jax.tree.map(lambda rows, f=f: f(rows, axis=0), each) for f in (jnp.mean, jnp.std))
@@ -142,7 +143,7 @@ class Runs:
         """
         lifted = checks.check_metrics(metrics)
         count = checks.check_count("batch_size", batch_size)
-        feed = sources.as_feed("data", data, batch_size=count, key=jax.random.key(0))
+        feed = sources.as_feed("data", data, batch_size=count, key=threefry.of_seed(0))
         return self._measured(_Evaluating(self.recipe, loss, lifted), feed)
 
     def __str__(self) -> str:

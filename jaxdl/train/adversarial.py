@@ -22,6 +22,7 @@ from jaxdl.train.step import (
     current_rate,
     in_shares,
     means,
+    step_key,
     updated,
     weighted_sum,
 )
@@ -162,7 +163,7 @@ class Adversarial(TrainingStep):
         check_intensities(name, batch.inputs)
 
     def init(self, key: Array, batch: Batch) -> TrainState:
-        key, x = fold_in_name(key, "step"), jax.eval_shape(as_floating, batch.inputs)
+        key, x = step_key(key), jax.eval_shape(as_floating, batch.inputs)
         generator, generator_state = self.generator.init(
             fold_in_name(key, "generator"), jax.ShapeDtypeStruct((batch.size, self.latent), x.dtype)
         )

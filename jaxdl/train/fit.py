@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.jit_once import jit_once
@@ -23,7 +24,7 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState
+from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState, step_key
 from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -253,7 +254,7 @@ def evaluate(
     checks.check_way(compile)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=jax.random.key(0))
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0))
     step = Evaluation(model, loss, lifted)
     start = _evaluated(params, state)
     checks.check_fit("data", step, start, feed, feed.example)
@@ -284,7 +285,7 @@ def predict(
     batch = Batch(jax.tree.map(host_array, inputs), ())
     checks.check_lengths("inputs", batch)
     check_numbers("inputs", batch.inputs)
-    feed = sources.resident(batch, checks.check_count("batch_size", batch_size), jax.random.key(0), False)
+    feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
     checks.check_model_on(model, params, state, feed.example)
     figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
     return jax.tree.map(lambda rows: jnp.asarray(rows[: feed.source.size]), figures["outputs"])
@@ -302,7 +303,7 @@ def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, St
     params, state = _arrays(initial)
     checks.check_same_tree("initial params", expected.params, params)
     checks.check_same_tree("initial state", expected.state, state)
-    return _restart(step, params, state, key)
+    return _restart(step, params, state, key)._replace(key=step_key(key))
 
 
 def _arrays(initial: Any) -> tuple[Params, State]:
@@ -316,12 +317,12 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 
 @functools.lru_cache(maxsize=64)
 def _expected(step: Supervised, example: Shapes) -> TrainState:
-    return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), jax.eval_shape(lambda: jax.random.key(0)))
+    return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), threefry.of_seed(0))
 
 
 @functools.partial(jit_once, static_argnums=(0,))
 def _restart(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
-    return step.start(key, params, state)
+    return step.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
 
 
 @functools.lru_cache(maxsize=64)
@@ -332,4 +333,4 @@ def _clipped(optimizer: optax.GradientTransformation, clip_norm: float) -> optax
 
 def _evaluated(params: Params, state: State) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, state, (), jax.random.key(0))
+    return TrainState(zero, params, state, (), threefry.of_seed(0))

@@ -51,7 +51,7 @@ class Begun(NamedTuple):
 
     Args:
         order: of the epoch's examples.
-        sums: pairs of trees, the sums so far and what rounding has lost of them.
+        sums: a pair, the sums so far and what rounding has lost of them; each a vector for each dtype.
     """
 
     order: Any
@@ -69,20 +69,20 @@ class Ran(NamedTuple):
 
 
 class _Inner(NamedTuple):
+    """Within an epoch: `done` counts the steps of the run."""
+
     state: Any
     sums: Any
     gathered: dict[str, Any]
-    at: Array
     done: Array
     finite: Array
 
 
 class _Outer(NamedTuple):
+    """Over epochs; what was measured of each has a row."""
+
     inner: _Inner
     order: Array
-    epoch: Array
-    row: Array
-    steps: Array
     sums: Any
     observed: dict[str, Any]
 
@@ -107,22 +107,22 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
     """
     if way == "epoch":
         capacity = _capacity(step, source, state)
-        place_now = tuple(np.int32(n) for n in place)
-        ran = _loop(step, capacity, source, state, begun, place_now, np.int32(steps))
-        return _fetched(ran, source, place)
+        draws, epoch = _draws(source, place.epoch)
+        ran = _loop(step, capacity, source, state, begun, draws, (np.int32(epoch), np.int32(place.step)), np.int32(steps))
+        return _fetched(ran, step, source, place)
     return _dispatched(_once if way == "step" else _one, step, source, state, begun, place, steps)
 
 
 def beginning(step: Step, source: Source, state: Any) -> Begun:
     """What an epoch carries before its first step."""
-    sums = _zeros(_measured(step, source, state).sums)
+    sums = _vectors(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _measured(step, source, state).sums), np)
     return jax.device_put(Begun(np.zeros(source.order_shape, np.int32), (sums, sums)))
 
 
 def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
     """The batch that a run from a place in the data gives to its step of that number, from 0."""
     ended, index = divmod(place.step + steps, source.steps)
-    order = begun.order if ended == 0 and place.step > 0 else source.order(jnp.asarray(place.epoch + ended, jnp.int32))
+    order = begun.order if ended == 0 and place.step > 0 else source.order(_draw(source, place.epoch + ended))
     return source.batch(order, jnp.asarray(index, jnp.int32))
 
 
@@ -137,62 +137,73 @@ def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
     return step(state, batch)
 
 
+def _draws(source: Source, epoch: int) -> tuple[Any, int]:
+    """What the orders of an epoch and of at least `MOST_EPOCHS` behind it are made of, and where that epoch is among them."""
+    block, within = divmod(epoch, MOST_EPOCHS)
+    return source.draws(block * MOST_EPOCHS, 2 * MOST_EPOCHS), within
+
+
+def _draw(source: Source, epoch: int) -> Any:
+    """What the order of an epoch is made of."""
+    draws, within = _draws(source, epoch)
+    return draws[within]
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _loop(step: Step, capacity: int, source: Source, state: Any, begun: Begun, place: tuple[Any, Any], steps: Any) -> _Outer:
+def _loop(
+    step: Step, capacity: int, source: Source, state: Any, begun: Begun, draws: Any, place: tuple[Any, Any], steps: Any
+) -> _Outer:
+    """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them."""
     shapes = _measured(step, source, state)
     zero = jnp.zeros((), jnp.int32)
+    epoch, before = (jnp.asarray(number) for number in place)
 
-    def one(inner: _Inner, order: Array) -> _Inner:
-        state, measured = _stepped(step, inner.state, source.batch(order, inner.at))
+    def one(inner: _Inner, order: Array, start: Array) -> _Inner:
+        state, measured = _stepped(step, inner.state, source.batch(order, inner.done - start))
         gathered = jax.tree.map(
             lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, inner.done, 0), inner.gathered, measured.gathered
         )
-        finite = step.finite(measured)
-        sums = _added(inner.sums, measured.sums)
-        return _Inner(state, sums, gathered, inner.at + 1, inner.done + 1, finite)
+        return _Inner(state, _added(inner.sums, _vectors(measured.sums)), gathered, inner.done + 1, step.finite(measured))
 
-    def epoch(outer: _Outer) -> _Outer:
+    def turn(outer: _Outer) -> _Outer:
         inner = outer.inner
-        order = lax.cond(inner.at == 0, lambda: source.order(outer.epoch), lambda: outer.order)
-        stop = jnp.minimum(source.steps, inner.at + steps - inner.done)
-        before = inner.done
-        inner = lax.while_loop(lambda i: (i.at < stop) & i.finite, lambda i: one(i, order), inner)
-        put = functools.partial(jax.tree.map, lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, outer.row, 0))
-        ended = inner.at == source.steps
-        return _Outer(
-            inner._replace(at=jnp.where(ended, 0, inner.at), sums=jax.tree.map(lambda s: jnp.where(ended, 0, s), inner.sums)),
-            order,
-            outer.epoch + ended.astype(jnp.int32),
-            outer.row + 1,
-            outer.steps.at[outer.row].set(inner.done - before),
-            put(outer.sums, inner.sums),
-            put(outer.observed, step.observe(inner.state)),
-        )
+        row = lax.div(before + inner.done, source.steps)  # whole epochs since the place
+        start = row * source.steps - before  # at which step of the run this epoch begins
+        stop = jnp.minimum(steps, start + source.steps)
+
+        def draw() -> Array:
+            return source.order(lax.dynamic_index_in_dim(jnp.asarray(draws), epoch + row, 0, keepdims=False))
+
+        order = lax.cond(inner.done == start, draw, lambda: outer.order)
+        inner = lax.while_loop(lambda i: (i.done < stop) & i.finite, lambda i: one(i, order, start), inner)
+        put = functools.partial(jax.tree.map, lambda rows, each: lax.dynamic_update_index_in_dim(rows, each, row, 0))
+        sums, observed = put(outer.sums, inner.sums), put(outer.observed, step.observe(inner.state))
+        ended = inner.done == start + source.steps
+        kept = jax.tree.map(lambda s: jnp.where(ended, 0, s), inner.sums)
+        return _Outer(inner._replace(sums=kept), order, sums, observed)
 
     rows = functools.partial(jax.tree.map, lambda s: jnp.zeros((MOST_EPOCHS, *s.shape), s.dtype))
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
-    inner = _Inner(state, begun.sums, gathered, jnp.asarray(place[1]), zero, jnp.asarray(True))
-    observed = rows(jax.eval_shape(step.observe, state))
-    taken = jnp.zeros(MOST_EPOCHS, jnp.int32)
-    first = _Outer(inner, begun.order, jnp.asarray(place[0]), zero, taken, rows((shapes.sums, shapes.sums)), observed)
-    ran = lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, epoch, first)
+    inner = _Inner(state, begun.sums, gathered, zero, jnp.asarray(True))
+    first = _Outer(inner, begun.order, rows(begun.sums), rows(jax.eval_shape(step.observe, state)))
+    ran = lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, turn, first)
     return ran._replace(inner=ran.inner._replace(finite=ran.inner.finite & step.sound(ran.inner.state)))
 
 
-def _fetched(ran: _Outer, source: Source, place: Place) -> Ran:
+def _fetched(ran: _Outer, step: Step, source: Source, place: Place) -> Ran:
     """What a compiled loop measured, as parts on the host; waits for the loop to end."""
-    small = (ran.steps, ran.sums, ran.observed, ran.row, ran.inner.done, ran.inner.finite)
-    steps, sums, observed, count, done, finite = jax.device_get(small)
+    sums, observed, count, finite = jax.device_get((ran.sums, ran.observed, ran.inner.done, ran.inner.finite))
     gathered = jax.tree.map(np.asarray, ran.inner.gathered)
-    totals, structure = jax.tree.flatten(_total(sums))
-    parts, first = [], 0
-    for row in range(int(count)):
-        last = first + int(steps[row])
+    totals, structure = jax.tree.flatten(_total(sums, _measured(step, source, ran.inner.state).sums))
+    parts, done, first = [], int(count), 0
+    while first < done:
+        row = (place.step + first) // source.steps
+        last = min(done, (row + 1) * source.steps - place.step)
         rows = jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered) if gathered else {}
         now = {name: _figure(values[row]) for name, values in observed.items()}
         parts.append(Part(last - first, structure.unflatten([total[row] for total in totals]), rows, now))
         first = last
-    return Ran(ran.inner.state, Begun(ran.order, ran.inner.sums), parts, int(done), bool(finite))
+    return Ran(ran.inner.state, Begun(ran.order, ran.inner.sums), parts, done, bool(finite))
 
 
 def _one(
@@ -200,11 +211,11 @@ def _one(
 ) -> tuple[Any, Any, Array, dict[str, Any]]:
     state, measured = step(state, source.batch(order, index))
     good = good + jnp.where(step.finite(measured) & (good == index), 1, 0).astype(jnp.int32)
-    return state, _added(sums, measured.sums), good, measured.gathered
+    return state, _added(sums, _vectors(measured.sums)), good, measured.gathered
 
 
 _once = jax.jit(_one, static_argnums=0)
-_draw_order = jax.jit(lambda source, epoch: source.order(epoch))
+_draw_order = jax.jit(lambda source, draw: source.order(draw))
 _observe = jax.jit(lambda step, state: (step.observe(state), step.sound(state)), static_argnums=0)
 
 
@@ -213,7 +224,7 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
     epoch, index = place
     parts, done, finite = [], 0, True
     while done < steps and finite:
-        order = _draw_order(source, np.int32(epoch)) if index == 0 else begun.order
+        order = _draw_order(source, _draw(source, epoch)) if index == 0 else begun.order
         count = min(steps - done, source.steps - index)
         sums, good, rows = jax.device_put(begun.sums), jnp.asarray(index, jnp.int32), []
         for place_index in range(index, index + count):
@@ -225,7 +236,8 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
         observed, sound = jax.device_get(_observe(step, state))
         finite = made == count and bool(sound)
         sums = jax.device_get(sums)
-        parts.append(Part(count, _total(sums), gathered, jax.tree.map(_figure, observed)))
+        totals = _total(sums, _measured(step, source, state).sums)
+        parts.append(Part(count, totals, gathered, jax.tree.map(_figure, observed)))
         begun = Begun(order, jax.tree.map(np.zeros_like, sums) if done + count < steps else sums)
         done += min(made + 1, count)
         epoch, index = (epoch + 1, 0) if index + count == source.steps else (epoch, index + count)
@@ -245,7 +257,8 @@ def _measured(step: Step, source: Source, state: Any) -> Measured:
 def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.eval_shape(lambda s, d, i: _stepped(step, s, d.batch(d.order(i), i)), state, source, index)
+    order = jax.ShapeDtypeStruct(source.order_shape, jnp.int32)
+    return jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i)), state, source, order, index)
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:
@@ -257,7 +270,27 @@ def _capacity(step: Step, source: Source, state: Any) -> int:
     return max(1, min(source.steps, GATHERED_BYTES // size))
 
 
-def _added(sums: Any, terms: dict[str, Any]) -> Any:
+def _vectors(tree: Any, library: Any = jnp) -> dict[str, Any]:
+    """The numbers of a tree, one after another, as a vector for each dtype."""
+    by_dtype: dict[str, list[Any]] = {}
+    for leaf in jax.tree.leaves(tree):
+        by_dtype.setdefault(str(leaf.dtype), []).append(leaf.reshape(-1))
+    return {dtype: library.concatenate(leaves) for dtype, leaves in by_dtype.items()}
+
+
+def _from_vectors(vectors: dict[str, Any], shapes: Any) -> Any:
+    """The tree of such shapes whose numbers these are; of many trees where vectors have axes in front."""
+    leaves, structure = jax.tree.flatten(shapes)
+    place, found = dict.fromkeys(vectors, 0), []
+    for leaf in leaves:
+        name, count = str(leaf.dtype), math.prod(leaf.shape)
+        part = vectors[name][..., place[name] : place[name] + count]
+        found.append(part.reshape((*part.shape[:-1], *leaf.shape)))
+        place[name] += count
+    return structure.unflatten(found)
+
+
+def _added(sums: Any, terms: Any) -> Any:
     """Sums with the terms added, and what rounding lost of each sum (Knuth, 1969, section 4.2.2, theorem B)."""
     totals, lost = sums
     added = jax.tree.map(jnp.add, totals, terms)
@@ -270,19 +303,15 @@ def _rounding(a: Any, b: Any, total: Any) -> Any:
     return (a - (total - part)) + (b - part)
 
 
-def _total(sums: Any) -> dict[str, Any]:
-    """The sums in float64, with what rounding lost."""
+def _total(sums: Any, shapes: Any) -> Any:
+    """The sums in float64, with what rounding lost, as the tree of these shapes."""
     totals, lost = jax.tree.map(np.float64, sums)
-    return jax.tree.map(lambda total, far: np.where(np.isfinite(total), total + far, total), totals, lost)
+    return _from_vectors({name: np.where(np.isfinite(of), of + lost[name], of) for name, of in totals.items()}, shapes)
 
 
 def _figure(value: Any) -> Any:
     """A float, or an array with one for each member."""
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 
 def _joined(rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdl import threefry
 from jaxdl.data.source import Batch, Resident
 from jaxdl.layer import fold_in_name
 from jaxdl.padded import Padded
@@ -26,7 +27,7 @@ def as_key(seed: int | Array) -> Array:
         raise TypeError(f"seed is a whole number or one typed key, jax.random.key(7), got {seed!r}.")
     if not -(2**31) <= seed < 2**32:
         raise ValueError(f"seed: JAX reads 32 bits of it, and {seed} has more — give a smaller one, such as seed % 2**32.")
-    return jax.random.key(int(seed))
+    return threefry.of_seed(int(seed))
 
 
 def as_feed(

@@ -254,7 +254,7 @@ class Supervised(TrainingStep):
         step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
         if self.loss_scaling is not None:
             optimizer_state = self.loss_scaling.init(optimizer_state)
-        return TrainState(step, params, state, optimizer_state, fold_in_name(key, "step"), average)
+        return TrainState(step, params, state, optimizer_state, step_key(key), average)
 
     def evaluation(self) -> Step:
         return Evaluation(self.model, self.loss, self.metrics)
@@ -337,6 +337,11 @@ class Supervised(TrainingStep):
         indices = jnp.arange(self.accumulate, dtype=jnp.int32)
         (new, gradients, loss), outputs = lax.scan(part, first, (indices, *split))
         return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
+
+
+def step_key(key: Array) -> Array:
+    """The key that the steps of a run draw from."""
+    return fold_in_name(key, "step")
 
 
 def all_finite(tree: Any) -> Array:

@@ -27,6 +27,7 @@ from jaxdl.train.step import (
     current_rate,
     in_shares,
     means,
+    step_key,
     updated,
     weighted_sum,
 )
@@ -96,7 +97,7 @@ class Variational(TrainingStep):
     def init(self, key: Array, batch: Batch) -> TrainState:
         params, state = self.model.init(fold_in_name(key, "init"), jax.eval_shape(as_floating, batch.inputs))
         step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, state, self.optimizer.init(params), fold_in_name(key, "step"))
+        return TrainState(step, params, state, self.optimizer.init(params), step_key(key))
 
     def evaluation(self) -> Step:
         return VariationalEvaluation(self)

@@ -220,6 +220,7 @@ def test_batches_that_are_not_the_official_ones_are_refused(tmp_path: Path):
 
 
 @pytest.mark.skipif(not any(path.is_file() for path in REAL), reason="CIFAR-10 is not in JAXDL_DATA")
+@pytest.mark.once
 def test_the_real_photographs():
     (images, labels), (test_images, test_labels) = data.cifar10()
     assert images.shape == (50_000, 32, 32, 3)

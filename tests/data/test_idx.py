@@ -109,6 +109,7 @@ def test_files_that_are_not_the_official_ones_are_refused(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="MNIST is not in JAXDL_DATA")
+@pytest.mark.once
 def test_the_real_digits():
     (images, labels), (test_images, test_labels) = data.mnist()
     assert images.shape == (60_000, 28, 28, 1)

@@ -116,6 +116,7 @@ def test_a_review_that_is_no_text_is_named(tmp_path: Path):
 
 
 @pytest.mark.skipif(not any(path.exists() for path in REAL), reason="IMDB is not in JAXDL_DATA")
+@pytest.mark.once
 def test_the_real_reviews():
     (reviews, labels), (test_reviews, test_labels) = data.imdb()
     assert len(reviews) == len(test_reviews) == 25_000

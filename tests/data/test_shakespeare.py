@@ -43,6 +43,7 @@ def test_a_shortened_text_is_named(tmp_path: Path):
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="Tiny Shakespeare is not in JAXDL_DATA")
+@pytest.mark.once
 def test_the_real_text():
     text = data.shakespeare()
     characters = data.Characters.of(text)

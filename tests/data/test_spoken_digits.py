@@ -134,6 +134,7 @@ def test_recordings_that_are_not_the_official_ones_and_unknown_features_are_refu
 
 
 @pytest.mark.skipif(not any(path.exists() for path in REAL), reason="the spoken digits are not in JAXDL_DATA")
+@pytest.mark.once
 def test_the_real_recordings():
     (train, labels), (test, test_labels) = data.spoken_digits()
     assert (train.shape, test.shape) == ((2700, 100, 10), (300, 100, 10))

@@ -168,6 +168,7 @@ mathematics = {n: e for n, e in CATALOGUE.items() if type(e.layer).__module__.st
 
 
 @pytest.mark.parametrize("entry", mathematics.values(), ids=mathematics.keys())
+@pytest.mark.once
 def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input(dtype=jnp.bfloat16)
@@ -177,6 +178,7 @@ def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
 
 
 @every_layer
+@pytest.mark.once
 def test_the_key_alone_decides_what_training_draws(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input()
@@ -202,6 +204,7 @@ def test_training_keeps_the_structure_of_the_state(entry: Entry) -> None:
 
 
 @every_layer
+@pytest.mark.once
 def test_apply_changes_nothing_it_is_given(entry: Entry) -> None:
     trees = entry.drawn()
     before = jax.tree.map(lambda leaf: leaf, trees)
@@ -215,6 +218,7 @@ def program(function: Any, *arguments: Any) -> str:
 
 
 @every_layer
+@pytest.mark.once
 def test_init_reads_only_shape_and_dtype(entry: Entry) -> None:
     key, x = jax.random.key(2), entry.input()
     drawn = program(lambda key: entry.layer.init(key, x), key)
@@ -233,6 +237,7 @@ def test_numpy_arrays_are_inputs_too(entry: Entry) -> None:
 
 
 @every_layer
+@pytest.mark.once
 def test_an_inserted_activation_changes_no_weights_and_no_masks(entry: Entry) -> None:
     """The programs are the same to the last letter, keys folded in included."""
     plain = dl.Sequential(entry.layer)
@@ -274,6 +279,7 @@ def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
 
 
 @every_layer
+@pytest.mark.once
 def test_leaves_have_the_names_of_the_field(entry: Entry) -> None:
     params, state = jax.eval_shape(lambda: entry.layer.init(jax.random.key(0), entry.input()))
     leaves = {**named_leaves(params), **named_leaves(state)}
@@ -286,6 +292,7 @@ def nodes(tree: Any) -> list[Any]:
 
 
 @every_layer
+@pytest.mark.once
 def test_examples_are_independent_in_evaluation(entry: Entry) -> None:
     params, state = entry.drawn()
     x, other = entry.input(0), entry.input(1)
@@ -300,6 +307,7 @@ see_the_mask = {n: e for n, e in CATALOGUE.items() if not isinstance(e.layer, dl
 
 
 @pytest.mark.parametrize("entry", see_the_mask.values(), ids=see_the_mask.keys())
+@pytest.mark.once
 def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input()

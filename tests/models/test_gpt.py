@@ -79,6 +79,7 @@ def test_padded_texts_give_padded_logits() -> None:
     close(y.values[1, :3], model.apply(params, {}, TOKENS[1:, :3])[0][0])
 
 
+@pytest.mark.once
 def test_it_learns_a_sequence_by_heart() -> None:
     """A step back and forth in a row of numbers: the next is known from the two before alone."""
     text = np.array([abs(t % 12 - 6) for t in range(200)], np.int32)

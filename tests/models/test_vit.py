@@ -29,6 +29,7 @@ def test_it_computes_what_pytorch_computes() -> None:
     close(model.apply(params, {}, images)[0], expected.detach().numpy())
 
 
+@pytest.mark.once
 def test_it_learns_digits() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")
     digits = sklearn.load_digits()

@@ -315,6 +315,7 @@ def test_early_stopping_watches_either_player() -> None:
         dl.train(players(), X, early_stopping=dl.EarlyStopping(), **OPTIONS)
 
 
+@pytest.mark.once
 def test_a_generator_learns_where_examples_lie() -> None:
     examples = (2 + 0.1 * RNG.normal(size=(512, 2))).astype(np.float32)
     generator = dl.Sequential(dl.Dense(16), jax.nn.relu, dl.Dense(2))

@@ -89,13 +89,14 @@ def test_sums_keep_what_rounding_would_lose():
     terms = jnp.full(100_000, 0.1, jnp.float32)
 
     def add(sums, term):
-        return program._added(sums, {"loss": term}), None
+        return program._added(sums, program._vectors({"loss": term})), None
 
-    zero = {"loss": jnp.zeros((), jnp.float32)}
+    zero = program._vectors({"loss": jnp.zeros((), jnp.float32)})
     sums, _ = jax.jit(lambda t: jax.lax.scan(add, (zero, zero), t))(terms)
     exact = 100_000 * np.float64(np.float32(0.1))
-    assert abs(program._total(sums)["loss"] - exact) / exact < 1e-6
-    assert abs(float(sums[0]["loss"]) - exact) / exact > 1e-5  # what plain addition gives
+    total = program._total(sums, {"loss": jax.ShapeDtypeStruct((), jnp.float32)})["loss"]
+    assert abs(total - exact) / exact < 1e-6
+    assert abs(float(sums[0]["float32"][0]) - exact) / exact > 1e-5  # what plain addition gives
 
 
 def test_a_key_is_a_seed():
@@ -190,8 +191,8 @@ def test_data_are_arguments_and_not_constants():
     feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    begun = program.beginning(step, feed.source, state)
-    text = program._loop.lower(step, 4, feed.source, state, begun, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
+    begun, draws = program.beginning(step, feed.source, state), program._draws(feed.source, 0)[0]
+    text = program._loop.lower(step, 4, feed.source, state, begun, draws, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
 
@@ -205,9 +206,9 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    begun = program.beginning(step, feed.source, state)
+    begun, draws = program.beginning(step, feed.source, state), program._draws(feed.source, 0)[0]
     text = (
-        program._loop.trace(step, 4, feed.source, state, begun, (np.int32(0), np.int32(0)), np.int32(1))
+        program._loop.trace(step, 4, feed.source, state, begun, draws, (np.int32(0), np.int32(0)), np.int32(1))
         .lower(lowering_platforms=(platform,))
         .as_text()
     )
