@@ -16,7 +16,7 @@ FLOORS = {
     "origin": 0,
     "warn": 0,
     "number": 0,
-    "threefry": 0,
+    "threefry": -1,
     "jit_once": 0,
     **dict.fromkeys(
         [
