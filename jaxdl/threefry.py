@@ -25,7 +25,8 @@ def words_of(key: Any) -> np.ndarray | None:
     known = isinstance(key, Array) and not isinstance(key, Tracer) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not known or str(jax.random.key_impl(key)) != NAME or not _setting("jax_threefry_partitionable"):
         return None
-    return np.asarray(jax.random.key_data(key))
+    with jax.ensure_compile_time_eval():  # a key that is closed over by what is traced just now
+        return np.asarray(jax.random.key_data(key))
 
 
 def key_of(words: Any) -> Array:

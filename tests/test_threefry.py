@@ -1,11 +1,14 @@
 """Numbers drawn on the host are those of `jax.random`."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdl import threefry
+from jaxdl.layer import fold_in_name
 
 SEEDS = [0, 1, 7, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31)]
 
@@ -39,6 +42,12 @@ def test_other_keys_and_traced_ones_have_no_words_here():
     seen = []
     jax.jit(lambda key: seen.append(threefry.words_of(key)))(jax.random.key(0))
     assert seen == [None]
+
+
+def test_a_key_that_is_closed_over_has_its_words_while_something_is_traced():
+    key = jax.random.key(3)
+    traced = jax.jit(lambda x: x + jax.random.uniform(fold_in_name(key, "part")))(0.0)
+    assert traced == jax.random.uniform(jax.random.fold_in(key, zlib.crc32(b"part")))
 
 
 def test_a_seed_follows_the_default_kind_of_key():

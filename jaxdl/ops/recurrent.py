@@ -101,16 +101,16 @@ def _driven(kernel: Array, mask: Mask, hiddens: Array, first: Array, tangents: A
 
 @jax.custom_jvp
 def _lstm(projected: Any, kernel: Any, hidden: Any, cell: Any, mask: Any) -> tuple[Array, Array]:
-    gates, cells = _lstm_gates(projected, kernel, hidden, cell, mask)
-    return _split(gates)[3] * jnp.tanh(cells), cells
+    hiddens, _, cells = _lstm_scan(projected, kernel, hidden, cell, mask)
+    return hiddens, cells
 
 
 def _split(gates: Array, count: int = 4) -> list[Array]:
     return jnp.split(gates, count, -1)
 
 
-def _lstm_gates(projected: Array, kernel: Array, hidden: Array, cell: Array, mask: Mask) -> tuple[Array, Array]:
-    """The gates and the cell of all steps.
+def _lstm_scan(projected: Array, kernel: Array, hidden: Array, cell: Array, mask: Mask) -> tuple[Array, Array, Array]:
+    """The state, the gates and the cell of all steps; what of them is not used is not kept.
 
     σ(z) is taken as (1 + tanh(z / 2)) / 2: one tanh for all four gates is what XLA makes the fastest loop of on a CPU.
     """
@@ -124,7 +124,8 @@ def _lstm_gates(projected: Array, kernel: Array, hidden: Array, cell: Array, mas
         gates = jnp.tanh(z * scale) * scale + (1 - scale)
         i, f, g, o = _split(gates)
         cell = f * cell + i * g
-        return (o * jnp.tanh(cell), cell), (gates, cell)
+        hidden = o * jnp.tanh(cell)
+        return (hidden, cell), (hidden, gates, cell)
 
     return lax.scan(step, (hidden, cell), projected)[1]
 
@@ -133,10 +134,10 @@ def _lstm_gates(projected: Array, kernel: Array, hidden: Array, cell: Array, mas
 def _lstm_jvp(primals: Any, tangents: Any) -> Any:
     projected, kernel, hidden, cell, mask = primals
     projected_dot, kernel_dot, hidden_dot, cell_dot, mask_dot = tangents
-    gates, cells = _lstm_gates(projected, kernel, hidden, cell, mask)
+    _, gates, cells = _lstm_scan(projected, kernel, hidden, cell, mask)
     i, f, g, o = _split(gates)
     squashed = jnp.tanh(cells)
-    hiddens, previous = o * squashed, _before(cell, cells)
+    hiddens, previous = o * squashed, _before(cell, cells)  # all at once: faster than to keep them in the loop
     drive = _driven(kernel, mask, hiddens, hidden, (projected_dot, kernel_dot, mask_dot))
     by_i, by_f, by_g = g * i * (1 - i), previous * f * (1 - f), i * (1 - g * g)  # ∂cₜ/∂z
     by_o, by_cell = squashed * o * (1 - o), o * (1 - squashed * squashed)  # ∂hₜ/∂z, ∂hₜ/∂cₜ

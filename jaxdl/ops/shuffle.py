@@ -15,13 +15,8 @@ FEW = 128
 ROUNDS = 8
 
 
-def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
-    """A random order of 0 … count − 1 for a key: that of what is `drawn` from it."""
-    return permuted(drawn(key, count), count)
-
-
 def drawn(keys: Key[Array, "..."], count: int) -> Any:
-    """What the orders of so many places are made of, for keys [...]: random numbers [..., 8], or the keys where places are few.
+    """What `permuted` makes orders of so many places of, for keys [...]: numbers [..., 8], or the keys where places are few.
 
     Numbers are drawn on the host where the keys are known there and of JAX's default kind.
     """

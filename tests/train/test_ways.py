@@ -213,3 +213,9 @@ def test_the_training_loop_lowers_for_every_platform(platform):
         .as_text()
     )
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
+
+
+def test_a_key_of_another_kind_trains_the_same_in_all_ways():
+    runs = [train(way, seed=jax.random.key(3, impl="rbg")) for way in ("epoch", "step")]
+    close(runs[0].params, runs[1].params, 1e-4)
+    assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-4)
