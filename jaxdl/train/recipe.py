@@ -82,6 +82,8 @@ class SupervisedRecipe(Recipe):
                 )
         checks.check_precision(self.precision)
         checks.check_average(self.average, self._optimizer(dict(self.some)))
+        if not self.names:
+            return
         try:
             jax.eval_shape(self._traced, dict.fromkeys(self.names, jax.ShapeDtypeStruct((), jnp.float32)))
         except jax.errors.JAXTypeError as error:
