@@ -1,7 +1,7 @@
 """JAX's default random numbers, drawn on the host.
 
 What a run draws once — the key of a seed, the keys of its parts, what the orders of its epochs are made of — then needs no
-program, which takes a hundred times longer to compile than the numbers to draw. They are those of `jax.random`, to the bit.
+program, which takes longer to compile than all of the numbers to draw. They are those of `jax.random`, to the bit.
 
 Source: Salmon et al., 2011, section 3.3, for Threefry-2x32 with 20 rounds.
 """

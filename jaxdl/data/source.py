@@ -84,12 +84,11 @@ class Resident:
 
     def draws(self, first: int, count: int) -> Any:
         """What the orders of so many epochs from a first are made of, [count, ...]."""
-        return epochs_drawn(self.key, first, count, self.size) if self.shuffle else np.zeros((count, 0), np.uint32)
+        return epochs_drawn(self.key, first, count, self.size, self.shuffle)
 
     def order(self, draw: Any) -> Int[Array, " places"]:
         """The examples at all places of an epoch's batches, of that epoch's draw."""
-        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
-        return jnp.pad(places, (0, self.places - self.size))
+        return jnp.pad(_places(draw, self.size, self.shuffle), (0, self.places - self.size))
 
     def batch(self, order: Int[Array, " places"], index: Any) -> Batch:
         """Batch `index` of the epoch with that order."""
@@ -142,9 +141,7 @@ class ResidentMembers:
 
     def draws(self, first: int, count: int) -> Any:
         """What the members' orders of so many epochs from a first are made of, [count, members, ...]."""
-        if not self.shuffle:
-            return np.zeros((count, self.keys.shape[0], 0), np.uint32)
-        return epochs_drawn(self.keys, first, count, self.size)
+        return epochs_drawn(self.keys, first, count, self.size, self.shuffle)
 
     def order(self, draw: Any) -> Int[Array, "places members"]:
         """The examples at all places of an epoch's batches, for each member, of that epoch's draw."""
@@ -162,7 +159,7 @@ class ResidentMembers:
         return Batch(inputs, targets, weights, mask)
 
     def _order(self, draw: Any, rows: Any) -> Array:
-        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
+        places = _places(draw, self.size, self.shuffle)
         places = places if rows is None else rows[places]
         return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
 
@@ -206,18 +203,24 @@ class Stack:
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
 
 
-def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Any:
+def _places(draw: Any, size: int, shuffle: bool) -> Int[Array, " size"]:
+    return permuted(draw, size) if shuffle else jnp.arange(size, dtype=jnp.int32)
+
+
+def epochs_drawn(keys: Any, first: int, count: int, size: int, shuffle: bool = True) -> Any:
     """What orders of `size` examples are made of in so many epochs from a first, for a key or an array of them: [count, ...].
 
-    Epoch e of a key draws from `fold_in(key, e)`.
+    Epoch e of a key draws from `fold_in(key, e)`; nothing is drawn where nothing is shuffled.
     """
+    if not shuffle:
+        return np.zeros((count, *keys.shape, 0), np.uint32)
     words = threefry.words_of(keys)
     if words is None:
         return _epochs_drawn(keys, np.arange(first, first + count, dtype=np.int32), size)
     return _epochs_drawn_here(words.tobytes(), keys.shape, first, count, size)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _epochs_drawn_here(words: bytes, shape: tuple[int, ...], first: int, count: int, size: int) -> Any:
     epochs = np.arange(first, first + count).reshape(-1, *(1,) * len(shape))
     return drawn(threefry.key_of(threefry.folded(np.frombuffer(words, np.uint32).reshape(*shape, 2)[None], epochs)), size)

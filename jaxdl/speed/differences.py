@@ -75,6 +75,7 @@ def described(value: Any) -> Any:
 
 
 def leaf(value: Any) -> Any:
+    """The shape, dtype and place of an array; the name of its type for anything else."""
     try:
         aval = jax.typeof(value)
         shape, dtype, weak = tuple(aval.shape), str(aval.dtype), bool(getattr(aval, "weak_type", False))
