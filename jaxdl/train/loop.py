@@ -16,7 +16,7 @@ from jaxdl.train.program import Begun, Place, Ran, Way, batch_at, beginning, lon
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.saving import Saver, ending_well
-from jaxdl.train.step import Step, TrainingStep, TrainState, Updating, all_finite
+from jaxdl.train.step import Step, TrainingStep, TrainState, Updating
 from jaxdl.tree import frozen_shapes
 from jaxdl.warn import warn
 
@@ -222,7 +222,7 @@ class Loop:
 
         def whole(steps: int) -> bool:
             self.position.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
-            return _all_finite(self.position.state)
+            return self.step.sound(self.position.state)
 
         for steps in (made - 1, made - 2):
             if steps >= 0 and whole(steps):
@@ -324,7 +324,3 @@ class Loop:
         why = self.watch(epoch, figures)
         told = [callback(EpochEnd(epoch, here.history, here.state)) is True for callback in self.callbacks]
         return why or ("callback" if any(told) else None)
-
-
-def _all_finite(state: TrainState) -> bool:
-    return bool(all_finite((state.params, state.state)))
