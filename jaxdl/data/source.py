@@ -15,6 +15,11 @@ from jaxdl.ops.shuffle import drawn, permuted
 
 Tree = Any
 
+MOST_EPOCHS = 64
+"""How many epochs one run of a program may touch."""
+ORDERED_PLACES = 2**20
+"""How many places the orders of one run hold, where those of two epochs have not more."""
+
 
 class Batch(NamedTuple):
     """What one step is given.
@@ -69,36 +74,39 @@ class Resident:
         return -(-self.size // self.batch_size)
 
     @property
-    def places(self) -> int:
-        """The length of an order."""
-        return self.steps * self.batch_size
+    def epochs(self) -> int:
+        """How many epochs one run of a program may touch."""
+        return _epochs(self.steps * self.batch_size)
 
     @property
-    def order_shape(self) -> tuple[int, ...]:
-        return (self.places,)
+    def orders_shape(self) -> tuple[int, ...]:
+        return (self.steps * self.batch_size * (self.epochs if self.shuffle else 1),)
 
     @property
     def full(self) -> bool:
         """Whether every batch is."""
-        return self.places == self.size
+        return self.size % self.batch_size == 0
 
-    def draws(self, first: int, count: int) -> Any:
-        """What the orders of so many epochs from a first are made of, [count, ...]."""
-        return epochs_drawn(self.key, first, count, self.size, self.shuffle)
+    def orders(self, first: int, count: int) -> Any:
+        """The examples at all places of the batches of so many epochs from a first, one epoch after another.
+
+        There is room for `epochs` of them; of unshuffled data there is one order for all.
+        """
+        if not self.shuffle:
+            return np.pad(np.arange(self.size, dtype=np.int32), (0, self.steps * self.batch_size - self.size))
+        return _orders(self, epochs_drawn(self.key, first, self.epochs, self.size), np.int32(count))
 
     def order(self, draw: Any) -> Int[Array, " places"]:
-        """The examples at all places of an epoch's batches, of that epoch's draw."""
-        return jnp.pad(_places(draw, self.size, self.shuffle), (0, self.places - self.size))
+        """One epoch's, of its draw."""
+        return jnp.pad(permuted(draw, self.size), (0, self.steps * self.batch_size - self.size))
 
-    def batch(self, order: Int[Array, " places"], index: Any) -> Batch:
-        """Batch `index` of the epoch with that order."""
-        first = index * self.batch_size
-        rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
+    def batch(self, orders: Int[Array, " places"], epoch: Any, index: Any) -> Batch:
+        """Batch `index` of an epoch, counted from the first of those orders."""
+        rows = _batch_of(orders, epoch, index, self)
         inputs, targets, weights = jax.tree.map(
             lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), (self.inputs, self.targets, self.weights)
         )
-        mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
-        return Batch(inputs, targets, weights, mask)
+        return Batch(inputs, targets, weights, _mask(index, self))
 
 
 @jax.tree_util.register_dataclass
@@ -131,35 +139,43 @@ class ResidentMembers:
         return -(-self.size // self.batch_size)
 
     @property
-    def order_shape(self) -> tuple[int, ...]:
-        return (self.steps * self.batch_size, self.keys.shape[0])
+    def epochs(self) -> int:
+        """How many epochs one run of a program may touch."""
+        return _epochs(self.steps * self.batch_size * self.keys.shape[0])
+
+    @property
+    def orders_shape(self) -> tuple[int, ...]:
+        return (self.steps * self.batch_size * (self.epochs if self.shuffle else 1), self.keys.shape[0])
 
     @property
     def full(self) -> bool:
         """Whether every batch is."""
         return self.size % self.batch_size == 0
 
-    def draws(self, first: int, count: int) -> Any:
-        """What the members' orders of so many epochs from a first are made of, [count, members, ...]."""
-        return epochs_drawn(self.keys, first, count, self.size, self.shuffle)
+    def orders(self, first: int, count: int) -> Any:
+        """The examples at all places of the batches of so many epochs from a first, for each member; as `Resident` has them."""
+        if not self.shuffle:
+            return _unshuffled(self)
+        return _orders(self, epochs_drawn(self.keys, first, self.epochs, self.size), np.int32(count))
 
     def order(self, draw: Any) -> Int[Array, "places members"]:
-        """The examples at all places of an epoch's batches, for each member, of that epoch's draw."""
+        """One epoch's, of its draw."""
         return jax.vmap(self._order, (0, -1), -1)(draw, self.rows)
 
-    def batch(self, order: Int[Array, "places members"], index: Any) -> Batch:
-        """Batch `index` of the epoch with that order: arrays [members, batch, ...] or [batch, ..., members], and one mask."""
-        first = index * self.batch_size
-        rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
+    def batch(self, orders: Int[Array, "places members"], epoch: Any, index: Any) -> Batch:
+        """Batch `index` of an epoch, counted from the first of those orders.
+
+        Arrays are [members, batch, ...] or [batch, ..., members], and there is one mask.
+        """
+        rows = _batch_of(orders, epoch, index, self)
         data = (self.inputs, self.targets, self.weights)
         inputs, targets, weights = jax.vmap(
             lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
         )(rows)
-        mask = None if self.full else first + jnp.arange(self.batch_size, dtype=jnp.int32) < self.size
-        return Batch(inputs, targets, weights, mask)
+        return Batch(inputs, targets, weights, _mask(index, self))
 
     def _order(self, draw: Any, rows: Any) -> Array:
-        places = _places(draw, self.size, self.shuffle)
+        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
         places = places if rows is None else rows[places]
         return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
 
@@ -184,36 +200,66 @@ class Stack:
         return jax.tree.leaves(self.batches.inputs)[0].shape[1]
 
     @property
-    def order_shape(self) -> tuple[int, ...]:
+    def epochs(self) -> int:
+        """A stack ends with its epoch, or before."""
+        return 2
+
+    @property
+    def orders_shape(self) -> tuple[int, ...]:
         return (0,)
 
-    def draws(self, first: int, count: int) -> Any:
-        """A stream has its own order."""
-        del first
-        return np.zeros((count, 0), np.uint32)
-
-    def order(self, draw: Any) -> Int[Array, " none"]:
+    def orders(self, first: int, count: int) -> Any:
         """None: a stream has its own."""
-        del draw
-        return jnp.zeros(0, jnp.int32)
+        del first, count
+        return np.zeros(0, np.int32)
 
-    def batch(self, order: Int[Array, " none"], index: Any) -> Batch:
+    def batch(self, orders: Int[Array, " none"], epoch: Any, index: Any) -> Batch:
         """The batch at that place of the stack."""
-        del order
+        del orders, epoch
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
 
 
-def _places(draw: Any, size: int, shuffle: bool) -> Int[Array, " size"]:
-    return permuted(draw, size) if shuffle else jnp.arange(size, dtype=jnp.int32)
+def _epochs(places: int) -> int:
+    """How many epochs one run may touch, with orders of so many places; it may always end in the epoch after its first."""
+    return max(2, min(MOST_EPOCHS, ORDERED_PLACES // places))
 
 
-def epochs_drawn(keys: Any, first: int, count: int, size: int, shuffle: bool = True) -> Any:
+@jax.jit
+def _orders(source: Resident | ResidentMembers, draws: Any, count: Any) -> Array:
+    """The orders of the first `count` epochs of those draws; a program of its own, which serves all that train on such data."""
+
+    def put(row: Array, orders: Array) -> Array:
+        order = source.order(lax.dynamic_index_in_dim(jnp.asarray(draws), row, 0, keepdims=False))
+        return lax.dynamic_update_index_in_dim(orders, order, row, 0)
+
+    places, *members = source.orders_shape
+    orders = jnp.zeros((source.epochs, places // source.epochs, *members), jnp.int32)
+    return lax.fori_loop(0, count, put, orders).reshape(source.orders_shape)
+
+
+@jax.jit
+def _unshuffled(source: ResidentMembers) -> Array:
+    return source.order(np.zeros((source.keys.shape[0], 0), np.uint32))
+
+
+def _batch_of(orders: Array, epoch: Any, index: Any, source: Resident | ResidentMembers) -> Array:
+    """The places of a batch."""
+    batches = epoch * source.steps + index if source.shuffle else index
+    return lax.dynamic_slice_in_dim(orders, batches * source.batch_size, source.batch_size)
+
+
+def _mask(index: Any, source: Resident | ResidentMembers) -> Array | None:
+    """Which places of a batch are examples: all, but for the last batch of an epoch."""
+    if source.full:
+        return None
+    return index * source.batch_size + jnp.arange(source.batch_size, dtype=jnp.int32) < source.size
+
+
+def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Any:
     """What orders of `size` examples are made of in so many epochs from a first, for a key or an array of them: [count, ...].
 
-    Epoch e of a key draws from `fold_in(key, e)`; nothing is drawn where nothing is shuffled.
+    Epoch e of a key draws from `fold_in(key, e)`.
     """
-    if not shuffle:
-        return np.zeros((count, *keys.shape, 0), np.uint32)
     words = threefry.words_of(keys)
     if words is None:
         return _epochs_drawn(keys, np.arange(first, first + count, dtype=np.int32), size)

@@ -330,9 +330,12 @@ def _judged(
 def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     """Of one step, its batch's gathering included."""
     source = feed.first.source
-    order = jnp.zeros(source.order_shape, jnp.int32)
     return cost_of(
-        lambda state, source, order, index: step(state, source.batch(order, index)), start, source, order, np.int32(0)
+        lambda state, source, orders, index: step(state, source.batch(orders, index, index)),
+        start,
+        source,
+        jnp.asarray(source.orders(0, 1)),
+        np.int32(0),
     )
 
 

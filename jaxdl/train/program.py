@@ -15,8 +15,6 @@ from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Way = Literal["eager", "step", "epoch"]
 
-MOST_EPOCHS = 64
-"""How many epochs one run of a compiled loop may touch: the length of its buffers of sums."""
 GATHERED_BYTES = 2**27
 """How much memory the rows gathered in one run of a program may take."""
 
@@ -44,18 +42,26 @@ class Part(NamedTuple):
     observed: dict[str, Any]
 
 
+class Orders(NamedTuple):
+    """The orders of so many epochs from a first, drawn before the run that needs them."""
+
+    places: Any
+    first: int
+    count: int
+
+
 class Begun(NamedTuple):
     """What an epoch that has begun hands from one run of a program to the next.
 
     Sums are carried on, and not added up run by run: so they do not depend on where the clock cut an epoch into runs.
 
     Args:
-        order: of the epoch's examples.
-        sums: for each dtype [2, numbers], the sums so far and what rounding has lost of them.
+        sums: for each dtype [2, numbers], the sums so far and what rounding has lost of them; NumPy.
+        orders: that were drawn already; None where they have to be drawn anew.
     """
 
-    order: Any
     sums: Any
+    orders: Orders | None = None
 
 
 class Ran(NamedTuple):
@@ -68,23 +74,17 @@ class Ran(NamedTuple):
     finite: bool
 
 
-class _Inner(NamedTuple):
-    """Within an epoch: `done` counts the steps of the run."""
+class _Carry(NamedTuple):
+    """What the loop carries: of its figures each epoch has a row, and `last` has those of its last step.
+
+    `clock` is [steps done, epoch, step within the epoch]: one array, and so one kernel.
+    """
 
     state: Any
-    sums: Any
+    rows: Any
+    last: Any
     gathered: dict[str, Any]
-    done: Array
-    finite: Array
-
-
-class _Outer(NamedTuple):
-    """Over epochs; what was measured of each has a row."""
-
-    inner: _Inner
-    order: Array
-    sums: Any
-    observed: dict[str, Any]
+    clock: Array
 
 
 def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
@@ -96,40 +96,57 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
 
     Args:
         way: "eager" runs operation by operation, "step" dispatches one compiled step after another, "epoch" runs a compiled
-            loop that draws the order of each epoch it begins; its number of steps is an argument, so that one compiled
-            program serves any.
+            loop; its number of steps is an argument, so that one compiled program serves any.
         step: what is done with each batch.
         source: where batches come from.
         state: the step's first state; it is not given away.
-        begun: what the epoch at `place` carries; from `beginning` where it begins, and its order is then drawn.
+        begun: what the epoch at `place` carries; from `beginning` where it begins.
         place: where to begin.
         steps: at most `longest(...)`.
     """
+    orders, first = _ordered(source, begun, place, steps)
     if way == "epoch":
         capacity = _capacity(step, source, state)
-        draws, epoch = _draws(source, place.epoch)
-        ran = _loop(step, capacity, source, state, begun, draws, (np.int32(epoch), np.int32(place.step)), np.int32(steps))
-        return _fetched(ran, step, source, place)
-    return _dispatched(_once if way == "step" else _one, step, source, state, begun, place, steps)
+        blank = _blank(step, source, state, begun, first // source.steps)
+        ran = _loop(
+            step,
+            capacity,
+            source,
+            state,
+            orders.places,
+            *blank,
+            np.array([0, *divmod(first, source.steps)], np.int32),
+            np.int32(steps),
+        )
+        return _fetched(ran, step, source, orders, first)
+    return _dispatched(_once if way == "step" else _one, step, source, state, begun, orders, first, steps)
 
 
 def beginning(step: Step, source: Source, state: Any) -> Begun:
     """What an epoch carries before its first step."""
-    sums = _vectors(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _measured(step, source, state).sums), np)
-    sums = {dtype: np.stack([vector, vector]) for dtype, vector in sums.items()}
-    return jax.device_put(Begun(np.zeros(source.order_shape, np.int32), sums))
+    sizes = _sizes(_measured(step, source, state).sums)
+    return Begun({dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()})
 
 
 def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
     """The batch that a run from a place in the data gives to its step of that number, from 0."""
-    ended, index = divmod(place.step + steps, source.steps)
-    order = begun.order if ended == 0 and place.step > 0 else source.order(_draw(source, place.epoch + ended))
-    return source.batch(order, jnp.asarray(index, jnp.int32))
+    orders, first = _ordered(source, begun, place, steps + 1)
+    epoch, index = divmod(first + steps, source.steps)
+    return source.batch(jnp.asarray(orders.places), jnp.asarray(epoch, jnp.int32), jnp.asarray(index, jnp.int32))
+
+
+def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Orders, int]:
+    """The orders for so many steps from a place, and how many steps after their beginning that is."""
+    last, orders = place.epoch + max(place.step + steps - 1, 0) // source.steps, begun.orders
+    if orders is None or not orders.first <= place.epoch <= last < orders.first + orders.count:
+        count = last - place.epoch + 1
+        orders = Orders(source.orders(place.epoch, count), place.epoch, count)
+    return orders, (place.epoch - orders.first) * source.steps + place.step
 
 
 def longest(step: Step, source: Source, state: Any) -> int:
     """The most steps that one run may make, so that its buffers hold what it measures."""
-    return min(_capacity(step, source, state), (MOST_EPOCHS - 1) * source.steps)
+    return min(_capacity(step, source, state), (source.epochs - 1) * source.steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -138,115 +155,114 @@ def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
     return step(state, batch)
 
 
-def _draws(source: Source, epoch: int) -> tuple[Any, int]:
-    """What the orders of an epoch and of at least `MOST_EPOCHS` behind it are made of, and where that epoch is among them."""
-    block, within = divmod(epoch, MOST_EPOCHS)
-    return source.draws(block * MOST_EPOCHS, 2 * MOST_EPOCHS), within
-
-
-def _draw(source: Source, epoch: int) -> Any:
-    """What the order of an epoch is made of."""
-    draws, within = _draws(source, epoch)
-    return draws[within]
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loop(
-    step: Step, capacity: int, source: Source, state: Any, begun: Begun, draws: Any, place: tuple[Any, Any], steps: Any
-) -> _Outer:
-    """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them."""
-    shapes = _measured(step, source, state)
-    zero = jnp.zeros((), jnp.int32)
-    epoch, before = (jnp.asarray(number) for number in place)
+    step: Step, capacity: int, source: Source, state: Any, orders: Any, rows: Any, last: Any, clock: Any, steps: Any
+) -> _Carry:
+    """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them.
 
-    def one(inner: _Inner, order: Array, start: Array) -> _Inner:
-        state, measured = _stepped(step, inner.state, source.batch(order, inner.done - start))
-        gathered = jax.tree.map(
-            lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, inner.done, 0), inner.gathered, measured.gathered
-        )
-        return _Inner(state, _added(inner.sums, _vectors(measured.sums)), gathered, inner.done + 1, step.finite(measured))
+    What an epoch is told by is one vector for each dtype, in which sums are added up and the rest is the last step's.
+    """
+    measured = _measured(step, source, state)
+    sizes = _sizes(measured.sums)
 
-    def turn(outer: _Outer) -> _Outer:
-        inner = outer.inner
-        row = lax.div(before + inner.done, source.steps)  # whole epochs since the place
-        start = row * source.steps - before  # at which step of the run this epoch begins
-        stop = jnp.minimum(steps, start + source.steps)
+    def one(carry: _Carry) -> _Carry:
+        done, epoch, index = carry.clock
+        state, measured = _stepped(step, carry.state, source.batch(orders, epoch, index))
+        put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+        now, rows = _vectors(_figures(step, state, measured)), {}
+        for dtype, old in carry.rows.items():
+            row = lax.dynamic_index_in_dim(old, epoch, 0, keepdims=False)
+            summed = np.arange(row.shape[1])[None] < sizes.get(dtype, 0)
+            rows[dtype] = put(old, _both_added(jnp.where(summed, row, 0), now[dtype]), epoch)
+        gathered = jax.tree.map(lambda rows, each: put(rows, each, done), carry.gathered, measured.gathered)
+        return _Carry(state, rows, now, gathered, _ticked(carry.clock, source.steps))
 
-        def draw() -> Array:
-            return source.order(lax.dynamic_index_in_dim(jnp.asarray(draws), epoch + row, 0, keepdims=False))
-
-        order = lax.cond(inner.done == start, draw, lambda: outer.order)
-        inner = lax.while_loop(lambda i: (i.done < stop) & i.finite, lambda i: one(i, order, start), inner)
-        put = functools.partial(jax.tree.map, lambda rows, each: lax.dynamic_update_index_in_dim(rows, each, row, 0))
-        sums, observed = put(outer.sums, inner.sums), put(outer.observed, step.observe(inner.state))
-        ended = inner.done == start + source.steps
-        kept = jax.tree.map(lambda s: jnp.where(ended, 0, s), inner.sums)
-        return _Outer(inner._replace(sums=kept), order, sums, observed)
-
-    rows = functools.partial(jax.tree.map, lambda s: jnp.zeros((MOST_EPOCHS, *s.shape), s.dtype))
-    gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
-    inner = _Inner(state, begun.sums, gathered, zero, jnp.asarray(True))
-    first = _Outer(inner, begun.order, rows(begun.sums), rows(jax.eval_shape(step.observe, state)))
-    return lax.while_loop(lambda o: (o.inner.done < steps) & o.inner.finite, turn, first)
+    gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), measured.gathered)
+    start = _Carry(state, rows, last, gathered, clock)
+    return lax.while_loop(lambda carry: (carry.clock[0] < steps) & (carry.last["float32"][-1] > 0), one, start)
 
 
-def _fetched(ran: _Outer, step: Step, source: Source, place: Place) -> Ran:
+def _ticked(clock: Array, steps: int) -> Array:
+    """One step later."""
+    ends, place = clock[2] == steps - 1, lax.iota(jnp.int32, 3)
+    return jnp.where(ends, jnp.where(place == 2, 0, clock + 1), jnp.where(place == 1, clock, clock + 1))
+
+
+def _figures(step: Step, state: Any, measured: Measured) -> tuple[Any, Any, Array]:
+    """What a step is told by: its sums, what is observed after it, and whether it is finite, 1 or 0."""
+    observed = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.bool_ else leaf, step.observe(state))
+    return measured.sums, observed, step.finite(measured).astype(jnp.float32)
+
+
+def _blank(step: Step, source: Source, state: Any, begun: Begun, epoch: int) -> tuple[Any, Any]:
+    """Rows for the figures of each epoch, and figures before the first step; NumPy, where a program would need kernels."""
+    figures = _outcome(step, frozen_shapes((source, state)))[2]
+    last = {dtype: np.zeros(size, dtype) for dtype, size in _sizes(figures).items()}
+    last["float32"][-1] = 1
+    rows = {dtype: np.zeros((source.epochs, 2, *each.shape), each.dtype) for dtype, each in last.items()}
+    for dtype, sums in begun.sums.items():
+        rows[dtype][epoch, :, : sums.shape[1]] = sums
+    return rows, last
+
+
+def _fetched(ran: _Carry, step: Step, source: Source, orders: Orders, start: int) -> Ran:
     """What a compiled loop measured, as parts on the host; waits for the loop to end."""
-    sums, observed, count, finite = jax.device_get((ran.sums, ran.observed, ran.inner.done, ran.inner.finite))
-    gathered = jax.tree.map(np.asarray, ran.inner.gathered)
-    totals, structure = jax.tree.flatten(_total(sums, _measured(step, source, ran.inner.state).sums))
-    parts, done, first = [], int(count), 0
+    rows, clock, last = jax.device_get((ran.rows, ran.clock, ran.last))
+    gathered = jax.tree.map(np.asarray, ran.gathered)
+    _, measured, shapes = _outcome(step, frozen_shapes((source, ran.state)))
+    totals, observed, _ = _total(rows, shapes)
+    parts, done, first, epoch = [], int(clock[0]), 0, start // source.steps
     while first < done:
-        row = (place.step + first) // source.steps
-        last = min(done, (row + 1) * source.steps - place.step)
-        rows = jax.tree.map(lambda rows, first=first, last=last: _joined(rows[first:last]), gathered) if gathered else {}
-        now = {name: _figure(values[row]) for name, values in observed.items()}
-        parts.append(Part(last - first, structure.unflatten([total[row] for total in totals]), rows, now))
-        first = last
-    return Ran(ran.inner.state, Begun(ran.order, ran.inner.sums), parts, done, bool(finite) and step.sound(ran.inner.state))
+        epoch = (start + first) // source.steps
+        end = min(done, (epoch + 1) * source.steps - start)
+        taken = jax.tree.map(lambda rows, first=first, end=end: _joined(rows[first:end]), gathered) if gathered else {}
+        now = {name: _figure(values[epoch]) for name, values in observed.items()}
+        parts.append(Part(end - first, jax.tree.map(lambda total, epoch=epoch: total[epoch], totals), taken, now))
+        first = end
+    begun = Begun({dtype: rows[dtype][epoch, :, :size] for dtype, size in _sizes(measured.sums).items()}, orders)
+    return Ran(ran.state, begun, parts, done, bool(last["float32"][-1] > 0) and step.sound(ran.state))
 
 
 def _one(
-    step: Step, source: Source, state: Any, sums: Any, good: Array, order: Array, index: Any
+    step: Step, source: Source, state: Any, sums: Any, good: Array, orders: Any, epoch: Any, index: Any
 ) -> tuple[Any, Any, Array, dict[str, Any]]:
-    state, measured = step(state, source.batch(order, index))
+    state, measured = step(state, source.batch(jnp.asarray(orders), jnp.asarray(epoch), jnp.asarray(index)))
     good = good + jnp.where(step.finite(measured) & (good == index), 1, 0).astype(jnp.int32)
-    return state, _added(sums, _vectors(measured.sums)), good, measured.gathered
+    terms = _vectors(measured.sums)
+    return state, {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}, good, measured.gathered
 
 
 _once = jax.jit(_one, static_argnums=0)
-_draw_order = jax.jit(lambda source, draw: source.order(draw))
 _observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
 
 
-def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
+def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, orders: Orders, start: int, steps: int) -> Ran:
     """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
-    epoch, index = place
     parts, done, finite = [], 0, True
     while done < steps and finite:
-        order = _draw_order(source, _draw(source, epoch)) if index == 0 else begun.order
-        count = min(steps - done, source.steps - index)
-        sums, good, rows = jax.device_put(begun.sums), jnp.asarray(index, jnp.int32), []
-        for place_index in range(index, index + count):
-            state, sums, good, row = one(step, source, state, sums, good, order, np.int32(place_index))
+        epoch, first = divmod(start + done, source.steps)
+        count = min(steps - done, source.steps - first)
+        sums, good, rows = jax.device_put(begun.sums), jnp.asarray(first, jnp.int32), []
+        for index in range(first, first + count):
+            state, sums, good, row = one(step, source, state, sums, good, orders.places, np.int32(epoch), np.int32(index))
             rows.append(row)
         jax.block_until_ready(state)
-        made = int(good) - index
+        made = int(good) - first
         gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
         observed = jax.device_get(_observe(step, state))
         finite = made == count and step.sound(state)
         sums = jax.device_get(sums)
         totals = _total(sums, _measured(step, source, state).sums)
         parts.append(Part(count, totals, gathered, jax.tree.map(_figure, observed)))
-        begun = Begun(order, jax.tree.map(np.zeros_like, sums) if done + count < steps else sums)
+        begun = Begun(jax.tree.map(np.zeros_like, sums) if done + count < steps else sums, orders)
         done += min(made + 1, count)
-        epoch, index = (epoch + 1, 0) if index + count == source.steps else (epoch, index + count)
     return Ran(state, begun, parts, done, finite)
 
 
 def outcome(step: Step, source: Source, state: Any) -> tuple[Any, Measured]:
     """The shapes of the next state and of what one step measures."""
-    return _outcome(step, frozen_shapes((source, state)))
+    return _outcome(step, frozen_shapes((source, state)))[:2]
 
 
 def _measured(step: Step, source: Source, state: Any) -> Measured:
@@ -254,11 +270,13 @@ def _measured(step: Step, source: Source, state: Any) -> Measured:
 
 
 @functools.lru_cache(maxsize=64)
-def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
+def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured, Any]:
+    """The shapes of the next state, of what one step measures, and of its figures."""
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    order = jax.ShapeDtypeStruct(source.order_shape, jnp.int32)
-    return jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i)), state, source, order, index)
+    orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
+    after, measured = jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
+    return after, measured, jax.eval_shape(functools.partial(_figures, step), after, measured)
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:
@@ -270,12 +288,20 @@ def _capacity(step: Step, source: Source, state: Any) -> int:
     return max(1, min(source.steps, GATHERED_BYTES // size))
 
 
-def _vectors(tree: Any, library: Any = jnp) -> dict[str, Any]:
+def _vectors(tree: Any) -> dict[str, Array]:
     """The numbers of a tree, one after another, as a vector for each dtype."""
     by_dtype: dict[str, list[Any]] = {}
     for leaf in jax.tree.leaves(tree):
         by_dtype.setdefault(str(leaf.dtype), []).append(leaf.reshape(-1))
-    return {dtype: library.concatenate(leaves) for dtype, leaves in by_dtype.items()}
+    return {dtype: jnp.concatenate(leaves) for dtype, leaves in by_dtype.items()}
+
+
+def _sizes(shapes: Any) -> dict[str, int]:
+    """How long those vectors are for a tree of such shapes."""
+    sizes: dict[str, int] = {}
+    for leaf in jax.tree.leaves(shapes):
+        sizes[str(leaf.dtype)] = sizes.get(str(leaf.dtype), 0) + math.prod(leaf.shape)
+    return sizes
 
 
 def _from_vectors(vectors: dict[str, Any], shapes: Any) -> Any:
@@ -290,13 +316,11 @@ def _from_vectors(vectors: dict[str, Any], shapes: Any) -> Any:
     return structure.unflatten(found)
 
 
-def _added(sums: Any, terms: Any) -> Any:
-    """Sums with the terms added, and what rounding lost of each sum (Knuth, 1969, section 4.2.2, theorem B)."""
-    return {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}
-
-
 def _both_added(both: Array, term: Array) -> Array:
-    """[2, numbers], by one choice in place of a concatenation: so they are one kernel, and not three."""
+    """A sum with a term added, and what rounding lost of it (Knuth, 1969, section 4.2.2, theorem B): [2, numbers].
+
+    By a choice in place of a concatenation: so it is one kernel, and not three.
+    """
     old, lost = both
     added = old + term
     first = lax.broadcasted_iota(jnp.int32, both.shape, 0) == 0

@@ -16,7 +16,7 @@ from jaxdl.checkpoint.error import CheckpointError
 from jaxdl.checkpoint.store import Store
 from jaxdl.train.feed import Feed
 from jaxdl.train.position import Ends, Position, Tally
-from jaxdl.train.program import Place, outcome
+from jaxdl.train.program import Begun, Place, outcome
 from jaxdl.train.run import Best
 from jaxdl.train.step import Updating
 
@@ -71,7 +71,7 @@ class Saver:
         self._saved = (told["steps"], told["stopped"])
         ends = None if told["ends"] is None else Ends(*told["ends"])
         place, history = Place(*told["place"]), told["history"]
-        return Position(tree["state"], tree["begun"], place, tally, history, best, told["steps"], told["stream"], ends)
+        return Position(tree["state"], Begun(tree["sums"]), place, tally, history, best, told["steps"], told["stream"], ends)
 
     def offer(self, here: Position) -> None:
         """Saves, where it is time."""
@@ -91,7 +91,7 @@ class Saver:
                 return
             gathered = here.tally.joined() if here.tally.steps else self._nothing_gathered()
             best = here.best
-            tree = {"state": here.state, "begun": here.begun, "gathered": gathered}
+            tree = {"state": here.state, "sums": here.begun.sums, "gathered": gathered}
             if best is not None:
                 tree["best"] = (best.params, best.state)
             description = {
@@ -126,7 +126,7 @@ class Saver:
                     f"has {value} — give this one a folder of its own, or that run's {name}."
                 )
         fresh = self.fresh
-        like = {"state": fresh.state, "begun": fresh.begun}
+        like = {"state": fresh.state, "sums": fresh.begun.sums}
         like["gathered"] = jax.tree.map(lambda _: ..., self._nothing_gathered())
         if description["best"] is not None:
             like["best"] = self.step.result(fresh.state)

@@ -89,14 +89,13 @@ def test_sums_keep_what_rounding_would_lose():
     terms = jnp.full(100_000, 0.1, jnp.float32)
 
     def add(sums, term):
-        return program._added(sums, program._vectors({"loss": term})), None
+        return program._both_added(sums, program._vectors({"loss": term})["float32"]), None
 
-    zero = {"float32": jnp.zeros((2, 1), jnp.float32)}
-    sums, _ = jax.jit(lambda t: jax.lax.scan(add, zero, t))(terms)
+    sums, _ = jax.jit(lambda t: jax.lax.scan(add, jnp.zeros((2, 1), jnp.float32), t))(terms)
     exact = 100_000 * np.float64(np.float32(0.1))
-    total = program._total(sums, {"loss": jax.ShapeDtypeStruct((), jnp.float32)})["loss"]
+    total = program._total({"float32": sums}, {"loss": jax.ShapeDtypeStruct((), jnp.float32)})["loss"]
     assert abs(total - exact) / exact < 1e-6
-    assert abs(float(sums["float32"][0, 0]) - exact) / exact > 1e-5  # what plain addition gives
+    assert abs(float(sums[0, 0]) - exact) / exact > 1e-5  # what plain addition gives
 
 
 def test_a_key_is_a_seed():
@@ -191,8 +190,9 @@ def test_data_are_arguments_and_not_constants():
     feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    begun, draws = program.beginning(step, feed.source, state), program._draws(feed.source, 0)[0]
-    text = program._loop.lower(step, 4, feed.source, state, begun, draws, (np.int32(0), np.int32(0)), np.int32(1)).as_text()
+    begun, orders = program.beginning(step, feed.source, state), feed.source.orders(0, 1)
+    blank = program._blank(step, feed.source, state, begun, 0)
+    text = program._loop.lower(step, 4, feed.source, state, orders, *blank, np.zeros(3, np.int32), np.int32(1)).as_text()
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
 
@@ -206,9 +206,10 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)
     step = dl.Supervised(MODEL, losses.softmax_cross_entropy, OPTIMIZER)
     state = step.init(jax.random.key(0), feed.example)
-    begun, draws = program.beginning(step, feed.source, state), program._draws(feed.source, 0)[0]
+    begun, orders = program.beginning(step, feed.source, state), feed.source.orders(0, 1)
+    blank = program._blank(step, feed.source, state, begun, 0)
     text = (
-        program._loop.trace(step, 4, feed.source, state, begun, draws, (np.int32(0), np.int32(0)), np.int32(1))
+        program._loop.trace(step, 4, feed.source, state, orders, *blank, np.zeros(3, np.int32), np.int32(1))
         .lower(lowering_platforms=(platform,))
         .as_text()
     )
