@@ -1,7 +1,6 @@
 """Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(order, index)`."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -92,13 +91,8 @@ class Resident:
 
         There is room for `epochs` of them; of unshuffled data there is one order for all.
         """
-        if not self.shuffle:
-            return np.pad(np.arange(self.size, dtype=np.int32), (0, self.steps * self.batch_size - self.size))
-        return _orders(self, epochs_drawn(self.key, first, self.epochs, self.size), np.int32(count))
-
-    def order(self, draw: Any) -> Int[Array, " places"]:
-        """One epoch's, of its draw."""
-        return jnp.pad(permuted(draw, self.size), (0, self.steps * self.batch_size - self.size))
+        epochs = epochs_drawn(self.key, first, count, self.size) if self.shuffle else np.arange(self.size, dtype=np.int32)[None]
+        return _laid_out(epochs, self)
 
     def batch(self, orders: Int[Array, " places"], epoch: Any, index: Any) -> Batch:
         """Batch `index` of an epoch, counted from the first of those orders."""
@@ -154,13 +148,14 @@ class ResidentMembers:
 
     def orders(self, first: int, count: int) -> Any:
         """The examples at all places of the batches of so many epochs from a first, for each member; as `Resident` has them."""
-        if not self.shuffle:
-            return _unshuffled(self)
-        return _orders(self, epochs_drawn(self.keys, first, self.epochs, self.size), np.int32(count))
-
-    def order(self, draw: Any) -> Int[Array, "places members"]:
-        """One epoch's, of its draw."""
-        return jax.vmap(self._order, (0, -1), -1)(draw, self.rows)
+        members = self.keys.shape[0]
+        if self.shuffle:
+            epochs = np.moveaxis(epochs_drawn(self.keys, first, count, self.size), 1, -1)
+        else:
+            epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, members))
+        if self.rows is not None:
+            epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
+        return _laid_out(epochs, self)
 
     def batch(self, orders: Int[Array, "places members"], epoch: Any, index: Any) -> Batch:
         """Batch `index` of an epoch, counted from the first of those orders.
@@ -173,11 +168,6 @@ class ResidentMembers:
             lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
         )(rows)
         return Batch(inputs, targets, weights, _mask(index, self))
-
-    def _order(self, draw: Any, rows: Any) -> Array:
-        places = permuted(draw, self.size) if self.shuffle else jnp.arange(self.size, dtype=jnp.int32)
-        places = places if rows is None else rows[places]
-        return jnp.pad(places, (0, self.steps * self.batch_size - self.size))
 
 
 @jax.tree_util.register_dataclass
@@ -224,22 +214,14 @@ def _epochs(places: int) -> int:
     return max(2, min(MOST_EPOCHS, ORDERED_PLACES // places))
 
 
-@jax.jit
-def _orders(source: Resident | ResidentMembers, draws: Any, count: Any) -> Array:
-    """The orders of the first `count` epochs of those draws; a program of its own, which serves all that train on such data."""
-
-    def put(row: Array, orders: Array) -> Array:
-        order = source.order(lax.dynamic_index_in_dim(jnp.asarray(draws), row, 0, keepdims=False))
-        return lax.dynamic_update_index_in_dim(orders, order, row, 0)
-
+def _laid_out(epochs: np.ndarray, source: "Resident | ResidentMembers") -> Array:
+    """Orders [epochs, size, ...] one after another on the device of the data, filled up to whole batches and all epochs."""
     places, *members = source.orders_shape
-    orders = jnp.zeros((source.epochs, places // source.epochs, *members), jnp.int32)
-    return lax.fori_loop(0, count, put, orders).reshape(source.orders_shape)
-
-
-@jax.jit
-def _unshuffled(source: ResidentMembers) -> Array:
-    return source.order(np.zeros((source.keys.shape[0], 0), np.uint32))
+    count = source.epochs if source.shuffle else 1
+    orders = np.zeros((count, places // count, *members), np.int32)
+    orders[: len(epochs), : source.size] = epochs
+    leaf = jax.tree.leaves(source.inputs)[0]
+    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if leaf.committed else None)
 
 
 def _batch_of(orders: Array, epoch: Any, index: Any, source: Resident | ResidentMembers) -> Array:
@@ -255,30 +237,21 @@ def _mask(index: Any, source: Resident | ResidentMembers) -> Array | None:
     return index * source.batch_size + jnp.arange(source.batch_size, dtype=jnp.int32) < source.size
 
 
-def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Any:
-    """What orders of `size` examples are made of in so many epochs from a first, for a key or an array of them: [count, ...].
+def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Int[np.ndarray, "epochs *keys size"]:
+    """Orders of `size` examples in so many epochs from a first, for a key or an array of them.
 
     Epoch e of a key draws from `fold_in(key, e)`.
     """
-    words = threefry.words_of(keys)
-    if words is None:
-        return _epochs_drawn(keys, np.arange(first, first + count, dtype=np.int32), size)
-    return _epochs_drawn_here(words.tobytes(), keys.shape, first, count, size)
+    epochs, words = np.arange(first, first + count, dtype=np.int32), threefry.words_of(keys)
+    each = None if words is None else threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape)))
+    return permuted(drawn(_folded(keys, epochs) if each is None else each, size), size)
 
 
-@functools.lru_cache(maxsize=16)
-def _epochs_drawn_here(words: bytes, shape: tuple[int, ...], first: int, count: int, size: int) -> Any:
-    epochs = np.arange(first, first + count).reshape(-1, *(1,) * len(shape))
-    return drawn(threefry.key_of(threefry.folded(np.frombuffer(words, np.uint32).reshape(*shape, 2)[None], epochs)), size)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _epochs_drawn(keys: Any, epochs: Array, size: int) -> Any:
-    return jax.vmap(lambda epoch: drawn(_folded(keys, epoch), size))(epochs)
-
-
-def _folded(keys: Any, epoch: Any) -> Any:
-    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(keys.shape)
+@jax.jit
+def _folded(keys: Any, epochs: Array) -> Any:
+    every = keys.reshape(-1)
+    folded = jax.vmap(lambda epoch: jax.vmap(lambda key: jax.random.fold_in(key, epoch))(every))(epochs)
+    return folded.reshape(-1, *keys.shape)
 
 
 Source = Resident | ResidentMembers | Stack

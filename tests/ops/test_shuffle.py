@@ -9,25 +9,53 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdl.data.source import _epochs_drawn, epochs_drawn
+from jaxdl.data.source import epochs_drawn
 from jaxdl.ops.shuffle import FEW, drawn, permuted
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
-def permutation(key: jax.Array, count: int) -> jax.Array:
+def permutation(key: jax.Array, count: int) -> np.ndarray:
     return permuted(drawn(key, count), count)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, FEW, FEW + 1, 144, 1000, 1024, 60_000])
 def test_every_place_comes_once(count: int) -> None:
-    order = np.asarray(jax.jit(permutation, static_argnums=1)(jax.random.key(3), count))
+    order = permutation(jax.random.key(3), count)
+    assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order), np.arange(count))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, FEW])
+def test_few_places_are_in_the_order_of_jax(count: int) -> None:
+    for key in jax.random.split(jax.random.key(7), 3):
+        np.testing.assert_array_equal(permutation(key, count), jax.random.permutation(key, count))
+
+
+@pytest.mark.parametrize("count", [129, 150, 70_000])
+def test_orders_are_the_network_s_written_plainly(count: int) -> None:
+    """Also across the blocks in which many places, and many orders, are mapped."""
+    draws = drawn(jax.random.split(jax.random.key(2), 500 if count < 1000 else 2), count)
+    found, side = permuted(draws, count), math.isqrt(count - 1) + 1
+
+    def mapped(place: int, keys: list[int]) -> int:
+        left, right = divmod(place, side)
+        for key in keys:
+            h = (right ^ key) * 0x85EBCA6B & 0xFFFFFFFF
+            h = (h ^ h >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+            h = (((h ^ h >> 16) >> 16) * side) >> 16
+            left, right = right, (left + h) % side
+        place = left * side + right
+        return place if place < count else mapped(place, keys)
+
+    for row in (0, 1, len(draws) - 1):
+        for place in (0, 1, count // 2, 65_535 % count, 65_536 % count, count - 1):
+            assert found[row, place] == mapped(place, draws[row].tolist())
 
 
 def orders(count: int, draws: int) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), draws)
-    return np.asarray(jax.jit(jax.vmap(lambda key: permutation(key, count)))(keys))
+    return permuted(drawn(keys, count), count)
 
 
 @pytest.mark.parametrize("count", [129, 200, 1000])
@@ -62,7 +90,7 @@ def test_fixed_points_and_cycles_are_as_many_as_chance_has_them() -> None:
 
 def test_orders_of_neighbouring_epochs_do_not_resemble_each_other() -> None:
     keys = jax.vmap(lambda epoch: jax.random.fold_in(jax.random.key(1), epoch))(jnp.arange(200, dtype=jnp.int32))
-    found = np.asarray(jax.vmap(lambda key: permutation(key, 500))(keys))
+    found = permuted(drawn(keys, 500), 500)
     correlations = [stats.spearmanr(a, b).statistic for a, b in itertools.pairwise(found)]
     assert abs(np.mean(correlations)) < 4 / math.sqrt(500 * 199)
     assert max(map(abs, correlations)) < 5 / math.sqrt(500)
@@ -77,18 +105,27 @@ def test_the_key_decides() -> None:
 
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 @pytest.mark.parametrize("shape", [(), (3,)])
-def test_epochs_are_drawn_on_the_host_as_by_a_program(count: int, shape: tuple[int, ...]) -> None:
+def test_an_epoch_draws_from_its_own_key(count: int, shape: tuple[int, ...]) -> None:
     keys = jax.random.key(5) if shape == () else jax.random.split(jax.random.key(5), shape)
-    here = epochs_drawn(keys, 64, 10, count)
-    there = _epochs_drawn(keys, np.arange(64, 74, dtype=np.int32), count)
-    if count <= FEW:
-        here, there = jax.random.key_data(here), jax.random.key_data(there)
-    np.testing.assert_array_equal(here, there)
+    found = epochs_drawn(keys, 64, 10, count)
+    assert found.shape == (10, *shape, count)
+    for epoch in (0, 9):
+        each = jax.vmap(lambda key, epoch=64 + epoch: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(shape)
+        np.testing.assert_array_equal(found[epoch], permuted(drawn(each, count), count))
 
 
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 def test_other_kinds_of_keys_order_too(count: int) -> None:
-    draws = epochs_drawn(jax.random.key(5, impl="rbg"), 0, 3, count)
-    found = np.stack([permuted(draw, count) for draw in draws])
+    found = epochs_drawn(jax.random.key(5, impl="rbg"), 0, 3, count)
     assert (np.sort(found) == np.arange(count)).all()
     assert (found[0] != found[1]).any()
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_numbers_drawn_here_are_those_of_jax(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxdl import threefry
+
+    keys = jax.random.split(jax.random.key(5), (2, 3))
+    here = drawn(keys, count)
+    monkeypatch.setattr(threefry, "words_of", lambda _: None)
+    np.testing.assert_array_equal(here, drawn(keys, count))
