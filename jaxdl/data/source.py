@@ -94,9 +94,9 @@ class Resident:
         epochs = epochs_drawn(self.key, first, count, self.size) if self.shuffle else np.arange(self.size, dtype=np.int32)[None]
         return _laid_out(epochs, self)
 
-    def batch(self, orders: Int[Array, " places"], epoch: Any, index: Any) -> Batch:
-        """Batch `index` of an epoch, counted from the first of those orders."""
-        rows = _batch_of(orders, epoch, index, self)
+    def batch(self, orders: Int[Array, " places"], start: Any, index: Any) -> Batch:
+        """Batch `index` of an epoch that begins `start` batches after the first of those orders."""
+        rows = _batch_of(orders, start, index, self)
         inputs, targets, weights = jax.tree.map(
             lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), (self.inputs, self.targets, self.weights)
         )
@@ -157,12 +157,12 @@ class ResidentMembers:
             epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
         return _laid_out(epochs, self)
 
-    def batch(self, orders: Int[Array, "places members"], epoch: Any, index: Any) -> Batch:
-        """Batch `index` of an epoch, counted from the first of those orders.
+    def batch(self, orders: Int[Array, "places members"], start: Any, index: Any) -> Batch:
+        """Batch `index` of an epoch that begins `start` batches after the first of those orders.
 
         Arrays are [members, batch, ...] or [batch, ..., members], and there is one mask.
         """
-        rows = _batch_of(orders, epoch, index, self)
+        rows = _batch_of(orders, start, index, self)
         data = (self.inputs, self.targets, self.weights)
         inputs, targets, weights = jax.vmap(
             lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
@@ -203,9 +203,9 @@ class Stack:
         del first, count
         return np.zeros(0, np.int32)
 
-    def batch(self, orders: Int[Array, " none"], epoch: Any, index: Any) -> Batch:
+    def batch(self, orders: Int[Array, " none"], start: Any, index: Any) -> Batch:
         """The batch at that place of the stack."""
-        del orders, epoch
+        del orders, start
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
 
 
@@ -224,9 +224,9 @@ def _laid_out(epochs: np.ndarray, source: "Resident | ResidentMembers") -> Array
     return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if leaf.committed else None)
 
 
-def _batch_of(orders: Array, epoch: Any, index: Any, source: Resident | ResidentMembers) -> Array:
+def _batch_of(orders: Array, start: Any, index: Any, source: Resident | ResidentMembers) -> Array:
     """The places of a batch."""
-    batches = epoch * source.steps + index if source.shuffle else index
+    batches = start + index if source.shuffle else index
     return lax.dynamic_slice_in_dim(orders, batches * source.batch_size, source.batch_size)
 
 

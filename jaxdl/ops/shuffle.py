@@ -91,18 +91,20 @@ def _mapped(left: Numbers, right: Numbers, keys: Numbers, side: np.uint32) -> Nu
         np.subtract(left, side, out=moved)  # wraps around to a large number where left < side
         np.minimum(left, moved, out=left)
         left, right = right, left
-    return left * side + right
+    np.multiply(left, side, out=left)
+    return np.add(left, right, out=left)
 
 
 def _below(side: np.uint32, x: Numbers, key: Numbers, h: Numbers, spare: Numbers) -> None:
-    """Sets h to numbers below `side`, at most 2¹⁶, of x and a key: the finaliser of MurmurHash3 (Appleby, 2011), scaled."""
+    """Sets h to numbers below `side`, at most 2¹⁶, of x and a key.
+
+    By the upper half of MurmurHash3's finaliser (Appleby, 2011), scaled; its last step changes the lower half alone.
+    """
     np.bitwise_xor(x, key, out=h)
     np.multiply(h, np.uint32(0x85EBCA6B), out=h)
     np.right_shift(h, 13, out=spare)
     np.bitwise_xor(h, spare, out=h)
     np.multiply(h, np.uint32(0xC2B2AE35), out=h)
-    np.right_shift(h, 16, out=spare)
-    np.bitwise_xor(h, spare, out=h)
     np.right_shift(h, 16, out=h)
     np.multiply(h, side, out=h)
     np.right_shift(h, 16, out=h)

@@ -74,17 +74,23 @@ class Ran(NamedTuple):
     finite: bool
 
 
-class _Carry(NamedTuple):
-    """What the loop carries: of its figures each epoch has a row, and `last` has those of its last step.
-
-    `clock` is [steps done, epoch, step within the epoch]: one array, and so one kernel.
-    """
+class _Inner(NamedTuple):
+    """Within an epoch: `place` counts steps from the first of the orders."""
 
     state: Any
-    rows: Any
-    last: Any
+    sums: Any
     gathered: dict[str, Any]
-    clock: Array
+    place: Array
+    finite: Array
+
+
+class _Outer(NamedTuple):
+    """Over epochs, of which the next begins at `start`; what was measured of each has a row."""
+
+    inner: _Inner
+    sums: Any
+    observed: dict[str, Any]
+    start: Array
 
 
 def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
@@ -107,17 +113,8 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
     orders, first = _ordered(source, begun, place, steps)
     if way == "epoch":
         capacity = _capacity(step, source, state)
-        blank = _blank(step, source, state, begun, first // source.steps)
-        ran = _loop(
-            step,
-            capacity,
-            source,
-            state,
-            orders.places,
-            *blank,
-            np.array([0, *divmod(first, source.steps)], np.int32),
-            np.int32(steps),
-        )
+        blank = _blank(step, source, state)
+        ran = _loop(step, capacity, source, state, orders.places, begun.sums, *blank, np.int32(first), np.int32(first + steps))
         return _fetched(ran, step, source, orders, first)
     return _dispatched(_once if way == "step" else _one, step, source, state, begun, orders, first, steps)
 
@@ -131,8 +128,8 @@ def beginning(step: Step, source: Source, state: Any) -> Begun:
 def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
     """The batch that a run from a place in the data gives to its step of that number, from 0."""
     orders, first = _ordered(source, begun, place, steps + 1)
-    epoch, index = divmod(first + steps, source.steps)
-    return source.batch(jnp.asarray(orders.places), jnp.asarray(epoch, jnp.int32), jnp.asarray(index, jnp.int32))
+    index = (first + steps) % source.steps
+    return source.batch(jnp.asarray(orders.places), *jnp.asarray([first + steps - index, index], jnp.int32))
 
 
 def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Orders, int]:
@@ -157,62 +154,59 @@ def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loop(
-    step: Step, capacity: int, source: Source, state: Any, orders: Any, rows: Any, last: Any, clock: Any, steps: Any
-) -> _Carry:
-    """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them.
+    step: Step,
+    capacity: int,
+    source: Source,
+    state: Any,
+    orders: Any,
+    sums: Any,
+    rows: Any,
+    observed: Any,
+    first: Any,
+    end: Any,
+) -> _Outer:
+    """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them."""
+    shapes = _measured(step, source, state)
+    put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
 
-    What an epoch is told by is one vector for each dtype, in which sums are added up and the rest is the last step's.
-    """
-    measured = _measured(step, source, state)
-    sizes = _sizes(measured.sums)
+    def one(inner: _Inner, start: Array) -> _Inner:
+        state, measured = _stepped(step, inner.state, source.batch(orders, start, inner.place - start))
+        terms = _vectors(measured.sums)
+        sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in inner.sums.items()}
+        gathered = jax.tree.map(lambda rows, row: put(rows, row, inner.place - first), inner.gathered, measured.gathered)
+        return _Inner(state, sums, gathered, inner.place + 1, step.finite(measured))
 
-    def one(carry: _Carry) -> _Carry:
-        done, epoch, index = carry.clock
-        state, measured = _stepped(step, carry.state, source.batch(orders, epoch, index))
-        put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-        now, rows = _vectors(_figures(step, state, measured)), {}
-        for dtype, old in carry.rows.items():
-            row = lax.dynamic_index_in_dim(old, epoch, 0, keepdims=False)
-            summed = np.arange(row.shape[1])[None] < sizes.get(dtype, 0)
-            rows[dtype] = put(old, _both_added(jnp.where(summed, row, 0), now[dtype]), epoch)
-        gathered = jax.tree.map(lambda rows, each: put(rows, each, done), carry.gathered, measured.gathered)
-        return _Carry(state, rows, now, gathered, _ticked(carry.clock, source.steps))
+    def turn(outer: _Outer) -> _Outer:
+        start, row = outer.start, lax.div(outer.start, source.steps)
+        after = start + source.steps
+        stop = jnp.minimum(end, after)
+        inner = lax.while_loop(lambda i: (i.place < stop) & i.finite, lambda i: one(i, start), outer.inner)
+        rows = jax.tree.map(lambda rows, each: put(rows, each, row), outer.sums, inner.sums)
+        observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, step.observe(inner.state))
+        kept = jax.tree.map(lambda both: jnp.where(inner.place == after, jnp.zeros_like(both), both), inner.sums)
+        return _Outer(inner._replace(sums=kept), rows, observed, after)
 
-    gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), measured.gathered)
-    start = _Carry(state, rows, last, gathered, clock)
-    return lax.while_loop(lambda carry: (carry.clock[0] < steps) & (carry.last["float32"][-1] > 0), one, start)
-
-
-def _ticked(clock: Array, steps: int) -> Array:
-    """One step later."""
-    ends, place = clock[2] == steps - 1, lax.iota(jnp.int32, 3)
-    return jnp.where(ends, jnp.where(place == 2, 0, clock + 1), jnp.where(place == 1, clock, clock + 1))
-
-
-def _figures(step: Step, state: Any, measured: Measured) -> tuple[Any, Any, Array]:
-    """What a step is told by: its sums, what is observed after it, and whether it is finite, 1 or 0."""
-    observed = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.bool_ else leaf, step.observe(state))
-    return measured.sums, observed, step.finite(measured).astype(jnp.float32)
-
-
-def _blank(step: Step, source: Source, state: Any, begun: Begun, epoch: int) -> tuple[Any, Any]:
-    """Rows for the figures of each epoch, and figures before the first step; NumPy, where a program would need kernels."""
-    figures = _outcome(step, frozen_shapes((source, state)))[2]
-    last = {dtype: np.zeros(size, dtype) for dtype, size in _sizes(figures).items()}
-    last["float32"][-1] = 1
-    rows = {dtype: np.zeros((source.epochs, 2, *each.shape), each.dtype) for dtype, each in last.items()}
-    for dtype, sums in begun.sums.items():
-        rows[dtype][epoch, :, : sums.shape[1]] = sums
-    return rows, last
+    gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
+    first, end = jnp.asarray(first), jnp.asarray(end)
+    inner = _Inner(state, jax.tree.map(jnp.asarray, sums), gathered, first, jnp.asarray(True))
+    outer = _Outer(inner, rows, observed, first - lax.rem(first, source.steps))
+    return lax.while_loop(lambda o: (o.inner.place < end) & o.inner.finite, turn, outer)
 
 
-def _fetched(ran: _Carry, step: Step, source: Source, orders: Orders, start: int) -> Ran:
+def _blank(step: Step, source: Source, state: Any) -> tuple[Any, Any]:
+    """Rows for the sums and for what is observed of each epoch; NumPy, where a program would need kernels."""
+    _, measured, observed = _outcome(step, frozen_shapes((source, state)))
+    sums = {dtype: np.zeros((source.epochs, 2, size), dtype) for dtype, size in _sizes(measured.sums).items()}
+    return sums, jax.tree.map(lambda s: np.zeros((source.epochs, *s.shape), s.dtype), observed)
+
+
+def _fetched(ran: _Outer, step: Step, source: Source, orders: Orders, start: int) -> Ran:
     """What a compiled loop measured, as parts on the host; waits for the loop to end."""
-    rows, clock, last = jax.device_get((ran.rows, ran.clock, ran.last))
-    gathered = jax.tree.map(np.asarray, ran.gathered)
-    _, measured, shapes = _outcome(step, frozen_shapes((source, ran.state)))
-    totals, observed, _ = _total(rows, shapes)
-    parts, done, first, epoch = [], int(clock[0]), 0, start // source.steps
+    inner = ran.inner
+    rows, observed, sums, place, finite = jax.device_get((ran.sums, ran.observed, inner.sums, inner.place, inner.finite))
+    gathered = jax.tree.map(np.asarray, inner.gathered)
+    totals = _total(rows, _measured(step, source, inner.state).sums)
+    parts, done, first = [], int(place) - start, 0
     while first < done:
         epoch = (start + first) // source.steps
         end = min(done, (epoch + 1) * source.steps - start)
@@ -220,14 +214,13 @@ def _fetched(ran: _Carry, step: Step, source: Source, orders: Orders, start: int
         now = {name: _figure(values[epoch]) for name, values in observed.items()}
         parts.append(Part(end - first, jax.tree.map(lambda total, epoch=epoch: total[epoch], totals), taken, now))
         first = end
-    begun = Begun({dtype: rows[dtype][epoch, :, :size] for dtype, size in _sizes(measured.sums).items()}, orders)
-    return Ran(ran.state, begun, parts, done, bool(last["float32"][-1] > 0) and step.sound(ran.state))
+    return Ran(inner.state, Begun(sums, orders), parts, done, bool(finite) and step.sound(inner.state))
 
 
 def _one(
-    step: Step, source: Source, state: Any, sums: Any, good: Array, orders: Any, epoch: Any, index: Any
+    step: Step, source: Source, state: Any, sums: Any, good: Array, orders: Any, start: Any, index: Any
 ) -> tuple[Any, Any, Array, dict[str, Any]]:
-    state, measured = step(state, source.batch(jnp.asarray(orders), jnp.asarray(epoch), jnp.asarray(index)))
+    state, measured = step(state, source.batch(jnp.asarray(orders), jnp.asarray(start), jnp.asarray(index)))
     good = good + jnp.where(step.finite(measured) & (good == index), 1, 0).astype(jnp.int32)
     terms = _vectors(measured.sums)
     return state, {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}, good, measured.gathered
@@ -241,11 +234,12 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
     """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
     parts, done, finite = [], 0, True
     while done < steps and finite:
-        epoch, first = divmod(start + done, source.steps)
+        first = (start + done) % source.steps
         count = min(steps - done, source.steps - first)
+        begins = np.int32(start + done - first)
         sums, good, rows = jax.device_put(begun.sums), jnp.asarray(first, jnp.int32), []
         for index in range(first, first + count):
-            state, sums, good, row = one(step, source, state, sums, good, orders.places, np.int32(epoch), np.int32(index))
+            state, sums, good, row = one(step, source, state, sums, good, orders.places, begins, np.int32(index))
             rows.append(row)
         jax.block_until_ready(state)
         made = int(good) - first
@@ -271,12 +265,12 @@ def _measured(step: Step, source: Source, state: Any) -> Measured:
 
 @functools.lru_cache(maxsize=64)
 def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured, Any]:
-    """The shapes of the next state, of what one step measures, and of its figures."""
+    """The shapes of the next state, of what one step measures, and of what is observed then."""
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
     after, measured = jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
-    return after, measured, jax.eval_shape(functools.partial(_figures, step), after, measured)
+    return after, measured, jax.eval_shape(step.observe, after)
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:
