@@ -288,7 +288,7 @@ def predict(
     feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
     checks.check_model_on(model, params, state, feed.example)
     figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
-    return jax.tree.map(lambda rows: jnp.asarray(rows[: feed.source.size]), figures["outputs"])
+    return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
 
 
 def _computing(model: Layer, precision: Precision | None) -> Layer:
@@ -312,7 +312,7 @@ def _arrays(initial: Any) -> tuple[Params, State]:
         raise TypeError(f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}.")
     if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(tuple(initial))):
         raise TypeError("initial: expected dicts of arrays, as model.init gives them, and some leaves are no arrays.")
-    return jax.tree.map(jnp.asarray, tuple(initial))
+    return jax.device_put(tuple(initial))
 
 
 @functools.lru_cache(maxsize=64)

@@ -47,7 +47,7 @@ class Orders(NamedTuple):
 
     places: Any
     first: int
-    count: int
+    epochs: int
 
 
 class Begun(NamedTuple):
@@ -135,7 +135,7 @@ def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
 def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Orders, int]:
     """The orders for so many steps from a place, and how many steps after their beginning that is."""
     last, orders = place.epoch + max(place.step + steps - 1, 0) // source.steps, begun.orders
-    if orders is None or not orders.first <= place.epoch <= last < orders.first + orders.count:
+    if orders is None or not orders.first <= place.epoch <= last < orders.first + orders.epochs:
         count = last - place.epoch + 1
         orders = Orders(source.orders(place.epoch, count), place.epoch, count)
     return orders, (place.epoch - orders.first) * source.steps + place.step
