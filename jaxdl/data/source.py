@@ -1,4 +1,4 @@
-"""Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(order, index)`."""
+"""Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(orders, start, index)`."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -221,7 +221,8 @@ def _laid_out(epochs: np.ndarray, source: "Resident | ResidentMembers") -> Array
     orders = np.zeros((count, places // count, *members), np.int32)
     orders[: len(epochs), : source.size] = epochs
     leaf = jax.tree.leaves(source.inputs)[0]
-    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if leaf.committed else None)
+    alone = leaf.committed and len(leaf.devices()) == 1
+    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if alone else None)
 
 
 def _batch_of(orders: Array, start: Any, index: Any, source: Resident | ResidentMembers) -> Array:
@@ -243,15 +244,16 @@ def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Int[np.ndarray
     Epoch e of a key draws from `fold_in(key, e)`.
     """
     epochs, words = np.arange(first, first + count, dtype=np.int32), threefry.words_of(keys)
-    each = None if words is None else threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape)))
-    return permuted(drawn(_folded(keys, epochs) if each is None else each, size), size)
+    if words is None:
+        draws = np.stack([drawn(_folded(keys, epoch), size) for epoch in epochs])
+    else:
+        draws = drawn(threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape))), size)
+    return permuted(draws, size)
 
 
 @jax.jit
-def _folded(keys: Any, epochs: Array) -> Any:
-    every = keys.reshape(-1)
-    folded = jax.vmap(lambda epoch: jax.vmap(lambda key: jax.random.fold_in(key, epoch))(every))(epochs)
-    return folded.reshape(-1, *keys.shape)
+def _folded(keys: Any, epoch: Any) -> Any:
+    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(keys.shape)
 
 
 Source = Resident | ResidentMembers | Stack

@@ -37,7 +37,7 @@ def _drawn(keys: Any, count: int) -> Any:
     def one(key: Any) -> Any:
         return jax.random.bits(jax.random.split(key)[1], (count,)) if count <= FEW else jax.random.bits(key, (ROUNDS,))
 
-    return jax.vmap(one)(keys)
+    return jax.lax.map(one, keys)  # the numbers of some generators depend on which keys `vmap` draws them beside
 
 
 def permuted(draws: Numbers, count: int) -> Int[np.ndarray, "*orders count"]:

@@ -68,7 +68,7 @@ def fit(
 
     A step minimises the weighted mean of the loss over a batch; what is measured of an epoch is exact over its examples,
     whatever the size of the last batch. Arrays go to the device whole and in the dtype they have (images stay uint8), and are
-    shuffled and cut into batches there.
+    cut into batches there, in orders that are drawn on the host.
 
     Args:
         model: a layer, or a plain function of one array.
@@ -312,7 +312,7 @@ def _arrays(initial: Any) -> tuple[Params, State]:
         raise TypeError(f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}.")
     if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(tuple(initial))):
         raise TypeError("initial: expected dicts of arrays, as model.init gives them, and some leaves are no arrays.")
-    return jax.device_put(tuple(initial))
+    return jax.device_put(tuple(initial), may_alias=False)
 
 
 @functools.lru_cache(maxsize=64)

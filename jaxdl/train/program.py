@@ -177,25 +177,28 @@ def _loop(
         return _Inner(state, sums, gathered, inner.place + 1, step.finite(measured))
 
     def turn(outer: _Outer) -> _Outer:
-        start, row = outer.start, lax.div(outer.start, source.steps)
-        after = start + source.steps
+        start, row = outer.start, lax.div(outer.start, np.int32(source.steps))
+        after = start + np.int32(source.steps)
         stop = jnp.minimum(end, after)
         inner = lax.while_loop(lambda i: (i.place < stop) & i.finite, lambda i: one(i, start), outer.inner)
         rows = jax.tree.map(lambda rows, each: put(rows, each, row), outer.sums, inner.sums)
         observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, step.observe(inner.state))
-        kept = jax.tree.map(lambda both: jnp.where(inner.place == after, jnp.zeros_like(both), both), inner.sums)
+        ended = (inner.place == after) & (
+            after < end
+        )  # else the host knows whether the epoch has: a stack of a stream is a part
+        kept = jax.tree.map(lambda both: jnp.where(ended, jnp.zeros_like(both), both), inner.sums)
         return _Outer(inner._replace(sums=kept), rows, observed, after)
 
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
     first, end = jnp.asarray(first), jnp.asarray(end)
     inner = _Inner(state, jax.tree.map(jnp.asarray, sums), gathered, first, jnp.asarray(True))
-    outer = _Outer(inner, rows, observed, first - lax.rem(first, source.steps))
+    outer = _Outer(inner, rows, observed, first - lax.rem(first, np.int32(source.steps)))
     return lax.while_loop(lambda o: (o.inner.place < end) & o.inner.finite, turn, outer)
 
 
 def _blank(step: Step, source: Source, state: Any) -> tuple[Any, Any]:
     """Rows for the sums and for what is observed of each epoch; NumPy, where a program would need kernels."""
-    _, measured, observed = _outcome(step, frozen_shapes((source, state)))
+    measured, observed = _measured(step, source, state), _observed(step, frozen_shapes(state))
     sums = {dtype: np.zeros((source.epochs, 2, size), dtype) for dtype, size in _sizes(measured.sums).items()}
     return sums, jax.tree.map(lambda s: np.zeros((source.epochs, *s.shape), s.dtype), observed)
 
@@ -256,7 +259,7 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
 
 def outcome(step: Step, source: Source, state: Any) -> tuple[Any, Measured]:
     """The shapes of the next state and of what one step measures."""
-    return _outcome(step, frozen_shapes((source, state)))[:2]
+    return _outcome(step, frozen_shapes((source, state)))
 
 
 def _measured(step: Step, source: Source, state: Any) -> Measured:
@@ -264,13 +267,18 @@ def _measured(step: Step, source: Source, state: Any) -> Measured:
 
 
 @functools.lru_cache(maxsize=64)
-def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured, Any]:
-    """The shapes of the next state, of what one step measures, and of what is observed then."""
+def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
+    """The shapes of the next state and of what one step measures."""
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
-    after, measured = jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
-    return after, measured, jax.eval_shape(step.observe, after)
+    return jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
+
+
+@functools.lru_cache(maxsize=64)
+def _observed(step: Step, state: Shapes) -> dict[str, Any]:
+    """The shapes of what is observed of a state."""
+    return jax.eval_shape(step.observe, thawed_shapes(state))
 
 
 def _capacity(step: Step, source: Source, state: Any) -> int:

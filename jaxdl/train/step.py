@@ -367,6 +367,8 @@ _all_finite = jax.jit(all_finite)
 
 
 def _in_cpu_memory(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray):
+        return True
     return leaf.is_fully_addressable and all(device.platform == "cpu" for device in leaf.devices())
 
 

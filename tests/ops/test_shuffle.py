@@ -121,6 +121,16 @@ def test_other_kinds_of_keys_order_too(count: int) -> None:
     assert (found[0] != found[1]).any()
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl: str) -> None:
+    """The numbers of some generators depend on which keys `vmap` draws them beside."""
+    for keys in (jax.random.key(1, impl=impl), jax.random.split(jax.random.key(1, impl=impl), 3)):
+        together = epochs_drawn(keys, 0, 4, count)
+        for first, some in ((1, 1), (2, 2), (3, 1)):
+            np.testing.assert_array_equal(together[first : first + some], epochs_drawn(keys, first, some, count))
+
+
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 def test_numbers_drawn_here_are_those_of_jax(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxdl import threefry

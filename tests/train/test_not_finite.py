@@ -280,3 +280,25 @@ def test_what_a_skipped_batch_measured_does_not_count():
     _, spoiled = guarded(state, batch._replace(targets=jnp.full(10, 7)))
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves((whole.sums["step"]["loss"], whole.gathered)))
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves((spoiled.sums["step"], spoiled.gathered)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_number_of_a_tree_that_is_not_finite_is_seen(dtype, bad):
+    from jaxdl.train.step import all_finite, is_finite
+
+    whole = {"a": jnp.ones((3, 4), dtype), "none": jnp.zeros((0, 2)), "count": jnp.int32(3), "key": jax.random.key(0)}
+    assert is_finite(whole)
+    for place in ((0, 0), (1, 2), (2, 3)):
+        broken = whole | {"a": whole["a"].at[place].set(bad)}
+        assert not is_finite(broken)
+        assert not all_finite(broken)
+
+
+def test_whether_parameters_are_finite_compiles_nothing_on_a_cpu():
+    from jaxdl.train.step import is_finite
+
+    tree = {"a": jax.device_put(np.ones((7, 11), np.float32)), "b": jax.device_put(np.ones(13, np.float32))}
+    with dl.why_compiled(show=False) as compiled:
+        assert is_finite(tree)
+    assert not compiled

@@ -44,6 +44,23 @@ def test_a_stream_trains_as_the_same_arrays_do(way):
     )
 
 
+@pytest.mark.parametrize("way", ["step", "epoch"])
+@pytest.mark.parametrize("count", [16, 32, 40])
+def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
+    ones = [(np.ones((2, 4), np.float32), np.full(2, 1.0 if i < 8 else 0.0, np.float32)) for i in range(count)]
+    run = dl.fit(
+        dl.Dense(1, kernel_init=jax.nn.initializers.zeros),
+        ones,
+        loss=lambda outputs, targets: targets + 0 * outputs[:, 0],
+        optimizer=optax.sgd(0.1),
+        epochs=2,
+        compile=way,
+        validation=ones,
+        progress=False,
+    )
+    assert run.history["loss"] == run.history["validation_loss"] == pytest.approx([8 / count] * 2)
+
+
 def test_a_list_of_batches_and_weights():
     weights = RNG.uniform(0, 1, 50).astype(np.float32)
     whole = fit((X, Y, weights), batch_size=8, epochs=2, shuffle=False)

@@ -121,6 +121,14 @@ class Counting(dl.TrainingStep):
         return {"examples": float(sums["count"]), "square": float(sums["square"])}
 
 
+@pytest.mark.parametrize("way", ["eager", "step", "epoch"])
+def test_a_first_state_of_numpy_arrays_is_kept_where_no_step_is_finite(way: Any) -> None:
+    start = dl.TrainState(np.int32(0), {"w": np.zeros((), np.float32)}, {}, (), jax.random.key(0))
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run = dl.train(Counting(np.inf), X, initial=start, epochs=1, batch_size=10, compile=way, progress=False)
+    assert float(run.params["w"]) == 0
+
+
 @pytest.mark.parametrize("way", ["eager", "step", "epoch", "auto"])
 def test_a_step_of_ones_own_runs_in_every_way(way: Any) -> None:
     run = dl.train(Counting(1.0), X, epochs=3, batch_size=10, validation=X[:7], compile=way, progress=False)

@@ -112,6 +112,36 @@ def test_chunks_over_many_epochs_equal_single_epochs():
     jax.tree.map(np.testing.assert_array_equal, across.params, single.params)
 
 
+@pytest.mark.parametrize("places", [1, 300])
+def test_orders_of_few_epochs_at_a_time_are_the_same_orders(places, monkeypatch):
+    """Of data with very many examples, one run of a program touches but two epochs."""
+    from jaxdl.data import source
+
+    whole = train("epoch", epochs=7, validation=None)
+    monkeypatch.setattr(source, "ORDERED_PLACES", places)
+    parts = train("epoch", epochs=7, validation=None)
+    assert whole.history["loss"] == parts.history["loss"]
+    jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
+
+
+def test_a_run_draws_an_order_once(monkeypatch):
+    """Also where the clock cuts an epoch into many runs."""
+    from jaxdl.data import source
+    from jaxdl.train import pace
+
+    drawn, draw = [], source.epochs_drawn
+
+    def counted(keys, first, count, size):
+        drawn.append((first, count))
+        return draw(keys, first, count, size)
+
+    monkeypatch.setattr(source, "epochs_drawn", counted)
+    monkeypatch.setattr(pace.Pace, "end", lambda self, steps: 1.0)  # so that each run is of one step
+    train("epoch", epochs=3, validation=None, batch_size=11)  # no other test's, whose pace would be known
+    assert [each for each in drawn[1:] if each != (0, 1)] == [(1, 1), (2, 1)]
+    assert drawn.count((0, 1)) <= 2  # once to compile
+
+
 def test_history_holds_one_entry_an_epoch():
     history = reference().history
     assert {len(values) for values in history.values()} == {3}
@@ -220,3 +250,11 @@ def test_a_key_of_another_kind_trains_the_same_in_all_ways():
     runs = [train(way, seed=jax.random.key(3, impl="rbg")) for way in ("epoch", "step")]
     close(runs[0].params, runs[1].params, 1e-4)
     assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("way", ["epoch", "step"])
+def test_with_64_bits_enabled_all_ways_train(way):
+    with jax.enable_x64(True):
+        run = train(way, epochs=2)
+    assert all(np.isfinite(run.history["loss"]))
+    assert run.history["validation_loss"][1] != run.history["validation_loss"][0]
