@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxtyping import Int
 
 from jaxdl import threefry
-from jaxdl.ops.shuffle import drawn, permuted
+from jaxdl.ops.shuffle import drawn, permuted, permuted_by_program
 
 Tree = Any
 
@@ -150,12 +150,23 @@ class ResidentMembers:
         """The examples at all places of the batches of so many epochs from a first, for each member; as `Resident` has them."""
         members = self.keys.shape[0]
         if self.shuffle:
-            epochs = np.moveaxis(epochs_drawn(self.keys, first, count, self.size), 1, -1)
-        else:
-            epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, members))
+            draws = _draws(self.keys, first, count, self.size)
+            room = np.zeros((self.epochs, *draws.shape[1:]), np.uint32)
+            room[:count] = draws
+            return _members_orders(self, room, np.int32(count))
+        epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, members))
         if self.rows is not None:
             epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
         return _laid_out(epochs, self)
+
+    def order(self, draws: Any) -> Int[Array, "places members"]:
+        """One epoch's orders, of each member's draw."""
+        return jax.vmap(self._order, (0, -1), -1)(draws, self.rows)
+
+    def _order(self, draw: Any, rows: Any) -> Array:
+        order = permuted_by_program(draw, self.size)
+        order = order if rows is None else rows[order]
+        return jnp.pad(order, (0, self.steps * self.batch_size - self.size))
 
     def batch(self, orders: Int[Array, "places members"], start: Any, index: Any) -> Batch:
         """Batch `index` of an epoch that begins `start` batches after the first of those orders.
@@ -225,6 +236,19 @@ def _laid_out(epochs: np.ndarray, source: "Resident | ResidentMembers") -> Array
     return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if alone else None)
 
 
+@jax.jit
+def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
+    """The orders of the first `count` epochs of those draws: a program, since the members of each device have a core for it."""
+
+    def put(row: Array, orders: Array) -> Array:
+        order = source.order(lax.dynamic_index_in_dim(draws, row, 0, keepdims=False))
+        return lax.dynamic_update_index_in_dim(orders, order, row, 0)
+
+    places, members = source.orders_shape
+    orders = jnp.zeros((source.epochs, places // source.epochs, members), jnp.int32)
+    return lax.fori_loop(0, count, put, orders).reshape(source.orders_shape)
+
+
 def _batch_of(orders: Array, start: Any, index: Any, source: Resident | ResidentMembers) -> Array:
     """The places of a batch."""
     batches = start + index if source.shuffle else index
@@ -243,12 +267,15 @@ def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Int[np.ndarray
 
     Epoch e of a key draws from `fold_in(key, e)`.
     """
+    return permuted(_draws(keys, first, count, size), size)
+
+
+def _draws(keys: Any, first: int, count: int, size: int) -> np.ndarray:
+    """What those orders are made of."""
     epochs, words = np.arange(first, first + count, dtype=np.int32), threefry.words_of(keys)
     if words is None:
-        draws = np.stack([drawn(_folded(keys, epoch), size) for epoch in epochs])
-    else:
-        draws = drawn(threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape))), size)
-    return permuted(draws, size)
+        return np.stack([drawn(_folded(keys, epoch), size) for epoch in epochs])
+    return drawn(threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape))), size)
 
 
 @jax.jit

@@ -5,7 +5,9 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
 from jaxtyping import Int, Key
 
 from jaxdl import threefry
@@ -62,7 +64,7 @@ def permuted(draws: Numbers, count: int) -> Int[np.ndarray, "*orders count"]:
     left, right = places // side, places % side
     wide, high = min(count, AT_ONCE), max(1, AT_ONCE // count)
     for row in range(0, len(keys), high):
-        some = keys[row : row + high, :, None]
+        some = np.moveaxis(keys[row : row + high, :, None], 1, 0)
         for first in range(0, count, wide):
             part = slice(first, first + wide)
             orders[row : row + high, part] = _mapped(left[part], right[part], some, side)
@@ -70,41 +72,44 @@ def permuted(draws: Numbers, count: int) -> Int[np.ndarray, "*orders count"]:
     return orders.view(np.int32).reshape(*draws.shape[:-1], count)
 
 
+def permuted_by_program(draw: Array, count: int) -> Int[Array, " count"]:
+    """One of `permuted`'s orders inside a program: for the many of a population, of which each core makes its members'."""
+    places = jnp.arange(count, dtype=jnp.uint32)
+    if count <= FEW:
+        return jnp.argsort(draw, stable=True).astype(jnp.int32)
+    side = np.uint32(math.isqrt(count - 1) + 1)
+
+    def walk(walked: tuple[Array, Array]) -> tuple[Array, Array]:
+        order, outside = walked
+        order = jnp.where(outside, _mapped(order // side, order % side, draw, side), order)
+        return order, order >= count
+
+    # The first round, for all places, is the loop's: so the map is compiled once.
+    order, _ = lax.while_loop(lambda walked: jnp.any(walked[1]), walk, (places, jnp.ones(count, jnp.bool_)))
+    return order.astype(jnp.int32)
+
+
 def _walk(orders: Numbers, keys: Numbers, side: np.uint32) -> None:
     """Maps what lies outside again, until nothing does."""
     rows, places = np.nonzero(orders >= orders.shape[1])
     while len(rows):
         outside = orders[rows, places]
-        orders[rows, places] = _mapped(outside // side, outside % side, keys[rows].T[None], side)[0]
+        orders[rows, places] = _mapped(outside // side, outside % side, keys[rows].T, side)
         still = orders[rows, places] >= orders.shape[1]
         rows, places = rows[still], places[still]
 
 
-def _mapped(left: Numbers, right: Numbers, keys: Numbers, side: np.uint32) -> Numbers:
-    """Places l · a + r after eight rounds with keys [orders, 8, 1], or [1, 8, places] where each place has its own."""
-    shape = np.broadcast_shapes(left.shape, keys[:, 0].shape)
-    left, right = (np.broadcast_to(half, shape).copy() for half in (left, right))
-    moved, spare = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
-    for k in range(ROUNDS):
-        _below(side, right, keys[:, k], moved, spare)
-        np.add(left, moved, out=left)
-        np.subtract(left, side, out=moved)  # wraps around to a large number where left < side
-        np.minimum(left, moved, out=left)
-        left, right = right, left
-    np.multiply(left, side, out=left)
-    return np.add(left, right, out=left)
+def _mapped(left: Any, right: Any, keys: Any, side: np.uint32) -> Any:
+    """Places l · a + r after a round with each of eight keys, of NumPy or JAX.
 
-
-def _below(side: np.uint32, x: Numbers, key: Numbers, h: Numbers, spare: Numbers) -> None:
-    """Sets h to numbers below `side`, at most 2¹⁶, of x and a key.
-
-    By the upper half of MurmurHash3's finaliser (Appleby, 2011), scaled; its last step changes the lower half alone.
+    f is the upper half of MurmurHash3's finaliser (Appleby, 2011), scaled; its last step would change the lower half alone.
     """
-    np.bitwise_xor(x, key, out=h)
-    np.multiply(h, np.uint32(0x85EBCA6B), out=h)
-    np.right_shift(h, 13, out=spare)
-    np.bitwise_xor(h, spare, out=h)
-    np.multiply(h, np.uint32(0xC2B2AE35), out=h)
-    np.right_shift(h, 16, out=h)
-    np.multiply(h, side, out=h)
-    np.right_shift(h, 16, out=h)
+    for key in keys:
+        h = (right ^ key) * np.uint32(0x85EBCA6B)
+        h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
+        moved = left + (((h >> 16) * side) >> 16)
+        left, right = (
+            right,
+            (jnp if isinstance(moved, Array) else np).minimum(moved, moved - side),
+        )  # which wraps where it is less
+    return left * side + right

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxdl.data.source import epochs_drawn
-from jaxdl.ops.shuffle import FEW, drawn, permuted
+from jaxdl.ops.shuffle import FEW, drawn, permuted, permuted_by_program
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -51,6 +51,13 @@ def test_orders_are_the_network_s_written_plainly(count: int) -> None:
     for row in (0, 1, len(draws) - 1):
         for place in (0, 1, count // 2, 65_535 % count, 65_536 % count, count - 1):
             assert found[row, place] == mapped(place, draws[row].tolist())
+
+
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 1000, 4096])
+def test_a_program_makes_the_same_orders(count: int) -> None:
+    draws = drawn(jax.random.split(jax.random.key(2), 3), count)
+    found = jax.jit(jax.vmap(lambda draw: permuted_by_program(draw, count)))(draws)
+    np.testing.assert_array_equal(found, permuted(draws, count))
 
 
 def orders(count: int, draws: int) -> np.ndarray:
