@@ -33,7 +33,10 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: None = None,
-) -> Continued: ...
+) -> Continued:
+    """Without a token to stop at: all sequences continued by so many steps."""
+
+
 @overload
 def generate(
     model: Layer,
@@ -47,7 +50,10 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int,
-) -> Padded: ...
+) -> Padded:
+    """With one: each ends behind it, so that their lengths differ."""
+
+
 def generate(
     model: Layer,
     params: Params,

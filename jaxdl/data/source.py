@@ -1,6 +1,7 @@
 """Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(orders, start, index)`."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -44,9 +45,46 @@ class Batch(NamedTuple):
         return weights if self.mask is None else jnp.where(self.mask, weights, 0)
 
 
+class _Cut:
+    """Data on the device that is cut into batches, for each of `members` in an order of its own."""
+
+    size: int
+    batch_size: int
+    shuffle: bool
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The axis of the members, or none."""
+        return ()
+
+    @property
+    def steps(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    @property
+    def places(self) -> int:
+        """The length of an order."""
+        return self.steps * self.batch_size
+
+    @property
+    def full(self) -> bool:
+        """Whether every batch is."""
+        return self.places == self.size
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs one run of a program may touch; it may always end in the epoch after its first."""
+        return max(2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members))))
+
+    @property
+    def orders_shape(self) -> tuple[int, ...]:
+        """Of orders one after another: of all those epochs, or of one that serves for all, where nothing is shuffled."""
+        return (self.places * (self.epochs if self.shuffle else 1), *self.members)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Resident:
+class Resident(_Cut):
     """A whole data set on the device, cut into batches inside the program.
 
     Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation drawn from the key and e; the
@@ -68,24 +106,6 @@ class Resident:
     batch_size: int = dataclasses.field(metadata={"static": True})
     shuffle: bool = dataclasses.field(metadata={"static": True})
 
-    @property
-    def steps(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs one run of a program may touch."""
-        return _epochs(self.steps * self.batch_size)
-
-    @property
-    def orders_shape(self) -> tuple[int, ...]:
-        return (self.steps * self.batch_size * (self.epochs if self.shuffle else 1),)
-
-    @property
-    def full(self) -> bool:
-        """Whether every batch is."""
-        return self.size % self.batch_size == 0
-
     def orders(self, first: int, count: int) -> Any:
         """The examples at all places of the batches of so many epochs from a first, one epoch after another.
 
@@ -105,7 +125,7 @@ class Resident:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ResidentMembers:
+class ResidentMembers(_Cut):
     """A data set on the device, cut into batches for each member of a population as `Resident` cuts it for a single run.
 
     Args:
@@ -129,32 +149,17 @@ class ResidentMembers:
     axis: int = dataclasses.field(metadata={"static": True})
 
     @property
-    def steps(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs one run of a program may touch."""
-        return _epochs(self.steps * self.batch_size * self.keys.shape[0])
-
-    @property
-    def orders_shape(self) -> tuple[int, ...]:
-        return (self.steps * self.batch_size * (self.epochs if self.shuffle else 1), self.keys.shape[0])
-
-    @property
-    def full(self) -> bool:
-        """Whether every batch is."""
-        return self.size % self.batch_size == 0
+    def members(self) -> tuple[int, ...]:
+        return self.keys.shape
 
     def orders(self, first: int, count: int) -> Any:
         """The examples at all places of the batches of so many epochs from a first, for each member; as `Resident` has them."""
-        members = self.keys.shape[0]
         if self.shuffle:
             draws = _draws(self.keys, first, count, self.size)
             room = np.zeros((self.epochs, *draws.shape[1:]), np.uint32)
             room[:count] = draws
             return _members_orders(self, room, np.int32(count))
-        epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, members))
+        epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, *self.members))
         if self.rows is not None:
             epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
         return _laid_out(epochs, self)
@@ -166,7 +171,7 @@ class ResidentMembers:
     def _order(self, draw: Any, rows: Any) -> Array:
         order = permuted_by_program(draw, self.size)
         order = order if rows is None else rows[order]
-        return jnp.pad(order, (0, self.steps * self.batch_size - self.size))
+        return jnp.pad(order, (0, self.places - self.size))
 
     def batch(self, orders: Int[Array, "places members"], start: Any, index: Any) -> Batch:
         """Batch `index` of an epoch that begins `start` batches after the first of those orders.
@@ -212,7 +217,7 @@ class Stack:
     def orders(self, first: int, count: int) -> Any:
         """None: a stream has its own."""
         del first, count
-        return np.zeros(0, np.int32)
+        return jax.device_put(np.zeros(0, np.int32))
 
     def batch(self, orders: Int[Array, " none"], start: Any, index: Any) -> Batch:
         """The batch at that place of the stack."""
@@ -220,16 +225,9 @@ class Stack:
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
 
 
-def _epochs(places: int) -> int:
-    """How many epochs one run may touch, with orders of so many places; it may always end in the epoch after its first."""
-    return max(2, min(MOST_EPOCHS, ORDERED_PLACES // places))
-
-
-def _laid_out(epochs: np.ndarray, source: "Resident | ResidentMembers") -> Array:
+def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
     """Orders [epochs, size, ...] one after another on the device of the data, filled up to whole batches and all epochs."""
-    places, *members = source.orders_shape
-    count = source.epochs if source.shuffle else 1
-    orders = np.zeros((count, places // count, *members), np.int32)
+    orders = np.zeros((source.epochs if source.shuffle else 1, source.places, *source.members), np.int32)
     orders[: len(epochs), : source.size] = epochs
     leaf = jax.tree.leaves(source.inputs)[0]
     alone = leaf.committed and len(leaf.devices()) == 1
@@ -244,8 +242,7 @@ def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
         order = source.order(lax.dynamic_index_in_dim(draws, row, 0, keepdims=False))
         return lax.dynamic_update_index_in_dim(orders, order, row, 0)
 
-    places, members = source.orders_shape
-    orders = jnp.zeros((source.epochs, places // source.epochs, members), jnp.int32)
+    orders = jnp.zeros((source.epochs, source.places, *source.members), jnp.int32)
     return lax.fori_loop(0, count, put, orders).reshape(source.orders_shape)
 
 

@@ -334,7 +334,7 @@ def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
         lambda state, source, orders, index: step(state, source.batch(orders, index, index)),
         start,
         source,
-        jnp.asarray(source.orders(0, 1)),
+        source.orders(0, 1),
         np.int32(0),
     )
 

@@ -15,6 +15,8 @@ from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Way = Literal["eager", "step", "epoch"]
 
+SUMMED_BYTES = 2**24
+"""How much memory the rows of sums in one run of a program may take, where those of two epochs have not more."""
 GATHERED_BYTES = 2**27
 """How much memory the rows gathered in one run of a program may take."""
 
@@ -129,7 +131,7 @@ def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
     """The batch that a run from a place in the data gives to its step of that number, from 0."""
     orders, first = _ordered(source, begun, place, steps + 1)
     index = (first + steps) % source.steps
-    return source.batch(jnp.asarray(orders.places), *jnp.asarray([first + steps - index, index], jnp.int32))
+    return source.batch(orders.places, np.int32(first + steps - index), np.int32(index))
 
 
 def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Orders, int]:
@@ -143,7 +145,13 @@ def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Or
 
 def longest(step: Step, source: Source, state: Any) -> int:
     """The most steps that one run may make, so that its buffers hold what it measures."""
-    return min(_capacity(step, source, state), (source.epochs - 1) * source.steps)
+    return min(_capacity(step, source, state), (_rows(step, source, state) - 1) * source.steps)
+
+
+def _rows(step: Step, source: Source, state: Any) -> int:
+    """How many epochs one run may touch: each has a row of sums."""
+    size = sum(2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(_measured(step, source, state).sums))
+    return max(2, min(source.epochs, SUMMED_BYTES // max(size, 1)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -183,24 +191,23 @@ def _loop(
         inner = lax.while_loop(lambda i: (i.place < stop) & i.finite, lambda i: one(i, start), outer.inner)
         rows = jax.tree.map(lambda rows, each: put(rows, each, row), outer.sums, inner.sums)
         observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, step.observe(inner.state))
-        ended = (inner.place == after) & (
-            after < end
-        )  # else the host knows whether the epoch has: a stack of a stream is a part
+        # At the end of the run the host knows whether the epoch ends, too: a stack of a stream is but a part of one.
+        ended = (inner.place == after) & (after < end)
         kept = jax.tree.map(lambda both: jnp.where(ended, jnp.zeros_like(both), both), inner.sums)
         return _Outer(inner._replace(sums=kept), rows, observed, after)
 
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
-    first, end = jnp.asarray(first), jnp.asarray(end)
-    inner = _Inner(state, jax.tree.map(jnp.asarray, sums), gathered, first, jnp.asarray(True))
+    inner = _Inner(state, sums, gathered, first, jnp.asarray(True))
     outer = _Outer(inner, rows, observed, first - lax.rem(first, np.int32(source.steps)))
     return lax.while_loop(lambda o: (o.inner.place < end) & o.inner.finite, turn, outer)
 
 
 def _blank(step: Step, source: Source, state: Any) -> tuple[Any, Any]:
     """Rows for the sums and for what is observed of each epoch; NumPy, where a program would need kernels."""
-    measured, observed = _measured(step, source, state), _observed(step, frozen_shapes(state))
-    sums = {dtype: np.zeros((source.epochs, 2, size), dtype) for dtype, size in _sizes(measured.sums).items()}
-    return sums, jax.tree.map(lambda s: np.zeros((source.epochs, *s.shape), s.dtype), observed)
+    count, sizes = _rows(step, source, state), _sizes(_measured(step, source, state).sums)
+    sums = {dtype: np.zeros((count, 2, size), dtype) for dtype, size in sizes.items()}
+    observed = _observed(step, frozen_shapes(state))
+    return sums, jax.tree.map(lambda s: np.zeros((count, *s.shape), s.dtype), observed)
 
 
 def _fetched(ran: _Outer, step: Step, source: Source, orders: Orders, start: int) -> Ran:
@@ -223,7 +230,7 @@ def _fetched(ran: _Outer, step: Step, source: Source, orders: Orders, start: int
 def _one(
     step: Step, source: Source, state: Any, sums: Any, good: Array, orders: Any, start: Any, index: Any
 ) -> tuple[Any, Any, Array, dict[str, Any]]:
-    state, measured = step(state, source.batch(jnp.asarray(orders), jnp.asarray(start), jnp.asarray(index)))
+    state, measured = step(state, source.batch(orders, start, index))
     good = good + jnp.where(step.finite(measured) & (good == index), 1, 0).astype(jnp.int32)
     terms = _vectors(measured.sums)
     return state, {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}, good, measured.gathered

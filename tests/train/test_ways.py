@@ -124,6 +124,17 @@ def test_orders_of_few_epochs_at_a_time_are_the_same_orders(places, monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
 
 
+def test_large_sums_of_few_epochs_at_a_time_are_the_same_sums(monkeypatch):
+    """A confusion matrix of very many classes leaves room for the rows of but two epochs."""
+    from jaxdl.train import program
+
+    whole = train("epoch", epochs=7, validation=None)
+    monkeypatch.setattr(program, "SUMMED_BYTES", 1)
+    parts = train("epoch", epochs=7, validation=None)
+    assert whole.history["loss"] == parts.history["loss"]
+    np.testing.assert_array_equal(whole.history["confusion"], parts.history["confusion"])
+
+
 def test_a_run_draws_an_order_once(monkeypatch):
     """Also where the clock cuts an epoch into many runs."""
     from jaxdl.data import source
