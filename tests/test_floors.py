@@ -17,7 +17,7 @@ FLOORS = {
     "warn": 0,
     "number": 0,
     "threefry": -1,
-    "jit_once": 0,
+    "jitted": 0,
     **dict.fromkeys(
         [
             "layer",

@@ -1,8 +1,8 @@
 """Convolution and its transpose, over any number of spatial dimensions, channels last.
 
-On a CPU a convolution is a product of patches with a matrix: XLA's own convolution has a gradient that runs 8 to 20
-times slower inside a compiled loop (jax-ml/jax#12868). Other platforms use `lax.conv_general_dilated`. Each function is
-compiled as one operation when called eagerly.
+On a CPU a convolution is XLA's library routine with gradients of our own (`ops.direct`), or, where that is not the faster one,
+a product of patches with a matrix: the gradients that `lax.conv_general_dilated` has run 8 to 20 times slower inside a
+compiled loop there (jax-ml/jax#12868). Other platforms use it. Each function is compiled as one operation when called eagerly.
 """
 
 import functools
@@ -14,17 +14,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.ops.direct import conv_directly, is_fast, suits
+from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.product import product
+from jaxdl.ops.window import Pads, Sizes, extents, layout, pad_space, resolve_padding
 
-Pads = tuple[tuple[int, int], ...]
-Sizes = tuple[int, ...]
-FEW_INPUTS = 4
-"""Up to how many input channels the patches of a convolution on a CPU are put together dimension by dimension."""
 MANY_INPUTS = 8
 """From how many input channels for each output on a transposed convolution on a CPU is summed from overlapping outputs."""
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups"))
 def conv(
     x: Float[Array, "batch *space inputs"],
     kernel: Float[Array, "*window inputs_of_group outputs"],
@@ -43,14 +41,19 @@ def conv(
         padding: "SAME", "VALID" or (low, high) for each spatial dimension; zeros are added.
         groups: input channels are split into so many groups, each with its own kernel.
     """
+    return _conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, fast=is_fast())
+
+
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast"))
+def _conv(x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilation: Sizes, groups: int, fast: bool) -> Array:
     kernel = kernel.astype(x.dtype)
-    window = kernel.shape[:-2]
-    pads = resolve_padding(x.shape[1:-1], window, stride, padding, dilation)
+    pads = resolve_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
+    directly = fast and suits(x, kernel, **keywords)
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=functools.partial(_conv_by_patches, **keywords),
+        cpu=functools.partial(conv_directly, pads=pads) if directly else functools.partial(conv_by_patches, **keywords),
         default=functools.partial(_conv_by_xla, **keywords),
     )
 
@@ -70,9 +73,9 @@ def conv_transpose(
     """
     kernel = kernel.astype(x.dtype)
     window = kernel.shape[:-2]
-    extents = _extents(window, dilation)
+    reach = extents(window, dilation)
     if isinstance(padding, str):
-        pads = tuple(_transposed_pads(k, s, padding) for k, s in zip(extents, stride, strict=True))
+        pads = tuple(_transposed_pads(k, s, padding) for k, s in zip(reach, stride, strict=True))
     else:
         pads = padding
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation}
@@ -84,79 +87,6 @@ def conv_transpose(
     )
 
 
-def resolve_padding(space: Sizes, window: Sizes, stride: Sizes, padding: str | Pads, dilation: Sizes) -> Pads:
-    """The (low, high) padding of each spatial dimension."""
-    if isinstance(padding, str):
-        return tuple(lax.padtype_to_pads(space, _extents(window, dilation), stride, padding))
-    return padding
-
-
-def shifted_slices(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Array]:
-    """For each place of the window, row by row, the elements of (padded) x that it meets: [batch, *out, channels]."""
-    out = [(n - e) // s + 1 for n, e, s in zip(x.shape[1:-1], _extents(window, dilation), stride, strict=True)]
-    slices = []
-    for place in itertools.product(*map(range, window)):
-        start = [k * d for k, d in zip(place, dilation, strict=True)]
-        stop = [i + (n - 1) * s + 1 for i, n, s in zip(start, out, stride, strict=True)]
-        slices.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *stride, 1)))
-    return slices
-
-
-def pad_space(x: Array, pads: Pads, value: Any) -> Array:
-    """x with its spatial dimensions padded (or, where negative, cropped)."""
-    if all(low == high == 0 for low, high in pads):
-        return x
-    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-
-
-def _extents(window: Sizes, dilation: Sizes) -> Sizes:
-    return tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
-
-
-def _conv_by_patches(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
-    *window, inputs, outputs = kernel.shape
-    padded = pad_space(x, pads, 0)
-    if groups == 1:
-        patches = _patches(padded, tuple(window), stride, dilation)
-        y = product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, outputs))  # a plain product is XLA's fastest
-        return y.reshape(*patches.shape[:-1], outputs)
-    slices = shifted_slices(padded, tuple(window), stride, dilation)
-    if inputs == 1:
-        return _depthwise(slices, kernel.reshape(len(slices), groups, outputs // groups))
-    return _grouped(slices, kernel.reshape(len(slices), inputs, groups, outputs // groups))
-
-
-def _patches(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Array:
-    """What each place of the output meets, in the order of the kernel's rows: [batch, *out, window · channels].
-
-    Of few channels they are put together dimension by dimension, in longer runs than those of one place of the window.
-    """
-    stages = [tuple(range(len(window)))] if x.shape[-1] > FEW_INPUTS else [(axis,) for axis in reversed(range(len(window)))]
-    for axes in stages:
-        sizes = [tuple(n if a in axes else 1 for a, n in enumerate(each)) for each in (window, stride, dilation)]
-        slices = shifted_slices(x, *sizes)
-        x = slices[0] if len(slices) == 1 else jnp.concatenate(slices, -1)
-    return x
-
-
-def _depthwise(slices: list[Array], kernel: Array) -> Array:
-    """kernel: [window, channels, multiplier]. A product of matrices would be nine tenths zeros; sums of products are not."""
-    shape = (*slices[0].shape, kernel.shape[-1])
-    total = jnp.zeros(shape, slices[0].dtype)
-    for part, weights in zip(slices, kernel, strict=True):
-        total = total + part[..., None] * lax.broadcast_in_dim(weights, shape, (len(shape) - 2, len(shape) - 1))
-    return total.reshape(*shape[:-2], -1)
-
-
-def _grouped(slices: list[Array], kernel: Array) -> Array:
-    """kernel: [window, inputs of a group, groups, outputs of a group]."""
-    groups = kernel.shape[2]
-    split = [part.reshape(*part.shape[:-1], groups, -1) for part in slices]
-    patches = jnp.stack(split, -2)  # [batch, *out, groups, window, inputs]
-    y = jnp.einsum("...gki,kigo->...go", patches, kernel)
-    return y.reshape(*y.shape[:-2], -1)
-
-
 def _conv_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
     return lax.conv_general_dilated(
         x,
@@ -164,7 +94,7 @@ def _conv_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation
         stride,
         pads,
         rhs_dilation=dilation,
-        dimension_numbers=_layout(x.ndim - 2),
+        dimension_numbers=layout(x.ndim - 2),
         feature_group_count=groups,
     )
 
@@ -193,8 +123,8 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
     columns = jnp.moveaxis(kernel.reshape(len(places), inputs, outputs), 0, 1).reshape(inputs, -1)
     parts = lax.dot_general(x, columns, (((x.ndim - 1,), (0,)), ((), ())))
     stretched = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stride, strict=True)]
-    extents = _extents(tuple(window), dilation)
-    sizes = [n + low + high - (e - 1) for n, (low, high), e in zip(stretched, pads, extents, strict=True)]
+    reach = extents(tuple(window), dilation)
+    sizes = [n + low + high - (e - 1) for n, (low, high), e in zip(stretched, pads, reach, strict=True)]
     zero, total = jnp.zeros((), x.dtype), None
     for index, place in enumerate(places):
         part = parts[..., index * outputs : (index + 1) * outputs]
@@ -214,7 +144,7 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
     """
     outputs = kernel.shape[-1]
     window, rank = kernel.shape[:-2], x.ndim - 2
-    dimensions = list(zip(x.shape[1:-1], stride, pads, _extents(window, dilation), strict=True))
+    dimensions = list(zip(x.shape[1:-1], stride, pads, extents(window, dilation), strict=True))
     sizes = [(n - 1) * s + 1 + low + high - (e - 1) for n, s, (low, high), e in dimensions]
     turns = [-(-size // s) for size, s in zip(sizes, stride, strict=True)]
     met = [_met(*each) for each in zip(window, stride, [low for low, _ in pads], dilation, strict=True)]
@@ -251,9 +181,4 @@ def _met(window: int, stride: int, low: int, dilation: int) -> list[list[tuple[i
 
 
 def _conv_transpose_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
-    return lax.conv_transpose(x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=_layout(x.ndim - 2))
-
-
-def _layout(dimensions: int) -> tuple[str, str, str]:
-    space = "DHW"[-dimensions:]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
+    return lax.conv_transpose(x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=layout(x.ndim - 2))

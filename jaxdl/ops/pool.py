@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
-from jaxdl.ops.conv import Pads, Sizes, pad_space, resolve_padding, shifted_slices
+from jaxdl.ops.window import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
 MOST_SLICES = 100
 """Windows that make more are not taken apart: compiling them takes seconds, and soon minutes."""

@@ -22,7 +22,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import CheckpointError, reason
 from jaxdl.data.source import ResidentMembers
-from jaxdl.jit_once import jit_once
+from jaxdl.jitted import jit_once
 from jaxdl.layer import fold_in_name
 from jaxdl.population.cohort import Cohort, Member
 from jaxdl.population.runs import Runs

@@ -13,7 +13,7 @@ from jax import Array
 from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
-from jaxdl.jit_once import jit_once
+from jaxdl.jitted import jit_once
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer

@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.data.source import Batch, Source
+from jaxdl.jitted import Jitted
+from jaxdl.ops.direct import CPU_OPTIONS, compiled_with_options
 from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -157,10 +159,11 @@ def _rows(step: Step, source: Source, state: Any) -> int:
 @functools.partial(jax.jit, static_argnums=0)
 def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
     """The step, traced once: for the shapes of what it measures, and for the loop."""
-    return step(state, batch)
+    with compiled_with_options():
+        return step(state, batch)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1))
 def _loop(
     step: Step,
     capacity: int,
@@ -236,7 +239,12 @@ def _one(
     return state, {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}, good, measured.gathered
 
 
-_once = jax.jit(_one, static_argnums=0)
+@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=0)
+def _once(*arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
+    with compiled_with_options():
+        return _one(*arguments)
+
+
 _observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
 
 

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
-from jaxdl.jit_once import jit_once
+from jaxdl.jitted import jit_once
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite

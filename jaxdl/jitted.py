@@ -1,0 +1,47 @@
+"""`jax.jit` with options for the compiler where the program is for a CPU."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+
+class Jitted:
+    """`jax.jit` of a function, compiled with options of its own where the default backend is a CPU.
+
+    Args:
+        cpu_options: `compiler_options` for it.
+        arguments: for `jax.jit`.
+    """
+
+    def __init__(self, function: Callable[..., Any], cpu_options: Mapping[str, Any], **arguments: Any) -> None:
+        functools.update_wrapper(self, function)
+        self._elsewhere = jax.jit(function, **arguments)
+        self._on_cpu = jax.jit(function, compiler_options=dict(cpu_options), **arguments) if cpu_options else self._elsewhere
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._jitted(*arguments)
+
+    def trace(self, *arguments: Any) -> Any:
+        return self._jitted.trace(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        return self._jitted.lower(*arguments)
+
+    def _cache_size(self) -> int:
+        """How many programs it has, as functions under `jax.jit` tell."""
+        return self._jitted._cache_size()
+
+    @property
+    def _jitted(self) -> Any:
+        return self._on_cpu if jax.default_backend() == "cpu" else self._elsewhere
+
+
+def jit_once(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) -> Jitted:
+    """`jax.jit` of a function that runs once for each shape, such as one that draws parameters.
+
+    On a CPU LLVM optimises nothing of it: the first state of a convolutional network is there after 0.5 s in place of 1.6 s,
+    and a million parameters take 0.05 s in place of 0.01 s to draw.
+    """
+    return Jitted(function, {"xla_backend_optimization_level": 0}, static_argnums=static_argnums)
