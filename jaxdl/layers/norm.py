@@ -97,7 +97,8 @@ class LayerNorm(Stateless):
     def forward(self, params: Params, x: Array) -> Array:
         _check_affine("LayerNorm", params, x)
         x = arguments.floating("LayerNorm", x, self.dtype)
-        return _normalised(self, params, x, *ops.norm.moments(x, (x.ndim - 1,)))
+        rows = ops.linear.rows(x)
+        return _normalised(self, params, rows, *ops.norm.moments(rows, (1,))).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +122,9 @@ class RMSNorm(Stateless):
     def forward(self, params: Params, x: Array) -> Array:
         _check_affine("RMSNorm", params, x)
         x = arguments.floating("RMSNorm", x, self.dtype)
-        wide = x.astype(widest(x.dtype))
-        return _normalised(self, params, x, None, jnp.square(wide).mean(-1, keepdims=True))
+        rows = ops.linear.rows(x)
+        wide = rows.astype(widest(x.dtype))
+        return _normalised(self, params, rows, None, jnp.square(wide).mean(-1, keepdims=True)).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)

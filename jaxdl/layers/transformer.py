@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
 
+from jaxdl import ops
 from jaxdl.activations import gelu
 from jaxdl.layer import Layer, as_layer
 from jaxdl.layers import arguments
@@ -98,4 +98,4 @@ class TransformerBlock(Composite):
 
 
 def _added(x: Array, y: Array) -> Array:
-    return jnp.add(x, y.astype(x.dtype))
+    return (ops.linear.rows(x) + ops.linear.rows(y.astype(x.dtype))).reshape(x.shape)
