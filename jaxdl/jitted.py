@@ -1,10 +1,28 @@
-"""`jax.jit` with options for the compiler where the program is for a CPU."""
+"""Programs of jaxdl's own: `jax.jit` with options for the compiler on a CPU, and what is traced for one."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
+
+_traced: ContextVar[bool] = ContextVar("traced", default=False)
+
+
+@contextlib.contextmanager
+def tracing_program() -> Iterator[None]:
+    """What is traced within becomes part of a program that takes training steps or evaluates, and never runs op by op."""
+    token = _traced.set(True)
+    try:
+        yield
+    finally:
+        _traced.reset(token)
+
+
+def in_program() -> bool:
+    return _traced.get()
 
 
 class Jitted:

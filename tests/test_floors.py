@@ -17,7 +17,7 @@ FLOORS = {
     "warn": 0,
     "number": 0,
     "threefry": -1,
-    "jitted": 0,
+    "jitted": -1,
     **dict.fromkeys(
         [
             "layer",

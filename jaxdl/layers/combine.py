@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
@@ -111,6 +112,11 @@ class Sequential(Composite):
             else:
                 x = wiring.part(name, part, x)
         return x
+
+    def _repeated(self) -> frozenset[str]:
+        composites = [(name, part) for name, part in self.parts if isinstance(part, Composite) and _hashes(part)]
+        counts = Counter(part for _, part in composites)
+        return frozenset(name for name, part in composites if counts[part] > 1)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -315,6 +321,15 @@ def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:
         counts[kind] = counts.get(kind, -1) + 1
         named.append((f"{kind}_{counts[kind]}", layer))
     return named
+
+
+def _hashes(layer: Layer) -> bool:
+    """Whether its hyperparameters are values: arrays among them, as a sweep has them, are not."""
+    try:
+        hash(layer)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_names(layer: str, names: list[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, final
 import jax
 from jax import Array
 
+from jaxdl.jitted import in_program
 from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_arrays, fold_in_name, located
 from jaxdl.padded import over_values
 from jaxdl.tree import shapes
@@ -48,16 +49,24 @@ class Composite(Layer):
     def wire(self, wiring: Wiring, x: Any) -> Any:
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
 
+    def _repeated(self) -> frozenset[str]:
+        """Names of parts that equal others: in a program these are traced once for all of equal shapes."""
+        return frozenset()
+
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
-        wiring = _Init(key)
-        self.wire(wiring, shapes(x))
-        return wiring.params, wiring.state
+        return self._init(key, x)[:2]
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        wiring = _Apply(params, dict(state), mode)
+        wiring = _Apply(params, dict(state), mode, self._repeated() if in_program() else frozenset())
         return self.wire(wiring, as_arrays(x)), wiring.state
+
+    def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:
+        """The first parameters and state, and the shapes of what comes out."""
+        wiring = _Init(key)
+        y = self.wire(wiring, shapes(x))
+        return wiring.params, wiring.state, y
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         wiring = _Extend(params, state, dict(cache), span)
@@ -74,9 +83,12 @@ class _Init(Wiring):
         with located(name):
             self._check(name, type(layer).__name__, shares)
             if shares is None:
-                params, state = layer.init(fold_in_name(self.key, name), x)
+                key = fold_in_name(self.key, name)
+                params, state, *out = layer._init(key, x) if isinstance(layer, Composite) else layer.init(key, x)
                 self.params.update({name: params} if params else {})
                 self.state.update({name: state} if state else {})
+                if out:
+                    return out[0]
             params, state = self.params.get(owner, {}), self.state.get(owner, {})
             return jax.eval_shape(lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x)
 
@@ -97,17 +109,25 @@ class _Init(Wiring):
             self.owners.add(name)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _applied_once(layer: Layer, params: Params, state: State, x: Any, mode: Mode) -> tuple[Any, State]:
+    """`apply`, traced once for equal layers and shapes."""
+    return layer.apply(params, state, x, mode)
+
+
 @dataclasses.dataclass
 class _Apply(Wiring):
     params: Params
     state: State
     mode: Mode
+    repeated: frozenset[str]
 
     def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
         owner = shares or name
         mode = self.mode if isinstance(layer, Stateless) else self.mode.within(name)
         with located(name):
-            y, state = layer.apply(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
+            apply = functools.partial(_applied_once, layer) if name in self.repeated else layer.apply
+            y, state = apply(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
         if state:
             self.state[owner] = state
         return y

@@ -6,11 +6,9 @@ in front of the call, so that the output and both gradients are the same kind of
 the size of the patches, and the input's gradient is not summed from nine overlapping parts.
 """
 
-import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +18,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxdl.jitted import in_program
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.window import Pads, Sizes, layout
 
@@ -31,28 +30,16 @@ MOST_PADDING = 1.5
 
 _YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 _WITHOUT_CONVOLUTIONS = {_YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
-_BY_YNNPACK = (0, 10, 1) <= jaxlib.version.__version_info__ < (0, 12)
-"""These versions of XLA hand convolutions to YNNPACK, which takes twice as long for them, unless told otherwise."""
+_SLOW = (0, 10, 2) <= jaxlib.version.__version_info__ < (0, 11)
+"""This XLA hands convolutions to YNNPACK, where they take twice as long as in the routine; those after it are faster there."""
 
-CPU_OPTIONS: dict[str, str] = _WITHOUT_CONVOLUTIONS if _BY_YNNPACK and _YNNPACK not in os.environ.get("XLA_FLAGS", "") else {}
-"""What a program for a CPU has to be compiled with, as `compiler_options`, for `compiled_with_options` to be true of it."""
-
-_fast: ContextVar[bool] = ContextVar("fast", default=not _BY_YNNPACK)
-
-
-@contextlib.contextmanager
-def compiled_with_options() -> Iterator[None]:
-    """What is traced within is compiled with `CPU_OPTIONS`, if it is compiled for a CPU."""
-    token = _fast.set(bool(CPU_OPTIONS) or _fast.get())
-    try:
-        yield
-    finally:
-        _fast.reset(token)
+CPU_OPTIONS: dict[str, str] = _WITHOUT_CONVOLUTIONS if _SLOW and _YNNPACK not in os.environ.get("XLA_FLAGS", "") else {}
+"""What programs for a CPU have to be compiled with, as `compiler_options`, to be spared that."""
 
 
 def is_fast() -> bool:
-    """Whether XLA's own convolutions are fast on a CPU in what is being traced."""
-    return _fast.get()
+    """Whether XLA's convolutions are fast on a CPU in what is being traced, if its program is compiled with `CPU_OPTIONS`."""
+    return not _SLOW or (bool(CPU_OPTIONS) and in_program())
 
 
 def suits(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.data.source import Batch, Source
-from jaxdl.jitted import Jitted
-from jaxdl.ops.direct import CPU_OPTIONS, compiled_with_options
+from jaxdl.jitted import Jitted, tracing_program
+from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -159,7 +159,7 @@ def _rows(step: Step, source: Source, state: Any) -> int:
 @functools.partial(jax.jit, static_argnums=0)
 def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
     """The step, traced once: for the shapes of what it measures, and for the loop."""
-    with compiled_with_options():
+    with tracing_program():
         return step(state, batch)
 
 
@@ -241,7 +241,7 @@ def _one(
 
 @functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=0)
 def _once(*arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
-    with compiled_with_options():
+    with tracing_program():
         return _one(*arguments)
 
 

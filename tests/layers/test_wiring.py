@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
+from jaxdl.jitted import tracing_program
 from jaxdl.layer import LayerError
 from tests.layers.oracles import close, normal
 
@@ -122,3 +123,67 @@ def test_errors_in_a_traced_model_say_where_they_are() -> None:
     params, state = model.init(KEY, X)
     with pytest.raises(LayerError, match=r"^Dense at 'dense_0': expected 4 features"):
         jax.jit(lambda x: model.apply(params, state, x))(jnp.zeros((2, 9)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Block(dl.Composite):
+    """Counts in `traces` how often it is wired on arrays."""
+
+    traces: Any = dataclasses.field(compare=False)
+    rate: Any = 0.5
+
+    def wire(self, wiring: Any, x: Any) -> Any:
+        self.traces.append(x)
+        y = wiring.part("norm", dl.BatchNorm(), wiring.part("dense", dl.Dense(4), x))
+        return wiring.part("dropout", dl.Dropout(self.rate), y)
+
+
+def blocks(rate: Any = 0.5) -> tuple[dl.Sequential, list[Any]]:
+    traces: list[Any] = []
+    return dl.Sequential(*[Block(traces, rate)] * 4, dl.Dense(2)), traces
+
+
+def test_equal_parts_of_a_program_are_traced_once() -> None:
+    model, traces = blocks()
+    params, state = model.init(KEY, X)
+    mode = dl.Train(jax.random.key(1))
+    traces.clear()
+    expected, new = jax.jit(lambda p, s, x: model.apply(p, s, x, mode))(params, state, X)
+    assert len(traces) == 4
+
+    @jax.jit
+    def program(params: Any, state: Any, x: Any) -> Any:
+        with tracing_program():
+            return model.apply(params, state, x, mode)
+
+    traces.clear()
+    outputs, updated = program(params, state, X)
+    assert len(traces) == 1
+    np.testing.assert_array_equal(outputs, expected)  # each with its own parameters, statistics and dropout
+    jax.tree.map(np.testing.assert_array_equal, updated, new)
+
+
+def test_a_rate_that_is_an_array_makes_no_part_equal_to_another() -> None:
+    model, _ = blocks()
+    params, state = model.init(KEY, X)
+
+    @jax.jit
+    def program(rate: Any) -> Any:
+        with tracing_program():
+            return blocks(rate)[0].apply(params, state, X, dl.Train(KEY))[0]
+
+    np.testing.assert_array_equal(
+        program(jnp.float32(0.5)), jax.jit(lambda r: blocks(r)[0].apply(params, state, X, dl.Train(KEY))[0])(0.5)
+    )
+
+
+def test_an_error_in_one_of_equal_parts_says_where_it_is() -> None:
+    model = dl.Sequential(*[dl.Sequential(dl.Dense(4), dl.Dense(4))] * 2)
+    params, state = model.init(KEY, X)
+
+    def program(x: Any) -> Any:
+        with tracing_program():
+            return model.apply(params, state, x)
+
+    with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):
+        jax.jit(program)(normal(0, (3, 5)))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
+from jaxdl.jitted import tracing_program
 from jaxdl.ops import conv, direct
 from jaxdl.ops.window import layout
 
@@ -94,7 +95,7 @@ def convolution_lines(examples: int, **case: Any) -> list[str]:
         return conv.conv(x, kernel, **{"stride": (1, 1), "padding": "SAME", "dilation": (1, 1), **case}).sum()
 
     def step(x: Any, kernel: Any) -> Any:
-        with direct.compiled_with_options():
+        with tracing_program():
             return jax.value_and_grad(loss, (0, 1))(x, kernel)
 
     groups = case.get("groups", 1)
@@ -148,7 +149,7 @@ def test_a_program_without_the_options_has_patches_where_it_needs_options() -> N
         return conv.conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1))
 
     text = jax.jit(ours).trace(*shapes).lower(lowering_platforms=("cpu",)).as_text()
-    assert ("stablehlo.convolution" in text) == (not direct._BY_YNNPACK)
+    assert ("stablehlo.convolution" in text) == (not direct._SLOW)
 
 
 def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
@@ -156,7 +157,7 @@ def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
     program = jax.jit(lambda x, kernel: direct.conv_directly(x, kernel, ((0, 0), (0, 0)))).lower(x, kernel)
     text = program.compile(compiler_options=direct.CPU_OPTIONS or None).as_text()
     assert "convolution(" in text
-    assert "ynn" not in text
+    assert "ynn" not in text or not direct.CPU_OPTIONS  # XLA of JAX 0.12 has YNNPACK, by now as fast
 
 
 def test_the_traced_form_runs_again() -> None:
