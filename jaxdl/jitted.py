@@ -26,7 +26,7 @@ def in_program() -> bool:
 
 
 class Jitted:
-    """`jax.jit` of a function, compiled with options of its own where the default backend is a CPU.
+    """`jax.jit` of a function, compiled with options of its own where programs are for a CPU by default.
 
     Args:
         cpu_options: `compiler_options` for it.
@@ -53,7 +53,13 @@ class Jitted:
 
     @property
     def _jitted(self) -> Any:
-        return self._on_cpu if jax.default_backend() == "cpu" else self._elsewhere
+        return self._on_cpu if _platform() == "cpu" else self._elsewhere
+
+
+def _platform() -> str:
+    """What programs are compiled for where no array says otherwise."""
+    device: Any = jax.config.jax_default_device
+    return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 
 def jit_once(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) -> Jitted:

@@ -113,10 +113,12 @@ class Sequential(Composite):
                 x = wiring.part(name, part, x)
         return x
 
-    def _repeated(self) -> frozenset[str]:
-        composites = [(name, part) for name, part in self.parts if isinstance(part, Composite) and _hashes(part)]
-        counts = Counter(part for _, part in composites)
-        return frozenset(name for name, part in composites if counts[part] > 1)
+    def _groups(self) -> dict[str, int]:
+        kinds: dict[Any, int] = {}  # what prints otherwise, as 2 and 2.0 do, is not the same though it compares equal
+        composites = {name: (part, repr(part)) for name, part in self.parts if isinstance(part, Composite) and _hashes(part)}
+        numbers = {name: kinds.setdefault(kind, len(kinds)) for name, kind in composites.items()}
+        counts = Counter(numbers.values())
+        return {name: number for name, number in numbers.items() if counts[number] > 1}
 
     def __len__(self) -> int:
         return len(self.parts)

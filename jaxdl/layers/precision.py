@@ -110,6 +110,9 @@ class _Wired(Composite):
     def wire(self, wiring: Wiring, x: Any) -> Any:
         return self.body.wire(_NarrowWiring(wiring, self.dtype), x)
 
+    def _groups(self) -> dict[str, int]:
+        return self.body._groups()
+
 
 @dataclasses.dataclass(frozen=True)
 class _NarrowWiring(Wiring):

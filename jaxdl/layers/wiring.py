@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import jax
 from jax import Array
@@ -49,9 +49,9 @@ class Composite(Layer):
     def wire(self, wiring: Wiring, x: Any) -> Any:
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
 
-    def _repeated(self) -> frozenset[str]:
-        """Names of parts that equal others: in a program these are traced once for all of equal shapes."""
-        return frozenset()
+    def _groups(self) -> dict[str, int]:
+        """For each part that equals another, a number of all that do: in a program they are traced once for equal shapes."""
+        return {}
 
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
@@ -59,7 +59,7 @@ class Composite(Layer):
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        wiring = _Apply(params, dict(state), mode, self._repeated() if in_program() else frozenset())
+        wiring = _Apply(params, dict(state), mode, self._groups() if in_program() else {})
         return self.wire(wiring, as_arrays(x)), wiring.state
 
     def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:
@@ -73,6 +73,11 @@ class Composite(Layer):
         return self.wire(wiring, as_arrays(x)), wiring.cache
 
 
+def _is_its_wiring(layer: Layer) -> TypeGuard[Composite]:
+    kind = type(layer)
+    return isinstance(layer, Composite) and (kind.init, kind.apply) == (Composite.init, Composite.apply)
+
+
 class _Init(Wiring):
     def __init__(self, key: Array) -> None:
         self.key, self.params, self.state = key, {}, {}
@@ -84,7 +89,7 @@ class _Init(Wiring):
             self._check(name, type(layer).__name__, shares)
             if shares is None:
                 key = fold_in_name(self.key, name)
-                params, state, *out = layer._init(key, x) if isinstance(layer, Composite) else layer.init(key, x)
+                params, state, *out = layer._init(key, x) if _is_its_wiring(layer) else layer.init(key, x)
                 self.params.update({name: params} if params else {})
                 self.state.update({name: state} if state else {})
                 if out:
@@ -109,28 +114,28 @@ class _Init(Wiring):
             self.owners.add(name)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _applied_once(layer: Layer, params: Params, state: State, x: Any, mode: Mode) -> tuple[Any, State]:
-    """`apply`, traced once for equal layers and shapes."""
-    return layer.apply(params, state, x, mode)
-
-
 @dataclasses.dataclass
 class _Apply(Wiring):
     params: Params
     state: State
     mode: Mode
-    repeated: frozenset[str]
+    groups: dict[str, int]
+    traced: dict[int, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
     def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
         owner = shares or name
         mode = self.mode if isinstance(layer, Stateless) else self.mode.within(name)
         with located(name):
-            apply = functools.partial(_applied_once, layer) if name in self.repeated else layer.apply
-            y, state = apply(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
+            y, state = self._applied(name, layer)(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
         if state:
             self.state[owner] = state
         return y
+
+    def _applied(self, name: str, layer: Layer) -> Callable[..., Any]:
+        """Its `apply`; of a group, one that JAX traces at the first part and knows at the others."""
+        if name not in self.groups:
+            return layer.apply
+        return self.traced.setdefault(self.groups[name], jax.jit(lambda *arguments: layer.apply(*arguments)))
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
         return over_values(function, *xs)

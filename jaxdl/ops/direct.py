@@ -2,8 +2,8 @@
 
 XLA writes both gradients of a convolution as convolutions which that routine does not take: of a reversed window, and of other
 orders of the axes, put right only outside of loops (jax-ml/jax#12868). Here the kernel is reversed and the axes are moved
-in front of the call, so that the output and both gradients are the same kind of call, in a loop, too. Nothing has
-the size of the patches, and the input's gradient is not summed from nine overlapping parts.
+in front of the call, so that the output and both gradients are the same kind of call, in a loop, too, and need no array
+of the patches' size.
 """
 
 import math
@@ -46,11 +46,13 @@ def suits(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
     """Whether the routine is faster with a convolution and its gradients than a product of patches is.
 
     It is not for few channels or examples, for strides and dilation (whose gradients are others), and windows of one place;
-    three dimensions and other numbers than float32 are no matter of that routine.
+    three dimensions, other numbers than float32, sizes that are not known yet and outputs without a place are no matter of it.
     """
     window = kernel.shape[:-2]
     return (
         x.dtype == jnp.float32
+        and all(isinstance(size, int) for size in x.shape)
+        and all(size > 0 for size in _outputs_shape(x, kernel, pads))
         and len(window) <= 2
         and groups == 1
         and x.shape[0] >= FEWEST_EXAMPLES
@@ -129,7 +131,7 @@ def _kernel_of_patches(x: Array, y: Array, *, pads: Pads) -> Array:
 def _primitive(name: str, computed: Any, shape: Any, of_patches: Any, examples_first: bool) -> Primitive:
     """One of the three, for one model.
 
-    Many under `jax.vmap` are products of their patches: XLA's routine has one kernel.
+    Of many kernels under `jax.vmap` it is a product of their patches: XLA's routine has one.
     """
     primitive = Primitive(name)
 

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdl.jitted import tracing_program
 from jaxdl.layer import Layer
+from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled
@@ -328,15 +330,14 @@ def _judged(
 
 
 def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
-    """Of one step, its batch's gathering included."""
+    """Of one step as a program, its batch's gathering included."""
+
+    def one(state: Any, source: Any, orders: Any, index: Any) -> Any:
+        with tracing_program():
+            return step(state, source.batch(orders, index, index))
+
     source = feed.first.source
-    return cost_of(
-        lambda state, source, orders, index: step(state, source.batch(orders, index, index)),
-        start,
-        source,
-        source.orders(0, 1),
-        np.int32(0),
-    )
+    return cost_of(one, start, source, source.orders(0, 1), np.int32(0), cpu_options=CPU_OPTIONS)
 
 
 def difference(these: Any, those: Any) -> float:

@@ -1,10 +1,12 @@
 """What one run of a function costs: operations and bytes, as XLA counts them, with loops counted as often as they turn."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+
+from jaxdl.jitted import Jitted
 
 PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 OPERAND = re.compile(r" : \(tensor<(?:[\dx?]*x)?(\w+)>")
@@ -28,8 +30,12 @@ class Cost(NamedTuple):
     dtype: str | None
 
 
-def cost_of(function: Callable[..., Any], *args: Any) -> Cost:
+def cost_of(function: Callable[..., Any], *args: Any, cpu_options: Mapping[str, str] | None = None) -> Cost:
     """Compiles a function for arguments, or their shapes, and counts.
+
+    Args:
+        function, args: what is counted; arrays, or their shapes.
+        cpu_options: `compiler_options` where it is compiled for a CPU.
 
     XLA counts the body of a loop once. Here a `lax.scan` counts as often as it turns:
     cost = once + Σ (length · cost of the body − the body once), over the outermost loops.
@@ -39,8 +45,9 @@ def cost_of(function: Callable[..., Any], *args: Any) -> Cost:
     >>> cost_of(jnp.dot, square, square).flops == 2 * 64**3
     True
     """
-    traced = jax.jit(function).trace(*args)
-    flops, moved, exact = _counted(traced)[1]
+    options = cpu_options or {}
+    traced = Jitted(function, options).trace(*args)
+    flops, moved, exact = _counted(traced, options)[1]
     multiplied = set(_multiplied(traced.lower().as_text()))
     return Cost(flops, moved, exact, next((name for short, name in NARROWEST_FIRST.items() if short in multiplied), None))
 
@@ -57,7 +64,7 @@ class _Count(NamedTuple):
         return _Count(added(self.flops, other.flops), added(self.bytes, other.bytes), self.exact and other.exact)
 
 
-def _counted(traced: Any) -> tuple[_Count, _Count]:
+def _counted(traced: Any, options: Mapping[str, str]) -> tuple[_Count, _Count]:
     """A program with the bodies of its loops counted once, and as often as they turn."""
     lowered = traced.lower()
     flops = _figure(lowered.cost_analysis(), "flops")
@@ -66,7 +73,7 @@ def _counted(traced: Any) -> tuple[_Count, _Count]:
         if name == "while":
             every = every._replace(exact=False)
         else:
-            body_once, body_every = _counted(jax.jit(_core().jaxpr_as_fun(body)).trace(*_shapes(body)))
+            body_once, body_every = _counted(Jitted(_core().jaxpr_as_fun(body), options).trace(*_shapes(body)), options)
             every = every.plus(params["length"], body_every).plus(-1, body_once)
     return once, every
 

@@ -1,6 +1,7 @@
 """Composites that a user writes, and where in a model an error says it happened."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 import jaxdl as dl
 from jaxdl.jitted import tracing_program
 from jaxdl.layer import LayerError
+from jaxdl.layers.precision import in_precision
 from tests.layers.oracles import close, normal
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -143,6 +145,15 @@ def blocks(rate: Any = 0.5) -> tuple[dl.Sequential, list[Any]]:
     return dl.Sequential(*[Block(traces, rate)] * 4, dl.Dense(2)), traces
 
 
+def within_program(model: Any, params: Any, state: Any, mode: Any = dl.Eval()) -> Any:
+    @jax.jit
+    def program(params: Any, state: Any, x: Any) -> Any:
+        with tracing_program():
+            return model.apply(params, state, x, mode)
+
+    return program(params, state, X)[0]
+
+
 def test_equal_parts_of_a_program_are_traced_once() -> None:
     model, traces = blocks()
     params, state = model.init(KEY, X)
@@ -175,6 +186,49 @@ def test_a_rate_that_is_an_array_makes_no_part_equal_to_another() -> None:
     np.testing.assert_array_equal(
         program(jnp.float32(0.5)), jax.jit(lambda r: blocks(r)[0].apply(params, state, X, dl.Train(KEY))[0])(0.5)
     )
+
+
+def raised(n: Any, x: Any) -> Any:
+    return x * n if isinstance(n, float) else x**n
+
+
+def test_parts_that_differ_in_the_type_of_a_number_are_not_equal() -> None:
+    model = dl.Sequential(*[dl.Sequential(dl.Dense(4), functools.partial(raised, n)) for n in (2, 2.0)])
+    params, state = model.init(KEY, X)
+    np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
+
+
+def test_what_was_traced_serves_one_program_alone() -> None:
+    factor = [1.0]
+    block = dl.Sequential(dl.Dense(4), lambda x: x * factor[0])
+    for value in (1.0, 3.0):
+        factor[0] = value
+        model = dl.Sequential(block, block, *[jnp.tanh] * int(value))
+        params, state = model.init(KEY, X)
+        np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
+
+
+def test_equal_parts_are_traced_once_in_a_narrower_dtype_too() -> None:
+    model, traces = blocks()
+    narrow = in_precision(model, "bfloat16")
+    params, state = narrow.init(KEY, X)
+    traces.clear()
+    within_program(narrow, params, state)
+    assert len(traces) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sevens(Cell):
+    """A composite that draws its parameters otherwise, against the types."""
+
+    def init(self, key: Any, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        params, state = super().init(key, x)
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, 7), params), state
+
+
+def test_a_part_has_the_first_parameters_that_it_gives() -> None:
+    params, _ = dl.Sequential(Sevens(4)).init(KEY, X)
+    assert all((leaf == 7).all() for leaf in jax.tree.leaves(params))
 
 
 def test_an_error_in_one_of_equal_parts_says_where_it_is() -> None:

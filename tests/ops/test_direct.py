@@ -142,6 +142,24 @@ def test_other_dtypes_channels_windows_and_dimensions_do_not_suit() -> None:
     assert not suits(8, 6, 6, 6, 8, window=(3, 3, 3))
 
 
+def in_program(x: Any, kernel: Any) -> Any:
+    with tracing_program():
+        return conv.conv(x, kernel, stride=(1, 1), padding="VALID", dilation=(1, 1))
+
+
+def test_a_batch_of_unknown_size_is_exported() -> None:
+    kernel = array(3, 3, 8, 4, dtype="float32")
+    [shape] = [jax.ShapeDtypeStruct(jax.export.symbolic_shape("b,6,6,8"), "float32")]
+    exported = jax.export.export(jax.jit(lambda x: in_program(x, kernel)))(shape)
+    x = array(5, 6, 6, 8, seed=1, dtype="float32")
+    np.testing.assert_allclose(exported.call(x), by_xla(x, kernel, ((0, 0), (0, 0))), rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_that_fits_nowhere_has_a_gradient_of_zero() -> None:
+    gradient = jax.jit(jax.grad(lambda kernel: in_program(jnp.ones((16, 2, 2, 8)), kernel).sum()))(jnp.ones((3, 3, 8, 4)))
+    np.testing.assert_array_equal(gradient, 0)
+
+
 def test_a_program_without_the_options_has_patches_where_it_needs_options() -> None:
     shapes = jax.ShapeDtypeStruct((16, 12, 12, 8), "float32"), jax.ShapeDtypeStruct((3, 3, 8, 8), "float32")
 
