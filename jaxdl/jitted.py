@@ -58,7 +58,8 @@ class Jitted:
 
 def _platform() -> str:
     """What programs are compiled for where no array says otherwise."""
-    device: Any = jax.config.jax_default_device
+    settings: Any = jax.config
+    device = settings.jax_default_device
     return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 

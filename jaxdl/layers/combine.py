@@ -114,11 +114,9 @@ class Sequential(Composite):
         return x
 
     def _groups(self) -> dict[str, int]:
-        kinds: dict[Any, int] = {}  # what prints otherwise, as 2 and 2.0 do, is not the same though it compares equal
-        composites = {name: (part, repr(part)) for name, part in self.parts if isinstance(part, Composite) and _hashes(part)}
-        numbers = {name: kinds.setdefault(kind, len(kinds)) for name, kind in composites.items()}
-        counts = Counter(numbers.values())
-        return {name: number for name, number in numbers.items() if counts[number] > 1}
+        composites = {name: id(part) for name, part in self.parts if isinstance(part, Composite)}
+        counts = Counter(composites.values())  # the same layer, not an equal one: 2 == 2.0, and a part may tell them apart
+        return {name: number for name, number in composites.items() if counts[number] > 1}
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -323,15 +321,6 @@ def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:
         counts[kind] = counts.get(kind, -1) + 1
         named.append((f"{kind}_{counts[kind]}", layer))
     return named
-
-
-def _hashes(layer: Layer) -> bool:
-    """Whether its hyperparameters are values: arrays among them, as a sweep has them, are not."""
-    try:
-        hash(layer)
-    except TypeError:
-        return False
-    return True
 
 
 def _check_names(layer: str, names: list[str]) -> None:

@@ -50,7 +50,7 @@ class Composite(Layer):
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
 
     def _groups(self) -> dict[str, int]:
-        """For each part that equals another, a number of all that do: in a program they are traced once for equal shapes."""
+        """A number for each layer that stands in several places, by their names: a program traces it once for equal shapes."""
         return {}
 
     @final

@@ -154,7 +154,7 @@ def within_program(model: Any, params: Any, state: Any, mode: Any = dl.Eval()) -
     return program(params, state, X)[0]
 
 
-def test_equal_parts_of_a_program_are_traced_once() -> None:
+def test_a_part_in_several_places_of_a_program_is_traced_once() -> None:
     model, traces = blocks()
     params, state = model.init(KEY, X)
     mode = dl.Train(jax.random.key(1))
@@ -174,7 +174,7 @@ def test_equal_parts_of_a_program_are_traced_once() -> None:
     jax.tree.map(np.testing.assert_array_equal, updated, new)
 
 
-def test_a_rate_that_is_an_array_makes_no_part_equal_to_another() -> None:
+def test_a_part_in_several_places_may_have_a_rate_that_is_an_array() -> None:
     model, _ = blocks()
     params, state = model.init(KEY, X)
 
@@ -192,7 +192,7 @@ def raised(n: Any, x: Any) -> Any:
     return x * n if isinstance(n, float) else x**n
 
 
-def test_parts_that_differ_in_the_type_of_a_number_are_not_equal() -> None:
+def test_parts_that_differ_in_the_type_of_a_number_alone_are_two() -> None:
     model = dl.Sequential(*[dl.Sequential(dl.Dense(4), functools.partial(raised, n)) for n in (2, 2.0)])
     params, state = model.init(KEY, X)
     np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
@@ -208,7 +208,7 @@ def test_what_was_traced_serves_one_program_alone() -> None:
         np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
 
 
-def test_equal_parts_are_traced_once_in_a_narrower_dtype_too() -> None:
+def test_it_is_traced_once_in_a_narrower_dtype_too() -> None:
     model, traces = blocks()
     narrow = in_precision(model, "bfloat16")
     params, state = narrow.init(KEY, X)
@@ -231,7 +231,7 @@ def test_a_part_has_the_first_parameters_that_it_gives() -> None:
     assert all((leaf == 7).all() for leaf in jax.tree.leaves(params))
 
 
-def test_an_error_in_one_of_equal_parts_says_where_it_is() -> None:
+def test_an_error_in_one_of_several_places_says_where_it_is() -> None:
     model = dl.Sequential(*[dl.Sequential(dl.Dense(4), dl.Dense(4))] * 2)
     params, state = model.init(KEY, X)
 
