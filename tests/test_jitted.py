@@ -1,0 +1,30 @@
+"""Which of its two forms a program has."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxdl.jitted import Jitted, in_program, tracing_program
+
+
+def test_options_are_for_a_cpu_wherever_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = Jitted(lambda x: 2 * x, {"xla_backend_optimization_level": 0})
+    assert double._jitted is double._on_cpu
+    monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
+    assert double._jitted is double._elsewhere
+    for device in (jax.devices("cpu")[0], "cpu"):
+        with jax.default_device(device):
+            assert double._jitted is double._on_cpu
+    assert double(jnp.float32(2)) == 4
+
+
+def failing() -> None:
+    with tracing_program():
+        assert in_program()
+        raise ZeroDivisionError
+
+
+def test_a_program_is_traced_until_its_trace_ends() -> None:
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert not in_program()
