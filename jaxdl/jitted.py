@@ -22,6 +22,7 @@ def tracing_program() -> Iterator[None]:
 
 
 def in_program() -> bool:
+    """Whether what is being traced becomes part of such a program."""
     return _traced.get()
 
 

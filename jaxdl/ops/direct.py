@@ -8,7 +8,6 @@ of the patches' size.
 
 import math
 import os
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from jaxdl.ops.window import Pads, Sizes, layout
 FEWEST_EXAMPLES = 8
 """Of fewer the kernel's gradient is slow, which takes the examples as channels."""
 FEWEST_CHANNELS = 8
+"""Of fewer inputs patches are small, and soon formed."""
 MOST_PADDING = 1.5
 """How many places of the input for each of the output a convolution may compute for the input's gradient."""
 
@@ -71,13 +71,9 @@ def conv_directly(x: Array, kernel: Array, pads: Pads) -> Array:
     return _outputs.bind(x, kernel, pads=pads)
 
 
-def _convolved(x: Array, kernel: Array, pads: Any) -> Array:
+def _convolved(x: Array, kernel: Array, *, pads: Any) -> Array:
     ones = (1,) * (x.ndim - 2)
     return lax.conv_general_dilated(x, kernel, ones, pads, dimension_numbers=layout(x.ndim - 2))
-
-
-def _of_outputs(x: Array, kernel: Array, *, pads: Pads) -> Array:
-    return _convolved(x, kernel, pads)
 
 
 def _of_inputs(y: Array, kernel: Array, *, pads: Pads) -> Array:
@@ -86,12 +82,12 @@ def _of_inputs(y: Array, kernel: Array, *, pads: Pads) -> Array:
     if math.prod(shape[1:-1]) > MOST_PADDING * math.prod(y.shape[1:-1]):
         return _inputs_of_patches(y, kernel, pads=pads)
     turned = jnp.flip(kernel, range(len(window))).swapaxes(-1, -2)
-    return _convolved(y, turned, [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(window, pads, strict=True)])
+    return _convolved(y, turned, pads=[(k - 1 - low, k - 1 - high) for k, (low, high) in zip(window, pads, strict=True)])
 
 
 def _of_kernel(x: Array, y: Array, *, pads: Pads) -> Array:
     """Channels take the place of the examples, which are summed over, and the outputs' gradient that of the kernel."""
-    return jnp.moveaxis(_convolved(x.swapaxes(0, -1), jnp.moveaxis(y, 0, -2), pads), 0, -2)
+    return jnp.moveaxis(_convolved(x.swapaxes(0, -1), jnp.moveaxis(y, 0, -2), pads=pads), 0, -2)
 
 
 def _inputs_shape(y: Any, kernel: Any, pads: Pads) -> tuple[int, ...]:
@@ -109,23 +105,19 @@ def _outputs_shape(x: Any, kernel: Any, pads: Pads) -> tuple[int, ...]:
     return x.shape[0], *(n + sum(both) - k + 1 for n, k, both in places), kernel.shape[-1]
 
 
-def _patches(x: Array, kernel: Array, pads: Pads) -> Array:
+def _of_patches(x: Array, kernel: Array, *, pads: Pads) -> Array:
     ones = (1,) * len(pads)
     return conv_by_patches(x, kernel, stride=ones, pads=pads, dilation=ones, groups=1)
 
 
-def _outputs_of_patches(x: Array, kernel: Array, *, pads: Pads) -> Array:
-    return _patches(x, kernel, pads)
-
-
 def _inputs_of_patches(y: Array, kernel: Array, *, pads: Pads) -> Array:
     shape = jax.ShapeDtypeStruct(_inputs_shape(y, kernel, pads), y.dtype)
-    return jax.linear_transpose(lambda x: _patches(x, kernel, pads), shape)(y)[0]
+    return jax.linear_transpose(lambda x: _of_patches(x, kernel, pads=pads), shape)(y)[0]
 
 
 def _kernel_of_patches(x: Array, y: Array, *, pads: Pads) -> Array:
     shape = jax.ShapeDtypeStruct(_kernel_shape(x, y, pads), y.dtype)
-    return jax.linear_transpose(lambda kernel: _patches(x, kernel, pads), shape)(y)[0]
+    return jax.linear_transpose(lambda kernel: _of_patches(x, kernel, pads=pads), shape)(y)[0]
 
 
 def _primitive(name: str, computed: Any, shape: Any, of_patches: Any, examples_first: bool) -> Primitive:
@@ -150,25 +142,20 @@ def _primitive(name: str, computed: Any, shape: Any, of_patches: Any, examples_f
     return primitive
 
 
-def _bilinear(primitive: Primitive, first: Callable[..., Array], second: Callable[..., Array]) -> None:
-    """first, second: of the cotangent and both arguments, the cotangent of the one that the form is linear in."""
-    ad.defbilinear(primitive, first, second)
-
-
-_outputs = _primitive("convolution", _of_outputs, _outputs_shape, _outputs_of_patches, True)
+_outputs = _primitive("convolution", _convolved, _outputs_shape, _of_patches, True)
 _inputs = _primitive("convolution_inputs", _of_inputs, _inputs_shape, _inputs_of_patches, True)
 _kernel = _primitive("convolution_kernel", _of_kernel, _kernel_shape, _kernel_of_patches, False)
-_bilinear(
+ad.defbilinear(
     _outputs,
     lambda y, x, kernel, *, pads: _inputs.bind(y, kernel, pads=pads),
     lambda y, x, kernel, *, pads: _kernel.bind(x, y, pads=pads),
 )
-_bilinear(
+ad.defbilinear(
     _inputs,
     lambda x, y, kernel, *, pads: _outputs.bind(x, kernel, pads=pads),
     lambda x, y, kernel, *, pads: _kernel.bind(x, y, pads=pads),
 )
-_bilinear(
+ad.defbilinear(
     _kernel,
     lambda kernel, x, y, *, pads: _inputs.bind(y, kernel, pads=pads),
     lambda kernel, x, y, *, pads: _outputs.bind(x, kernel, pads=pads),

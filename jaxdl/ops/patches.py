@@ -11,6 +11,7 @@ FEW_INPUTS = 4
 
 
 def conv_by_patches(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
+    """`ops.conv.conv` with its padding resolved, where all patches are formed at once: [batch, *out, window · inputs]."""
     *window, inputs, outputs = kernel.shape
     padded = pad_space(x, pads, 0)
     if groups == 1:

@@ -108,8 +108,6 @@ def _mapped(left: Any, right: Any, keys: Any, side: np.uint32) -> Any:
         h = (right ^ key) * np.uint32(0x85EBCA6B)
         h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
         moved = left + (((h >> 16) * side) >> 16)
-        left, right = (
-            right,
-            (jnp if isinstance(moved, Array) else np).minimum(moved, moved - side),
-        )  # which wraps where it is less
+        moved = (jnp if isinstance(moved, Array) else np).minimum(moved, moved - side)  # which wraps where it is less
+        left, right = right, moved
     return left * side + right

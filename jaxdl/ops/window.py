@@ -36,9 +36,11 @@ def pad_space(x: Array, pads: Pads, value: Any) -> Array:
 
 
 def extents(window: Sizes, dilation: Sizes) -> Sizes:
+    """How many places of each dimension the window reaches over, (k − 1) · d + 1."""
     return tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
 
 
 def layout(dimensions: int) -> tuple[str, str, str]:
+    """The axes of input, kernel and output of a convolution over one to three spatial dimensions, as `lax` names them."""
     space = "DHW"[-dimensions:]
     return f"N{space}C", f"{space}IO", f"N{space}C"

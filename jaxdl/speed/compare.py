@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdl.jitted import tracing_program
 from jaxdl.layer import Layer
 from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -29,7 +28,7 @@ from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Precision, first_start, supervised
 from jaxdl.train.position import Tally
-from jaxdl.train.program import Begun, Place, Way, beginning, longest, run
+from jaxdl.train.program import Begun, Place, Way, beginning, longest, run, stepped
 from jaxdl.train.step import Augment, Supervised, TrainState
 
 WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
@@ -331,13 +330,15 @@ def _judged(
 
 def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     """Of one step as a program, its batch's gathering included."""
-
-    def one(state: Any, source: Any, orders: Any, index: Any) -> Any:
-        with tracing_program():
-            return step(state, source.batch(orders, index, index))
-
     source = feed.first.source
-    return cost_of(one, start, source, source.orders(0, 1), np.int32(0), cpu_options=CPU_OPTIONS)
+    return cost_of(
+        lambda state, source, orders, index: stepped(step, state, source.batch(orders, index, index)),
+        start,
+        source,
+        source.orders(0, 1),
+        np.int32(0),
+        cpu_options=CPU_OPTIONS,
+    )
 
 
 def difference(these: Any, those: Any) -> float:

@@ -157,8 +157,8 @@ def _rows(step: Step, source: Source, state: Any) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
-    """The step, traced once: for the shapes of what it measures, and for the loop."""
+def stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
+    """The step as programs take it, traced once: for the shapes of what it measures, for the loop, and to be counted."""
     with tracing_program():
         return step(state, batch)
 
@@ -181,7 +181,7 @@ def _loop(
     put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
 
     def one(inner: _Inner, start: Array) -> _Inner:
-        state, measured = _stepped(step, inner.state, source.batch(orders, start, inner.place - start))
+        state, measured = stepped(step, inner.state, source.batch(orders, start, inner.place - start))
         terms = _vectors(measured.sums)
         sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in inner.sums.items()}
         gathered = jax.tree.map(lambda rows, row: put(rows, row, inner.place - first), inner.gathered, measured.gathered)
@@ -287,7 +287,7 @@ def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
-    return jax.eval_shape(lambda s, d, o, i: _stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
+    return jax.eval_shape(lambda s, d, o, i: stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
 
 
 @functools.lru_cache(maxsize=64)
