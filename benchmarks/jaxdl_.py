@@ -55,7 +55,7 @@ class Jaxdl:
             self.first_state = jax.jit(lambda key: self.model.init(key, example)[1])(jax.random.key(0))  # draws no parameters
 
     def reset(self, weights: Weights) -> None:
-        self.params, self.state = params_of(self.network, weights), self.first_state
+        self.params, self.state = jax.device_put(params_of(self.network, weights)), self.first_state
 
     def train(self, epochs: int, shuffle: bool) -> None:
         run = dl.fit(
@@ -197,7 +197,7 @@ def transformer_part(name: str, part: Any, network: Network) -> dict[str, Any]:
         case Positions():
             return {name: dl.LearnedPositions(network.input_shape[0])}
         case Block(heads):
-            return {name: dl.TransformerBlock(heads, causal=True, norm_layer=norm, use_bias=False)}
+            return {name: dl.TransformerBlock(heads, causal=True, flash=True, norm_layer=norm, use_bias=False)}
         case Norm():
             return {name: norm}
     return {"logits": dl.Tied("tokens_0", TokenLogits())}

@@ -61,6 +61,8 @@ class MultiHeadAttention(Layer):
         kv_heads: how many heads k and v have, each shared by heads / kv_heads of q; None is as many as q.
         rotary: whether q and k are turned by their positions (`ops.attention.rotary`).
         dropout: the probability that a weight is dropped in training.
+        flash: whether a device's kernel that never forms the weights may be used, so that memory grows with the length and not
+            with its square (`ops.attention.attention`); where there is one, it ends second derivatives and forward mode.
         use_bias: whether biases are added.
         features: the length of an output, and of all heads of q together; None is that of the queries.
         kernel_init, out_kernel_init, bias_init: from `jax.nn.initializers`; `out_kernel_init` is that of `out`.
@@ -73,6 +75,7 @@ class MultiHeadAttention(Layer):
     kv_heads: int | None = None
     rotary: bool = False
     dropout: float | Array = 0.0
+    flash: bool = False
     use_bias: bool = True
     features: int | None = None
     kernel_init: Initializer = lecun_normal
@@ -140,7 +143,8 @@ class MultiHeadAttention(Layer):
         mask = _mask(attend, self.heads)
         query, key, value = self._projected(params, queries, read, jnp.zeros((), jnp.int32))
         dropout, dropout_key = (self.dropout, mode.key) if isinstance(mode, Train) else (0.0, None)
-        heads = ops.attention.attention(query, key, value, mask, causal=self.causal, dropout=dropout, dropout_key=dropout_key)
+        how: dict[str, Any] = {"causal": self.causal, "dropout": dropout, "dropout_key": dropout_key, "flash": self.flash}
+        heads = ops.attention.attention(query, key, value, mask, **how)
         y = self._out(params, heads)
         return Padded(y, attend.queries.lengths) if isinstance(attend.queries, Padded) else y, state
 
@@ -160,7 +164,7 @@ class MultiHeadAttention(Layer):
         if not cache:
             rest = ((0, 0), (0, span.longest - x.shape[1]), (0, 0), (0, 0))
             cache = {"key": jnp.pad(key, rest), "value": jnp.pad(value, rest)}
-            return self._out(params, ops.attention.attention(query, key, value, causal=True)), cache
+            return self._out(params, ops.attention.attention(query, key, value, causal=True, flash=self.flash)), cache
         places = (0, span.start, 0, 0)
         cache = {
             "key": lax.dynamic_update_slice(cache["key"], key, places),

@@ -35,7 +35,7 @@ class TransformerBlock(Composite):
     Args:
         heads: of the attention.
         hidden: the width between the two dense layers; None is four times the features.
-        causal, kv_heads, rotary: as in `MultiHeadAttention`.
+        causal, kv_heads, rotary, flash: as in `MultiHeadAttention`.
         norm: where the normalisation stands.
         dropout: the rate at which the weights of the attention and the outputs of both parts are dropped in training.
         activation: a layer or a function.
@@ -54,6 +54,7 @@ class TransformerBlock(Composite):
     norm_layer: Layer = layer_norm
     kv_heads: int | None = None
     rotary: bool = False
+    flash: bool = False
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
     out_kernel_init: Initializer = lecun_normal
@@ -82,6 +83,7 @@ class TransformerBlock(Composite):
             causal=self.causal,
             kv_heads=self.kv_heads,
             rotary=self.rotary,
+            flash=self.flash,
             dropout=self.dropout,
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,

@@ -42,6 +42,7 @@ def gpt(
     dropout: float | Array = 0.0,
     bias: bool = False,
     tied: bool = True,
+    flash: bool = False,
 ) -> Sequential:
     """GPT-2 in any size: tokens [batch, time] to the logits of the token after each, [batch, time, vocabulary].
 
@@ -60,6 +61,7 @@ def gpt(
         dropout: the rate of the blocks, and of what enters the first.
         bias: whether dense layers, attention and normalisations have biases.
         tied: whether the logits are products with the rows of the embedding, or a dense layer's.
+        flash: as in `MultiHeadAttention`.
 
     >>> import jax.numpy as jnp, jaxdl as dl
     >>> model = gpt(65, layers=4, heads=4, features=128, context=64)
@@ -74,6 +76,7 @@ def gpt(
         dropout=dropout,
         norm_layer=norm,
         use_bias=bias,
+        flash=flash,
         kernel_init=kernel,
         out_kernel_init=_normal(0.02 / (2 * layers) ** 0.5),
     )

@@ -23,6 +23,7 @@ def vit(
     features: int,
     hidden: int | None = None,
     dropout: float | Array = 0.0,
+    flash: bool = False,
 ) -> Sequential:
     """A transformer over the patches of an image: [batch, height, width, channels] to logits [batch, classes].
 
@@ -40,6 +41,7 @@ def vit(
         features: the width.
         hidden: the width between the two dense layers of a block; None is four times the features.
         dropout: the rate of the blocks, and of what enters the first.
+        flash: as in `MultiHeadAttention`.
 
     >>> import jax, jax.numpy as jnp
     >>> model = vit(10, patch=7, layers=2, heads=4, features=32)
@@ -47,7 +49,7 @@ def vit(
     >>> params["positions"]["embedding"].shape
     (16, 32)
     """
-    block = TransformerBlock(heads, hidden, dropout=dropout)
+    block = TransformerBlock(heads, hidden, dropout=dropout, flash=flash)
     return Sequential(
         patches=Conv(features, patch, patch, padding="VALID"),
         sequence=Reshape((-1, features)),

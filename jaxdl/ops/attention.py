@@ -1,15 +1,17 @@
 """Attention: each query takes the mean of the values, weighed by how well their keys fit it; and rotary positions.
 
 On a CPU the products are written out, which in a compiled loop takes two thirds of the time that `jax.nn`'s form does. Other
-platforms use `jax.nn.dot_product_attention`, in the implementation that JAX chooses there.
+platforms use `jax.nn.dot_product_attention`, in the implementation that JAX chooses there, or where asked for and there is one,
+in cuDNN's, whose kernel never forms the weights.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.backend import get_backend
 from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.ops import dropout as ops_dropout
@@ -18,6 +20,9 @@ from jaxdl.ops.floating import widest
 Queries = Float[Array, "batch queries heads width"]
 Keys = Float[Array, "batch keys kv_heads width"]
 Mask = Bool[Array, "#batch #heads #queries #keys"] | None
+
+MOST_WIDTH = 128
+"""How wide a head may be for cuDNN's kernel on every GPU that has it."""
 
 
 def attention(
@@ -29,6 +34,7 @@ def attention(
     causal: bool = False,
     dropout: float | Array = 0.0,
     dropout_key: Key[Array, ""] | None = None,
+    flash: bool = False,
 ) -> Queries:
     """y = softmax(q kᵀ / √width) v over the keys that a query may see; 0 where there is none.
 
@@ -41,14 +47,20 @@ def attention(
         causal: whether query i may see the keys 0 … i alone, in addition to the mask.
         dropout: the probability that a weight is dropped.
         dropout_key: a typed key, where that is not 0.
+        flash: whether a kernel that never forms the weights (Dao et al., 2022) may be used, which has first derivatives in
+            reverse mode alone: on NVIDIA's GPUs cuDNN's, for float16 and bfloat16 without mask and dropout. Where there is
+            none this changes nothing.
     """
     if isinstance(dropout, Array):
         return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
-    return _compiled(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
+    flash = flash and mask is None and _cudnn_takes(query)
+    return _compiled(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key, flash=flash)
 
 
-@functools.partial(jax.jit, static_argnames=("causal", "dropout"))
-def _compiled(query: Array, key: Array, value: Array, mask: Mask, *, causal: bool, dropout: float, dropout_key: Any) -> Array:
+@functools.partial(jax.jit, static_argnames=("causal", "dropout", "flash"))
+def _compiled(
+    query: Array, key: Array, value: Array, mask: Mask, *, causal: bool, dropout: float, dropout_key: Any, flash: bool
+) -> Array:
     if dropout:
         return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
     if query.dtype == jnp.float64:  # JAX takes the softmax in float32
@@ -59,8 +71,17 @@ def _compiled(query: Array, key: Array, value: Array, mask: Mask, *, causal: boo
         value,
         mask,
         cpu=functools.partial(_written_out, causal=causal),
+        **({"cuda": functools.partial(_by_jax, causal=causal, implementation="cudnn")} if flash else {}),
         default=functools.partial(_by_jax, causal=causal),
     )
+
+
+def _cudnn_takes(query: Array) -> bool:
+    """Whether there is a GPU with cuDNN's kernel, and it takes such heads; JAX asks the GPU while it traces."""
+    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] % 8 or query.shape[-1] > MOST_WIDTH:
+        return False
+    backend = get_backend()
+    return "cuda" in backend.platform_version and float(backend.local_devices()[0].compute_capability) >= 8
 
 
 def rotary(x: Queries, positions: Int[Array, " queries"]) -> Queries:
@@ -114,9 +135,11 @@ def _written_out(
     return jnp.einsum("bhgqk,bkhd->bqhgd", weights, value).reshape(query.shape)
 
 
-def _by_jax(query: Array, key: Array, value: Array, mask: Mask, *, causal: bool) -> Array:
+def _by_jax(
+    query: Array, key: Array, value: Array, mask: Mask, *, causal: bool, implementation: Literal["cudnn"] | None = None
+) -> Array:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # JAX's function relies on both
-        y = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+        y = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
     if mask is None:
         return y
     allowed = _allowed(mask, causal, query.shape[1], key.shape[1])

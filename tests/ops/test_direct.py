@@ -170,6 +170,7 @@ def test_a_program_without_the_options_has_patches_where_it_needs_options() -> N
     assert ("stablehlo.convolution" in text) == (not direct._SLOW)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the routine is the CPU's")
 def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
     x, kernel = array(16, 12, 12, 32, dtype="float32"), array(3, 3, 32, 32, dtype="float32")
     program = jax.jit(lambda x, kernel: direct.conv_directly(x, kernel, ((0, 0), (0, 0)))).lower(x, kernel)
