@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="about how long each is timed: %(default)s")
     parser.add_argument("--longest", type=float, default=2.0, help="seconds a step, with which a peer ends: %(default)s")
     parser.add_argument("--memory", type=float, default=0.5, help="share of the memory, with which a peer ends: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the files: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     entries = [entry for entry in ENTRIES if entry.name in given.peers.split(",")]
@@ -55,7 +55,8 @@ def scan(network: Network, entries: Sequence[Entry], given: argparse.Namespace) 
     precision: Precision = given.precision
     answers: dict[str, list[Answer]] = {entry.name: [] for entry in entries}
     with ExitStack() as processes:
-        workers = [processes.enter_context(start(entry, network, precision, given.out)) for entry in entries]
+        started = [start(entry, network, precision, given.out) for entry in entries]
+        workers = [processes.enter_context(worker) for worker in started]
         batch = 1
         while workers and batch <= given.largest:
             steps = max(1, min(MOST_STEPS, network.examples // batch))

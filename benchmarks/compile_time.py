@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from benchmarks import machine
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.processes import Answer, Worker, serve
 
@@ -75,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time")
     parser.add_argument("--networks", default="mlp,wide,mnist,cifar", help="which: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="fresh processes for each: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder: %(default)s")
     parser.add_argument("--serve", nargs=2, metavar=("NETWORK", "WAY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="windows with a save and without: %(default)s")
     parser.add_argument("--kills", type=int, default=100, help="signals of each kind sent to a run: %(default)s")
     parser.add_argument("--parts", nargs="*", choices=[*PARTS], default=[*PARTS], metavar="PART", help="what to try: all")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the file: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

@@ -22,7 +22,7 @@ PROGRAM = "import time; start = time.perf_counter(); {}; print(time.perf_counter
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.import_time")
     parser.add_argument("--rounds", type=int, default=9, help="processes for each statement: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the file: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
     given = parser.parse_args()
     result = measure(given.rounds)
     for statement in STATEMENTS:

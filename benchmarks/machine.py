@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("jaxdl", "jax", "jaxlib", "numpy", "optax", "flax", "torch", "keras", "tensorflow", "equinox")
+RESULTS = Path(__file__).parent / "results"
 PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}  # bfloat16 a second without sparsity, by data sheet
 
 
@@ -38,6 +40,11 @@ def device() -> tuple[str, str]:
     program = "import jax; first = jax.devices()[0]; print(first.platform, first.device_kind)"
     platform_name, _, kind = subprocess.check_output([sys.executable, "-c", program], text=True).strip().partition(" ")
     return platform_name, "" if platform_name == "cpu" else kind
+
+
+def results() -> Path:
+    """The folder for figures of this device: `benchmarks/results`, and of an accelerator a folder of its name in there."""
+    return RESULTS / re.sub(r"\W+", "-", device()[1].lower())
 
 
 def environment() -> dict[str, str]:

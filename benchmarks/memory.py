@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
     parser.add_argument("--examples", type=int, default=50_000, help="images: %(default)s")
     parser.add_argument("--epochs", type=int, default=1, help="epochs: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the file: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
     parser.add_argument("--serve", nargs=2, metavar=("PEER", "FLOATS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

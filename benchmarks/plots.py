@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import machine
 from benchmarks.networks import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RESULTS = Path(__file__).parent / "results"
 PANEL = (11.0, 3.6)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the measurements and the pictures: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder of figures and pictures: %(default)s")
     out = parser.parse_args(arguments).out
     for name, draw in (("training", bars), ("batch_sizes", curves)):
         if (out / f"{name}.json").exists():
@@ -95,8 +95,8 @@ def curves(result: dict[str, Any]) -> "Figure":
     return figure
 
 
-def described(machine: dict[str, Any]) -> str:
-    return f"{machine.get('accelerator') or machine['processor']}, {machine['cores']} cores, {machine['date'][:10]}"
+def described(on: dict[str, Any]) -> str:
+    return f"{on.get('accelerator') or on['processor']}, {on['cores']} cores, {on['date'][:10]}"
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.populations --rounds 5
 
 One process has the processor as one device, as JAX has it by itself; another has a device for each core
-(`JAX_NUM_CPU_DEVICES`), over which the members are spread. In each, turns are taken: every run by `fit`, all by `fit_many`, one
-by `fit` and by `fit_many`. PyTorch trains one of the runs, in eager mode, in turns of the same process that has one device.
+(`JAX_NUM_CPU_DEVICES`), over which the members are spread; on an accelerator there is the first alone. In each, turns are
+taken: every run by `fit`, all by `fit_many`, one by `fit` and by `fit_many`. PyTorch trains one of the runs, in eager mode, in
+turns of the same process that has one device.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=64, help="runs in the population: %(default)s")
     parser.add_argument("--epochs", type=int, default=100, help="of 1000 examples in batches of 32: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="turns: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the file: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -37,7 +38,9 @@ def main() -> None:
         return
     given.out.mkdir(parents=True, exist_ok=True)
     asked = {"members": given.members, "epochs": given.epochs, "rounds": given.rounds}
-    devices = {"one device": 1, "a device for each core": machine.cores()}
+    devices = {"one device": 1}
+    if machine.device()[0] == "cpu":
+        devices["a device for each core"] = machine.cores()
     result: dict[str, Any] = {"machine": machine.description(), **asked, "examples": 1000, "batch_size": BATCH}
     result["runs"] = {name: measured(name, count, asked, given.out) for name, count in devices.items()}
     print(table(result))
@@ -101,20 +104,22 @@ def torch_run(epochs: int) -> Callable[[], None]:
     """One run, with the data as tensors and fused Adam, which is the faster here."""
     import torch
 
-    inputs, labels = (torch.from_numpy(part) for part in examples())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs, labels = (torch.from_numpy(part).to(device) for part in examples())
     targets = labels.float()
 
     def run() -> None:
         torch.manual_seed(0)
         sizes = (FEATURES, HIDDEN, HIDDEN, 1)
         first, second, last = (torch.nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        model = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU(), last)
+        model = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU(), last).to(device)
         optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
         for _ in range(epochs):
-            for rows in torch.randperm(len(inputs)).split(BATCH):
+            for rows in torch.randperm(len(inputs), device=device).split(BATCH):
                 optimizer.zero_grad()
                 torch.nn.functional.binary_cross_entropy_with_logits(model(inputs[rows]), targets[rows]).backward()
                 optimizer.step()
+        targets.new_zeros(1).item()  # a device computes in order: what it gives last, it gives when all is done
 
     return run
 
@@ -144,10 +149,12 @@ def markdown(result: dict[str, Any]) -> str:
     found, measured_on = ratios(result), result["machine"]
     alone = max(ratio for name, ratio in found.items() if name.startswith("fit_many of one"))
     cores = measured_on["cores"]
+    on = f"{measured_on['accelerator']}; " if "accelerator" in measured_on else ""
+    devices = f" A device for each core is `JAX_NUM_CPU_DEVICES={cores}` in the environment." if len(result["runs"]) > 1 else ""
     return (
-        f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as `fit`. A device for each core is "
-        f"`JAX_NUM_CPU_DEVICES={cores}` in the environment. {measured_on['processor']}, {cores} cores, "
-        f"{measured_on['date'][:10]}; medians of {result['rounds']} rounds in turn (`python -m benchmarks.populations`).\n"
+        f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as `fit`.{devices} {on}"
+        f"{measured_on['processor']}, {cores} cores, {measured_on['date'][:10]}; medians of {result['rounds']} rounds in turn "
+        "(`python -m benchmarks.populations`).\n"
     )
 
 

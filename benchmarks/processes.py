@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 class Worker:
     """The driver's end: starts `python -m module arguments` and asks it, one question at a time.
 
+    The process imports what it needs as soon as it is made, beside others that were; entered, it has.
     What the process writes to its error stream, and anything a framework prints, goes to the file `log`.
     """
 

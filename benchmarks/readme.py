@@ -28,6 +28,7 @@ def filled(readme: str) -> str:
         "faults": faults.markdown(result("faults")),
         "experiments": experiments_table(),
         "training": training_table(),
+        "accelerators": "\n".join(map(accelerator_tables, accelerators())),
     }
     for name, table in tables.items():
         before, rest = readme.split(f"<!-- {name} -->\n", 1)
@@ -39,6 +40,20 @@ def filled(readme: str) -> str:
 def result(name: str) -> Any:
     """What a benchmark wrote."""
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def accelerators() -> list[Path]:
+    """The folders of accelerators that were measured."""
+    return sorted(path.parent for path in RESULTS.glob("*/training.json"))
+
+
+def accelerator_tables(folder: Path) -> str:
+    """All that was measured on one."""
+    name = folder.name
+    parts = [markdown(result(f"{name}/training"))]
+    if (folder / "populations.json").exists():
+        parts.append(populations.markdown(result(f"{name}/populations")))
+    return "\n".join(parts)
 
 
 def experiments_table() -> str:

@@ -7,6 +7,9 @@ from rich.table import Table
 
 HEADINGS = ("peer", "ms a step", "min – max", "× jaxdl", "inference, ms a batch", "× jaxdl", "first step, s", "peak memory, MB")
 
+LEAST_SHARE = 0.05
+"""Of the matrix product: where all peers have less of it, a network is bound by other things, and its shares say nothing."""
+
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
     """A table for each network."""
@@ -56,8 +59,8 @@ def remarks(measured: dict[str, Any]) -> Iterator[str]:
     by_hand = measured["peers"].get("jax by hand", {}).get("ratio_to_jaxdl")
     if by_hand:
         yield f"fit takes {1 / by_hand['median']:.3f} times as long as the loop by hand."
-    if "matrix_product" in measured:
-        product = measured["matrix_product"]
+    product = measured.get("matrix_product")
+    if product and max(share["performed"] for share in product["share"].values()) >= LEAST_SHARE:
         yield f"The matrix product reaches {product['flops_per_second']['median'] / 1e9:.0f} GFLOP/s;"
         yield f"of that: {shares(product, 'performed')}."
         if product.get("peak"):
@@ -85,7 +88,7 @@ def markdown(result: dict[str, Any]) -> str:
         *(table("inference, ms a batch (× jaxdl)", networks, lambda of: brief(of.get("inference", {}))) if inference else ()),
         *table("first step, s", networks, lambda of: f"{of['first_step_seconds']:.2f}"),
         *table("peak memory, MB", networks, lambda of: f"{memory(of) / 1e6:.0f}"),
-        *(f"- *{title(name, measured)}*. {' '.join(remarks(measured))}" for name, measured in networks.items()),
+        *(" ".join((f"- *{title(name, measured)}*.", *remarks(measured))) for name, measured in networks.items()),
         "",
         f"{device}{machine['processor']}, {machine['cores']} cores, {machine['date'][:10]}; "
         + ", ".join(f"{package} {number}" for package, number in machine["versions"].items() if number)

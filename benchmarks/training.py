@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -73,7 +73,7 @@ class Settings:
     epochs: int | None = None
     examples: int | None = None
     batch: int | None = None
-    out: Path = Path("benchmarks/results")
+    out: Path = field(default_factory=machine.results)
 
     def network(self, name: str) -> Network:
         own = NETWORKS[name]
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
     parser.add_argument("--epochs", type=int, help="epochs of a timed call, instead of each network's own")
     parser.add_argument("--examples", type=int, help="examples of an epoch, instead of each network's own")
     parser.add_argument("--batch", type=int, help="the batch size, instead of each network's own")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the files: %(default)s")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
     given = vars(parser.parse_args(arguments))
     peers = {entry.name: entry for entry in ENTRIES}
     known = {"network": ("networks", NETWORKS), "peer": ("peers", peers), "task": ("task", TASKS)}
@@ -173,7 +173,8 @@ def measure_network(
 ) -> dict[str, Any]:
     """Starts a process for each peer, requires that they agree, lets them take turns at each task, and sums up."""
     with ExitStack() as processes:
-        workers = [processes.enter_context(start(entry, network, precision, settings.out)) for entry in entries]
+        started = [start(entry, network, precision, settings.out) for entry in entries]
+        workers = [processes.enter_context(worker) for worker in started]
         peers: dict[str, dict[str, Any]] = {}
         for worker in workers:
             console.print(f"{network.name}: {worker.name} compiles and is checked")
