@@ -1,5 +1,6 @@
 """jaxdl: `dl.fit` on NumPy arrays, every epoch compiled into one program. Whole calls are timed."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -188,6 +189,12 @@ def model_of(network: Network) -> dl.Sequential:
     return dl.Sequential(**layers)
 
 
+@functools.cache
+def transformer_block(heads: int, norm: dl.Layer) -> dl.Layer:
+    """One for all places, as `models.gpt` has it."""
+    return dl.TransformerBlock(heads, causal=True, flash=True, norm_layer=norm, use_bias=False)
+
+
 def transformer_part(name: str, part: Any, network: Network) -> dict[str, Any]:
     """A part of `models.gpt`, under our name for it."""
     norm = dl.LayerNorm(epsilon=1e-5, use_bias=False)
@@ -197,7 +204,7 @@ def transformer_part(name: str, part: Any, network: Network) -> dict[str, Any]:
         case Positions():
             return {name: dl.LearnedPositions(network.input_shape[0])}
         case Block(heads):
-            return {name: dl.TransformerBlock(heads, causal=True, flash=True, norm_layer=norm, use_bias=False)}
+            return {name: transformer_block(heads, norm)}
         case Norm():
             return {name: norm}
     return {"logits": dl.Tied("tokens_0", TokenLogits())}

@@ -8,11 +8,12 @@ from typing import Any, TypeGuard, final
 
 import jax
 from jax import Array
+from jax.core import Tracer
 
 from jaxdl.jitted import in_program
 from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_arrays, fold_in_name, located
 from jaxdl.padded import over_values
-from jaxdl.tree import shapes
+from jaxdl.tree import frozen_shapes, shapes
 
 
 class Wiring(abc.ABC):
@@ -64,7 +65,7 @@ class Composite(Layer):
 
     def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:
         """The first parameters and state, and the shapes of what comes out."""
-        wiring = _Init(key)
+        wiring = _Init(key, self._groups() if isinstance(key, Tracer) else {})
         y = self.wire(wiring, shapes(x))
         return wiring.params, wiring.state, y
 
@@ -78,10 +79,32 @@ def _is_its_wiring(layer: Layer) -> TypeGuard[Composite]:
     return isinstance(layer, Composite) and (kind.init, kind.apply) == (Composite.init, Composite.apply)
 
 
+class _Drawn:
+    """The first parameters of a layer that stands in several places, traced once for all with inputs of these shapes."""
+
+    def __init__(self, layer: Layer, x: Any) -> None:
+        self.shapes, self.out = frozen_shapes(x), []
+
+        def draw(key: Array) -> tuple[Params, State]:
+            params, state, *self.out = _first(layer, key, x)
+            return params, state
+
+        self.draw = jax.jit(draw)
+
+    def __call__(self, key: Array) -> tuple[Any, ...]:
+        return *self.draw(key), *self.out
+
+
+def _first(layer: Layer, key: Array, x: Any) -> tuple[Any, ...]:
+    """A part's parameters and state, and of a composite the shapes of what comes out, which it knows by then."""
+    return layer._init(key, x) if _is_its_wiring(layer) else layer.init(key, x)
+
+
 class _Init(Wiring):
-    def __init__(self, key: Array) -> None:
+    def __init__(self, key: Array, groups: dict[str, int]) -> None:
         self.key, self.params, self.state = key, {}, {}
         self.names, self.owners = set[str](), set[str]()
+        self.groups, self.drawn = groups, dict[int, _Drawn]()
 
     def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
         owner = shares or name
@@ -89,13 +112,19 @@ class _Init(Wiring):
             self._check(name, type(layer).__name__, shares)
             if shares is None:
                 key = fold_in_name(self.key, name)
-                params, state, *out = layer._init(key, x) if _is_its_wiring(layer) else layer.init(key, x)
+                params, state, *out = self._first(name, layer, key, x)
                 self.params.update({name: params} if params else {})
                 self.state.update({name: state} if state else {})
                 if out:
                     return out[0]
             params, state = self.params.get(owner, {}), self.state.get(owner, {})
             return jax.eval_shape(lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x)
+
+    def _first(self, name: str, layer: Layer, key: Array, x: Any) -> tuple[Any, ...]:
+        if name not in self.groups:
+            return _first(layer, key, x)
+        drawn = self.drawn.setdefault(self.groups[name], _Drawn(layer, x))
+        return drawn(key) if drawn.shapes == frozen_shapes(x) else _first(layer, key, x)
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
         return jax.eval_shape(functools.partial(over_values, function), *xs)

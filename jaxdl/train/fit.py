@@ -13,7 +13,7 @@ from jax import Array
 from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
-from jaxdl.jitted import jit_once
+from jaxdl.jitted import Computes, Constant, constants_of, jit_once, platform, uncollected
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -202,6 +202,7 @@ def supervised(
     )
 
 
+@uncollected()
 def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None) -> TrainState:
     """The first state, once the data are known to fit the step."""
     checks.check_accumulate(step.accumulate, feed.example)
@@ -303,7 +304,7 @@ def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, St
     params, state = _arrays(initial)
     checks.check_same_tree("initial params", expected.params, params)
     checks.check_same_tree("initial state", expected.state, state)
-    return _restart(step, params, state, key)._replace(key=step_key(key))
+    return _restarted(step, params, state, key)._replace(key=step_key(key))
 
 
 def _arrays(initial: Any) -> tuple[Params, State]:
@@ -318,6 +319,31 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 @functools.lru_cache(maxsize=64)
 def _expected(step: Supervised, example: Shapes) -> TrainState:
     return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), threefry.of_seed(0))
+
+
+def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
+    """The first state for given parameters, less its key; on a CPU without a program, where there is nothing to compute."""
+    made = _first_constants(step, frozen_shapes((params, state))) if platform() == "cpu" else None
+    if made is None:
+        return _restart(step, params, state, key)
+    leaves = jax.tree.leaves((params, state))
+    constants = [part for part in jax.tree.leaves(made, is_leaf=_is_constant) if _is_constant(part)]
+    filled = iter(jax.device_put([constant.array() for constant in constants]))
+    return jax.tree.map(lambda part: next(filled) if _is_constant(part) else leaves[part], made, is_leaf=_is_constant)
+
+
+def _is_constant(part: Any) -> bool:
+    return isinstance(part, Constant)
+
+
+@functools.lru_cache(maxsize=64)
+def _first_constants(step: Supervised, given: Shapes) -> TrainState | None:
+    """What `_restart` gives, where that is constants and arguments."""
+    key = threefry.of_seed(0)
+    try:
+        return constants_of(lambda given: step.start(key, *given)._replace(key=None), thawed_shapes(given))
+    except Computes:
+        return None
 
 
 @functools.partial(jit_once, static_argnums=(0,))

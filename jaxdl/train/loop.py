@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.jitted import uncollected
 from jaxdl.origin import first_not_finite
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.interrupts import noted
@@ -107,6 +108,7 @@ def measure(
     return step.report(tally.sums, tally.joined())
 
 
+@uncollected()
 def begin(step: Step, feed: Feed, start: Any) -> Position:
     """The position before the first step."""
     return Position(start, beginning(step, feed.first.source, start))
@@ -238,6 +240,7 @@ class Loop:
         origin = first_not_finite(self.step, self.position.state, batch_at(piece.source, begun, piece.place, steps))
         return "run again operation by operation, that step is finite" if origin is None else str(origin)
 
+    @uncollected()
     def _compile(self) -> None:
         """Makes a new program ready: the compiled loop runs no step for it, the others run one and forget it."""
         piece, began, state = self.feed.first, time.perf_counter(), self.position.state

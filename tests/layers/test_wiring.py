@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -241,3 +242,36 @@ def test_an_error_in_one_of_several_places_says_where_it_is() -> None:
 
     with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):
         jax.jit(program)(normal(0, (3, 5)))
+
+
+def test_first_parameters_of_a_part_in_several_places_are_traced_once_and_drawn_for_each() -> None:
+    traces: list[Any] = []
+
+    def kernel(key: Any, shape: Any, dtype: Any) -> Any:
+        traces.append(shape)
+        return jax.random.normal(key, shape, dtype)
+
+    block = dl.Sequential(dl.Dense(4, kernel_init=kernel), jnp.tanh, dl.BatchNorm())
+    model = dl.Sequential(*[block] * 3)
+    expected = model.init(KEY, X)
+    assert len(traces) == 3
+    traces.clear()
+    drawn = jax.jit(lambda key: model.init(key, X))(KEY)
+    assert len(traces) == 1
+    jax.tree.map(np.testing.assert_array_equal, drawn, expected)
+    kernels = [part["dense_0"]["kernel"] for part in drawn[0].values()]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kernels, 2))
+
+
+def test_in_several_places_of_different_shapes_each_is_drawn_by_itself() -> None:
+    block = dl.Sequential(dl.Dense(5), dl.Dense(6))
+    model = dl.Sequential(*[block] * 3)  # of 4, then of 6 features twice
+    drawn, expected = jax.jit(lambda key: model.init(key, X))(KEY), model.init(KEY, X)
+    jax.tree.map(np.testing.assert_array_equal, drawn, expected)
+    assert [part["dense_0"]["kernel"].shape for part in drawn[0].values()] == [(4, 5), (6, 5), (6, 5)]
+
+
+def test_an_error_in_the_first_parameters_of_several_places_says_where_it_is() -> None:
+    model = dl.Sequential(*[dl.Sequential(dl.Dense(4, kernel_init=lambda key, shape, dtype: None))] * 2)
+    with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):
+        jax.eval_shape(lambda key: model.init(key, X), KEY)
