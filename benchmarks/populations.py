@@ -4,8 +4,8 @@
 
 One process has the processor as one device, as JAX has it by itself; another has a device for each core
 (`JAX_NUM_CPU_DEVICES`), over which the members are spread; on an accelerator there is the first alone. In each, turns are
-taken: every run by `fit`, all by `fit_many`, one by `fit` and by `fit_many`. PyTorch trains one of the runs, in eager mode, in
-turns of the same process that has one device.
+taken: every run by `fit`, all by `fit_many`, and ten times one by `fit` and by `fit_many`. PyTorch trains one of the runs, in
+eager mode, in turns of the same process that has one device.
 """
 
 import argparse
@@ -23,6 +23,9 @@ from benchmarks import machine
 from benchmarks.processes import Answer, Worker, serve
 
 FEATURES, HIDDEN, BATCH = 10, 10, 32
+SINGLE = {"fit", "fit_many of one"}
+TURNS = 10
+"""Of single runs in a round, which take 40 ms each: five would tell nothing of five in a hundred."""
 
 
 def main() -> None:
@@ -63,11 +66,12 @@ def measure(members: int, epochs: int, rounds: int, torch: bool) -> Answer:
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for turn in range(rounds * TURNS):
         for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - began)
+            if name in SINGLE or turn % TURNS == 0:
+                began = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
