@@ -50,13 +50,10 @@ class Jaxdl:
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels[:, None] if self.network.binary else labels
-        self.first_state = {}
-        if any(isinstance(part, Stage | Residual) for part in self.network.parts):  # batch normalisation; no other has a state
-            example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-            self.first_state = jax.jit(lambda key: self.model.init(key, example)[1])(jax.random.key(0))  # draws no parameters
 
     def reset(self, weights: Weights) -> None:
-        self.params, self.state = jax.device_put(params_of(self.network, weights)), self.first_state
+        params = params_of(self.network, weights)
+        self.params, self.state = jax.device_put((params, first_statistics(params)))
 
     def train(self, epochs: int, shuffle: bool) -> None:
         run = dl.fit(
@@ -228,6 +225,17 @@ def params_of(network: Network, weights: Weights) -> Any:
             case _ if name:
                 params[name] = arrays
     return params
+
+
+def first_statistics(params: Any) -> Any:
+    """Those of batch normalisation."""
+    found: dict[str, Any] = {}
+    for name, part in params.items():
+        if name.startswith("batch_norm"):
+            found[name] = {"mean": np.zeros_like(part["bias"]), "var": np.ones_like(part["scale"])}
+        elif isinstance(part, dict) and (inner := first_statistics(part)):
+            found[name] = inner
+    return found
 
 
 def normalised(arrays: dict[str, np.ndarray], ending: str, index: int) -> dict[str, Any]:
