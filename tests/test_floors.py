@@ -18,6 +18,7 @@ FLOORS = {
     "number": 0,
     "threefry": -1,
     "jitted": -1,
+    "constants": -1,
     **dict.fromkeys(
         [
             "layer",

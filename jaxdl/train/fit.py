@@ -12,8 +12,9 @@ from jax import Array
 
 from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.constants import Computes, constants_of, filled
 from jaxdl.data.source import Batch
-from jaxdl.jitted import Computes, Constant, constants_of, jit_once, platform, uncollected
+from jaxdl.jitted import jit_once, platform, uncollected
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -324,16 +325,7 @@ def _expected(step: Supervised, example: Shapes) -> TrainState:
 def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
     """The first state for given parameters, less its key; on a CPU without a program, where there is nothing to compute."""
     made = _first_constants(step, frozen_shapes((params, state))) if platform() == "cpu" else None
-    if made is None:
-        return _restart(step, params, state, key)
-    leaves = jax.tree.leaves((params, state))
-    constants = [part for part in jax.tree.leaves(made, is_leaf=_is_constant) if _is_constant(part)]
-    filled = iter(jax.device_put([constant.array() for constant in constants]))
-    return jax.tree.map(lambda part: next(filled) if _is_constant(part) else leaves[part], made, is_leaf=_is_constant)
-
-
-def _is_constant(part: Any) -> bool:
-    return isinstance(part, Constant)
+    return _restart(step, params, state, key) if made is None else filled(made, params, state)
 
 
 @functools.lru_cache(maxsize=64)
