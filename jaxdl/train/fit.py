@@ -301,10 +301,10 @@ def _computing(model: Layer, precision: Precision | None) -> Layer:
 def _start(step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None) -> TrainState:
     if initial is None:
         return first_state(step, batch, key)
-    expected = _expected(step, frozen_shapes(batch))
     params, state = _arrays(initial)
-    checks.check_same_tree("initial params", expected.params, params)
-    checks.check_same_tree("initial state", expected.state, state)
+    expected_params, expected_state = _expected(step.model, frozen_shapes(batch))
+    checks.check_same_tree("initial params", expected_params, params)
+    checks.check_same_tree("initial state", expected_state, state)
     return _restarted(step, params, state, key)._replace(key=step_key(key))
 
 
@@ -318,8 +318,8 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 
 
 @functools.lru_cache(maxsize=64)
-def _expected(step: Supervised, example: Shapes) -> TrainState:
-    return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), threefry.of_seed(0))
+def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
+    return jax.eval_shape(lambda key: model.init(key, thawed_shapes(example).inputs), threefry.of_seed(0))
 
 
 def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
