@@ -1,6 +1,6 @@
 """What a function gives that only hands its arguments on and makes arrays of one number, such as optimizers' first states.
 
-Made on the host that is nothing to compile: on a CPU a model trains 0.06 to 0.1 s sooner.
+Made on the host that is nothing to compile: on a CPU a program for it took 0.06 to 0.1 s, and this takes 0.003 to 0.02 s.
 """
 
 from collections.abc import Callable

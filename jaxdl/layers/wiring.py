@@ -123,7 +123,10 @@ class _Init(Wiring):
     def _first(self, name: str, layer: Layer, key: Array, x: Any) -> tuple[Any, ...]:
         if name not in self.groups:
             return _first(layer, key, x)
-        drawn = self.drawn.setdefault(self.groups[name], _Drawn(layer, x))
+        number = self.groups[name]
+        if number not in self.drawn:
+            self.drawn[number] = _Drawn(layer, x)
+        drawn = self.drawn[number]
         return drawn(key) if drawn.shapes == frozen_shapes(x) else _first(layer, key, x)
 
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
