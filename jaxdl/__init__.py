@@ -91,9 +91,9 @@ from jaxdl.train.run import EarlyStopping as EarlyStopping
 from jaxdl.train.run import Run as Run
 from jaxdl.train.step import Batch as Batch
 from jaxdl.train.step import Measured as Measured
-from jaxdl.train.step import Supervised as Supervised
 from jaxdl.train.step import TrainingStep as TrainingStep
 from jaxdl.train.step import TrainState as TrainState
+from jaxdl.train.supervised import Supervised as Supervised
 from jaxdl.train.train import train as train
 from jaxdl.train.variational import Variational as Variational
 from jaxdl.train.variational import bernoulli_log_likelihood as bernoulli_log_likelihood

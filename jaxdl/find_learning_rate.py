@@ -22,7 +22,8 @@ from jaxdl.train.fit import Loss, Precision, first_start, supervised
 from jaxdl.train.loop import FIRST
 from jaxdl.train.pace import Pace
 from jaxdl.train.program import beginning, longest, run
-from jaxdl.train.step import Augment, Measured, Step, Supervised, TrainState
+from jaxdl.train.step import Augment, Measured, Step, TrainState
+from jaxdl.train.supervised import Supervised
 from jaxdl.train.train import Compile, as_way
 
 FEWEST = 10

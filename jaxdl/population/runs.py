@@ -20,7 +20,8 @@ from jaxdl.train.feed import ResidentFeed, host_array
 from jaxdl.train.loop import measure
 from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
 from jaxdl.train.run import Best, EarlyStopping, Run
-from jaxdl.train.step import Evaluation, Prediction, Step
+from jaxdl.train.step import Step
+from jaxdl.train.supervised import Evaluation, Prediction
 
 
 class Ensemble(NamedTuple):

@@ -25,7 +25,8 @@ from jaxdl.train.fit import Precision, whole_steps, whole_targets
 from jaxdl.train.interrupts import noting
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
-from jaxdl.train.step import Augment, Supervised, TrainState
+from jaxdl.train.step import Augment, TrainState
+from jaxdl.train.supervised import Supervised
 from jaxdl.train.train import Compile, as_way
 from jaxdl.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
 from jaxdl.warn import warn

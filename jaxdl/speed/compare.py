@@ -29,7 +29,8 @@ from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Precision, first_start, supervised
 from jaxdl.train.position import Tally
 from jaxdl.train.program import Begun, Place, Way, beginning, longest, run, stepped
-from jaxdl.train.step import Augment, Supervised, TrainState
+from jaxdl.train.step import Augment, TrainState
+from jaxdl.train.supervised import Supervised
 
 WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
 PACKAGES = ("jaxdl", "jax", "jaxlib")

@@ -21,7 +21,8 @@ from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_n
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.schedule import schedule_free
-from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingStep, TrainState
+from jaxdl.train.step import Measured, Step, TrainingStep, TrainState
+from jaxdl.train.supervised import Evaluation, Supervised
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 
 WAYS = ("eager", "step", "epoch", "auto")

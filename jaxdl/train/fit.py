@@ -25,7 +25,8 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.step import Augment, Evaluation, Prediction, Supervised, TrainState, step_key
+from jaxdl.train.step import Augment, TrainState, step_key
+from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 

@@ -19,7 +19,8 @@ from jaxdl.train import checks
 from jaxdl.train.fit import Precision, supervised
 from jaxdl.train.members import Recipe
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.step import Augment, Supervised
+from jaxdl.train.step import Augment
+from jaxdl.train.supervised import Supervised
 
 
 @dataclasses.dataclass(frozen=True)

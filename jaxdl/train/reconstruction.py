@@ -16,7 +16,8 @@ from jaxdl.ops.floating import as_floating
 from jaxdl.per_example import shown
 from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
-from jaxdl.train.step import Evaluation, Measured, Step, Supervised, TrainingStep, TrainState
+from jaxdl.train.step import Measured, Step, TrainingStep, TrainState
+from jaxdl.train.supervised import Evaluation, Supervised
 
 Corrupt = Callable[[Array, Any], Any]
 

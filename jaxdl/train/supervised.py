@@ -1,0 +1,210 @@
+"""`Supervised`: the step by the gradient of a model's loss; what evaluates and predicts with it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from jaxdl.data.source import Batch
+from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
+from jaxdl.metrics import Metric
+from jaxdl.train.scaling import LossScaling
+from jaxdl.train.step import (
+    Augment,
+    Measured,
+    Step,
+    TrainingStep,
+    TrainState,
+    current_rate,
+    in_shares,
+    measure,
+    report,
+    report_members,
+    step_key,
+    updated,
+    weighted_sum,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Step):
+    """Measures the loss and the metrics of a model in evaluation; leaves the state as it is."""
+
+    model: Layer
+    loss: Callable[[Any, Any], Array] | None
+    metrics: tuple[tuple[str, Metric], ...]
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
+        weights = batch.example_weights()
+        sums: dict[str, Any] = {}
+        if self.loss is not None:
+            losses = self.loss(outputs, batch.targets)
+            sums["loss"] = (weighted_sum(weights, losses), weights.sum())
+        measured = measure(self.metrics, outputs, batch.targets, weights)
+        return state, Measured(sums | measured.sums, measured.gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        del measured
+        return jnp.asarray(True)
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        del state
+        return {}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return report(self.metrics, sums, gathered)
+
+    def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
+        return report_members(self.metrics, sums, gathered, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction(Step):
+    """Gathers the outputs of a model in evaluation."""
+
+    model: Layer
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
+        return state, Measured({}, {"outputs": outputs})
+
+    def finite(self, measured: Measured) -> Array:
+        del measured
+        return jnp.asarray(True)
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        del state
+        return {}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        del sums
+        return gathered
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(TrainingStep):
+    """One update by the gradient of the weighted mean loss, L = Σᵢ wᵢ loss(f(xᵢ), tᵢ) / Σᵢ wᵢ.
+
+    wᵢ is the example's weight times its class's, zero where it only fills up the batch.
+
+    Args:
+        model: f.
+        loss: `loss(outputs, targets) -> [batch]`.
+        optimizer: of optax.
+        metrics: by name, measured on the training pass's own outputs.
+        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed: the same
+            update in less memory.
+        average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
+        augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
+        class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
+        loss_scaling: how the loss is scaled, for a model that computes in float16.
+    """
+
+    model: Layer
+    loss: Callable[[Any, Any], Array]
+    optimizer: optax.GradientTransformation
+    metrics: tuple[tuple[str, Metric], ...] = ()
+    accumulate: int = 1
+    average: float | None = None
+    augment: Augment | None = None
+    class_weights: tuple[float, ...] | None = None
+    loss_scaling: LossScaling | None = None
+
+    def init(self, key: Array, batch: Batch) -> TrainState:
+        params, state = self.model.init(fold_in_name(key, "init"), batch.inputs)
+        return self.start(key, params, state)
+
+    def start(self, key: Array, params: Params, state: State) -> TrainState:
+        """The first state for parameters that are given."""
+        average = None if self.average is None else params
+        step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
+        if self.loss_scaling is not None:
+            optimizer_state = self.loss_scaling.init(optimizer_state)
+        return TrainState(step, params, state, optimizer_state, step_key(key), average)
+
+    def evaluation(self) -> Step:
+        return Evaluation(self.model, self.loss, self.metrics)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        key = jax.random.fold_in(state.key, state.step)
+        if self.augment is not None:
+            inputs, targets = self.augment(fold_in_name(key, "augment"), batch.inputs, batch.targets)
+            batch = batch._replace(inputs=inputs, targets=targets)
+        weights = batch.example_weights()
+        shares, total = in_shares(self._with_class_weights(weights, batch.targets))
+        loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
+        params, optimizer_state = self._updated(state, gradients, loss)
+        measured = measure(self.metrics, outputs, batch.targets, weights)
+        sums = {"loss": (loss * total, total), **measured.sums}
+        average = self._averaged(state.average, params)
+        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average)
+        return state, Measured(sums, measured.gathered)
+
+    def finite(self, measured: Measured) -> Array:
+        return jnp.isfinite(measured.sums["loss"][0])
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        if self.loss_scaling is None:
+            return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
+        inner, scale, _, skipped = state.optimizer_state
+        return {"learning_rate": current_rate(self.optimizer, inner), "loss_scale": scale, "skipped_steps": skipped}
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return report(self.metrics, sums, gathered)
+
+    def _updated(self, state: TrainState, gradients: Params, loss: Array) -> tuple[Params, Any]:
+        """The parameters and the optimizer's state one update on."""
+        if self.loss_scaling is None:
+            return updated(self.optimizer, gradients, state.optimizer_state, state.params, loss)
+
+        def update(gradients: Params, optimizer_state: Any) -> tuple[Params, Any]:
+            return updated(self.optimizer, gradients, optimizer_state, state.params, loss)
+
+        return self.loss_scaling.updated(update, gradients, state.optimizer_state, state.params)
+
+    def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
+        return report_members(self.metrics, sums, gathered, count)
+
+    def _with_class_weights(self, weights: Array, targets: Any) -> Array:
+        if self.class_weights is None:
+            return weights
+        return weights * jnp.asarray(self.class_weights, jnp.float32)[targets.reshape(weights.shape)]
+
+    def _averaged(self, average: Params | None, params: Params) -> Params | None:
+        if self.average is None or average is None:
+            return None
+        moved: Any = optax.incremental_update(params, average, 1 - self.average)
+        return moved
+
+    def _gradients(self, state: TrainState, batch: Batch, shares: Array, key: Array) -> tuple[Array, Any, State, Params]:
+        """The loss, the outputs, the model's next state, and dL/dparams, times the scale of the loss where it is scaled."""
+
+        def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
+            outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask))
+            with jax.named_scope("loss"):
+                loss = weighted_sum(shares, self.loss(outputs, batch.targets))
+            scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)
+            return scaled, (loss, outputs, new)
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if self.accumulate == 1:
+            (_, (loss, outputs, new)), gradients = gradient(state.params, state.state, batch, shares, key)
+            return loss, outputs, new, gradients
+
+        def part(carry: Any, xs: Any) -> Any:
+            model_state, gradients, loss = carry
+            index, batch, shares = xs
+            part_key = jax.random.fold_in(key, index)
+            (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, part_key)
+            return (new, jax.tree.map(jnp.add, gradients, g), loss + more), outputs
+
+        split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))
+        first = (state.state, jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), shares.dtype))
+        indices = jnp.arange(self.accumulate, dtype=jnp.int32)
+        (new, gradients, loss), outputs = lax.scan(part, first, (indices, *split))
+        return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
