@@ -66,6 +66,8 @@ class Train:
         key: a typed key, `jax.random.key(seed)`.
         mask: [batch] bool, the examples that count, or None where all do. Rows that only fill up a last, smaller batch
             are False, so that statistics over the batch leave them out.
+        across: the name of the mapped axis along which the batch is split over devices, each pass seeing one part of it, so
+            that statistics over the batch add up along it; None where the pass sees all of the batch.
 
     Raises:
         TypeError: the key is not a typed key.
@@ -73,6 +75,7 @@ class Train:
 
     key: Any
     mask: Any = None
+    across: str | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.key, Array) and jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key)):
@@ -80,16 +83,17 @@ class Train:
 
     def within(self, name: str) -> "Train":
         """The mode for the part of that name: its key is folded with the name, so that each part draws its own."""
-        return Train(fold_in_name(self.key, name), self.mask)
+        return Train(fold_in_name(self.key, name), self.mask, self.across)
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
-        return (self.key, self.mask), None
+    def tree_flatten(self) -> tuple[tuple[Any, Any], str | None]:
+        return (self.key, self.mask), self.across
 
     @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[Any, Any]) -> "Train":
+    def tree_unflatten(cls, across: str | None, children: tuple[Any, Any]) -> "Train":
         mode = object.__new__(cls)  # JAX also unflattens placeholders, which __post_init__ would refuse
         object.__setattr__(mode, "key", children[0])
         object.__setattr__(mode, "mask", children[1])
+        object.__setattr__(mode, "across", across)
         return mode
 
 

@@ -226,12 +226,12 @@ class Stack:
 
 
 def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
-    """Orders [epochs, size, ...] one after another on the device of the data, filled up to whole batches and all epochs."""
+    """Orders [epochs, size, ...] one after another on the devices of the data, filled up to whole batches and all epochs."""
     orders = np.zeros((source.epochs if source.shuffle else 1, source.places, *source.members), np.int32)
     orders[: len(epochs), : source.size] = epochs
     leaf = jax.tree.leaves(source.inputs)[0]
-    alone = leaf.committed and len(leaf.devices()) == 1
-    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if alone else None)
+    same = leaf.committed and leaf.sharding.is_fully_replicated
+    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if same else None)
 
 
 @jax.jit

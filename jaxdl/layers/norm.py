@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxdl import ops
 from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, as_arrays, refuse_padded
@@ -16,7 +16,8 @@ from jaxdl.ops.floating import DType, widest
 class BatchNorm(Layer):
     """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one a channel.
 
-    In training the moments are the batch's own (of the examples that the mode's mask counts), and the running ones move:
+    In training the moments are the batch's own (of the examples that the mode's mask counts; where the mode says that the
+    batch is split over devices, of all parts), and the running ones move:
     r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation the running ones are used. Source:
     Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias` [channels]; state: `mean`, `var` [channels].
 
@@ -56,19 +57,21 @@ class BatchNorm(Layer):
         x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
-            mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask)
-            state = self._moved(state, {"mean": mean, "var": variance}, mode.mask)
+            mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)
+            state = self._moved(state, {"mean": mean, "var": variance}, mode)
         else:
             mean, variance = (state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var"))
         return _normalised(self, params, x, mean, variance), state
 
-    def _moved(self, state: State, moments: State, mask: Array | None) -> State:
+    def _moved(self, state: State, moments: State, mode: Train) -> State:
         """The running statistics one step on; where the mask counts no example, there are no moments to move to."""
-        moved = {}
+        moved, some = {}, None if mode.mask is None else mode.mask.any()
+        if some is not None and mode.across is not None:
+            some = lax.pmax(some.astype(jnp.int32), mode.across) > 0
         for name, running in state.items():
             moment = moments[name].reshape(-1).astype(running.dtype)
             new = self.momentum * running + (1 - self.momentum) * moment
-            moved[name] = new if mask is None else jnp.where(mask.any(), new, running)
+            moved[name] = new if some is None else jnp.where(some, new, running)
         return moved
 
 

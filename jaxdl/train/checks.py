@@ -301,10 +301,12 @@ def check_as_targets(name: str, loss: Callable[..., Any], inputs: np.ndarray) ->
         raise ValueError(f"{name} inputs: {error}") from error
 
 
-def check_accumulate(parts: int, example: Batch) -> None:
-    """Refuses parts that a batch cannot be cut into."""
-    if example.size % parts:
-        raise ValueError(f"accumulate: a batch of {example.size} examples cannot be cut into {parts} equal parts.")
+def check_accumulate(parts: int, example: Batch, devices: int = 1) -> None:
+    """Refuses parts that a batch, or what each device has of it, cannot be cut into."""
+    size = example.size // devices
+    if size % parts:
+        of = f"a batch of {size} examples" if devices == 1 else f"what each device has of a batch, {size} examples,"
+        raise ValueError(f"accumulate: {of} cannot be cut into {parts} equal parts.")
 
 
 def augmented(step: Supervised, example: Batch) -> Batch:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
 from jaxdl.train.program import Place
+from jaxdl.train.spread import parts, split
 
 STACK_STEPS = 16
 """How many batches of a stream go to the device together."""
@@ -136,6 +138,7 @@ class StreamFeed:
         steps: how many batches make an epoch; None takes an epoch to be one pass.
         new_shapes: whether batches may change their shape, each shape being compiled once.
         labelled: whether batches have to have targets; else inputs may come alone.
+        mesh: the devices that batches are split over; one that cannot be split evenly is filled up with masked rows.
 
     `check(name, batch)` is called with each batch that is read, once it is set.
 
@@ -150,7 +153,9 @@ class StreamFeed:
         steps: int | None = None,
         new_shapes: bool = False,
         labelled: bool = True,
+        mesh: Mesh | None = None,
     ) -> None:
+        self.mesh = mesh
         self.name, self.stream, self.steps, self.new_shapes, self.labelled = name, stream, steps, new_shapes, labelled
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
@@ -159,7 +164,7 @@ class StreamFeed:
         self._held = self._read()
         if self._held is None:
             raise ValueError(f"{name}: the batch source is empty — it has to yield at least one batch.")
-        self._model = _filled(self._held, _rows(self._held))
+        self._model = self._filled(self._held)
 
     @property
     def example(self) -> Batch:
@@ -168,7 +173,7 @@ class StreamFeed:
     @property
     def first(self) -> Piece:
         capacity = self._capacity()
-        return Piece(_stacked([self._model] * capacity, capacity), Place(0, 0), 1, False)
+        return Piece(self._stacked([self._model] * capacity, capacity), Place(0, 0), 1, False)
 
     def examples(self, place: Place, steps: int) -> int:
         return steps * _rows(self._model)
@@ -242,7 +247,7 @@ class StreamFeed:
                     f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — "
                     "give a smaller steps_per_epoch, or a source that repeats."
                 )
-            yield _stacked(stack, capacity), len(stack), ends, after | {"count": 0 if ends else count}
+            yield self._stacked(stack, capacity), len(stack), ends, after | {"count": 0 if ends else count}
 
     def _begin(self, epoch: int) -> Batch | None:
         if self._held is None and self.steps is None:
@@ -269,8 +274,18 @@ class StreamFeed:
                     f"{self.name}: batch {self._count} of epoch {epoch + 1} has shapes {_shown(batch)} where the first has "
                     f"{_shown(self._model)} — make them alike, or pass new_shapes=True to compile each shape anew."
                 )
-            self._model = _filled(batch, rows)
+            self._model = self._filled(batch)
         return _filled(batch, _rows(self._model))
+
+    def _filled(self, batch: Batch) -> Batch:
+        """The batch with as many rows as can be split evenly over the devices."""
+        count = parts(self.mesh)
+        return _filled(batch, -(-_rows(batch) // count) * count)
+
+    def _stacked(self, batches: list[Batch], capacity: int) -> Stack:
+        """One stack of a fixed length, so that one program serves all; the places past the end repeat the last batch."""
+        filled = batches + [batches[-1]] * (capacity - len(batches))
+        return Stack(jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), split(self.mesh, 1)), *filled))
 
     def _read(self) -> Batch | None:
         if self._iterator is None:
@@ -398,12 +413,6 @@ def _filled(batch: Batch, rows: int) -> Batch:
         batch._replace(mask=None),
     )
     return arrays._replace(mask=np.arange(rows) < count)
-
-
-def _stacked(batches: list[Batch], capacity: int) -> Stack:
-    """One stack of a fixed length, so that one program serves all; the places past the end repeat the last batch."""
-    filled = batches + [batches[-1]] * (capacity - len(batches))
-    return Stack(jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *filled))
 
 
 def _shape(batch: Batch, rest: bool = False) -> Any:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
@@ -25,6 +26,7 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
+from jaxdl.train.spread import as_mesh, parts, whole
 from jaxdl.train.step import Augment, TrainState, step_key
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
@@ -61,6 +63,7 @@ def fit(
     new_shapes: bool = False,
     precision: Precision | None = None,
     compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
     progress: bool = True,
     checkpoint: Checkpoints | None = None,
     if_not_finite: IfNotFinite = "stop",
@@ -107,6 +110,11 @@ def fit(
             update whose gradient overflows is skipped: the history then has the `loss_scale`, and the `skipped_steps` so far.
         compile: "epoch" runs compiled loops of about half a second, "step" one compiled step after another, "eager" operation
             by operation; all give the same numbers, to rounding. "auto" is "epoch" for arrays and "step" for streams.
+        devices: over which each batch is split evenly, such as `jax.devices()`; None is the default one. Each has all
+            parameters and all of the data, computes its part of a batch, and gradients are added up: the update is that of
+            one device, to rounding, moments of batch normalisation too. What a step draws, for dropout or in `augment`, each
+            device draws for itself. The run's arrays are on the first of them. On a CPU, `JAX_NUM_CPU_DEVICES=2` in the
+            environment makes two of its cores, which helps models that compute in many small operations one after another.
         progress: whether to show a progress bar (plain lines where there is no terminal).
         checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
         if_not_finite: what happens where the loss, or the parameters after an update, are NaN or infinite. "stop" ends the run
@@ -124,6 +132,7 @@ def fit(
     """
     model = checks.check_model(model)
     checks.check_way(compile)
+    mesh = as_mesh(devices)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
     train_set, validation_set = sources.split(data, validation, key)
@@ -135,6 +144,7 @@ def fit(
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
+        mesh=mesh,
     )
     step = supervised(
         model,
@@ -147,13 +157,14 @@ def fit(
         augment=augment,
         class_weights=checks.check_class_weight(class_weight, whole_targets(feed)) if class_weight is not None else None,
         precision=precision,
+        mesh=mesh,
     )
     start = first_start(step, feed, key, initial)
     held = None
     if validation_set is not None:
-        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, new_shapes=new_shapes)
+        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, new_shapes=new_shapes, mesh=mesh)
         checks.check_fit("validation", step, start, held, held.example)
-    return run(
+    made = run(
         step,
         feed,
         start,
@@ -168,6 +179,7 @@ def fit(
         if_not_finite=if_not_finite,
         debug=debug,
     )
+    return made if mesh is None else made.on(mesh.devices[0])
 
 
 def supervised(
@@ -182,6 +194,7 @@ def supervised(
     augment: Augment | None = None,
     class_weights: tuple[float, ...] | None = None,
     precision: Precision | None = None,
+    mesh: Mesh | None = None,
 ) -> Supervised:
     """The step that `fit` makes of these arguments; equal ones give equal steps, which share a compiled program."""
     checks.check_precision(precision)
@@ -201,16 +214,17 @@ def supervised(
         augment,
         class_weights,
         LossScaling() if precision == "float16" else None,
+        mesh,
     )
 
 
 @uncollected()
 def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None) -> TrainState:
     """The first state, once the data are known to fit the step."""
-    checks.check_accumulate(step.accumulate, feed.example)
+    checks.check_accumulate(step.accumulate, feed.example, parts(step.mesh))
     start = _start(step, feed.example, key, initial)
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
-    return start
+    return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
 
 
 def whole_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
@@ -239,6 +253,7 @@ def evaluate(
     batch_size: int = 256,
     precision: Precision | None = None,
     compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """The mean loss and the metrics of a model over data, exact over all examples.
 
@@ -248,18 +263,19 @@ def evaluate(
         loss: measured as "loss", where given.
         metrics: by name.
         batch_size: examples at a time, for arrays.
-        precision, compile: as in `fit`.
+        precision, compile, devices: as in `fit`.
 
     Returns:
         Figures by name.
     """
     model = _computing(checks.check_model(model), precision)
     checks.check_way(compile)
+    mesh = as_mesh(devices)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0))
-    step = Evaluation(model, loss, lifted)
-    start = _evaluated(params, state)
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh)
+    step = Evaluation(model, loss, lifted, mesh)
+    start = _evaluated(params, state, mesh)
     checks.check_fit("data", step, start, feed, feed.example)
     return measure(step, feed, start, as_way(compile, feed))
 
@@ -274,6 +290,7 @@ def predict(
     batch_size: int = 256,
     precision: Precision | None = None,
     compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
 ) -> Any:
     """The outputs of a model in evaluation for all inputs, in their order: [examples, ...].
 
@@ -281,16 +298,17 @@ def predict(
         model, params, state: as from `fit` or `init`.
         inputs: an array, or a tree of arrays, with one entry an example.
         batch_size: examples at a time.
-        precision, compile: as in `fit`.
+        precision, compile, devices: as in `fit`.
     """
     model = _computing(checks.check_model(model), precision)
     checks.check_way(compile)
+    mesh = as_mesh(devices)
     batch = Batch(jax.tree.map(host_array, inputs), ())
     checks.check_lengths("inputs", batch)
     check_numbers("inputs", batch.inputs)
-    feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
+    feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh)
     checks.check_model_on(model, params, state, feed.example)
-    figures = measure(Prediction(model), feed, _evaluated(params, state), as_way(compile, feed))
+    figures = measure(Prediction(model, mesh), feed, _evaluated(params, state, mesh), as_way(compile, feed))
     return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
 
 
@@ -350,6 +368,7 @@ def _clipped(optimizer: optax.GradientTransformation, clip_norm: float) -> optax
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
 
-def _evaluated(params: Params, state: State) -> TrainState:
+def _evaluated(params: Params, state: State, mesh: Mesh | None) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, state, (), threefry.of_seed(0))
+    start = TrainState(zero, params, state, (), threefry.of_seed(0))
+    return start if mesh is None else jax.device_put(start, whole(mesh))

@@ -237,7 +237,7 @@ class Loop:
 
     def _origin(self, piece: Piece, begun: Begun, steps: int) -> str:
         """What the step after so many did first that was not finite."""
-        origin = first_not_finite(self.step, self.position.state, batch_at(piece.source, begun, piece.place, steps))
+        origin = first_not_finite(self.step.alone(), self.position.state, batch_at(piece.source, begun, piece.place, steps))
         return "run again operation by operation, that step is finite" if origin is None else str(origin)
 
     @uncollected()

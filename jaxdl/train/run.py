@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxdl.layer import Params, State
@@ -102,6 +103,15 @@ class Run:
         last = {name: values[-1] for name, values in self.history.items() if values and isinstance(values[-1], float)}
         shown = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
         return f"Run({self.stopped!r}, epochs={epochs}, {shown})"
+
+    def on(self, device: Any) -> "Run":
+        """The same, its arrays on one device."""
+        names = ("params", "state", "average", "train_state")
+        moved: dict[str, Any] = {name: jax.device_put(getattr(self, name), device) for name in names}
+        if self.best is not None:
+            params, state = jax.device_put((self.best.params, self.best.state), device)
+            moved["best"] = self.best._replace(params=params, state=state)
+        return dataclasses.replace(self, **moved)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws the learning curves, training against validation; a matplotlib `Figure`, saved where a path is given."""

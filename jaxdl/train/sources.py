@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxdl import threefry
 from jaxdl.data.source import Batch, Resident
@@ -14,6 +15,7 @@ from jaxdl.layer import fold_in_name
 from jaxdl.padded import Padded
 from jaxdl.train import arguments, checks
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed
+from jaxdl.train.spread import parts, whole
 
 Check = Callable[[str, Batch], None]
 """Refuses a batch that lies on the host, in a sentence that begins with the place it is told."""
@@ -41,6 +43,7 @@ def as_feed(
     new_shapes: bool = True,
     labelled: bool = True,
     check: Check | None = None,
+    mesh: Mesh | None = None,
 ) -> Feed:
     """Arrays as data on the device, everything else as a stream of batches.
 
@@ -51,6 +54,7 @@ def as_feed(
         steps_per_epoch, new_shapes: of a stream.
         labelled: whether there have to be targets; else inputs may come alone.
         check: is given the whole data, or each batch of a stream.
+        mesh: the devices that batches are split over.
     """
     arguments.check_flag("shuffle", shuffle)
     arguments.check_flag("new_shapes", new_shapes)
@@ -60,22 +64,28 @@ def as_feed(
         batch = checks.check_arrays(name, data, labelled)
         if check is not None:
             check(name, batch)
-        return resident(batch, batch_size, key, shuffle)
+        return resident(batch, batch_size, key, shuffle, mesh)
     if not callable(data) and not hasattr(data, "__iter__"):
         expected = "(inputs, targets)" if labelled else "arrays"
         raise TypeError(f"{name}: expected {expected} or something that yields batches, got {type(data).__name__}.")
     steps = None if steps_per_epoch is None else checks.check_count("steps_per_epoch", steps_per_epoch)
     stream: Any = data
-    feed = StreamFeed(name, stream, steps, new_shapes, labelled)
+    feed = StreamFeed(name, stream, steps, new_shapes, labelled, mesh)
     feed.check = check
     return feed
 
 
-def resident(batch: Batch, batch_size: int, key: Array, shuffle: bool) -> ResidentFeed:
-    """Arrays on the device."""
-    inputs, targets, weights = jax.device_put(tuple(batch[:3]))
-    size = batch.size
-    return ResidentFeed(Resident(inputs, targets, weights, fold_in_name(key, "order"), size, min(batch_size, size), shuffle))
+def resident(batch: Batch, batch_size: int, key: Array, shuffle: bool, mesh: Mesh | None = None) -> ResidentFeed:
+    """Arrays on the device, or all of them on each.
+
+    Raises:
+        ValueError: a batch cannot be split evenly over the devices.
+    """
+    size, count = batch.size, parts(mesh)
+    if batch_size % count:
+        raise ValueError(f"batch_size: {batch_size} examples cannot be split evenly over {count} devices.")
+    inputs, targets, weights, order = jax.device_put((*batch[:3], fold_in_name(key, "order")), whole(mesh))
+    return ResidentFeed(Resident(inputs, targets, weights, order, size, min(batch_size, -(-size // count) * count), shuffle))
 
 
 def is_arrays(data: Any, labelled: bool = True) -> bool:

@@ -16,6 +16,7 @@ from jaxdl.metrics import Mean, Metric
 from jaxdl.ops.batching import small_last
 from jaxdl.ops.floating import widest
 from jaxdl.train.schedule import learning_rate, settled
+from jaxdl.train.spread import added_up
 
 Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
 
@@ -128,6 +129,10 @@ class Updating(Step):
         """What an evaluation begins with: the trained state, its `step` set to 0, so that each pass draws the same."""
         return state._replace(step=jnp.zeros_like(state.step))
 
+    def alone(self) -> "Updating":
+        """The same step on the default device, where it is one over several."""
+        return self
+
     def result(self, state: Any) -> tuple[Any, Any]:
         """What an epoch that is the best is kept as: the parameters to evaluate with, and the model's state."""
         return state.evaluated, state.state
@@ -190,9 +195,9 @@ def _in_cpu_memory(leaf: Any) -> bool:
     return leaf.is_fully_addressable and all(device.platform == "cpu" for device in leaf.devices())
 
 
-def in_shares(weights: Array) -> tuple[Array, Array]:
-    """Weights divided by their sum, and the sum."""
-    total = weights.sum()
+def in_shares(weights: Array, across: str | None = None) -> tuple[Array, Array]:
+    """Weights divided by their sum, that of all parts of the batch, and the sum."""
+    total = added_up(weights.sum(), across)
     return weights / jnp.where(total > 0, total, 1), total
 
 

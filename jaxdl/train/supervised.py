@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.sharding import Mesh
 
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
 from jaxdl.metrics import Metric
 from jaxdl.train.scaling import LossScaling
+from jaxdl.train.spread import added_up, in_parts, own_key
 from jaxdl.train.step import (
     Augment,
     Measured,
@@ -37,16 +39,20 @@ class Evaluation(Step):
     model: Layer
     loss: Callable[[Any, Any], Array] | None
     metrics: tuple[tuple[str, Metric], ...]
+    mesh: Mesh | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
+        return state, Measured(*in_parts(self.mesh, self._part, (state.evaluated, state.state), batch))
+
+    def _part(self, given: tuple[Params, State], batch: Batch, across: str | None) -> Measured:
+        outputs, _ = self.model.apply(*given, batch.inputs, Eval())
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
             losses = self.loss(outputs, batch.targets)
             sums["loss"] = (weighted_sum(weights, losses), weights.sum())
         measured = measure(self.metrics, outputs, batch.targets, weights)
-        return state, Measured(sums | measured.sums, measured.gathered)
+        return Measured(added_up(sums | measured.sums, across), measured.gathered)
 
     def finite(self, measured: Measured) -> Array:
         del measured
@@ -68,10 +74,15 @@ class Prediction(Step):
     """Gathers the outputs of a model in evaluation."""
 
     model: Layer
+    mesh: Mesh | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        outputs, _ = self.model.apply(state.evaluated, state.state, batch.inputs, Eval())
-        return state, Measured({}, {"outputs": outputs})
+        return state, Measured(*in_parts(self.mesh, self._part, (state.evaluated, state.state), batch))
+
+    def _part(self, given: tuple[Params, State], batch: Batch, across: str | None) -> Measured:
+        del across
+        outputs, _ = self.model.apply(*given, batch.inputs, Eval())
+        return Measured({}, {"outputs": outputs})
 
     def finite(self, measured: Measured) -> Array:
         del measured
@@ -84,6 +95,15 @@ class Prediction(Step):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del sums
         return gathered
+
+
+class _Found(NamedTuple):
+    """What the gradient of a batch comes with: the loss, the model's next state, and sums."""
+
+    loss: Array
+    gradients: Params
+    state: State
+    sums: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +123,9 @@ class Supervised(TrainingStep):
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
         class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
         loss_scaling: how the loss is scaled, for a model that computes in float16.
+        mesh: the devices, in a row, that a batch is split over: each computes its part's share of L and of the gradient, which
+            are then added up, and all make the same update. None is the default one. What a part draws is from a key of its
+            own; moments of batch normalisation are of all parts; a loss that mixes examples sees those of its part.
     """
 
     model: Layer
@@ -114,6 +137,7 @@ class Supervised(TrainingStep):
     augment: Augment | None = None
     class_weights: tuple[float, ...] | None = None
     loss_scaling: LossScaling | None = None
+    mesh: Mesh | None = None
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         params, state = self.model.init(fold_in_name(key, "init"), batch.inputs)
@@ -128,22 +152,30 @@ class Supervised(TrainingStep):
         return TrainState(step, params, state, optimizer_state, step_key(key), average)
 
     def evaluation(self) -> Step:
-        return Evaluation(self.model, self.loss, self.metrics)
+        return Evaluation(self.model, self.loss, self.metrics, self.mesh)
+
+    def alone(self) -> "Supervised":
+        return dataclasses.replace(self, mesh=None)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        key = jax.random.fold_in(state.key, state.step)
+        (loss, gradients, new, sums), gathered = in_parts(self.mesh, self._part, state, batch)
+        params, optimizer_state = self._updated(state, gradients, loss)
+        average = self._averaged(state.average, params)
+        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average)
+        return state, Measured(sums, gathered)
+
+    def _part(self, state: TrainState, batch: Batch, across: str | None) -> tuple[_Found, dict[str, Any]]:
+        """What a part of the batch adds to the update, added up over all, and the rows that metrics gather of it."""
+        key = own_key(jax.random.fold_in(state.key, state.step), across)
         if self.augment is not None:
             inputs, targets = self.augment(fold_in_name(key, "augment"), batch.inputs, batch.targets)
             batch = batch._replace(inputs=inputs, targets=targets)
         weights = batch.example_weights()
-        shares, total = in_shares(self._with_class_weights(weights, batch.targets))
-        loss, outputs, new, gradients = self._gradients(state, batch, shares, key)
-        params, optimizer_state = self._updated(state, gradients, loss)
+        shares, total = in_shares(self._with_class_weights(weights, batch.targets), across)
+        loss, outputs, new, gradients = self._gradients(state, batch, shares, key, across)
         measured = measure(self.metrics, outputs, batch.targets, weights)
-        sums = {"loss": (loss * total, total), **measured.sums}
-        average = self._averaged(state.average, params)
-        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average)
-        return state, Measured(sums, measured.gathered)
+        loss, gradients, sums = added_up((loss, gradients, measured.sums), across)
+        return _Found(loss, gradients, new, {"loss": (loss * total, total), **sums}), measured.gathered
 
     def finite(self, measured: Measured) -> Array:
         return jnp.isfinite(measured.sums["loss"][0])
@@ -181,11 +213,13 @@ class Supervised(TrainingStep):
         moved: Any = optax.incremental_update(params, average, 1 - self.average)
         return moved
 
-    def _gradients(self, state: TrainState, batch: Batch, shares: Array, key: Array) -> tuple[Array, Any, State, Params]:
+    def _gradients(
+        self, state: TrainState, batch: Batch, shares: Array, key: Array, across: str | None
+    ) -> tuple[Array, Any, State, Params]:
         """The loss, the outputs, the model's next state, and dL/dparams, times the scale of the loss where it is scaled."""
 
         def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
-            outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask))
+            outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask, across))
             with jax.named_scope("loss"):
                 loss = weighted_sum(shares, self.loss(outputs, batch.targets))
             scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)

@@ -1,0 +1,85 @@
+"""A batch over several devices: each computes its part of it, and what they found is added up."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+"""The axis of a mesh that a batch is split along."""
+
+Part = Callable[[Any, Any, str | None], tuple[Any, Any]]
+"""`part(whole, rows, across) -> (totals, rows)`, where `across` names the axis to add up along, or is None."""
+
+
+def as_mesh(devices: Sequence[Any] | None) -> Mesh | None:
+    """The devices in a row; None where the default one does all.
+
+    Raises:
+        TypeError, ValueError: they are not devices of this process, each once.
+    """
+    if devices is None:
+        return None
+    if not isinstance(devices, (list, tuple)) or not all(isinstance(device, jax.Device) for device in devices):
+        raise TypeError(f"devices: expected a list of devices, such as jax.devices(), got {devices!r}.")
+    if not devices:
+        raise ValueError("devices: at least one is needed; leave it out for the default one.")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"devices: each stands in the list once, got {list(devices)}.")
+    if any(device.process_index != jax.process_index() for device in devices):
+        raise ValueError("devices: those of other processes cannot be used — give jax.local_devices().")
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def parts(mesh: Mesh | None) -> int:
+    """How many parts a batch has."""
+    return 1 if mesh is None else mesh.size
+
+
+def whole(mesh: Mesh | None) -> NamedSharding | None:
+    """How arrays lie of which each device has all."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh | None, axis: int = 0) -> NamedSharding | None:
+    """How arrays lie of which each device has its part along an axis."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def in_parts(mesh: Mesh | None, part: Part, given: Any, rows: Any) -> tuple[Any, Any]:
+    """`part` of each device's rows at once.
+
+    Args:
+        mesh: the devices; None computes all rows as one part.
+        part: from what all parts are given and its own rows to totals, which it has added up, and to rows.
+        given: what all are given.
+        rows: trees of arrays, [batch, ...].
+
+    Returns:
+        The totals, and the rows of all parts, one after another.
+    """
+    if mesh is None:
+        return part(given, rows, None)
+    mapped = jax.shard_map(
+        lambda given, rows: tuple(part(given, rows, AXIS)),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+        out_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+        check_vma=False,
+    )
+    return mapped(given, rows)
+
+
+def added_up(tree: Any, across: str | None) -> Any:
+    """The sum over all parts of each number in a tree."""
+    return tree if across is None or not jax.tree.leaves(tree) else lax.psum(tree, across)
+
+
+def own_key(key: Array, across: str | None) -> Array:
+    """A key of the part's own; where there is one part, the key."""
+    if across is None or lax.axis_size(across) == 1:
+        return key
+    return jax.random.fold_in(key, lax.axis_index(across))
