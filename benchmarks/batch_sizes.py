@@ -27,7 +27,9 @@ MOST_STEPS = 32
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch_sizes", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", default="mlp,cifar", help="which: %(default)s")
-    parser.add_argument("--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s")
+    parser.add_argument(
+        "--peers", default=",".join(entry.name for entry in ENTRIES if entry.devices == 1), help="which: %(default)s"
+    )
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="default: %(default)s")
     parser.add_argument("--factor", type=int, default=2, help="from one batch size to the next: %(default)s")
     parser.add_argument("--largest", type=int, default=2**20, help="no batch is larger: %(default)s")

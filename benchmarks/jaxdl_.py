@@ -38,10 +38,11 @@ Way: TypeAlias = Literal["eager", "step", "epoch"]
 
 
 class Jaxdl:
-    """`dl.Sequential` and `dl.fit`, compiled as said. uint8 images stay uint8."""
+    """`dl.Sequential` and `dl.fit`, compiled as said, each batch spread over all devices or not. uint8 images stay uint8."""
 
-    def __init__(self, network: Network, precision: Precision, compile: Way = "epoch") -> None:
+    def __init__(self, network: Network, precision: Precision, compile: Way = "epoch", spread: bool = False) -> None:
         self.network = network
+        self.devices = jax.devices() if spread else None
         self.compile: Way = compile
         model = model_of(network)
         self.model = model if precision == "float32" else dl.in_precision(model, precision)
@@ -66,6 +67,7 @@ class Jaxdl:
             progress=False,
             seed=0,
             compile=self.compile,
+            devices=self.devices,
             initial=(self.params, self.state),
             shuffle=shuffle,
         )
@@ -73,7 +75,8 @@ class Jaxdl:
 
     def predict(self) -> np.ndarray:
         model = LastToken(self.model) if self.network.reads_tokens else self.model
-        return np.asarray(dl.predict(model, self.params, self.state, self.data[0], batch_size=self.network.batch))
+        given = {"batch_size": self.network.batch, "devices": self.devices}
+        return np.asarray(dl.predict(model, self.params, self.state, self.data[0], **given))
 
 
 class JaxdlPair:

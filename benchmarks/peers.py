@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.networks import NETWORKS, Network, Precision
 from benchmarks.weights import Weights
 
@@ -44,6 +45,8 @@ class Entry:
         networks: names of the networks it takes part in.
         environment: variables that its process needs.
         programs: compilers that it calls, unless the variable CXX names another.
+        devices: over how many of the CPU's devices it spreads a batch; where there is an accelerator, one that needs several
+            does not take part.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
+    devices: int = 1
 
     def missing(self) -> list[str]:
         """The packages it needs and this Python does not have, and the programs this machine does not."""
@@ -62,7 +66,8 @@ class Entry:
         return packages + [program for program in self.programs if which(os.environ.get("CXX", program)) is None]
 
     def trains(self, network: Network) -> bool:
-        return network.name in self.networks and bool(self.pair or not network.discriminator)
+        present = self.devices == 1 or machine.device()[0] == "cpu"
+        return present and network.name in self.networks and bool(self.pair or not network.discriminator)
 
     def make(self, network: Network, precision: Precision = "float32") -> Peer:
         maker = self.pair if network.discriminator else self.maker
@@ -74,9 +79,19 @@ def keras(name: str, backend: str, package: str, **settings: Any) -> Entry:
     return Entry(name, "benchmarks.keras_", "Keras", ("keras", package), environment=environment, **settings)
 
 
+CORES = 2 ** (min(machine.cores(), 4).bit_length() - 1)
 WITHOUT_RESNET = tuple(name for name in NETWORKS if name != "resnet")
 ENTRIES = (
     Entry("jaxdl", "benchmarks.jaxdl_", "Jaxdl", ("jaxdl",), pair="JaxdlPair"),
+    Entry(
+        "jaxdl on cores as devices",
+        "benchmarks.jaxdl_",
+        "Jaxdl",
+        ("jaxdl",),
+        options={"spread": True},
+        environment={"JAX_NUM_CPU_DEVICES": str(CORES)},
+        devices=CORES,
+    ),
     Entry(
         "jax by hand",
         "benchmarks.jax_by_hand",
