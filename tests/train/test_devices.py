@@ -15,7 +15,7 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, metrics
 from jaxdl.train import program
-from jaxdl.train.spread import added_up, as_mesh, in_parts, own_key
+from jaxdl.train.spread import SMALL, added_up, as_mesh, in_parts, own_key
 
 COUNT = 4
 several = pytest.mark.skipif(jax.device_count() < COUNT, reason=f"runs where there are {COUNT} devices: see the first test")
@@ -207,10 +207,21 @@ def test_moments_are_those_of_the_whole_batch_and_so_are_their_derivatives():
 
 @several
 def test_sums_add_up_once():
-    assert (
-        int(in_parts(as_mesh(four()), lambda given, rows, across: (added_up(rows.sum(), across), ()), (), jnp.arange(8))[0])
-        == 28
-    )
+    rows = {
+        "small": X[:8, 0, 0],
+        "whole": np.arange(8, dtype=np.int32),
+        "other": X[:8],
+        "large": np.ones((8, SMALL + 1), np.float32),
+    }
+
+    def part(given, rows, across):
+        return added_up(jax.tree.map(lambda x: x.sum(0), rows), across), ()
+
+    total = in_parts(as_mesh(four()), part, (), rows)[0]
+    for name, x in rows.items():
+        assert total[name].dtype == x.dtype
+        np.testing.assert_allclose(total[name], x.sum(0), rtol=1e-5, atol=1e-6)
+    assert added_up({}, "devices") == {}
 
 
 @several
