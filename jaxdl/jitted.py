@@ -8,14 +8,20 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax.extend.backend import backends
 
-_traced: ContextVar[bool] = ContextVar("traced", default=False)
+_traced: ContextVar[tuple[bool, str | None]] = ContextVar("traced", default=(False, None))
 
 
 @contextlib.contextmanager
-def tracing_program() -> Iterator[None]:
-    """What is traced within becomes part of a program that takes training steps or evaluates, and never runs op by op."""
-    token = _traced.set(True)
+def tracing_program(platform: str | None = None) -> Iterator[None]:
+    """What is traced within becomes part of a program that takes training steps or evaluates, and never runs op by op.
+
+    Args:
+        platform: what alone it will be lowered for; None may be any. What traces a program for `only_platform()` under
+            `jax.jit` has it as a static argument.
+    """
+    token = _traced.set((True, platform))
     try:
         yield
     finally:
@@ -24,7 +30,19 @@ def tracing_program() -> Iterator[None]:
 
 def in_program() -> bool:
     """Whether what is being traced becomes part of such a program."""
-    return _traced.get()
+    return _traced.get()[0]
+
+
+def program_platform() -> str | None:
+    """What alone the program that is being traced will be lowered for, where that was said."""
+    return _traced.get()[1]
+
+
+@functools.cache
+def only_platform() -> str | None:
+    """The platform of this process, if it has but one."""
+    found = list(backends())
+    return found[0] if len(found) == 1 else None
 
 
 @contextlib.contextmanager

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.extend.backend import get_backend
 from jaxtyping import Bool, Float, Int, Key
 
+from jaxdl.jitted import program_platform
 from jaxdl.ops import dropout as ops_dropout
+from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
 
 Queries = Float[Array, "batch queries heads width"]
@@ -54,18 +56,38 @@ def attention(
     if isinstance(dropout, Array):
         return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
     flash = flash and mask is None and _cudnn_takes(query)
-    return _compiled(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key, flash=flash)
+    return _compiled(
+        query,
+        key,
+        value,
+        mask,
+        causal=causal,
+        dropout=dropout,
+        dropout_key=dropout_key,
+        flash=flash,
+        platform=program_platform(),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("causal", "dropout", "flash"))
+@functools.partial(jax.jit, static_argnames=("causal", "dropout", "flash", "platform"))
 def _compiled(
-    query: Array, key: Array, value: Array, mask: Mask, *, causal: bool, dropout: float, dropout_key: Any, flash: bool
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Mask,
+    *,
+    causal: bool,
+    dropout: float,
+    dropout_key: Any,
+    flash: bool,
+    platform: str | None,
 ) -> Array:
     if dropout:
         return _written_out(query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key)
     if query.dtype == jnp.float64:  # JAX takes the softmax in float32
         return _written_out(query, key, value, mask, causal=causal)
-    return lax.platform_dependent(
+    return by_platform(
+        platform,
         query,
         key,
         value,

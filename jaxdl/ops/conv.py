@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.jitted import program_platform
+from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.product import product
@@ -41,16 +43,29 @@ def conv(
         padding: "SAME", "VALID" or (low, high) for each spatial dimension; zeros are added.
         groups: input channels are split into so many groups, each with its own kernel.
     """
-    return _conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, fast=is_fast())
+    return _conv(
+        x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, fast=is_fast(), platform=program_platform()
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast"))
-def _conv(x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilation: Sizes, groups: int, fast: bool) -> Array:
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast", "platform"))
+def _conv(
+    x: Array,
+    kernel: Array,
+    *,
+    stride: Sizes,
+    padding: str | Pads,
+    dilation: Sizes,
+    groups: int,
+    fast: bool,
+    platform: str | None,
+) -> Array:
     kernel = kernel.astype(x.dtype)
     pads = resolve_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
     directly = fast and suits(x, kernel, **keywords)
-    return lax.platform_dependent(
+    return by_platform(
+        platform,
         x,
         kernel,
         cpu=functools.partial(conv_directly, pads=pads) if directly else functools.partial(conv_by_patches, **keywords),
@@ -58,7 +73,6 @@ def _conv(x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilati
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation"))
 def conv_transpose(
     x: Float[Array, "batch *space inputs"],
     kernel: Float[Array, "*window inputs outputs"],
@@ -71,6 +85,14 @@ def conv_transpose(
 
     "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads the stretched input.
     """
+    platform = program_platform()
+    return _conv_transpose(x, kernel, stride=stride, padding=padding, dilation=dilation, platform=platform)
+
+
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "platform"))
+def _conv_transpose(
+    x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilation: Sizes, platform: str | None
+) -> Array:
     kernel = kernel.astype(x.dtype)
     window = kernel.shape[:-2]
     reach = extents(window, dilation)
@@ -79,7 +101,8 @@ def conv_transpose(
     else:
         pads = padding
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation}
-    return lax.platform_dependent(
+    return by_platform(
+        platform,
         x,
         kernel,
         cpu=functools.partial(_conv_transpose_on_cpu, **keywords),

@@ -22,8 +22,9 @@ def moments(
     """
     x = x.astype(widest(x.dtype))
     mean, variance, count = _own_moments(x, axes, mask)
-    alone = across is None or lax.axis_size(across) == 1
-    return (mean, variance) if alone else _joint(mean, variance, count, across)
+    if across is None or lax.axis_size(across) == 1:
+        return mean, variance
+    return _joint(mean, variance, count, across)
 
 
 def _joint(mean: Array, variance: Array, count: Array, across: str) -> tuple[Array, Array]:

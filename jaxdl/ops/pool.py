@@ -14,27 +14,33 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
+from jaxdl.jitted import program_platform
+from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.window import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
 MOST_SLICES = 100
 """Windows that make more are not taken apart: compiling them takes seconds, and soon minutes."""
 
 
-@functools.partial(jax.jit, static_argnames=("window", "stride", "padding"))
 def max_pool(
     x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
+    return _max_pool(x, window=window, stride=stride, padding=padding, platform=program_platform())
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "platform"))
+def _max_pool(x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
     lowest: Any = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return lax.platform_dependent(
+    return by_platform(
+        platform,
         x,
         cpu=functools.partial(_max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest),
         default=functools.partial(_max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "count_padding"))
 def avg_pool(
     x: Float[Array, "batch *space channels"],
     *,
@@ -47,16 +53,25 @@ def avg_pool(
 
     The mean is over the whole window, padding counted as zeros, or with `count_padding=False` over what lies inside x.
     """
+    platform = program_platform()
+    return _avg_pool(x, window=window, stride=stride, padding=padding, count_padding=count_padding, platform=platform)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "count_padding", "platform"))
+def _avg_pool(
+    x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, count_padding: bool, platform: str | None
+) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
-    total = _window_sum(x, window, stride, pads)
+    total = _window_sum(x, window, stride, pads, platform)
     if count_padding:
         return total * (1 / math.prod(window))
     ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    return total / _window_sum(ones, window, stride, pads)
+    return total / _window_sum(ones, window, stride, pads, platform)
 
 
-def _window_sum(x: Array, window: Sizes, stride: Sizes, pads: Pads) -> Array:
-    return lax.platform_dependent(
+def _window_sum(x: Array, window: Sizes, stride: Sizes, pads: Pads, platform: str | None) -> Array:
+    return by_platform(
+        platform,
         x,
         cpu=functools.partial(_sum_by_slices, window=window, stride=stride, pads=pads),
         default=functools.partial(_sum_by_xla, window=window, stride=stride, pads=pads),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdl.jitted import only_platform
 from jaxdl.layer import Layer
 from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -333,7 +334,7 @@ def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     """Of one step as a program, its batch's gathering included."""
     source = feed.first.source
     return cost_of(
-        lambda state, source, orders, index: stepped(step, state, source.batch(orders, index, index)),
+        lambda state, source, orders, index: stepped(step, only_platform(), state, source.batch(orders, index, index)),
         start,
         source,
         source.orders(0, 1),

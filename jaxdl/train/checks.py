@@ -12,6 +12,7 @@ import optax
 
 from jaxdl import losses, threefry
 from jaxdl.data.source import Batch
+from jaxdl.jitted import only_platform, tracing_program
 from jaxdl.layer import Layer, LayerError, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
 from jaxdl.number import is_number
@@ -179,7 +180,8 @@ def _kind(tree: Any) -> str:
 def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
     params, state, inputs = thawed_shapes(shapes)
     try:
-        outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs)
+        with tracing_program(only_platform()):
+            outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs)
     except LayerError:
         raise
     except Exception as error:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.data.source import Batch, Source
-from jaxdl.jitted import Jitted, tracing_program
+from jaxdl.jitted import Jitted, only_platform, tracing_program
 from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
@@ -118,9 +118,11 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
     if way == "epoch":
         capacity = _capacity(step, source, state)
         blank = _blank(step, source, state)
-        ran = _loop(step, capacity, source, state, orders.places, begun.sums, *blank, np.int32(first), np.int32(first + steps))
+        bounds = np.int32(first), np.int32(first + steps)
+        ran = _loop(step, capacity, only_platform(), source, state, orders.places, begun.sums, *blank, *bounds)
         return _fetched(ran, step, source, orders, first)
-    return _dispatched(_once if way == "step" else _one, step, source, state, begun, orders, first, steps)
+    one = functools.partial(_once, only_platform()) if way == "step" else _one
+    return _dispatched(one, step, source, state, begun, orders, first, steps)
 
 
 def beginning(step: Step, source: Source, state: Any) -> Begun:
@@ -156,17 +158,24 @@ def _rows(step: Step, source: Source, state: Any) -> int:
     return max(2, min(source.epochs, SUMMED_BYTES // max(size, 1)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def stepped(step: Step, state: Any, batch: Batch) -> tuple[Any, Measured]:
-    """The step as programs take it, traced once: for the shapes of what it measures, for the loop, and to be counted."""
-    with tracing_program():
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def stepped(step: Step, platform: str | None, state: Any, batch: Batch) -> tuple[Any, Measured]:
+    """The step as programs take it, traced once: for the shapes of what it measures, for the loop, and to be counted.
+
+    Args:
+        step: what is done.
+        platform: what alone it will be lowered for, or None.
+        state, batch: what the step is given.
+    """
+    with tracing_program(platform):
         return step(state, batch)
 
 
-@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1))
+@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1, 2))
 def _loop(
     step: Step,
     capacity: int,
+    platform: str | None,
     source: Source,
     state: Any,
     orders: Any,
@@ -181,7 +190,7 @@ def _loop(
     put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
 
     def one(inner: _Inner, start: Array) -> _Inner:
-        state, measured = stepped(step, inner.state, source.batch(orders, start, inner.place - start))
+        state, measured = stepped(step, platform, inner.state, source.batch(orders, start, inner.place - start))
         terms = _vectors(measured.sums)
         sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in inner.sums.items()}
         gathered = jax.tree.map(lambda rows, row: put(rows, row, inner.place - first), inner.gathered, measured.gathered)
@@ -239,10 +248,10 @@ def _one(
     return state, {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}, good, measured.gathered
 
 
-@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=0)
-def _once(*arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
-    with tracing_program():
-        return _one(*arguments)
+@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1))
+def _once(platform: str | None, step: Step, *arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
+    with tracing_program(platform):
+        return _one(step, *arguments)
 
 
 _observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
@@ -287,7 +296,7 @@ def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
-    return jax.eval_shape(lambda s, d, o, i: stepped(step, s, d.batch(o, i, i)), state, source, orders, index)
+    return jax.eval_shape(lambda s, d, o, i: stepped(step, only_platform(), s, d.batch(o, i, i)), state, source, orders, index)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
-from jaxdl.jitted import jit_once
+from jaxdl.jitted import jit_once, only_platform, tracing_program
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite
@@ -178,7 +178,8 @@ def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState |
 
 
 def _init(step: TrainingStep, example: Shapes, key: Array) -> TrainState:
-    return step.init(key, thawed_shapes(example))
+    with tracing_program(only_platform()):
+        return step.init(key, thawed_shapes(example))
 
 
 _init_once = jit_once(_init, static_argnums=(0, 1))
