@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = (11.0, 3.6)
+COLOURS = (*(f"C{number}" for number in range(10)), "black", "gold", "navy")
+"""More than matplotlib's ten, which begin again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +66,7 @@ def grouped(axes: "Axes", by_peer: dict[str, dict[str, dict[str, Any]]], network
         above = [max(r["rounds"]) - median for median, r in zip(medians, of_network.values(), strict=True)]
         heights = [median - 1 for median in medians]
         line = {"elinewidth": 0.7, "ecolor": "0.3"}
-        axes.bar(places, heights, width, bottom=1, yerr=(below, above), error_kw=line, label=peer, color=f"C{index}")
+        axes.bar(places, heights, width, bottom=1, yerr=(below, above), error_kw=line, label=peer, color=COLOURS[index])
     axes.set_yscale("log")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(networks)), networks)

@@ -72,13 +72,14 @@ def test_old_style_keys_are_refused() -> None:
 
 def test_modes_are_trees() -> None:
     mask = jnp.array([True, False])
-    train = dl.Train(KEY, mask)
+    train = dl.Train(KEY, mask, "devices")
     leaves, structure = jax.tree.flatten(train)
     assert len(leaves) == 2
     assert leaves[1] is mask
     again = jax.tree.unflatten(structure, leaves)
     assert isinstance(again, dl.Train)
     assert again.key is KEY
+    assert again.across == "devices"
     assert jax.tree.leaves(dl.Eval()) == []
     assert jax.tree.map(lambda leaf: leaf, dl.Eval()) == dl.Eval()
     assert isinstance(jax.jit(lambda mode: mode)(train), dl.Train)
@@ -86,7 +87,8 @@ def test_modes_are_trees() -> None:
 
 
 def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
-    train = dl.Train(KEY, jnp.ones(2, bool))
+    train = dl.Train(KEY, jnp.ones(2, bool), "devices")
+    assert train.within("a").across == "devices"
     assert train.within("a").key == fold_in_name(KEY, "a")
     assert train.within("a").key != train.within("b").key != train.key
     assert train.within("a").mask is train.mask

@@ -29,7 +29,6 @@ MODEL = dl.Sequential(
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
-@pytest.mark.once
 def test_on_four_devices() -> None:
     """All of this file again, in a process whose CPU is four devices."""
     if jax.device_count() >= COUNT:
@@ -71,15 +70,35 @@ def same(a: dl.Run, b: dl.Run, tolerance: float = 2e-5) -> None:
 
 
 @several
-@pytest.mark.parametrize("way", ["epoch", "step", "eager"])
+@pytest.mark.parametrize("way", ["epoch", "step"])
 def test_the_numbers_are_those_of_one_device(way):
     options = {"validation": (X[:21], Y[:21]), "class_weight": {0: 1.0, 1: 3.0, 2: 0.5}, "clip_norm": 1.0, "average": 0.9}
-    if way == "eager":  # whose operations are compiled one by one for four devices
-        options |= {"data": (X[:18], Y[:18], WEIGHTS[:18]), "epochs": 1}
     one, all_ = train(None, **options), train(four(), compile=way, **options)
     same(one, all_)
     close(one.average, all_.average)
     close(one.best.params, all_.best.params)
+
+
+@several
+def test_eagerly():
+    model = dl.Sequential(dl.Flatten(), dl.BatchNorm(momentum=0.9), dl.Dense(3))
+    options = {
+        "data": (X[:10], Y[:10]),
+        "model": model,
+        "batch_size": 8,
+        "epochs": 1,
+        "metrics": {"accuracy": metrics.accuracy},
+    }
+    same(train(None, **options), train(four(), compile="eager", **options))
+
+
+@several
+def test_moments_of_what_is_mapped():
+    x = X.reshape(50, 8, 16)
+    model = dl.Sequential(
+        dl.Map(dl.Sequential(dl.Dense(4, use_bias=False), dl.BatchNorm(momentum=0.9))), dl.Flatten(), dl.Dense(3)
+    )
+    same(train(None, (x, Y), model), train(four(), (x, Y), model))
 
 
 @several
