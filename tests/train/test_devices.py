@@ -17,6 +17,7 @@ from jaxdl import losses, metrics
 from jaxdl.train import program
 from jaxdl.train.spread import SMALL, added_up, as_mesh, in_parts, own_key
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 COUNT = 4
 several = pytest.mark.skipif(jax.device_count() < COUNT, reason=f"runs where there are {COUNT} devices: see the first test")
 RNG = np.random.default_rng(0)
@@ -29,13 +30,13 @@ MODEL = dl.Sequential(
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
-def test_on_four_devices() -> None:
+def test_on_four_devices(request: pytest.FixtureRequest) -> None:
     """All of this file again, in a process whose CPU is four devices."""
     if jax.device_count() >= COUNT:
         return
     root = Path(__file__).parents[2]
     environment = dict(os.environ) | {"JAX_NUM_CPU_DEVICES": str(COUNT)}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-rs", str(Path(__file__))]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-rs", "-m", request.config.option.markexpr, str(Path(__file__))]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "SKIPPED" not in done.stdout
@@ -80,6 +81,7 @@ def test_the_numbers_are_those_of_one_device(way):
 
 
 @several
+@pytest.mark.once
 def test_eagerly():
     model = dl.Sequential(dl.Flatten(), dl.BatchNorm(momentum=0.9), dl.Dense(3))
     options = {
