@@ -83,14 +83,8 @@ def test_the_numbers_are_those_of_one_device(way):
 @several
 @pytest.mark.once
 def test_eagerly():
-    model = dl.Sequential(dl.Flatten(), dl.BatchNorm(momentum=0.9), dl.Dense(3))
-    options = {
-        "data": (X[:10], Y[:10]),
-        "model": model,
-        "batch_size": 8,
-        "epochs": 1,
-        "metrics": {"accuracy": metrics.accuracy},
-    }
+    model = dl.Sequential(dl.Flatten(), dl.Dense(3))
+    options = {"data": (X[:8], Y[:8]), "model": model, "batch_size": 8, "epochs": 1, "metrics": {}}
     same(train(None, **options), train(four(), compile="eager", **options))
 
 
