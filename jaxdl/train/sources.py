@@ -83,7 +83,9 @@ def resident(batch: Batch, batch_size: int, key: Array, shuffle: bool, mesh: Mes
     """
     size, count = batch.size, parts(mesh)
     if batch_size % count:
-        raise ValueError(f"batch_size: {batch_size} examples cannot be split evenly over {count} devices.")
+        raise ValueError(
+            f"batch_size: {batch_size} examples cannot be split evenly over {count} devices — give a multiple of {count}."
+        )
     inputs, targets, weights, order = jax.device_put((*batch[:3], fold_in_name(key, "order")), whole(mesh))
     return ResidentFeed(Resident(inputs, targets, weights, order, size, min(batch_size, -(-size // count) * count), shuffle))
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
@@ -80,7 +80,7 @@ def in_parts(mesh: Mesh | None, part: Part, given: Any, rows: Any) -> tuple[Any,
 def added_up(tree: Any, across: str | None) -> Any:
     """The sum over all parts of each number in a tree.
 
-    Small arrays go together: on a CPU each sum costs as much as some 100,000 additions, however little it adds.
+    Small arrays go together: on a CPU a sum costs some 0.1 ms, however little it adds.
     """
     if across is None:
         return tree
@@ -89,12 +89,9 @@ def added_up(tree: Any, across: str | None) -> Any:
     for place, leaf in enumerate(leaves):
         together.setdefault(leaf.dtype if leaf.size <= SMALL else place, []).append(place)
     for places in together.values():
-        joined = jnp.concatenate([leaves[place].reshape(-1) for place in places]) if len(places) > 1 else leaves[places[0]]
-        total, first = lax.psum(joined, across), 0
-        for place in places:
-            size, shape = leaves[place].size, leaves[place].shape
-            leaves[place] = total[first : first + size].reshape(shape) if len(places) > 1 else total
-            first += size
+        joined, apart = ravel_pytree([leaves[place] for place in places])
+        for place, total in zip(places, apart(lax.psum(joined, across)), strict=True):
+            leaves[place] = total
     return structure.unflatten(leaves)
 
 
