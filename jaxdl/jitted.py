@@ -60,35 +60,47 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+Options = Mapping[str, Any]
+
+
 class Jitted:
     """`jax.jit` of a function, compiled with options of its own where programs are for a CPU by default.
 
     Args:
-        cpu_options: `compiler_options` for it.
+        cpu_options: `compiler_options` for it, or a function that tells them from the arguments.
         arguments: for `jax.jit`.
     """
 
-    def __init__(self, function: Callable[..., Any], cpu_options: Mapping[str, Any], **arguments: Any) -> None:
+    def __init__(self, function: Callable[..., Any], cpu_options: Options | Callable[..., Options], **arguments: Any) -> None:
         functools.update_wrapper(self, function)
-        self._elsewhere = jax.jit(function, **arguments)
-        self._on_cpu = jax.jit(function, compiler_options=dict(cpu_options), **arguments) if cpu_options else self._elsewhere
+        self._cpu_options = cpu_options if callable(cpu_options) else lambda *_: cpu_options
+        self._jit = functools.partial(jax.jit, function, **arguments)
+        self._programs: dict[tuple[tuple[str, Any], ...], Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._jitted(*arguments)
+        return self._program(arguments)(*arguments)
 
     def trace(self, *arguments: Any) -> Any:
-        return self._jitted.trace(*arguments)
+        return self._program(arguments).trace(*arguments)
 
     def lower(self, *arguments: Any) -> Any:
-        return self._jitted.lower(*arguments)
+        return self._program(arguments).lower(*arguments)
+
+    def options(self, *arguments: Any) -> Options:
+        """What a program for such arguments is compiled with."""
+        return self._cpu_options(*arguments) if platform() == "cpu" else {}
 
     def _cache_size(self) -> int:
         """How many programs it has, as functions under `jax.jit` tell."""
-        return self._jitted._cache_size()
+        return sum(program._cache_size() for program in self._programs.values())
 
-    @property
-    def _jitted(self) -> Any:
-        return self._on_cpu if platform() == "cpu" else self._elsewhere
+    def _program(self, arguments: tuple[Any, ...]) -> Any:
+        """The function under `jax.jit` that has the options for such arguments."""
+        options = self.options(*arguments)
+        key = tuple(sorted(options.items()))
+        if key not in self._programs:
+            self._programs[key] = self._jit(compiler_options=dict(options)) if options else self._jit()
+        return self._programs[key]
 
 
 def platform() -> str:

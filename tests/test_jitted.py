@@ -1,6 +1,7 @@
 """Which of its two forms a program has, and that Python's collector is left as it was."""
 
 import gc
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,25 @@ from jaxdl.jitted import Jitted, in_program, tracing_program, uncollected
 
 
 def test_options_are_for_a_cpu_wherever_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    double = Jitted(lambda x: 2 * x, {"xla_backend_optimization_level": 0})
-    assert double._jitted is double._on_cpu
+    options = {"xla_backend_optimization_level": 0}
+    double = Jitted(lambda x: 2 * x, options)
+    assert double.options(2.0) == options
     monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
-    assert double._jitted is double._elsewhere
+    assert not double.options(2.0)
     for device in (jax.devices("cpu")[0], "cpu"):
         with jax.default_device(device):
-            assert double._jitted is double._on_cpu
+            assert double.options(2.0) == options
     assert double(jnp.float32(2)) == 4
+
+
+def test_options_may_hang_on_the_arguments() -> None:
+    def options(x: Any) -> dict[str, int]:
+        return {"xla_backend_optimization_level": 0} if x.size > 1 else {}
+
+    double = Jitted(lambda x: 2 * x, options)
+    for size in (1, 2, 3, 2):
+        assert double(jnp.ones(size)).sum() == 2 * size
+    assert double._cache_size() == 3
 
 
 def failing() -> None:

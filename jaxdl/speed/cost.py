@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import core
 
 from jaxdl.jitted import Jitted
+from jaxdl.loops import outermost_loops
 
 PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 OPERAND = re.compile(r" : \(tensor<(?:[\dx?]*x)?(\w+)>")
@@ -69,20 +71,13 @@ def _counted(traced: Any, options: Mapping[str, str]) -> tuple[_Count, _Count]:
     lowered = traced.lower()
     flops = _figure(lowered.cost_analysis(), "flops")
     once = every = _Count(flops, _figure(lowered.compile().cost_analysis(), "bytes accessed"))
-    for name, params, body in _loops(traced.jaxpr):
-        if name == "while":
+    for body, length in outermost_loops(traced.jaxpr):
+        if length is None:
             every = every._replace(exact=False)
         else:
-            body_once, body_every = _counted(Jitted(_core().jaxpr_as_fun(body), options).trace(*_shapes(body)), options)
-            every = every.plus(params["length"], body_every).plus(-1, body_once)
+            body_once, body_every = _counted(Jitted(core.jaxpr_as_fun(body), options).trace(*_shapes(body)), options)
+            every = every.plus(length, body_every).plus(-1, body_once)
     return once, every
-
-
-def _core() -> Any:
-    """JAX's programs as values; imported late, since `jax.extend` brings kernels' languages along."""
-    from jax.extend import core
-
-    return core
 
 
 def _figure(costs: Any, name: str) -> float | None:
@@ -92,29 +87,11 @@ def _figure(costs: Any, name: str) -> float | None:
     return None if value is None or value < 0 else float(value)
 
 
-def _loops(jaxpr: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """The outermost loops of a program: "scan" or "while", its parameters, its body."""
-    for equation in _opened(jaxpr).eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "scan":
-            yield name, params, params["jaxpr"]
-        elif name == "while":
-            yield name, params, params["body_jaxpr"]
-        else:
-            for inner in _core().jaxprs_in_params(params):
-                yield from _loops(inner)
-
-
 def _multiplied(program: str) -> Iterator[str]:
     """The dtypes of what a program's products and convolutions multiply, in the text that JAX hands to XLA."""
     for line in program.splitlines():
         if any(name in line for name in PRODUCTS) and (operand := OPERAND.search(line)):
             yield operand[1]
-
-
-def _opened(jaxpr: Any) -> Any:
-    """The equations' holder; JAX 0.12 has one kind of program, earlier versions tell closed ones apart."""
-    return jaxpr.jaxpr if isinstance(jaxpr, _core().ClosedJaxpr) else jaxpr
 
 
 def _shapes(jaxpr: Any) -> list[Any]:

@@ -355,7 +355,7 @@ def check_step(step: Any) -> None:
 
 def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:
     """Runs a step on shapes alone: errors of its layers come out, and a state of another structure is refused."""
-    state, _ = outcome(step, feed.first.source, start)
+    state = outcome(step, feed.first.source, start).state
     check_same_tree("step: the state after it", start, state)
 
 
@@ -384,7 +384,9 @@ def check_monitor(
 
 def _figures(step: Step, feed: Feed, start: TrainState) -> list[str]:
     """The names of what a step reports, read from its report of a batch that weighs nothing."""
-    nothing: Measured = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), outcome(step, feed.first.source, start)[1])
+    nothing: Measured = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), outcome(step, feed.first.source, start).measured
+    )
     with np.errstate(all="ignore"):
         return list(step.report(nothing.sums, nothing.gathered))
 

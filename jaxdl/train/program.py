@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jax import Array, lax
 
 from jaxdl.data.source import Batch, Source
 from jaxdl.jitted import Jitted, only_platform, tracing_program
+from jaxdl.loops import outermost_loops
 from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.train.step import Measured, Step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
@@ -21,6 +23,12 @@ SUMMED_BYTES = 2**24
 """How much memory the rows of sums in one run of a program may take, where those of two epochs have not more."""
 GATHERED_BYTES = 2**27
 """How much memory the rows gathered in one run of a program may take."""
+
+_PASSES = "xla_disable_hlo_passes"
+_OF_LOOPS = "simplify-while-loops,while-loop-invariant-code-motion,while-loop-constant-sinking"
+PLAIN_STEP_OPTIONS = CPU_OPTIONS if _PASSES in os.environ.get("XLA_FLAGS", "") else {**CPU_OPTIONS, _PASSES: _OF_LOOPS}
+"""For a loop over steps that have no loop of their own, where XLA's passes for loops take a tenth of the time to compile and
+find nothing: what differs from step to step is all that a step is made of."""
 
 
 class Place(NamedTuple):
@@ -171,7 +179,12 @@ def stepped(step: Step, platform: str | None, state: Any, batch: Batch) -> tuple
         return step(state, batch)
 
 
-@functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1, 2))
+def _loop_options(step: Step, capacity: int, platform: str | None, source: Source, state: Any, *_: Any) -> dict[str, str]:
+    del capacity, platform
+    return CPU_OPTIONS if outcome(step, source, state).loops else PLAIN_STEP_OPTIONS
+
+
+@functools.partial(Jitted, cpu_options=_loop_options, static_argnums=(0, 1, 2))
 def _loop(
     step: Step,
     capacity: int,
@@ -281,22 +294,40 @@ def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, 
     return Ran(state, begun, parts, done, finite)
 
 
-def outcome(step: Step, source: Source, state: Any) -> tuple[Any, Measured]:
-    """The shapes of the next state and of what one step measures."""
+class Outcome(NamedTuple):
+    """What a step comes to, without running it.
+
+    Args:
+        state: the shapes of the next state.
+        measured: the shapes of what it measures.
+        loops: whether it has loops of its own.
+    """
+
+    state: Any
+    measured: Measured
+    loops: bool
+
+
+def outcome(step: Step, source: Source, state: Any) -> Outcome:
+    """What one step of a state and a batch comes to."""
     return _outcome(step, frozen_shapes((source, state)))
 
 
 def _measured(step: Step, source: Source, state: Any) -> Measured:
-    return outcome(step, source, state)[1]
+    return outcome(step, source, state).measured
 
 
 @functools.lru_cache(maxsize=64)
-def _outcome(step: Step, shapes: Shapes) -> tuple[Any, Measured]:
-    """The shapes of the next state and of what one step measures."""
+def _outcome(step: Step, shapes: Shapes) -> Outcome:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
-    return jax.eval_shape(lambda s, d, o, i: stepped(step, only_platform(), s, d.batch(o, i, i)), state, source, orders, index)
+
+    def once(state: Any, source: Source, orders: Any, index: Any) -> tuple[Any, Measured]:
+        return stepped(step, only_platform(), state, source.batch(orders, index, index))
+
+    jaxpr, (after, measured) = jax.make_jaxpr(once, return_shape=True)(state, source, orders, index)
+    return Outcome(after, measured, any(outermost_loops(jaxpr)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -133,7 +133,7 @@ class Saver:
         return like
 
     def _nothing_gathered(self) -> Any:
-        rows = outcome(self.step, self.feed.first.source, self.fresh.state)[1].gathered
+        rows = outcome(self.step, self.feed.first.source, self.fresh.state).measured.gathered
         return jax.tree.map(lambda row: np.zeros((0, *row.shape[1:]), row.dtype), rows)
 
 
