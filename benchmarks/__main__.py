@@ -8,7 +8,7 @@ What is said here goes to `benchmarks.training`.
 import subprocess
 import sys
 
-MEASURED = ("training", "populations", "memory", "import_time", "plots", "readme")
+MEASURED = ("training", "first_step", "populations", "memory", "import_time", "plots", "readme")
 
 if __name__ == "__main__":
     for name in MEASURED:

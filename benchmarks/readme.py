@@ -50,7 +50,7 @@ def accelerators() -> list[Path]:
 def accelerator_tables(folder: Path) -> str:
     """All that was measured on one."""
     name = folder.name
-    parts = [markdown(result(f"{name}/training"))]
+    parts = [markdown(result(f"{name}/training"), result(f"{name}/first_step"))]
     if (folder / "populations.json").exists():
         parts.append(populations.markdown(result(f"{name}/populations")))
     return "\n".join(parts)
@@ -80,7 +80,7 @@ def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
 
 def training_table() -> str:
     """Milliseconds a step beside the peers, then what the other benchmarks measured."""
-    text = markdown(result("training"))
+    text = markdown(result("training"), result("first_step"))
     memory, importing = result("memory"), result("import_time")
     return f"{text}\n{remarks(memory, importing)}\n"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-HEADINGS = ("peer", "ms a step", "min – max", "× jaxdl", "inference, ms a batch", "× jaxdl", "first step, s", "peak memory, MB")
+HEADINGS = ("peer", "ms a step", "min – max", "× jaxdl", "inference, ms a batch", "× jaxdl", "peak memory, MB")
 
 LEAST_SHARE = 0.05
 """Of the matrix product: where all peers have less of it, a network is bound by other things, and its shares say nothing."""
@@ -32,7 +32,6 @@ def cells(figures: dict[str, Any]) -> tuple[str, ...]:
     return (
         *milliseconds(figures),
         *milliseconds(figures.get("inference", {}))[::2],
-        f"{figures['first_step_seconds']:.2f}",
         f"{memory(figures) / 1e6:.0f}",
     )
 
@@ -78,15 +77,20 @@ def shares(product: dict[str, Any], way: str) -> str:
     return ", ".join(f"{peer} {share[way]:.0%}" for peer, share in product["share"].items())
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """A table for each kind of figure, a column for each network, a row for each peer."""
+def markdown(result: dict[str, Any], first: dict[str, Any] | None = None) -> str:
+    """A table for each kind of figure, a column for each network, a row for each peer.
+
+    Args:
+        result: what `benchmarks.training` wrote.
+        first: what `benchmarks.first_step` wrote, where it was measured.
+    """
     networks, machine = result["networks"], result["machine"]
     inference = any("inference" in figures for measured in networks.values() for figures in measured["peers"].values())
     device = f"{machine['accelerator']}; " if "accelerator" in machine else ""
     lines = [
         *table("ms a step (× jaxdl)", networks, brief),
         *(table("inference, ms a batch (× jaxdl)", networks, lambda of: brief(of.get("inference", {}))) if inference else ()),
-        *table("first step, s", networks, lambda of: f"{of['first_step_seconds']:.2f}"),
+        *(first_steps(first) if first else ()),
         *table("peak memory, MB", networks, lambda of: f"{memory(of) / 1e6:.0f}"),
         *(" ".join((f"- *{title(name, measured)}*.", *remarks(measured))) for name, measured in networks.items()),
         "",
@@ -96,6 +100,16 @@ def markdown(result: dict[str, Any]) -> str:
         *(f"Not installed and so not measured: {name}." for name in result["skipped"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def first_steps(result: dict[str, Any]) -> Iterator[str]:
+    """The result of `benchmarks.first_step` as a table in Markdown."""
+
+    def cell(figures: dict[str, Any]) -> str:
+        ratio = figures.get("ratio_to_jaxdl")
+        return f"{figures['seconds']['median']:.2f}" + (f" ({ratio['median']:.2f})" if ratio else "")
+
+    return table("first step, s (× jaxdl)", result["networks"], cell)
 
 
 def table(heading: str, networks: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> Iterator[str]:

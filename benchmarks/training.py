@@ -9,13 +9,13 @@ tables of it, `benchmarks.plots` its bars. On an accelerator it measures in bflo
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -31,6 +31,7 @@ from benchmarks.worker import start
 TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 2e-2}
 TASKS: tuple[Task, ...] = ("training", "inference")
 REFERENCE = "jaxdl"
+Name = TypeVar("Name", bound=str)
 PRODUCT = "matrix product"
 BESIDE_PRODUCT = ("wide", "gpt", "gan", "gpt124m")
 
@@ -112,14 +113,24 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
     parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
     given = vars(parser.parse_args(arguments))
     peers = {entry.name: entry for entry in ENTRIES}
-    known = {"network": ("networks", NETWORKS), "peer": ("peers", peers), "task": ("task", TASKS)}
-    chosen = {}
-    for kind, (argument, names) in {**known, "precision": ("precision", TOLERANCES)}.items():
-        chosen[kind] = tuple(given.pop(argument).split(","))
-        if unknown := [name for name in chosen[kind] if name not in names]:
-            parser.error(f"unknown {kind} {', '.join(map(repr, unknown))}; expected some of: {', '.join(names)}")
-    settings = Settings(chosen["network"], tasks=chosen["task"], precisions=chosen["precision"], **given)
-    return settings, [peers[name] for name in chosen["peer"]]
+    entries = [peers[name] for name in chosen(parser, "peer", given.pop("peers"), peers)]
+    networks = chosen(parser, "network", given.pop("networks"), NETWORKS)
+    tasks = chosen(parser, "task", given.pop("task"), dict.fromkeys(TASKS))
+    precisions = chosen(parser, "precision", given.pop("precision"), TOLERANCES)
+    return Settings(networks, tasks=tasks, precisions=precisions, **given), entries
+
+
+def chosen(parser: argparse.ArgumentParser, kind: str, given: str, known: Mapping[Name, Any]) -> tuple[Name, ...]:
+    """The names that were given with commas between; ends the program where one is not known."""
+    names = {str(name): name for name in known}
+    if unknown := [name for name in given.split(",") if name not in names]:
+        parser.error(f"unknown {kind} {', '.join(map(repr, unknown))}; expected some of: {', '.join(names)}")
+    return tuple(names[name] for name in given.split(","))
+
+
+def label(network: Network, precision: Precision) -> str:
+    """What a network is called in files and tables."""
+    return network.name + ("" if precision == "float32" else f" {precision}")
 
 
 def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> dict[str, Any]:
@@ -141,31 +152,32 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
             "tolerance_of_losses": TOLERANCES,
         },
         "skipped": skipped,
-        "networks": earlier(settings.out),
+        "networks": earlier(settings.out / "training.json"),
     }
-    write(result, settings.out)
+    write(result, settings.out / "training.json")
     for name, precision in product(settings.networks, settings.precisions):
         network = settings.network(name)
-        label = network.name + ("" if precision == "float32" else f" {precision}")
         taking_part = [entry for entry in entries if entry.name not in skipped and entry.trains(network)]
         if not taking_part:
-            console.print(f"{label}: left out, because none of the peers asked for is installed and trains it")
+            console.print(
+                f"{label(network, precision)}: left out, because none of the peers asked for is installed and trains it"
+            )
             continue
-        result["networks"][label] = measure_network(settings, network, precision, taking_part, console)
-        write(result, settings.out)
+        result["networks"][label(network, precision)] = measure_network(settings, network, precision, taking_part, console)
+        write(result, settings.out / "training.json")
     return result
 
 
-def earlier(out: Path) -> dict[str, Any]:
-    """The networks that were measured before on this machine with these versions; those asked for replace theirs."""
-    path, now = out / "training.json", machine.description()
+def earlier(path: Path) -> dict[str, Any]:
+    """The networks in a file that were measured before on this machine with these versions; those asked for replace theirs."""
+    now = machine.description()
     before = json.loads(path.read_text()) if path.exists() else {"machine": {}, "networks": {}}
     same = all(before["machine"].get(name) == value for name, value in now.items() if name != "date")
     return before["networks"] if same else {}
 
 
-def write(result: dict[str, Any], out: Path) -> None:
-    (out / "training.json").write_text(json.dumps(result, indent=2) + "\n")
+def write(result: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def measure_network(
@@ -178,8 +190,8 @@ def measure_network(
         peers: dict[str, dict[str, Any]] = {}
         for worker in workers:
             console.print(f"{network.name}: {worker.name} compiles and is checked")
-            first = worker.ask("first", task="training", seconds=settings.seconds)
-            peers[worker.name] = {**first, **worker.ask("memory"), "check": worker.ask("check")}
+            calls = worker.ask("first", task="training", seconds=settings.seconds)["calls_per_round"]
+            peers[worker.name] = {"calls_per_round": calls, **worker.ask("memory"), "check": worker.ask("check")}
         require_agreement(network, {name: peer["check"] for name, peer in peers.items()}, TOLERANCES[precision])
         beside = accelerated() or network.name in BESIDE_PRODUCT
         products = [processes.enter_context(start_product(settings, precision))] if beside else []
@@ -187,9 +199,9 @@ def measure_network(
     answer = {"date": machine.description()["date"], "network": described(network, precision), "peers": peers}
     for task, of_task in turns.items():
         reached = [turn["flops_per_second"] for turn in of_task.pop(PRODUCT, [])]
-        for name, peer in peers.items():
-            own = figures(of_task, name)
-            peer.update(own if task == "training" else {task: own})
+        milliseconds = {name: [1e3 * turn["seconds"] / turn["steps"] for turn in own] for name, own in of_task.items()}
+        for name, own in in_turn(milliseconds, "milliseconds_a_step").items():
+            peers[name].update(own if task == "training" else {task: own})
         if reached and task == "training":
             answer["matrix_product"] = shares(flops(network), peers, reached, precision)
     if REFERENCE in peers and settings.compilations and precision == "float32":
@@ -235,18 +247,15 @@ def take_turns(
     return turns
 
 
-def figures(turns: dict[str, list[Answer]], name: str) -> dict[str, Any]:
-    """One peer's milliseconds a step over its rounds, and the median of its ratios to jaxdl, round by round."""
-    milliseconds = [1e3 * turn["seconds"] / turn["steps"] for turn in turns[name]]
-    answer: dict[str, Any] = {
-        "milliseconds_a_step": {"median": median(milliseconds), "min": min(milliseconds), "max": max(milliseconds)},
-        "steps_a_second": 1e3 / median(milliseconds),
-        "rounds": milliseconds,
-    }
-    if REFERENCE in turns:
-        reference = [1e3 * turn["seconds"] / turn["steps"] for turn in turns[REFERENCE]]
-        ratios = [own / other for own, other in zip(milliseconds, reference, strict=True)]
-        answer["ratio_to_jaxdl"] = {"median": median(ratios), "rounds": ratios}
+def in_turn(rounds: dict[str, list[float]], unit: str) -> dict[str, dict[str, Any]]:
+    """Each peer's figure over its rounds, and the median of its ratios to jaxdl's, round by round."""
+    reference = rounds.get(REFERENCE)
+    answer: dict[str, dict[str, Any]] = {}
+    for name, own in rounds.items():
+        answer[name] = {unit: {"median": median(own), "min": min(own), "max": max(own)}, "rounds": own}
+        if reference:
+            ratios = [value / other for value, other in zip(own, reference, strict=True)]
+            answer[name]["ratio_to_jaxdl"] = {"median": median(ratios), "rounds": ratios}
     return answer
 
 
