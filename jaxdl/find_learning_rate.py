@@ -194,10 +194,6 @@ class _RangeTest(Step):
     def finite(self, measured: Measured) -> Array:
         return measured.sums["going"] > 0
 
-    def observe(self, state: _Watched) -> dict[str, Array]:
-        del state
-        return {}
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del sums
         return gathered

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxdl.alike import first_alike
 from jaxdl.schedules import Cosine, Plateau, Schedule
 
 Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation] | str
@@ -48,7 +49,7 @@ def as_optimizer(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer that is meant; the same object for equal arguments, so that equal calls share a compiled program.
+    """The optimizer that is meant; the same object for one that was built alike, so that equal calls share a compiled program.
 
     Args:
         optimizer: of optax; a function of a learning rate, such as `optax.adam`; or a name.
@@ -65,7 +66,7 @@ def as_optimizer(
                 "learning_rate: the optimizer has been built with its own — give the function alone, as in "
                 "fit(..., optimizer=optax.adam, learning_rate=1e-3)."
             )
-        return optimizer
+        return first_alike(optimizer)
     function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
     if isinstance(rate, Cosine) and steps is None:  # a stream whose end nobody knows
         rate = rate.peak
@@ -79,7 +80,7 @@ def as_optimizer(
             hash(value)
         except TypeError:
             raise TypeError(f"{what}: expected a number or a function, which can be hashed, got {value!r}.") from None
-    return _built(function, rate, _span(rate, steps, steps_per_epoch))
+    return first_alike(_built(function, rate, _span(rate, steps, steps_per_epoch)))
 
 
 def with_hyperparameters(

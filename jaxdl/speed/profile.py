@@ -42,8 +42,8 @@ def profile(
 ) -> Profile:
     """Runs a function and writes what the host and the device did meanwhile.
 
-    For a training run, give a function without arguments: `profile(lambda: dl.fit(…, optimizer=adam, epochs=2))`, with an
-    optimizer that was made before, so that the program that warming up compiled is the one that is watched.
+    For a training run, give a function without arguments: `profile(lambda: dl.fit(…, loss=mine, epochs=2))`, with a loss
+    that was made before, so that the program that warming up compiled is the one that is watched.
 
     Args:
         function: what to run.

@@ -314,14 +314,6 @@ class AdversarialEvaluation(Step):
         count = _counted(batch).sum()
         return state._replace(step=state.step + 1), Measured({**sums, "generator_loss": (loss * count, count)}, {})
 
-    def finite(self, measured: Measured) -> Array:
-        del measured
-        return jnp.asarray(True)
-
-    def observe(self, state: TrainState) -> dict[str, Array]:
-        del state
-        return {}
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.of.report(sums, gathered)
 

@@ -167,14 +167,6 @@ class MembersEvaluation(Step):
         members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
         return state._replace(members=members), Measured({"each": sums}, gathered)
 
-    def finite(self, measured: Measured) -> Array:
-        del measured
-        return jnp.asarray(True)
-
-    def observe(self, state: MembersState) -> dict[str, Array]:
-        del state
-        return {}
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.recipe.single.evaluation().report_members(sums["each"], gathered, self.over.count)
 

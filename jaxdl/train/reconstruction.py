@@ -105,11 +105,5 @@ class ReconstructionEvaluation(Step):
         _, measured = self._evaluation(state, self.of.pairs(key, state.step, batch))
         return state._replace(step=state.step + 1), measured
 
-    def finite(self, measured: Measured) -> Array:
-        return self._evaluation.finite(measured)
-
-    def observe(self, state: TrainState) -> dict[str, Array]:
-        return self._evaluation.observe(state)
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self._evaluation.report(sums, gathered)

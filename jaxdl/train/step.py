@@ -92,18 +92,20 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def __call__(self, state: Any, batch: Batch) -> tuple[Any, Measured]: ...
 
-    @abc.abstractmethod
     def finite(self, measured: Measured) -> Array:
-        """Whether the loop may go on after this step: a bool scalar."""
+        """Whether the loop may go on after this step: a bool scalar; an evaluation always may."""
+        del measured
+        return jnp.asarray(True)
 
     def sound(self, state: Any) -> bool:
         """Whether the loop may go on from this state; looked at on the host, every now and then and at the end."""
         del state
         return True
 
-    @abc.abstractmethod
     def observe(self, state: Any) -> dict[str, Array]:
-        """Scalars to record at the end of an epoch."""
+        """Scalars to record at the end of an epoch; an evaluation has none."""
+        del state
+        return {}
 
     @abc.abstractmethod
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +122,14 @@ class Step(abc.ABC):
 
 class Updating(Step):
     """A step that the loop runs over epochs, and evaluates between them."""
+
+    @abc.abstractmethod
+    def finite(self, measured: Measured) -> Array:
+        """Whether the loop may go on after this step: a bool scalar."""
+
+    @abc.abstractmethod
+    def observe(self, state: Any) -> dict[str, Array]:
+        """Scalars to record at the end of an epoch."""
 
     @abc.abstractmethod
     def evaluation(self) -> Step:

@@ -54,14 +54,6 @@ class Evaluation(Step):
         measured = measure(self.metrics, outputs, batch.targets, weights)
         return Measured(added_up(sums | measured.sums, across), measured.gathered)
 
-    def finite(self, measured: Measured) -> Array:
-        del measured
-        return jnp.asarray(True)
-
-    def observe(self, state: TrainState) -> dict[str, Array]:
-        del state
-        return {}
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
 
@@ -83,14 +75,6 @@ class Prediction(Step):
         del across
         outputs, _ = self.model.apply(*given, batch.inputs, Eval())
         return Measured({}, {"outputs": outputs})
-
-    def finite(self, measured: Measured) -> Array:
-        del measured
-        return jnp.asarray(True)
-
-    def observe(self, state: TrainState) -> dict[str, Array]:
-        del state
-        return {}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del sums

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 from jax import Array
 
+from jaxdl.alike import with_first_alike
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.jitted import jit_once, only_platform, tracing_program
@@ -78,6 +79,7 @@ def train(
     ['loss', 'learning_rate', 'seconds']
     """
     checks.check_step(step)
+    step = with_first_alike(step)
     checks.check_way(compile)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)

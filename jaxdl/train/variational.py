@@ -156,14 +156,6 @@ class VariationalEvaluation(Step):
         sums = {name: (weighted_sum(weights, term), weights.sum()) for name, term in terms.items()}
         return state._replace(step=state.step + 1), Measured(sums, {})
 
-    def finite(self, measured: Measured) -> Array:
-        del measured
-        return jnp.asarray(True)
-
-    def observe(self, state: TrainState) -> dict[str, Array]:
-        del state
-        return {}
-
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.of.report(sums, gathered)
 
