@@ -15,9 +15,11 @@ FLOORS = {
     "tree": 0,
     "origin": 0,
     "warn": 0,
+    "alike": 0,
     "number": 0,
     "threefry": -1,
     "jitted": -1,
+    "loops": -1,
     "constants": -1,
     **dict.fromkeys(
         [
