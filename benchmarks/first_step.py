@@ -19,7 +19,18 @@ from benchmarks import machine
 from benchmarks.networks import NETWORKS, Network, Precision
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.report import first_steps
-from benchmarks.training import TOLERANCES, chosen, earlier, in_turn, label, usual_networks, usual_precisions, write
+from benchmarks.training import (
+    TOLERANCES,
+    chosen,
+    earlier,
+    in_turn,
+    label,
+    those_skipped,
+    those_taking_part,
+    usual_networks,
+    usual_precisions,
+    write,
+)
 from benchmarks.worker import start
 
 
@@ -50,11 +61,11 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "machine": machine.description(),
-        "skipped": {entry.name: entry.missing() for entry in entries if entry.missing()},
+        "skipped": those_skipped(entries, console),
         "networks": earlier(out / "first_step.json"),
     }
     for network, precision in product(networks, precisions):
-        taking_part = [entry for entry in entries if not entry.missing() and entry.trains(network)]
+        taking_part = those_taking_part(entries, network, label(network, precision), console)
         if not taking_part:
             continue
         seconds: dict[str, list[float]] = {entry.name: [] for entry in taking_part}

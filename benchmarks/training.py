@@ -140,9 +140,7 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
         Disagreement: peers end the check with different losses.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    skipped = {entry.name: entry.missing() for entry in entries if entry.missing()}
-    for name, packages in skipped.items():
-        console.print(f"{name}: skipped, because {', '.join(packages)} is not installed")
+    skipped = those_skipped(entries, console)
     result: dict[str, Any] = {
         "machine": machine.description(),
         "settings": {
@@ -166,6 +164,22 @@ def measure(settings: Settings, entries: Sequence[Entry], console: Console) -> d
         result["networks"][label(network, precision)] = measure_network(settings, network, precision, taking_part, console)
         write(result, settings.out / "training.json")
     return result
+
+
+def those_skipped(entries: Sequence[Entry], console: Console) -> dict[str, list[str]]:
+    """The peers that cannot take part, and what they lack; says so."""
+    skipped = {entry.name: entry.missing() for entry in entries if entry.missing()}
+    for name, packages in skipped.items():
+        console.print(f"{name}: skipped, because {', '.join(packages)} is not installed")
+    return skipped
+
+
+def those_taking_part(entries: Sequence[Entry], network: Network, label: str, console: Console) -> list[Entry]:
+    """The peers that are installed and train a network; says so where there is none."""
+    found = [entry for entry in entries if not entry.missing() and entry.trains(network)]
+    if not found:
+        console.print(f"{label}: left out, because none of the peers asked for is installed and trains it")
+    return found
 
 
 def earlier(path: Path) -> dict[str, Any]:

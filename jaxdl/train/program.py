@@ -27,8 +27,8 @@ GATHERED_BYTES = 2**27
 _PASSES = "xla_disable_hlo_passes"
 _OF_LOOPS = "simplify-while-loops,while-loop-invariant-code-motion,while-loop-constant-sinking"
 PLAIN_STEP_OPTIONS = CPU_OPTIONS if _PASSES in os.environ.get("XLA_FLAGS", "") else {**CPU_OPTIONS, _PASSES: _OF_LOOPS}
-"""For a loop over steps that have no loop of their own, where XLA's passes for loops take a tenth of the time to compile and
-find nothing: what differs from step to step is all that a step is made of."""
+"""For a loop over steps that have no loop of their own: there XLA's passes for loops take a tenth of the time to compile,
+and have nothing to move in front of it, since a step is made of what differs from one to the next."""
 
 
 class Place(NamedTuple):
