@@ -15,7 +15,7 @@ from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.constants import Computes, constants_of, filled
 from jaxdl.data.source import Batch
-from jaxdl.jitted import jit_once, only_platform, platform, tracing_program, uncollected
+from jaxdl.jitted import jit_once, only_platform, platform, tracing_program, tracing_shapes, uncollected
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -338,7 +338,7 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 
 @functools.lru_cache(maxsize=64)
 def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
-    with tracing_program(only_platform()):
+    with tracing_program(only_platform()), tracing_shapes():
         return jax.eval_shape(lambda key: model.init(key, thawed_shapes(example).inputs), threefry.of_seed(0))
 
 

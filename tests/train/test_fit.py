@@ -63,6 +63,28 @@ def test_fit_is_the_plain_loop_with_its_last_smaller_batch(size):
     same(run.params, expected)
 
 
+def test_where_parameters_are_given_none_are_drawn():
+    drawn = []
+
+    def noting(key, shape, dtype):
+        drawn.append(shape)
+        return jax.nn.initializers.lecun_normal()(key, shape, dtype)
+
+    model = dl.Sequential(dl.Dense(8, kernel_init=noting), jax.nn.relu, dl.Dense(3, kernel_init=noting))
+    initial = model.init(jax.random.key(0), X)
+    assert drawn == [(5, 8), (8, 3)]
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1)}
+    fit(model, (X, Y), initial=initial, **options)
+    assert len(drawn) == 2
+    with pytest.raises(ValueError, match=r"dense_0\.kernel has shape \(4, 8\) where the model has \(5, 8\)"):
+        fit(model, (X, Y), initial=model.init(jax.random.key(0), X[:, :4]), **options)
+    same(
+        fit(model, (X, Y), **options).params,
+        fit(dl.Sequential(dl.Dense(8), jax.nn.relu, dl.Dense(3)), (X, Y), **options).params,
+        0,
+    )
+
+
 def test_sample_weights_weigh_loss_and_metrics():
     weights = RNG.uniform(0, 2, 43).astype(np.float32)
     params, state = CLASSIFIER.init(jax.random.key(3), X)
