@@ -1,6 +1,6 @@
 """How long it takes from a network's definition to its first training step, jaxdl beside its peers.
 
-    python -m benchmarks.first_step --networks gpt,lstm --rounds 3
+    python -m benchmarks.first_step --networks gpt,lstm --rounds 9
 
 Every figure is that of a fresh process which has done its imports, and nothing else runs: the peers take turns, so many rounds
 of them. Prints a table, and writes `first_step.json`, of which `benchmarks.readme` makes the README's.
@@ -33,13 +33,16 @@ from benchmarks.training import (
 )
 from benchmarks.worker import start
 
+STEPS = 4
+"""In an epoch."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_step", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", default=",".join(usual_networks()), help="which, with commas between: %(default)s")
     parser.add_argument("--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s")
     parser.add_argument("--precision", default=",".join(usual_precisions()), help="which: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each peer: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="fresh processes of each peer: %(default)s")
     parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
     given = parser.parse_args(arguments)
     peers = {entry.name: entry for entry in ENTRIES}
@@ -80,8 +83,12 @@ def measure(
 
 
 def first_step(entry: Entry, network: Network, precision: Precision, out: Path) -> float:
-    """Seconds in a process of its own: what the first call of an epoch took beyond the second, and one step."""
-    with start(entry, replace(network, epochs=1), precision, out) as worker:
+    """Seconds in a process of its own: what the first call of a short epoch took beyond the second, and one step.
+
+    Of few steps, so that how long they take, which differs from call to call, is little beside what compiling takes; of whole
+    batches, so that no peer compiles for a smaller last one, too.
+    """
+    with start(entry, replace(network, examples=STEPS * network.batch, epochs=1), precision, out) as worker:
         return worker.ask("first", task="training", seconds=0.0)["first_step_seconds"]
 
 

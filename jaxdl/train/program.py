@@ -97,12 +97,22 @@ class _Inner(NamedTuple):
 
 
 class _Outer(NamedTuple):
-    """Over epochs, of which the next begins at `start`; what was measured of each has a row."""
+    """Over epochs, of which the next begins at `start`; what was measured of each has a row, the next one is `row`."""
 
     inner: _Inner
     sums: Any
     observed: dict[str, Any]
     start: Array
+    row: Array
+
+
+class _Bounds(NamedTuple):
+    """Where a run of a loop begins and ends, in steps from the first of the orders, and its first epoch's beginning and row."""
+
+    first: Any
+    end: Any
+    start: Any
+    row: Any
 
 
 def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
@@ -126,8 +136,8 @@ def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: P
     if way == "epoch":
         capacity = _capacity(step, source, state)
         blank = _blank(step, source, state)
-        bounds = np.int32(first), np.int32(first + steps)
-        ran = _loop(step, capacity, only_platform(), source, state, orders.places, begun.sums, *blank, *bounds)
+        bounds = _bounds(source, first, steps)
+        ran = _loop(step, capacity, only_platform(), source, state, orders.places, begun.sums, *blank, bounds)
         return _fetched(ran, step, source, orders, first)
     one = functools.partial(_once, only_platform()) if way == "step" else _one
     return _dispatched(one, step, source, state, begun, orders, first, steps)
@@ -195,36 +205,41 @@ def _loop(
     sums: Any,
     rows: Any,
     observed: Any,
-    first: Any,
-    end: Any,
+    bounds: _Bounds,
 ) -> _Outer:
     """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them."""
     shapes = _measured(step, source, state)
     put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+    first, end = bounds.first, bounds.end
 
     def one(inner: _Inner, start: Array) -> _Inner:
         state, measured = stepped(step, platform, inner.state, source.batch(orders, start, inner.place - start))
         terms = _vectors(measured.sums)
-        sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in inner.sums.items()}
+        # The first epoch goes on with what it was given: it may have begun before, and a stack of a stream is a part of one.
+        fresh = (inner.place == start) & (start > first)
+        so_far = {dtype: jnp.where(fresh, jnp.zeros_like(both), both) for dtype, both in inner.sums.items()}
+        sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in so_far.items()}
         gathered = jax.tree.map(lambda rows, row: put(rows, row, inner.place - first), inner.gathered, measured.gathered)
         return _Inner(state, sums, gathered, inner.place + 1, step.finite(measured))
 
     def turn(outer: _Outer) -> _Outer:
-        start, row = outer.start, lax.div(outer.start, np.int32(source.steps))
+        start, row = outer.start, outer.row
         after = start + np.int32(source.steps)
-        stop = jnp.minimum(end, after)
-        inner = lax.while_loop(lambda i: (i.place < stop) & i.finite, lambda i: one(i, start), outer.inner)
+        inner = lax.while_loop(lambda i: (i.place < end) & (i.place < after) & i.finite, lambda i: one(i, start), outer.inner)
         rows = jax.tree.map(lambda rows, each: put(rows, each, row), outer.sums, inner.sums)
         observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, step.observe(inner.state))
-        # At the end of the run the host knows whether the epoch ends, too: a stack of a stream is but a part of one.
-        ended = (inner.place == after) & (after < end)
-        kept = jax.tree.map(lambda both: jnp.where(ended, jnp.zeros_like(both), both), inner.sums)
-        return _Outer(inner._replace(sums=kept), rows, observed, after)
+        return _Outer(inner, rows, observed, after, row + 1)
 
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
     inner = _Inner(state, sums, gathered, first, jnp.asarray(True))
-    outer = _Outer(inner, rows, observed, first - lax.rem(first, np.int32(source.steps)))
+    outer = _Outer(inner, rows, observed, bounds.start, bounds.row)
     return lax.while_loop(lambda o: (o.inner.place < end) & o.inner.finite, turn, outer)
+
+
+def _bounds(source: Source, first: int, steps: int) -> _Bounds:
+    """Of so many steps from that one; computed on the host, where a program would need kernels."""
+    row = first // source.steps
+    return _Bounds(*map(np.int32, (first, first + steps, row * source.steps, row)))
 
 
 def _blank(step: Step, source: Source, state: Any) -> tuple[Any, Any]:

@@ -105,7 +105,7 @@ def test_all_other_settings_of_fit_mean_the_same() -> None:
     assert runs[1].average is not None
 
 
-@pytest.mark.parametrize("way", ["step", "eager"])
+@pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_the_ways_to_run_give_the_same_numbers(way: Any) -> None:
     settings = SETTINGS | {"epochs": 1}
     runs = dl.fit_many(MODEL, blobs(), seeds=2, compile=way, **settings)

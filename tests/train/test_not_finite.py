@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)).astype(np.float32)
 Y = (X @ np.array([1.0, -2.0, 0.5], np.float32)).astype(np.float32)
 MODEL = dl.Dense(1)
-WAYS = ("eager", "step", "epoch")
+WAYS = (pytest.param("eager", marks=pytest.mark.once), "step", "epoch")
 
 
 def poisoned(outputs, targets):

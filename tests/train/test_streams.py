@@ -31,7 +31,7 @@ def batches(size=8, arrays=(X, Y)):
         yield tuple(a[i : i + size] for a in arrays)
 
 
-@pytest.mark.parametrize("way", ["eager", "step", "epoch", "auto"])
+@pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step", "epoch", "auto"])
 def test_a_stream_trains_as_the_same_arrays_do(way):
     whole = fit((X, Y), batch_size=8, epochs=3, shuffle=False)
     stream = fit(batches, epochs=3, compile=way)

@@ -134,7 +134,7 @@ def test_evaluation_draws_the_same_codes_after_every_epoch_without_dropout() -> 
     np.testing.assert_allclose(run.history["validation_loss"][0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["eager", "step", "auto"])
+@pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step", "auto"])
 def test_ways_give_the_same_numbers(way: Any) -> None:
     a, b = reference(), dl.train(STEP, X, compile=way, **OPTIONS)
     for name in set(a.history) - {"seconds"}:

@@ -234,7 +234,7 @@ def test_data_are_arguments_and_not_constants():
     begun, orders = program.beginning(step, feed.source, state), feed.source.orders(0, 1)
     blank = program._blank(step, feed.source, state)
     text = program._loop.lower(
-        step, 4, None, feed.source, state, orders, begun.sums, *blank, np.int32(0), np.int32(1)
+        step, 4, None, feed.source, state, orders, begun.sums, *blank, program._bounds(feed.source, 0, 1)
     ).as_text()
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
@@ -252,7 +252,7 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     begun, orders = program.beginning(step, feed.source, state), feed.source.orders(0, 1)
     blank = program._blank(step, feed.source, state)
     text = (
-        program._loop.trace(step, 4, None, feed.source, state, orders, begun.sums, *blank, np.int32(0), np.int32(1))
+        program._loop.trace(step, 4, None, feed.source, state, orders, begun.sums, *blank, program._bounds(feed.source, 0, 1))
         .lower(lowering_platforms=(platform,))
         .as_text()
     )
