@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", default=",".join(usual_networks()), help="which, with commas between: %(default)s")
     parser.add_argument("--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s")
     parser.add_argument("--precision", default=",".join(usual_precisions()), help="which: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="fresh processes of each peer: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each peer: %(default)s")
     parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
     given = parser.parse_args(arguments)
     peers = {entry.name: entry for entry in ENTRIES}

@@ -64,6 +64,7 @@ def test_each_member_is_the_single_run_with_its_seed(axis: str, monkeypatch: pyt
     assert runs.history["validation_accuracy"].shape == (3, 3)
 
 
+@pytest.mark.once
 def test_each_member_sets_aside_its_own_share() -> None:
     runs = dl.fit_many(MODEL, blobs(), seeds=2, validation=0.3, **SETTINGS)
     for seed in range(2):
@@ -89,6 +90,7 @@ def test_the_same_members_give_the_same_bits() -> None:
     jax.tree.map(np.testing.assert_array_equal, first[2].params, second[2].params)
 
 
+@pytest.mark.once
 def test_all_other_settings_of_fit_mean_the_same() -> None:
     settings = SETTINGS | {
         "class_weight": {0: 1.0, 1: 2.0, 2: 0.5},
@@ -121,6 +123,7 @@ def test_a_stream_gives_all_members_the_same_batches() -> None:
         assert_same_run(runs[seed], dl.fit(MODEL, stream, seed=seed, **SETTINGS))
 
 
+@pytest.mark.once
 def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SETTINGS | {"loss": losses.softmax_cross_entropy, "optimizer": optax.adam, "metrics": None}
     over = {"learning_rate": [1e-3, 1e-2], "label_smoothing": [0.0, 0.2], "dropout": [0.0, 0.1, 0.5]}
@@ -290,6 +293,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], messag
         dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
 
 
+@pytest.mark.once
 def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     options = SETTINGS | {"optimizer": "adam", "precision": "bfloat16"}
     cosine = schedules.Cosine(0.02, warmup=0.2)
@@ -304,6 +308,7 @@ def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     np.testing.assert_allclose(runs[1].history["learning_rate"], single.history["learning_rate"], rtol=1e-5)
 
 
+@pytest.mark.once
 def test_a_schedule_over_a_swept_optimizer() -> None:
     options = SETTINGS | {"optimizer": optax.sgd, "learning_rate": schedules.Linear(0.1)}
     runs = dl.sweep(MODEL, blobs(), {"momentum": [0.0, 0.9]}, **options)

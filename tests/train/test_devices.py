@@ -88,6 +88,7 @@ def test_eagerly():
     same(train(None, **options), train(four(), compile="eager", **options))
 
 
+@pytest.mark.once
 @several
 def test_moments_of_what_is_mapped():
     x = X.reshape(50, 8, 16)
@@ -97,12 +98,14 @@ def test_moments_of_what_is_mapped():
     same(train(None, (x, Y), model), train(four(), (x, Y), model))
 
 
+@pytest.mark.once
 @several
 def test_the_last_batch_has_parts_without_examples():
     x, y = X[:18], Y[:18]  # 16, and 2 in a part of 4; three parts have none
     same(train(None, (x, y)), train(four(), (x, y)))
 
 
+@pytest.mark.once
 @several
 @pytest.mark.parametrize(
     "options", [{"accumulate": 2}, {"precision": "bfloat16"}, {"if_not_finite": "skip"}, {"if_not_finite": "go back"}]
@@ -112,6 +115,7 @@ def test_what_else_fit_does(options):
     same(train(None, model=model, **options), train(four(), model=model, **options), 1e-2 if "precision" in options else 2e-5)
 
 
+@pytest.mark.once
 @several
 def test_an_update_that_overflows_on_one_device_is_skipped_on_all():
     x, y = np.full((16, 1), 0.01, np.float32), np.ones((16, 1), np.float32)
@@ -123,12 +127,14 @@ def test_an_update_that_overflows_on_one_device_is_skipped_on_all():
     same(one, all_, 1e-2)
 
 
+@pytest.mark.once
 @several
 def test_batches_of_a_stream_are_filled_up():
     batches = [(X[:14], Y[:14]), (X[14:27], Y[14:27]), (X[27:30], Y[27:30])]
     same(train(None, batches, validation=batches[:2]), train(four(), batches, validation=batches[:2]))
 
 
+@pytest.mark.once
 @several
 def test_padded_sequences():
     words = dl.Padded(RNG.integers(1, 9, (8, 7)).astype(np.int32), np.array([3, 5, 2, 7, 4, 6, 1, 5], np.int32))
@@ -137,6 +143,7 @@ def test_padded_sequences():
     same(train(None, data, model, batch_size=8), train(four(), data, model, batch_size=8))
 
 
+@pytest.mark.once
 @several
 def test_each_part_draws_for_itself_and_anew_in_each_step():
     mesh, key = as_mesh(four()), jax.random.key(0)
@@ -155,6 +162,7 @@ def test_each_part_draws_for_itself_and_anew_in_each_step():
     assert len(seen) == len(set(seen)) == 2 * 2 * COUNT
 
 
+@pytest.mark.once
 @several
 def test_dropout_keeps_its_share():
     model = dl.Sequential(dl.Flatten(), dl.Dropout(0.5), dl.Dense(3))
@@ -179,6 +187,7 @@ def test_evaluate_and_predict():
         np.testing.assert_allclose(one, all_, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.once
 @several
 def test_a_run_comes_back_on_the_first_device_and_goes_on_anywhere():
     devices = four()[1:3]
@@ -247,6 +256,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path):
     same(train(four(), model=model, epochs=4, checkpoint=dl.Checkpoints(tmp_path / "run")), whole, 0)
 
 
+@pytest.mark.once
 @several
 def test_debug_names_the_operation():
     model = dl.Sequential(dl.Flatten(), lambda x: jnp.log(x - 100), dl.Dense(3))
