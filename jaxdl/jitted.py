@@ -36,7 +36,7 @@ def in_program() -> bool:
 
 @contextlib.contextmanager
 def tracing_shapes() -> Iterator[None]:
-    """What is traced within is asked for shapes and dtypes alone: parameters are not drawn, which is most of an `init`."""
+    """What is traced within is asked for shapes and dtypes alone: parameters are not drawn, half of an `init`'s trace."""
     token = _shapes_alone.set(True)
     try:
         yield
