@@ -1,6 +1,7 @@
-"""The order in which the libraries that have no loop of their own (Flax, Equinox) go through the data."""
+"""What the libraries that have no loop of their own (Flax, Equinox) do around their step: batches, and an epoch's mean loss."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,3 +16,11 @@ def batches(
         for start in range(0, len(inputs), batch):
             chosen = order[start : start + batch]
             yield inputs[chosen], labels[chosen]
+
+
+def mean_of_epoch(losses: Sequence[Any], count: int, batch: int) -> float:
+    """The mean over the `count` examples of the last epoch, from the mean losses of all batches so far; waits for them."""
+    import jax
+
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
+    return float(np.average(jax.device_get(list(losses[-len(sizes) :])), weights=sizes))

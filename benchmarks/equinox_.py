@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from benchmarks.batches import batches
+from benchmarks.batches import batches, mean_of_epoch
 from benchmarks.examples import as_floats
 from benchmarks.networks import (
     EPSILON,
@@ -57,11 +57,13 @@ class Equinox:
         self.optimizer_state = self.optimizer.init(eqx.filter(self.model, eqx.is_inexact_array))
         self.statistics = self.model.begun(self.statistics)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
-        carried = self.model, self.statistics, self.optimizer_state
+    def train(self, epochs: int, shuffle: bool) -> float:
+        carried, losses = (self.model, self.statistics, self.optimizer_state), []
         for inputs, labels in batches(self.inputs, self.labels, self.network.batch, epochs, shuffle):
-            carried = step(*carried, self.optimizer, self.precision, inputs, labels)
+            *carried, loss = step(*carried, self.optimizer, self.precision, inputs, labels)
+            losses.append(loss)
         self.model, self.statistics, self.optimizer_state = jax.block_until_ready(carried)
+        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         model = eqx.nn.inference_mode(self.model)
@@ -245,15 +247,15 @@ def step(
     precision: Precision,
     inputs: np.ndarray,
     labels: np.ndarray,
-) -> tuple[PyTree, eqx.nn.State, optax.OptState]:
+) -> tuple[PyTree, eqx.nn.State, optax.OptState, Array]:
     @eqx.filter_value_and_grad(has_aux=True)
     def objective(model: PyTree) -> tuple[Array, eqx.nn.State]:
         outputs, new = applied(model, statistics, precision, inputs)
         return cross_entropy(outputs, jnp.asarray(labels)).mean(), new
 
-    (_, statistics), gradients = objective(model)
+    (loss, statistics), gradients = objective(model)
     updates, state = optimizer.update(gradients, state, eqx.filter(model, eqx.is_inexact_array))
-    return eqx.apply_updates(model, updates), statistics, state
+    return eqx.apply_updates(model, updates), statistics, state, loss
 
 
 @eqx.filter_jit

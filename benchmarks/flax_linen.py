@@ -11,7 +11,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array
 
-from benchmarks.batches import batches
+from benchmarks.batches import batches, mean_of_epoch
 from benchmarks.examples import as_floats
 from benchmarks.flax_nnx import ACTIVATIONS, block_tree
 from benchmarks.networks import (
@@ -60,10 +60,13 @@ class FlaxLinen:
         params, statistics = jax.tree.map(jnp.array, trees(self.network, weights))
         self.state = State.create(apply_fn=self.model.apply, params=params, tx=self.rule, batch_stats=statistics)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
+        losses = []
         for inputs, labels in batches(self.inputs, self.labels, self.network.batch, epochs, shuffle):
-            self.state = step(self.state, inputs, labels)
+            self.state, loss = step(self.state, inputs, labels)
+            losses.append(loss)
         jax.block_until_ready(self.state)
+        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
@@ -165,14 +168,14 @@ def trees(network: Network, weights: Weights) -> tuple[dict[str, Any], dict[str,
 
 
 @partial(jax.jit, donate_argnums=0)
-def step(state: State, inputs: np.ndarray, labels: np.ndarray) -> State:
+def step(state: State, inputs: np.ndarray, labels: np.ndarray) -> tuple[State, Array]:
     def objective(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         outputs, changed = state.apply_fn(variables, inputs, True, mutable=["batch_stats"])
         return cross_entropy(outputs, jnp.asarray(labels)).mean(), changed.get("batch_stats", {})
 
-    gradients, statistics = jax.grad(objective, has_aux=True)(state.params)
-    return state.apply_gradients(grads=gradients, batch_stats=statistics)
+    (loss, statistics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    return state.apply_gradients(grads=gradients, batch_stats=statistics), loss
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from benchmarks.batches import batches
+from benchmarks.batches import batches, mean_of_epoch
 from benchmarks.examples import as_floats, as_signed
 from benchmarks.networks import (
     EPSILON,
@@ -59,11 +59,12 @@ class FlaxNnx:
         self.model.lay(weights)
         self.optimizer = nnx.Optimizer(self.model, self.rule, wrt=nnx.Param)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         one_step = nnx.cached_partial(step, self.model, self.optimizer)
-        for inputs, labels in batches(self.inputs, self.labels, self.network.batch, epochs, shuffle):
-            one_step(inputs, labels)
+        every = batches(self.inputs, self.labels, self.network.batch, epochs, shuffle)
+        losses = [one_step(inputs, labels) for inputs, labels in every]
         jax.block_until_ready((nnx.state(self.model), nnx.state(self.optimizer)))
+        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(outputs_of, self.model)
@@ -87,11 +88,12 @@ class FlaxNnxPair:
             model.lay(weights[name])
         self.optimizers = {name: nnx.Optimizer(model, self.rule, wrt=nnx.Param) for name, model in self.players.items()}
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         one_step = nnx.cached_partial(play, *self.players.values(), *self.optimizers.values())
-        for images, codes in batches(self.images, self.codes, self.network.batch, epochs, shuffle):
-            one_step(images, codes)
+        every = batches(self.images, self.codes, self.network.batch, epochs, shuffle)
+        losses = [one_step(images, codes) for images, codes in every]
         jax.block_until_ready([nnx.state(model) for model in self.players.values()])
+        return mean_of_epoch(losses, len(self.images), self.network.batch)
 
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(scores_of, *self.players.values())
@@ -253,15 +255,18 @@ def play(
     by_discriminator: nnx.Optimizer,
     images: np.ndarray,
     codes: np.ndarray,
-) -> None:
-    """One update of the discriminator, then one of the generator against the new discriminator."""
+) -> Array:
+    """One update of the discriminator, then one of the generator against the new discriminator; the sum of their losses."""
     fakes = generator(jnp.asarray(codes), True)
-    by_discriminator.update(
-        discriminator, nnx.grad(lambda player: judged(player(jnp.asarray(images), True), player(fakes, True)))(discriminator)
+    of_discriminator, slopes = nnx.value_and_grad(
+        lambda player: judged(player(jnp.asarray(images), True), player(fakes, True))
+    )(discriminator)
+    by_discriminator.update(discriminator, slopes)
+    of_generator, slopes = nnx.value_and_grad(lambda player: fooled(discriminator(player(jnp.asarray(codes), True), True)))(
+        generator
     )
-    by_generator.update(
-        generator, nnx.grad(lambda player: fooled(discriminator(player(jnp.asarray(codes), True), True)))(generator)
-    )
+    by_generator.update(generator, slopes)
+    return of_discriminator + of_generator
 
 
 @nnx.jit

@@ -57,12 +57,12 @@ class JaxByHand:
         states = {name: optimizer.init(params) for name, params in players.items()}
         self.optimizer_state = states if self.network.discriminator else states[""]
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         keys = jax.random.split(jax.random.key(0), epochs)
         carried = self.params, self.optimizer_state
-        carried, done = training(self.network, self.precision, shuffle, carried, self.inputs, self.labels, keys)
+        carried, losses = training(self.network, self.precision, shuffle, carried, self.inputs, self.labels, keys)
         self.params, self.optimizer_state = carried
-        np.asarray(done)
+        return float(np.asarray(losses)[-1])
 
     def predict(self) -> np.ndarray:
         return np.asarray(predictions(self.network, self.precision, self.params, self.inputs, self.labels))
@@ -76,7 +76,7 @@ def optimizer_of(network: Network) -> optax.GradientTransformation:
 def training(
     network: Network, precision: Precision, shuffle: bool, carried: Any, inputs: Array, labels: Array, keys: Array
 ) -> tuple[Any, Array]:
-    """One epoch for each key; returns the new parameters with the new optimizer state, and something to wait for."""
+    """One epoch for each key; returns the new parameters with the new optimizer state, and the mean loss of each epoch."""
     count = len(inputs)
     steps = ceil(count / network.batch)
     rows = jnp.arange(steps * network.batch).reshape(steps, network.batch)
@@ -85,44 +85,50 @@ def training(
 
     def one(carried, chosen_and_mask):
         chosen, mask = chosen_and_mask
-        return step(network, precision, *carried, inputs[chosen], labels[chosen], mask), None
+        *carried, loss = step(network, precision, *carried, inputs[chosen], labels[chosen], mask)
+        return tuple(carried), loss * mask.sum()
 
     def epoch(carried, key):
         order = jax.random.permutation(key, count) if shuffle else jnp.arange(count)
         padded = jnp.pad(order, (0, steps * network.batch - count)).reshape(steps, network.batch)
-        return jax.lax.scan(one, carried, (padded, present))[0], order[0]
+        carried, losses = jax.lax.scan(one, carried, (padded, present))
+        return carried, losses.sum() / count
 
     return jax.lax.scan(epoch, carried, keys)
 
 
 def descend(
     network: Network, precision: Precision, params: Any, state: Any, inputs: Array, labels: Array, mask: Array
-) -> tuple[Any, Any]:
-    """One step."""
+) -> tuple[Any, Any, Array]:
+    """One step, and its loss."""
 
     def objective(params):
         return jnp.vdot(cross_entropy(forward(network, precision, params, inputs), labels), mask) / mask.sum()
 
-    return stepped(network, jax.grad(objective)(params), state, params)
+    loss, gradients = jax.value_and_grad(objective)(params)
+    return *stepped(network, gradients, state, params), loss
 
 
 def play(
     network: Network, precision: Precision, params: Any, states: Any, images: Array, codes: Array, mask: Array
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Array]:
     """One update of the discriminator, then one of the generator against the new discriminator, of the same fakes.
 
-    The examples must fill their batches.
+    Returns the sum of their losses, too. The examples must fill their batches.
     """
     del mask
     players = network.players()
     images, judge = signed(images), partial(forward, players["discriminator"], precision)
     fakes, pullback = jax.vjp(lambda params: forward(players["generator"], precision, params, codes), params["generator"])
-    slopes = jax.grad(lambda params: judged(judge(params, images), judge(params, fakes)))(params["discriminator"])
+    of_discriminator, slopes = jax.value_and_grad(lambda params: judged(judge(params, images), judge(params, fakes)))(
+        params["discriminator"]
+    )
     discriminator, by_discriminator = stepped(network, slopes, states["discriminator"], params["discriminator"])
-    (slopes,) = pullback(jax.grad(lambda fakes: fooled(judge(discriminator, fakes)))(fakes))
+    of_generator, slopes = jax.value_and_grad(lambda fakes: fooled(judge(discriminator, fakes)))(fakes)
+    (slopes,) = pullback(slopes)
     generator, by_generator = stepped(network, slopes, states["generator"], params["generator"])
     params = {"generator": generator, "discriminator": discriminator}
-    return params, {"generator": by_generator, "discriminator": by_discriminator}
+    return params, {"generator": by_generator, "discriminator": by_discriminator}, of_discriminator + of_generator
 
 
 def stepped(network: Network, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:

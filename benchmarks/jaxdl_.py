@@ -56,7 +56,7 @@ class Jaxdl:
         params = params_of(self.network, weights)
         self.params, self.state = jax.device_put((params, first_statistics(params)))
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         run = dl.fit(
             self.model,
             self.data,
@@ -72,6 +72,7 @@ class Jaxdl:
             shuffle=shuffle,
         )
         self.params, self.state = jax.block_until_ready((run.params, run.state))
+        return run.history["loss"][-1]
 
     def predict(self) -> np.ndarray:
         model = LastToken(self.model) if self.network.reads_tokens else self.model
@@ -103,7 +104,7 @@ class JaxdlPair:
     def reset(self, weights: Weights) -> None:
         self.start = self.first_state._replace(params=jax.tree.map(jnp.asarray, weights))
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         run = dl.train(
             self.step,
             self.data,
@@ -115,6 +116,7 @@ class JaxdlPair:
             shuffle=shuffle,
         )
         self.start = self.start._replace(params=jax.block_until_ready(run.params))
+        return run.history["discriminator_loss"][-1] + run.history["generator_loss"][-1]
 
     def predict(self) -> np.ndarray:
         scores = dl.predict(self.judge, self.start.params, self.start.state, self.data, batch_size=self.network.batch)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.batches import batches
+from benchmarks.batches import batches, mean_of_epoch
 from benchmarks.examples import as_floats, as_signed
 from benchmarks.networks import (
     EPSILON,
@@ -60,8 +60,9 @@ class Keras:
         for variable, value in zip(self.model.optimizer.variables, self.fresh_optimizer, strict=True):
             variable.assign(value)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
-        self.model.fit(self.inputs, self.labels, batch_size=self.network.batch, epochs=epochs, shuffle=shuffle, verbose=QUIET)
+    def train(self, epochs: int, shuffle: bool) -> float:
+        settings: dict[str, Any] = {"batch_size": self.network.batch, "epochs": epochs, "shuffle": shuffle, "verbose": QUIET}
+        return self.model.fit(self.inputs, self.labels, **settings).history["loss"][-1]
 
     def predict(self) -> np.ndarray:
         return self.speaker.predict(self.inputs, batch_size=self.network.batch, verbose=QUIET)
@@ -92,10 +93,13 @@ class KerasPair:
         }
         self.variables = params, self.jax.tree.map(self.jax.numpy.array, self.fresh)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
+        losses = []
         for images, codes in batches(self.images, self.codes, self.network.batch, epochs, shuffle):
-            self.variables = self.step(self.variables, images, codes)
+            self.variables, loss = self.step(self.variables, images, codes)
+            losses.append(loss)
         self.jax.block_until_ready(self.variables)
+        return mean_of_epoch(losses, len(self.images), self.network.batch)
 
     def predict(self) -> np.ndarray:
         every = batches(self.images, self.codes, self.network.batch, 1, False)
@@ -114,12 +118,14 @@ class KerasPair:
             losses: list[Any] = [self.criterion(ones, real), self.criterion(zeros, fake)]
             return losses[0] + losses[1]
 
-        gradients = self.jax.grad(judged)(params["discriminator"])
+        of_discriminator, gradients = self.jax.value_and_grad(judged)(params["discriminator"])
         discriminator, by_discriminator = self._apply("discriminator", optimizers, gradients, params)
-        fooled = self.jax.grad(lambda fakes: self.criterion(ones, self._call("discriminator", discriminator, fakes)))(fakes)
-        generator, by_generator = self._apply("generator", optimizers, pullback(fooled)[0], params)
+        fooled = self.jax.value_and_grad(lambda fakes: self.criterion(ones, self._call("discriminator", discriminator, fakes)))
+        of_generator, slopes = fooled(fakes)
+        generator, by_generator = self._apply("generator", optimizers, pullback(slopes)[0], params)
         params = {"generator": generator, "discriminator": discriminator}
-        return params, {"generator": by_generator, "discriminator": by_discriminator}
+        updated = params, {"generator": by_generator, "discriminator": by_discriminator}
+        return updated, of_discriminator + of_generator
 
     def _apply(self, name: str, optimizers: Any, gradients: Any, params: Any) -> Any:
         return self.optimizers[name].stateless_apply(optimizers[name], gradients, params[name])

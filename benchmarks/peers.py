@@ -23,8 +23,12 @@ class Peer(Protocol):
     def reset(self, weights: Weights) -> None:
         """Lays the weights over the model's own parameters and forgets the optimizer's state. Not timed."""
 
-    def train(self, epochs: int, shuffle: bool) -> None:
-        """Trains over the data and returns when the last step is done. Timed."""
+    def train(self, epochs: int, shuffle: bool) -> float:
+        """Trains over the data; returns the last epoch's mean loss, once the last step is done. Timed.
+
+        A loss that nobody asks for is one that a compiler leaves out of the step. Of an adversarial pair it is the sum of both.
+        """
+        ...
 
     def predict(self) -> np.ndarray:
         """The outputs for all of the data in its order, batch by batch, with the weights as they are now. Timed.

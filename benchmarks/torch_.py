@@ -64,8 +64,9 @@ class Torch:
         self.model.load_state_dict(state_dict(self.network, weights))
         self.optimizer = adam(self.network, self.model)
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
         self.model.train()
+        losses = []
         for batch in batches(self.network, len(self.inputs), epochs, shuffle):
             with lowered(self.precision):
                 outputs, labels = self.forward(self.inputs[batch]), self.labels[batch]
@@ -75,7 +76,9 @@ class Torch:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            losses.append(loss.detach())
         finish()
+        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
 
     @torch.inference_mode()
     def predict(self) -> np.ndarray:
@@ -107,7 +110,8 @@ class TorchPair:
             self.players[name].load_state_dict(state_dict(player, weights[name]))
         self.optimizers = {name: adam(self.network, model) for name, model in self.players.items()}
 
-    def train(self, epochs: int, shuffle: bool) -> None:
+    def train(self, epochs: int, shuffle: bool) -> float:
+        losses = []
         for batch in batches(self.network, len(self.images), epochs, shuffle):
             ones, zeros = (torch.full((len(batch), 1), target, device=DEVICE) for target in (1.0, 0.0))
             with lowered(self.precision):
@@ -118,7 +122,9 @@ class TorchPair:
             with lowered(self.precision):
                 fooled = self.criterion(self.discriminator(fakes), ones)
             self._step("generator", fooled)
+            losses.append(judged.detach() + fooled.detach())
         finish()
+        return mean_of_epoch(losses, len(self.images), self.network.batch)
 
     @torch.inference_mode()
     def predict(self) -> np.ndarray:
@@ -155,6 +161,12 @@ def lowered(precision: Precision) -> torch.autocast:
 def batches(network: Network, count: int, epochs: int, shuffle: bool) -> list[torch.Tensor]:
     orders = (torch.randperm(count, device=DEVICE) if shuffle else torch.arange(count, device=DEVICE) for _ in range(epochs))
     return [batch for order in orders for batch in order.split(network.batch)]
+
+
+def mean_of_epoch(losses: list[torch.Tensor], count: int, batch: int) -> float:
+    """The mean over the `count` examples of the last epoch, from the mean losses of all batches so far."""
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
+    return float(np.average(torch.stack(losses[-len(sizes) :]).numpy(force=True), weights=sizes))
 
 
 def finish() -> None:

@@ -230,18 +230,22 @@ def start_product(settings: Settings, precision: Precision) -> Worker:
 
 
 def require_agreement(network: Network, checks: dict[str, Answer], tolerance: float) -> None:
-    """Every loss of the check must lie near the middle one of all peers; what counts as near is a part of the first loss."""
+    """Every loss of the check must lie near the middle one of all peers; what counts as near is a part of the first loss.
+
+    The same of the mean losses that the peers themselves tell of an epoch.
+    """
     every = list(checks.values())
-    for number, steps in enumerate(every[0]["steps"]):
-        middle = median(check["losses"][number] for check in every)
-        near = tolerance * abs(every[0]["losses"][0])
-        apart = [name for name, check in checks.items() if not abs(check["losses"][number] - middle) <= near]
-        if apart:
-            losses = "; ".join(f"{name} {check['losses'][number]:.6f}" for name, check in checks.items())
-            raise Disagreement(
-                f"{network.name}: expected one loss from all peers after {steps} checked steps, but "
-                f"{', '.join(apart)} stand apart — their networks or optimizers are not the same. All losses: {losses}."
-            )
+    near = tolerance * abs(every[0]["losses"][0])
+    for kind, which, steps_of in (("loss", "losses", "steps"), ("mean loss of an epoch", "told", "told_after")):
+        for number, steps in enumerate(every[0][steps_of]):
+            middle = median(check[which][number] for check in every)
+            apart = [name for name, check in checks.items() if not abs(check[which][number] - middle) <= near]
+            if apart:
+                losses = "; ".join(f"{name} {check[which][number]:.6f}" for name, check in checks.items())
+                raise Disagreement(
+                    f"{network.name}: expected one {kind} from all peers after {steps} checked steps, but "
+                    f"{', '.join(apart)} stand apart — their networks or optimizers are not the same. All losses: {losses}."
+                )
 
 
 def take_turns(

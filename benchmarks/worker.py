@@ -76,21 +76,23 @@ class Timing:
     def check(self) -> Answer:
         """Losses of the weights that all start from, and after one and after two epochs in the data's own order.
 
-        Where the timed epochs end with a smaller batch, these do too.
+        And the mean loss that the peer itself tells of the last of those epochs. Where the timed epochs end with a smaller
+        batch, these do too.
         """
         inputs, labels = self.data
         count = CHECK_BATCHES * self.network.batch + self.network.examples % self.network.batch
         inputs, labels = inputs[:count], labels[:count]
         self.peer.load(inputs, labels)
         self.peer.reset(self.weights)
-        losses = [mean_loss(self.network, self.peer.predict(), labels)]
+        losses, told = [mean_loss(self.network, self.peer.predict(), labels)], []
         for epochs in CHECK_EPOCHS:
             self.peer.reset(self.weights)
-            self.peer.train(epochs, shuffle=False)
+            told.append(self.peer.train(epochs, shuffle=False))
             losses.append(mean_loss(self.network, self.peer.predict(), labels))
         self.peer.load(*self.data)
         steps_per_epoch = ceil(len(inputs) / self.network.batch)
-        return {"losses": losses, "steps": [0, *(epochs * steps_per_epoch for epochs in CHECK_EPOCHS)]}
+        steps = [epochs * steps_per_epoch for epochs in CHECK_EPOCHS]
+        return {"losses": losses, "steps": [0, *steps], "told": told, "told_after": steps}
 
     def round(self, task: Task) -> Answer:
         """The fixed number of calls, each from the same weights: none trains on what another has overfitted."""

@@ -36,7 +36,8 @@ def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
         assert step["min"] == min(rounds) <= step["median"] <= step["max"] == max(rounds)
         assert figures["peak_bytes"] > 50e6
         assert len(figures["inference"]["rounds"]) == 2
-        assert figures["check"]["steps"] == [0, 5, 10]
+        assert figures["check"]["steps"] == [0, *figures["check"]["told_after"]] == [0, 5, 10]
+        assert figures["check"]["losses"][0] > figures["check"]["told"][0] > figures["check"]["told"][1]
         assert sorted(figures["check"]["losses"], reverse=True) == figures["check"]["losses"]
     assert peers["jaxdl"]["ratio_to_jaxdl"]["rounds"] == [1.0, 1.0]
     by_hand, fit = peers["jax by hand"], peers["jaxdl"]
@@ -73,13 +74,20 @@ def test_a_network_that_nobody_trains_is_left_out(tmp_path: Path) -> None:
     assert "mlp: left out, because none of the peers" in console.export_text()
 
 
-def answer(*losses: float) -> dict[str, list[float]]:
-    return {"losses": list(losses), "steps": [0, 12]}
+def answer(*losses: float, told: float = 1.5) -> dict[str, list[float]]:
+    return {"losses": list(losses), "steps": [0, 12], "told": [told], "told_after": [12]}
 
 
 def test_a_peer_whose_loss_stands_apart_is_named() -> None:
     checks = {"a": answer(2.3, 1.1), "b": answer(2.3001, 1.1001), "c": answer(2.3, 1.2)}
     message = "mlp: expected one loss from all peers after 12 checked steps, but c stand apart"
+    with pytest.raises(training.Disagreement, match=message):
+        training.require_agreement(training.NETWORKS["mlp"], checks, 1e-3)
+
+
+def test_a_peer_that_tells_another_loss_of_an_epoch_is_named() -> None:
+    checks = {"a": answer(2.3, 1.1), "b": answer(2.3, 1.1, told=1.5001), "c": answer(2.3, 1.1, told=1.6)}
+    message = "mlp: expected one mean loss of an epoch from all peers after 12 checked steps, but c stand apart"
     with pytest.raises(training.Disagreement, match=message):
         training.require_agreement(training.NETWORKS["mlp"], checks, 1e-3)
 
