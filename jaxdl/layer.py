@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxdl import activations, threefry
 from jaxdl.padded import Padded, over_values
@@ -58,7 +59,7 @@ def _describe(value: Any) -> str:
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Train:
     """The mode of a training pass; it carries the randomness that training needs.
 
@@ -73,27 +74,53 @@ class Train:
         TypeError: the key is not a typed key.
     """
 
-    key: Any
-    mask: Any = None
-    across: str | None = None
+    mask: Any
+    across: str | None
+    _root: Any
+    _folds: tuple[Any, ...]
 
-    def __post_init__(self) -> None:
-        if not (isinstance(self.key, Array) and jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key)):
-            raise TypeError(f"Train(key): expected a typed key, jax.random.key(seed), got {_describe(self.key)}.")
+    def __init__(self, key: Any, mask: Any = None, across: str | None = None) -> None:
+        if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+            raise TypeError(f"Train(key): expected a typed key, jax.random.key(seed), got {_describe(key)}.")
+        self._set(key, (), mask, across)
+
+    @property
+    def key(self) -> Array:
+        """The key of this pass or part: derived when it is asked for, so that programs in which nothing draws derive none."""
+        return functools.reduce(fold_in, self._folds, self._root)
 
     def within(self, name: str) -> "Train":
         """The mode for the part of that name: its key is folded with the name, so that each part draws its own."""
-        return Train(fold_in_name(self.key, name), self.mask, self.across)
+        return self.folded(_number(name))
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], str | None]:
-        return (self.key, self.mask), self.across
+    def folded(self, number: Any) -> "Train":
+        """The mode with `jax.random.fold_in(key, number)` for a key."""
+        return self._derived((*self._folds, number), self.mask)
+
+    def masked(self, mask: Any) -> "Train":
+        """The mode with another mask."""
+        return self._derived(self._folds, mask)
+
+    def _derived(self, folds: tuple[Any, ...], mask: Any) -> "Train":
+        mode = object.__new__(Train)
+        mode._set(self._root, folds, mask, self.across)
+        return mode
+
+    def _set(self, root: Any, folds: tuple[Any, ...], mask: Any, across: str | None) -> None:
+        for name, value in {"_root": root, "_folds": folds, "mask": mask, "across": across}.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"Train({self.key!r}, mask={self.mask!r}, across={self.across!r})"
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any, Any], str | None]:
+        return (self._root, self.mask, self._folds), self.across
 
     @classmethod
-    def tree_unflatten(cls, across: str | None, children: tuple[Any, Any]) -> "Train":
-        mode = object.__new__(cls)  # JAX also unflattens placeholders, which __post_init__ would refuse
-        object.__setattr__(mode, "key", children[0])
-        object.__setattr__(mode, "mask", children[1])
-        object.__setattr__(mode, "across", across)
+    def tree_unflatten(cls, across: str | None, children: tuple[Any, Any, Any]) -> "Train":
+        mode = object.__new__(cls)  # JAX also unflattens placeholders, which __init__ would refuse
+        root, mask, folds = children
+        mode._set(root, folds, mask, across)
         return mode
 
 
@@ -344,9 +371,17 @@ def as_arrays(x: Any) -> Any:
 
 def fold_in_name(key: Array, name: str) -> Array:
     """A key for the part of that name: it does not depend on what other parts there are, nor on their order."""
-    number = zlib.crc32(name.encode())
-    words = threefry.words_of(key)
+    return fold_in(key, _number(name))
+
+
+def fold_in(key: Array, number: Any) -> Array:
+    """`jax.random.fold_in(key, number)`, without a program where both are known."""
+    words = None if isinstance(number, Tracer) else threefry.words_of(key)
     return jax.random.fold_in(key, number) if words is None else threefry.key_of(threefry.folded(words, number))
+
+
+def _number(name: str) -> np.uint32:
+    return np.uint32(zlib.crc32(name.encode()))
 
 
 class LayerError(ValueError):

@@ -92,6 +92,30 @@ def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
     assert train.within("a").key == fold_in_name(KEY, "a")
     assert train.within("a").key != train.within("b").key != train.key
     assert train.within("a").mask is train.mask
+    assert train.within("a").within("b").key == fold_in_name(fold_in_name(KEY, "a"), "b")
+    assert train.folded(3).within("a").key == fold_in_name(jax.random.fold_in(KEY, 3), "a")
+    assert train.masked(None).within("a") == dl.Train(KEY, None, "devices").within("a")
+    assert repr(dl.Train(KEY, None, "devices")) == f"Train({KEY!r}, mask=None, across='devices')"
+
+
+def test_programs_in_which_nothing_draws_derive_no_key() -> None:
+    def named(model: dl.Layer) -> list[str]:
+        params, state = model.init(KEY, X)
+        jaxpr = jax.make_jaxpr(lambda key, step: model.apply(params, state, X, dl.Train(key).folded(step))[0])(KEY, 0)
+        return [str(equation.primitive) for equation in jaxpr.jaxpr.eqns]
+
+    assert named(dl.Sequential(dl.Sequential(dl.Dense(3)), Scale())) == named(dl.Sequential(dl.Dense(3), Scale()))
+    assert not any("random" in name for name in named(dl.Sequential(dl.Dense(3))))
+    assert any("random" in name for name in named(dl.Sequential(dl.Dense(3), dl.Dropout(0.5))))
+
+
+def test_a_key_derived_in_a_program_is_that_derived_outside() -> None:
+    mode = dl.Train(KEY).folded(5).within("a")
+    for step in (5, np.int32(5), jnp.int32(5)):
+        assert dl.Train(KEY).folded(step).within("a").key == mode.key
+        assert jax.jit(lambda key, step: dl.Train(key).folded(step).within("a").key)(KEY, step) == mode.key
+    assert jax.jit(lambda mode: mode.key)(mode) == mode.key
+    assert jax.tree.leaves(mode) == [KEY, 5, np.uint32(zlib.crc32(b"a"))]
     assert dl.Eval().within("a") == dl.Eval()
 
 

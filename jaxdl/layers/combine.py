@@ -252,7 +252,7 @@ class Map(Layer):
         x = as_arrays(x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:
-            mode = dataclasses.replace(mode, mask=jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
+            mode = mode.masked(jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
         with located("body"):
             y, new = self.body.apply(params.get("body", {}), state.get("body", {}), merged, mode.within("body"))
         y = y.reshape(x.shape[0], x.shape[self.axis], *y.shape[1:])

@@ -12,7 +12,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 
 from jaxdl import ops
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays, fold_in_name
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.layers.wiring import Composite, Wiring
@@ -364,7 +364,7 @@ def _by_gate(layer: Recurrent, key: Array) -> Array:
 def _dropped(mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()) -> Array:
     if not isinstance(mode, Train) or arguments.is_zero(rate):
         return x
-    return ops.dropout.dropout(fold_in_name(mode.key, name), x, rate, shared)
+    return ops.dropout.dropout(mode.within(name).key, x, rate, shared)
 
 
 def _zero_behind(values: Array, lengths: Array) -> Array:

@@ -122,7 +122,7 @@ class VariationalAutoencoder(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         (mean, log_variance), state = self.encode(params, state, x, mode)
-        z = draw(fold_in_name(mode.key, "code"), mean, log_variance) if isinstance(mode, Train) else mean
+        z = draw(mode.within("code").key, mean, log_variance) if isinstance(mode, Train) else mean
         return self.decode(params, state, z, mode)
 
     def encode(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Posterior, State]:

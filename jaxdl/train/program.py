@@ -24,6 +24,9 @@ SUMMED_BYTES = 2**24
 GATHERED_BYTES = 2**27
 """How much memory the rows gathered in one run of a program may take."""
 
+FEW = 8
+"""Up to how many sums of a dtype are laid side by side by choices."""
+
 _PASSES = "xla_disable_hlo_passes"
 _OF_LOOPS = "simplify-while-loops,while-loop-invariant-code-motion,while-loop-constant-sinking"
 PLAIN_STEP_OPTIONS = CPU_OPTIONS if _PASSES in os.environ.get("XLA_FLAGS", "") else {**CPU_OPTIONS, _PASSES: _OF_LOOPS}
@@ -365,7 +368,18 @@ def _vectors(tree: Any) -> dict[str, Array]:
     by_dtype: dict[str, list[Any]] = {}
     for leaf in jax.tree.leaves(tree):
         by_dtype.setdefault(str(leaf.dtype), []).append(leaf.reshape(-1))
-    return {dtype: jnp.concatenate(leaves) for dtype, leaves in by_dtype.items()}
+    return {dtype: _side_by_side(leaves) for dtype, leaves in by_dtype.items()}
+
+
+def _side_by_side(vectors: list[Array]) -> Array:
+    """One vector after another; few numbers by choices, which are a part of the kernel that takes them."""
+    if len(vectors) > FEW or any(vector.size != 1 for vector in vectors):
+        return jnp.concatenate(vectors)
+    place, first, *others = lax.iota(jnp.int32, len(vectors)), *vectors
+    laid = jnp.broadcast_to(first, place.shape)
+    for number, vector in enumerate(others, 1):
+        laid = jnp.where(place == number, vector, laid)
+    return laid
 
 
 def _sizes(shapes: Any) -> dict[str, int]:

@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdl.layer import Train
 
 AXIS = "devices"
 """The axis of a mesh that a batch is split along."""
@@ -95,8 +97,8 @@ def added_up(tree: Any, across: str | None) -> Any:
     return structure.unflatten(leaves)
 
 
-def own_key(key: Array, across: str | None) -> Array:
-    """A key of the part's own; where there is one part, the key."""
+def own_draws(mode: Train, across: str | None) -> Train:
+    """The mode with a key of the part's own; where there is one part, the mode."""
     if across is None or lax.axis_size(across) == 1:
-        return key
-    return jax.random.fold_in(key, lax.axis_index(across))
+        return mode
+    return mode.folded(lax.axis_index(across))

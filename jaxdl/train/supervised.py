@@ -14,7 +14,7 @@ from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
 from jaxdl.metrics import Metric
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.spread import added_up, in_parts, own_key
+from jaxdl.train.spread import added_up, in_parts, own_draws
 from jaxdl.train.step import (
     Augment,
     Measured,
@@ -150,13 +150,13 @@ class Supervised(TrainingStep):
 
     def _part(self, state: TrainState, batch: Batch, across: str | None) -> tuple[_Found, dict[str, Any]]:
         """What a part of the batch adds to the update, added up over all, and the rows that metrics gather of it."""
-        key = own_key(jax.random.fold_in(state.key, state.step), across)
+        mode = own_draws(Train(state.key, batch.mask, across).folded(state.step), across)
         if self.augment is not None:
-            inputs, targets = self.augment(fold_in_name(key, "augment"), batch.inputs, batch.targets)
+            inputs, targets = self.augment(mode.within("augment").key, batch.inputs, batch.targets)
             batch = batch._replace(inputs=inputs, targets=targets)
         weights = batch.example_weights()
         shares, total = in_shares(self._with_class_weights(weights, batch.targets), across)
-        loss, outputs, new, gradients = self._gradients(state, batch, shares, key, across)
+        loss, outputs, new, gradients = self._gradients(state, batch, shares, mode)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         loss, gradients, sums = added_up((loss, gradients, measured.sums), across)
         return _Found(loss, gradients, new, {"loss": (loss * total, total), **sums}), measured.gathered
@@ -197,13 +197,11 @@ class Supervised(TrainingStep):
         moved: Any = optax.incremental_update(params, average, 1 - self.average)
         return moved
 
-    def _gradients(
-        self, state: TrainState, batch: Batch, shares: Array, key: Array, across: str | None
-    ) -> tuple[Array, Any, State, Params]:
+    def _gradients(self, state: TrainState, batch: Batch, shares: Array, mode: Train) -> tuple[Array, Any, State, Params]:
         """The loss, the outputs, the model's next state, and dL/dparams, times the scale of the loss where it is scaled."""
 
-        def objective(params: Params, model_state: State, batch: Batch, shares: Array, key: Array) -> Any:
-            outputs, new = self.model.apply(params, model_state, batch.inputs, Train(key, batch.mask, across))
+        def objective(params: Params, model_state: State, batch: Batch, shares: Array, mode: Train) -> Any:
+            outputs, new = self.model.apply(params, model_state, batch.inputs, mode)
             with jax.named_scope("loss"):
                 loss = weighted_sum(shares, self.loss(outputs, batch.targets))
             scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)
@@ -211,14 +209,14 @@ class Supervised(TrainingStep):
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         if self.accumulate == 1:
-            (_, (loss, outputs, new)), gradients = gradient(state.params, state.state, batch, shares, key)
+            (_, (loss, outputs, new)), gradients = gradient(state.params, state.state, batch, shares, mode)
             return loss, outputs, new, gradients
 
         def part(carry: Any, xs: Any) -> Any:
             model_state, gradients, loss = carry
             index, batch, shares = xs
-            part_key = jax.random.fold_in(key, index)
-            (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, part_key)
+            own = mode.folded(index).masked(batch.mask)
+            (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, own)
             return (new, jax.tree.map(jnp.add, gradients, g), loss + more), outputs
 
         split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))

@@ -15,7 +15,7 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, metrics
 from jaxdl.train import program
-from jaxdl.train.spread import SMALL, added_up, as_mesh, in_parts, own_key
+from jaxdl.train.spread import SMALL, added_up, as_mesh, in_parts, own_draws
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 COUNT = 4
@@ -146,9 +146,9 @@ def test_padded_sequences():
 @pytest.mark.once
 @several
 def test_each_part_draws_for_itself_and_anew_in_each_step():
-    mesh, key = as_mesh(four()), jax.random.key(0)
+    mesh, mode = as_mesh(four()), dl.Train(jax.random.key(0))
     drawn = in_parts(
-        mesh, lambda key, rows, across: ((), jax.random.bits(own_key(key, across), rows.shape)), key, jnp.zeros((8, 3))
+        mesh, lambda mode, rows, across: ((), jax.random.bits(own_draws(mode, across).key, rows.shape)), mode, jnp.zeros((8, 3))
     )[1]
     assert len(np.unique(np.asarray(drawn).reshape(-1))) == 24
     seen = []

@@ -98,6 +98,16 @@ def test_sums_keep_what_rounding_would_lose():
     assert abs(float(sums[0, 0]) - exact) / exact > 1e-5  # what plain addition gives
 
 
+@pytest.mark.parametrize("shapes", [[()], [(), (), ()], [(), (3,), (2, 2)], [()] * 20])
+def test_sums_lie_side_by_side_and_come_back(shapes):
+    from jaxdl.train import program
+
+    tree = {f"figure_{place}": jnp.asarray(RNG.normal(size=shape), jnp.float32) for place, shape in enumerate(shapes)}
+    vector = jax.jit(program._vectors)(tree)["float32"]
+    np.testing.assert_array_equal(vector, np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
+    jax.tree.map(np.testing.assert_array_equal, program._from_vectors({"float32": vector}, tree), tree)
+
+
 def test_a_key_is_a_seed():
     a = train("epoch", seed=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, a.params, reference().params)
