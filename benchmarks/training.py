@@ -33,7 +33,6 @@ TASKS: tuple[Task, ...] = ("training", "inference")
 REFERENCE = "jaxdl"
 Name = TypeVar("Name", bound=str)
 PRODUCT = "matrix product"
-BESIDE_PRODUCT = ("wide", "gpt", "gan", "gpt124m")
 
 
 def usual_networks() -> tuple[str, ...]:
@@ -207,16 +206,15 @@ def measure_network(
             calls = worker.ask("first", task="training", seconds=settings.seconds)["calls_per_round"]
             peers[worker.name] = {"calls_per_round": calls, **worker.ask("memory"), "check": worker.ask("check")}
         require_agreement(network, {name: peer["check"] for name, peer in peers.items()}, TOLERANCES[precision])
-        beside = accelerated() or network.name in BESIDE_PRODUCT
-        products = [processes.enter_context(start_product(settings, precision))] if beside else []
-        turns = {task: take_turns(workers, products, settings, network, task, console) for task in settings.tasks}
+        product = processes.enter_context(start_product(settings, precision))
+        turns = {task: take_turns(workers, product, settings, network, task, console) for task in settings.tasks}
     answer = {"date": machine.description()["date"], "network": described(network, precision), "peers": peers}
     for task, of_task in turns.items():
-        reached = [turn["flops_per_second"] for turn in of_task.pop(PRODUCT, [])]
+        reached = [turn["flops_per_second"] for turn in of_task.pop(PRODUCT)]
         milliseconds = {name: [1e3 * turn["seconds"] / turn["steps"] for turn in own] for name, own in of_task.items()}
         for name, own in in_turn(milliseconds, "milliseconds_a_step").items():
             peers[name].update(own if task == "training" else {task: own})
-        if reached and task == "training":
+        if task == "training":
             answer["matrix_product"] = shares(flops(network), peers, reached, precision)
     if REFERENCE in peers and settings.compilations and precision == "float32":
         console.print(f"{network.name}: compile times of jaxdl")
@@ -249,10 +247,10 @@ def require_agreement(network: Network, checks: dict[str, Answer], tolerance: fl
 
 
 def take_turns(
-    workers: Sequence[Worker], products: Sequence[Worker], settings: Settings, network: Network, task: Task, console: Console
+    workers: Sequence[Worker], product: Worker, settings: Settings, network: Network, task: Task, console: Console
 ) -> dict[str, list[Answer]]:
     """A B C, A B C, …: whatever else the machine does hurts all alike."""
-    turns: dict[str, list[Answer]] = {worker.name: [] for worker in (*workers, *products)}
+    turns: dict[str, list[Answer]] = {worker.name: [] for worker in (*workers, product)}
     if task != "training":
         for worker in workers:
             worker.ask("first", task=task, seconds=settings.seconds)
@@ -260,8 +258,7 @@ def take_turns(
         console.print(f"{network.name}: {task}, round {number + 1} of {settings.rounds}")
         for worker in workers:
             turns[worker.name].append(worker.ask("round", task=task))
-        for worker in products:
-            turns[worker.name].append(worker.ask("round"))
+        turns[PRODUCT].append(product.ask("round"))
     return turns
 
 

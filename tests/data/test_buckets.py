@@ -142,6 +142,7 @@ def test_fit_counts_every_sequence_once_and_compiles_each_bucket_once():
     assert program._once._cache_size() == before + 4
 
 
+@pytest.mark.once
 def test_evaluation_over_buckets_equals_that_over_one_padded_array():
     model = dl.Sequential(dl.Embedding(50, 4), dl.LSTM(4, sequence=False), dl.Dense(1))
     padded = pad(sequences(LENGTHS), 30)

@@ -171,6 +171,7 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
         assert not gradient.any()
 
 
+@pytest.mark.once
 def test_sequences_of_a_padded_batch_give_what_each_gives_alone() -> None:
     layer = dl.MultiHeadAttention(HEADS, rotary=True)
     params = drawn(layer, X)

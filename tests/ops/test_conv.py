@@ -52,6 +52,7 @@ def convolutions(draw: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.once
 @settings(max_examples=CASES)
 @given(convolutions())
 def test_patches_compute_what_xla_does(case: dict[str, Any]) -> None:
@@ -62,6 +63,7 @@ def test_patches_compute_what_xla_does(case: dict[str, Any]) -> None:
         jax.tree.map(close, ours, theirs)
 
 
+@pytest.mark.once
 @settings(max_examples=CASES)
 @given(convolutions())
 def test_phases_and_overlapping_parts_compute_what_xla_does(case: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def windows(draw: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.once
 @settings(max_examples=CASES)
 @given(windows(), st.booleans())
 def test_a_maximum_by_slices_is_that_of_xla(case: dict[str, Any], ties: bool) -> None:

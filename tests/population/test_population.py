@@ -184,6 +184,7 @@ def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -
     assert runs.ranking[0] == 0
 
 
+@pytest.mark.once
 def test_members_trained_in_groups_are_the_same() -> None:
     together = dl.fit_many(MODEL, blobs(), seeds=5, **SETTINGS)
     groups = dl.fit_many(MODEL, blobs(), seeds=5, at_a_time=2, **SETTINGS)

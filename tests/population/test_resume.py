@@ -76,6 +76,7 @@ def end_at(monkeypatch: pytest.MonkeyPatch, calls: int, error: type[BaseExceptio
     monkeypatch.setattr(MembersLoop, "watch", watch)
 
 
+@pytest.mark.once
 def test_a_population_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trained()
     assert any(run.stopped.startswith("dropped after epoch 3") for run in whole)
@@ -99,6 +100,7 @@ def test_an_interrupted_population_stops_at_once_and_goes_on(tmp_path: Path, mon
     assert_same_bits(trained(checkpoint=saved), trained())
 
 
+@pytest.mark.once
 def test_the_groups_stay_as_they_were_cut(tmp_path: Path) -> None:
     saved = dl.Checkpoints(tmp_path / "many")
     first = trained(checkpoint=saved, at_a_time=4)

@@ -178,6 +178,7 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
     assert report["step"].share_of_matrix_product == pytest.approx(report["step"].flops_a_second / 2e12)
 
 
+@pytest.mark.once
 def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
     options = {
         "loss": losses.softmax_cross_entropy,

@@ -158,6 +158,7 @@ class Told:
         self.passes, self.given = state["passes"], state["given"]
 
 
+@pytest.mark.once
 def test_buckets_and_random_windows_are_taken_up_where_they_were(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 7, 200)
     model = dl.Sequential(dl.Embedding(7, 4), dl.Dense(7))
