@@ -55,6 +55,7 @@ def quickly_compiled() -> Iterator[None]:
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Switches the checks of annotations off, for what a user's run does with an argument of the wrong type."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -36,6 +36,7 @@ class Scale(dl.Stateless):
         return x * params["scale"][None]
 
 
+@pytest.mark.once
 def test_annotations_are_checked_in_these_tests() -> None:
     with pytest.raises(jaxtyping.TypeCheckError):
         dl.ops.linear.linear(jnp.zeros((2, 3)), jnp.zeros((4, 5)), None)
