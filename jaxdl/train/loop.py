@@ -84,16 +84,13 @@ def run_training(
     return loop.finished(stopped)
 
 
-def measure(
-    step: Step,
-    feed: Feed,
-    state: Any,
-    way: Way,
-    pace: Pace | None = None,
-    interrupted: threading.Event | None = None,
-) -> dict[str, Any]:
-    """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
-    tally, pace, begun = Tally(), pace or Pace(), beginning(step, feed.first.source, state)
+def measure(step: Step, feed: Feed, state: Any, way: Way, interrupted: threading.Event | None = None) -> dict[str, Any]:
+    """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state.
+
+    It begins at the pace that the program had when it last ran.
+    """
+    before = known(way, step, frozen_shapes((feed.first.source, state)))
+    tally, pace, begun = Tally(), Pace(before.steps), beginning(step, feed.first.source, state)
     interrupted = interrupted or noted()
     most = longest(step, feed.first.source, state)
     for piece in feed.pieces(FIRST, 1, lambda: min(pace.steps, most), False):
@@ -105,6 +102,7 @@ def measure(
         state, begun = ran.state, ran.begun
         for part in ran.parts:
             tally.add(part, 0.0)
+    before.steps = pace.steps
     return step.report(tally.sums, tally.joined())
 
 
@@ -141,7 +139,7 @@ class Loop:
         self.monitored = early_stopping or (EarlyStopping(patience=0) if validation is not None else None)
         self.compile_seconds = 0.0
         self.known = known(way, step, frozen_shapes((feed.first.source, position.state)))
-        self.pace, self.validation_pace = Pace(self.known.steps), Pace()
+        self.pace = Pace(self.known.steps)
         self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
         self.interrupted = noted()
@@ -317,7 +315,7 @@ class Loop:
         figures = self.step.report(here.tally.sums, here.tally.joined())
         if self.validation is not None:
             start = self.step.evaluated_from(here.state)
-            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.validation_pace, self.interrupted)
+            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.interrupted)
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         figures |= here.tally.observed | {"seconds": here.tally.seconds}
         for name, value in figures.items():

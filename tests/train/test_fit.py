@@ -1,6 +1,7 @@
 """What `fit`, `evaluate` and `predict` compute, against plain NumPy, optax and Keras."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -251,6 +252,28 @@ def test_a_share_for_validation_leaves_the_rest_for_training():
     examples = [v.ravel() for v in seen if v.shape == (10, 1)]
     assert len({float(v) for batch in examples for v in batch}) == 40
     assert len(examples) == 4
+
+
+def test_a_second_pass_over_the_same_shapes_is_one_run_of_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxdl.train import loop, pace
+
+    pace.known.cache_clear()
+    run, steps = loop.run, []
+
+    def counted(*arguments: Any) -> Any:
+        ran = run(*arguments)
+        steps.append(ran.steps)
+        return ran
+
+    monkeypatch.setattr(loop, "run", counted)
+    model = dl.Dense(2)
+    params, state = model.init(jax.random.key(0), X)
+    first = dl.predict(model, params, state, X, batch_size=5)
+    passed = sum(steps)
+    assert steps[0] == 1  # how long a step takes was not known
+    steps.clear()
+    np.testing.assert_array_equal(dl.predict(model, params, state, X, batch_size=5), first)
+    assert steps == [passed]
 
 
 def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
