@@ -1,6 +1,6 @@
-"""What the libraries that have no loop of their own (Flax, Equinox) do around their step: batches, and an epoch's mean loss."""
+"""What goes around the step of libraries that have no loop of their own: the batches, and an epoch's mean loss."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,7 @@ def batches(
             yield inputs[chosen], labels[chosen]
 
 
-def mean_of_epoch(losses: Sequence[Any], count: int, batch: int) -> float:
-    """The mean over the `count` examples of the last epoch, from the mean losses of all batches so far; waits for them."""
-    import jax
-
+def mean_of_epoch(fetched: Callable[[list[Any]], Any], losses: list[Any], count: int, batch: int) -> float:
+    """The mean over the `count` examples of the last epoch, from the mean losses of all batches so far, brought to the host."""
     sizes = [min(batch, count - start) for start in range(0, count, batch)]
-    return float(np.average(jax.device_get(list(losses[-len(sizes) :])), weights=sizes))
+    return float(np.average(fetched(losses[-len(sizes) :]), weights=sizes))

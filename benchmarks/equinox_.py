@@ -63,7 +63,7 @@ class Equinox:
             *carried, loss = step(*carried, self.optimizer, self.precision, inputs, labels)
             losses.append(loss)
         self.model, self.statistics, self.optimizer_state = jax.block_until_ready(carried)
-        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
+        return mean_of_epoch(jax.device_get, losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         model = eqx.nn.inference_mode(self.model)

@@ -66,7 +66,7 @@ class FlaxLinen:
             self.state, loss = step(self.state, inputs, labels)
             losses.append(loss)
         jax.block_until_ready(self.state)
-        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
+        return mean_of_epoch(jax.device_get, losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}

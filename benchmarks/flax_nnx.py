@@ -64,7 +64,7 @@ class FlaxNnx:
         every = batches(self.inputs, self.labels, self.network.batch, epochs, shuffle)
         losses = [one_step(inputs, labels) for inputs, labels in every]
         jax.block_until_ready((nnx.state(self.model), nnx.state(self.optimizer)))
-        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
+        return mean_of_epoch(jax.device_get, losses, len(self.inputs), self.network.batch)
 
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(outputs_of, self.model)
@@ -93,7 +93,7 @@ class FlaxNnxPair:
         every = batches(self.images, self.codes, self.network.batch, epochs, shuffle)
         losses = [one_step(images, codes) for images, codes in every]
         jax.block_until_ready([nnx.state(model) for model in self.players.values()])
-        return mean_of_epoch(losses, len(self.images), self.network.batch)
+        return mean_of_epoch(jax.device_get, losses, len(self.images), self.network.batch)
 
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(scores_of, *self.players.values())

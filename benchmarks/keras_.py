@@ -99,7 +99,7 @@ class KerasPair:
             self.variables, loss = self.step(self.variables, images, codes)
             losses.append(loss)
         self.jax.block_until_ready(self.variables)
-        return mean_of_epoch(losses, len(self.images), self.network.batch)
+        return mean_of_epoch(self.jax.device_get, losses, len(self.images), self.network.batch)
 
     def predict(self) -> np.ndarray:
         every = batches(self.images, self.codes, self.network.batch, 1, False)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.batches import mean_of_epoch
 from benchmarks.examples import as_floats, as_signed
 from benchmarks.networks import (
     EPSILON,
@@ -78,7 +79,7 @@ class Torch:
             self.optimizer.step()
             losses.append(loss.detach())
         finish()
-        return mean_of_epoch(losses, len(self.inputs), self.network.batch)
+        return mean_of_epoch(fetched, losses, len(self.inputs), self.network.batch)
 
     @torch.inference_mode()
     def predict(self) -> np.ndarray:
@@ -124,7 +125,7 @@ class TorchPair:
             self._step("generator", fooled)
             losses.append(judged.detach() + fooled.detach())
         finish()
-        return mean_of_epoch(losses, len(self.images), self.network.batch)
+        return mean_of_epoch(fetched, losses, len(self.images), self.network.batch)
 
     @torch.inference_mode()
     def predict(self) -> np.ndarray:
@@ -163,10 +164,8 @@ def batches(network: Network, count: int, epochs: int, shuffle: bool) -> list[to
     return [batch for order in orders for batch in order.split(network.batch)]
 
 
-def mean_of_epoch(losses: list[torch.Tensor], count: int, batch: int) -> float:
-    """The mean over the `count` examples of the last epoch, from the mean losses of all batches so far."""
-    sizes = [min(batch, count - start) for start in range(0, count, batch)]
-    return float(np.average(torch.stack(losses[-len(sizes) :]).numpy(force=True), weights=sizes))
+def fetched(losses: list[torch.Tensor]) -> np.ndarray:
+    return torch.stack(losses).numpy(force=True)
 
 
 def finish() -> None:

@@ -95,16 +95,11 @@ class Train:
 
     def folded(self, number: Any) -> "Train":
         """The mode with `jax.random.fold_in(key, number)` for a key."""
-        return self._derived((*self._folds, number), self.mask)
+        return Train.tree_unflatten(self.across, (self._root, self.mask, (*self._folds, number)))
 
     def masked(self, mask: Any) -> "Train":
         """The mode with another mask."""
-        return self._derived(self._folds, mask)
-
-    def _derived(self, folds: tuple[Any, ...], mask: Any) -> "Train":
-        mode = object.__new__(Train)
-        mode._set(self._root, folds, mask, self.across)
-        return mode
+        return Train.tree_unflatten(self.across, (self._root, mask, self._folds))
 
     def _set(self, root: Any, folds: tuple[Any, ...], mask: Any, across: str | None) -> None:
         for name, value in {"_root": root, "_folds": folds, "mask": mask, "across": across}.items():

@@ -96,6 +96,7 @@ def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
     assert train.within("a").within("b").key == fold_in_name(fold_in_name(KEY, "a"), "b")
     assert train.folded(3).within("a").key == fold_in_name(jax.random.fold_in(KEY, 3), "a")
     assert train.masked(None).within("a") == dl.Train(KEY, None, "devices").within("a")
+    assert dl.Eval().within("a") == dl.Eval()
     assert repr(dl.Train(KEY, None, "devices")) == f"Train({KEY!r}, mask=None, across='devices')"
 
 
@@ -117,7 +118,6 @@ def test_a_key_derived_in_a_program_is_that_derived_outside() -> None:
         assert jax.jit(lambda key, step: dl.Train(key).folded(step).within("a").key)(KEY, step) == mode.key
     assert jax.jit(lambda mode: mode.key)(mode) == mode.key
     assert jax.tree.leaves(mode) == [KEY, 5, np.uint32(zlib.crc32(b"a"))]
-    assert dl.Eval().within("a") == dl.Eval()
 
 
 def test_names_are_folded_in_by_their_letters() -> None:
