@@ -25,7 +25,7 @@ from jaxdl.jitted import jit_once, platform
 Initializer = Callable[[Array, tuple[int, ...], Any], Any]
 
 CONSTANT = frozenset({jax.nn.initializers.zeros, jax.nn.initializers.ones})
-"""Initializers that draw nothing."""
+"""Initializers of JAX that draw nothing; those of jaxdl say `draws = False`."""
 
 _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 _draw = Primitive("draw")
@@ -62,7 +62,7 @@ def deferred_draws() -> Iterator[None]:
 
 def deferred(initializer: Any, key: Array, shape: tuple[int, ...], dtype: Any) -> Array | None:
     """The operation that stands for a draw, within `deferred_draws`; None where it is to be drawn at once."""
-    if not _deferred.get() or initializer in CONSTANT:
+    if not _deferred.get() or initializer in CONSTANT or not getattr(initializer, "draws", True):
         return None
     return _draw.bind(key, draw=Draw(initializer, shape, np.dtype(dtype)))
 

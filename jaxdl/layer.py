@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 from jaxdl import activations, threefry
 from jaxdl.padded import Padded, over_values
+from jaxdl.values import Value
 
 Params = dict[str, Any]
 """A nested dict of arrays: what the optimizer changes."""
@@ -154,11 +155,11 @@ class Span:
     longest: int = dataclasses.field(metadata={"static": True})
 
 
-class Layer(abc.ABC):
+class Layer(Value, abc.ABC):
     """A model, or a part of one: a value that holds hyperparameters and no arrays.
 
     A subclass is a frozen dataclass. It prints as the call that built it, and equal values hash alike, so that a layer is
-    a static argument of `jax.jit`.
+    a static argument of `jax.jit`. What its pickle gives is equal to it, and its deep copy is itself.
     """
 
     def __init_subclass__(cls) -> None:

@@ -32,12 +32,13 @@ from jaxdl.layer import (
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import as_floating
+from jaxdl.values import Value
 
 Part = Layer | Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Tied:
+class Tied(Value):
     """A part of a `Sequential` without parameters of its own: it uses those of an earlier part.
 
     Args:

@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 
+from jaxdl.initializers import Initializer, LecunNormal, VarianceScaling, Zeros
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
 
-lecun_normal: Initializer = jax.nn.initializers.lecun_normal()
-zeros: Initializer = jax.nn.initializers.zeros
-embedding_normal: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+lecun_normal: Initializer = LecunNormal()
+zeros: Initializer = Zeros()
+embedding_normal: Initializer = VarianceScaling(1.0, "fan_in", "normal", out_axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Dense(Stateless):
     Args:
         features: the number of outputs.
         use_bias: whether b is added.
-        kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
         param_dtype: of the stored parameters.
     """
@@ -69,7 +69,7 @@ class Embedding(Stateless):
     Args:
         count: the number of indices.
         features: the length of a row.
-        embedding_init: from `jax.nn.initializers`.
+        embedding_init: from `dl.initializers`.
         dtype: of the output; None means that of the parameters.
         param_dtype: of the stored parameters.
     """

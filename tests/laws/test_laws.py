@@ -1,7 +1,13 @@
 """The laws that every layer keeps."""
 
+import copy
 import dataclasses
 import functools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +24,7 @@ LEAF_NAMES = {"kernel", "recurrent_kernel", "bias", "recurrent_bias", "scale", "
 EVAL, TRAIN = dl.Eval(), dl.Train(jax.random.key(5))
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 PLATFORMS = ("cpu", "cuda", "tpu")
+ROOT = Path(__file__).parent.parent.parent
 OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -41,7 +48,14 @@ def same(a: Any, b: Any) -> None:
 
 def rebuilt(layer: Any) -> Any:
     """The layer that its own print builds."""
-    names = {**vars(dl), **vars(dl.activations), "partial": functools.partial, "Gated": Gated, "attend": attend}
+    names = {
+        **vars(dl),
+        **vars(dl.activations),
+        **vars(dl.initializers),
+        "partial": functools.partial,
+        "Gated": Gated,
+        "attend": attend,
+    }
     return as_layer(eval(repr(layer), names))
 
 
@@ -254,11 +268,33 @@ def identity(x: Any) -> Any:
 
 @every_layer
 def test_a_layer_is_a_value(entry: Entry) -> None:
-    copy = rebuilt(entry.layer)
-    assert copy == entry.layer
-    assert hash(copy) == hash(entry.layer)
-    assert repr(copy) == repr(entry.layer)
+    again = rebuilt(entry.layer)
+    assert again == entry.layer
+    assert hash(again) == hash(entry.layer)
+    assert repr(again) == repr(entry.layer)
     assert entry.layer != dl.Dense(99)
+
+
+@every_layer
+def test_a_layer_equals_what_its_pickle_gives_and_its_copies(entry: Entry) -> None:
+    for other in (pickle.loads(pickle.dumps(entry.layer)), copy.deepcopy(entry.layer), copy.copy(entry.layer)):
+        assert other == entry.layer
+        assert hash(other) == hash(entry.layer)
+        assert repr(other) == repr(entry.layer)
+
+
+def test_layers_reach_another_process(tmp_path: Path) -> None:
+    """One that has built its own catalogue, in which each is equal to the one that came."""
+    sent = tmp_path / "layers"
+    sent.write_bytes(pickle.dumps({name: entry.layer for name, entry in CATALOGUE.items()}))
+    program = (
+        "import pickle, sys; from tests.laws.catalogue import CATALOGUE\n"
+        "came = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert came.keys() == CATALOGUE.keys()\n"
+        "for name, layer in came.items():\n"
+        "    assert layer == CATALOGUE[name].layer and hash(layer) == hash(CATALOGUE[name].layer), name\n"
+    )
+    subprocess.run([sys.executable, "-c", program, sent], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 @every_layer
