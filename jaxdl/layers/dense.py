@@ -15,7 +15,6 @@ from jaxdl.ops.linear import linear
 
 lecun_normal: Initializer = jax.nn.initializers.lecun_normal()
 zeros: Initializer = jax.nn.initializers.zeros
-embedding_normal: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +58,11 @@ class Dense(Stateless):
         return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], params.get("bias"))
 
 
+def embedding_uniform(key: Array, shape: Any, dtype: DType = jnp.float32, out_sharding: Any = None) -> Array:
+    """Uniform in ±0.05."""
+    return jax.random.uniform(key, shape, dtype, -0.05, 0.05, out_sharding=out_sharding)
+
+
 @dataclasses.dataclass(frozen=True)
 class Embedding(Stateless):
     """y[...] = E[x[...]]: a row of a matrix for each index, [batch, ...] to [batch, ..., features].
@@ -76,7 +80,7 @@ class Embedding(Stateless):
 
     count: int
     features: int
-    embedding_init: Initializer = embedding_normal
+    embedding_init: Initializer = embedding_uniform
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"
