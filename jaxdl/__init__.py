@@ -2,6 +2,7 @@
 
 from jaxdl import activations as activations
 from jaxdl import data as data
+from jaxdl import initializers as initializers
 from jaxdl import losses as losses
 from jaxdl import metrics as metrics
 from jaxdl import models as models

@@ -26,6 +26,7 @@ FLOORS = {
             "layer",
             "padded",
             "activations",
+            "initializers",
             "losses",
             "metrics",
             "metric",

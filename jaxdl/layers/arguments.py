@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxdl.initializers import Named
 from jaxdl.jitted import shapes_alone
 from jaxdl.layer import Layer, LayerError
 from jaxdl.ops.floating import DType, as_floating, floating_dtype
@@ -77,8 +78,10 @@ def floating_argument(layer: str, name: str, value: Any, optional: bool) -> None
 def initializer_argument(layer: str, name: str, value: Any) -> None:
     """Refuses what cannot be called as initializers are."""
     if not callable(value) or isinstance(value, type):
-        raise LayerError(layer, f"{name} is an initializer such as jax.nn.initializers.normal(0.02), got {value!r}.")
-    _hashable(layer, name, value)
+        told = f"the class itself — call it: {value.__name__}(…)" if isinstance(value, type) else repr(value)
+        raise LayerError(layer, f"{name} is an initializer such as dl.initializers.Normal(0.02), got {told}.")
+    if not (isinstance(value, Named) and any(map(is_traced, vars(value).values()))):
+        _hashable(layer, name, value)
 
 
 def function(layer: str, **arguments: Any) -> None:
@@ -284,7 +287,7 @@ def drawn(layer: str, name: str, initializer: Any, key: Array, shape: tuple[int,
         values = initializer(key, shape, dtype)
     except Exception as error:
         raise LayerError(
-            layer, f"{name} failed for {told} ({error}) — give one such as jax.nn.initializers.normal(0.02)."
+            layer, f"{name} failed for {told} ({error}) — give one such as dl.initializers.Normal(0.02)."
         ) from error
     if not isinstance(values, (Array, np.ndarray)) or values.shape != shape or values.dtype != dtype:
         got = f"{values.dtype}{list(values.shape)}" if hasattr(values, "shape") and hasattr(values, "dtype") else repr(values)

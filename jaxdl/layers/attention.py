@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.nn.initializers import Initializer
 
 from jaxdl import ops
+from jaxdl.initializers import Initializer
 from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays, fold_in_name, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
@@ -65,7 +65,7 @@ class MultiHeadAttention(Layer):
             with its square (`ops.attention.attention`); where there is one, it ends second derivatives and forward mode.
         use_bias: whether biases are added.
         features: the length of an output, and of all heads of q together; None is that of the queries.
-        kernel_init, out_kernel_init, bias_init: from `jax.nn.initializers`; `out_kernel_init` is that of `out`.
+        kernel_init, out_kernel_init, bias_init: from `dl.initializers`; `out_kernel_init` is that of `out`.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 
 from jaxdl import ops
+from jaxdl.initializers import Initializer
 from jaxdl.layer import LayerError, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes
@@ -34,7 +34,7 @@ class Conv(Stateless):
         dilation: the step between the window's own elements.
         groups: channels are split into so many groups, convolved apart; groups = channels is a depthwise convolution.
         use_bias: whether b is added.
-        kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
         param_dtype: of the stored parameters.
     """

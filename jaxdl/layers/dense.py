@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 
+from jaxdl.initializers import Initializer, LecunNormal, Uniform, Zeros
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
 
-lecun_normal: Initializer = jax.nn.initializers.lecun_normal()
-zeros: Initializer = jax.nn.initializers.zeros
+lecun_normal: Initializer = LecunNormal()
+zeros: Initializer = Zeros()
+embedding_uniform: Initializer = Uniform(0.05)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Dense(Stateless):
     Args:
         features: the number of outputs.
         use_bias: whether b is added.
-        kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
         param_dtype: of the stored parameters.
     """
@@ -58,11 +59,6 @@ class Dense(Stateless):
         return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], params.get("bias"))
 
 
-def embedding_uniform(key: Array, shape: Any, dtype: DType = jnp.float32, out_sharding: Any = None) -> Array:
-    """Uniform in ±0.05."""
-    return jax.random.uniform(key, shape, dtype, -0.05, 0.05, out_sharding=out_sharding)
-
-
 @dataclasses.dataclass(frozen=True)
 class Embedding(Stateless):
     """y[...] = E[x[...]]: a row of a matrix for each index, [batch, ...] to [batch, ..., features].
@@ -73,7 +69,7 @@ class Embedding(Stateless):
     Args:
         count: the number of indices.
         features: the length of a row.
-        embedding_init: from `jax.nn.initializers`.
+        embedding_init: from `dl.initializers`.
         dtype: of the output; None means that of the parameters.
         param_dtype: of the stored parameters.
     """

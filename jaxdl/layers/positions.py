@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 from jaxtyping import Float, Int
 
+from jaxdl.initializers import Initializer, Normal
 from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless, as_arrays
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 
-embedding_normal: Initializer = jax.nn.initializers.normal(0.02)
+embedding_normal: Initializer = Normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LearnedPositions(Stateless):
 
     Args:
         longest: how many positions there are; a longer sequence is refused. None is as many as the input of init has.
-        embedding_init: from `jax.nn.initializers`.
+        embedding_init: from `dl.initializers`.
         dtype: of the output; None means the input's own.
         param_dtype: of the stored parameters.
     """

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, final
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 
 from jaxdl import ops
+from jaxdl.initializers import GlorotUniform, Initializer, Orthogonal
 from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import zeros
@@ -18,8 +18,8 @@ from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType
 from jaxdl.padded import Padded
 
-glorot_uniform: Initializer = jax.nn.initializers.glorot_uniform()
-orthogonal: Initializer = jax.nn.initializers.orthogonal()
+glorot_uniform: Initializer = GlorotUniform()
+orthogonal: Initializer = Orthogonal()
 
 Carry = Any
 """The state that a recurrent layer begins or ends with: [batch, features], for `LSTM` a pair of them."""
@@ -162,7 +162,7 @@ class SimpleRNN(Recurrent):
         dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
         recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
         use_bias: whether b is added.
-        kernel_init, recurrent_kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """
@@ -214,7 +214,7 @@ class LSTM(Recurrent):
         recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
         forget_bias: is added to the forget gate's bias at the start (Jozefowicz et al., 2015, section 2.2).
         use_bias: whether b is added.
-        kernel_init, recurrent_kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """
@@ -270,7 +270,7 @@ class GRU(Recurrent):
         dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
         recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
         use_bias: whether b and bᵣ are added.
-        kernel_init, recurrent_kernel_init, bias_init: from `jax.nn.initializers`.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """

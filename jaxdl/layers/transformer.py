@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from jax import Array
-from jax.nn.initializers import Initializer
 
 from jaxdl import ops
 from jaxdl.activations import gelu
+from jaxdl.initializers import Initializer
 from jaxdl.layer import Layer, as_layer
 from jaxdl.layers import arguments
 from jaxdl.layers.attention import MultiHeadAttention
@@ -41,7 +41,7 @@ class TransformerBlock(Composite):
         activation: a layer or a function.
         norm_layer: the normalisation.
         use_bias: whether attention and dense layers add biases.
-        kernel_init: of their kernels, from `jax.nn.initializers`.
+        kernel_init: of their kernels, from `dl.initializers`.
         out_kernel_init: of the kernels whose outputs are added to x and to y.
     """
 

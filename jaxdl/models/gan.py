@@ -6,14 +6,14 @@ Images lie in [0, 1] outside; the players compute with them in [−1, 1], as is 
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 from jax import Array
 from jaxtyping import Float
 
 from jaxdl.activations import leaky_relu, relu
+from jaxdl.initializers import Normal
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
@@ -25,7 +25,7 @@ from jaxdl.models.mlp import Activation, mlp
 from jaxdl.ops.floating import as_floating
 
 leaky = functools.partial(leaky_relu, negative_slope=0.2)
-normal: Callable[..., Any] = jax.nn.initializers.normal(0.02)
+normal = Normal(0.02)
 
 
 def to_unit(y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,13 +1,11 @@
 """The generative pre-trained transformer: a language model of causal transformer blocks."""
 
 import dataclasses
-import functools
 from typing import Any, ClassVar
 
-import jax
 from jax import Array
-from jax.nn.initializers import Initializer
 
+from jaxdl.initializers import Normal
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential, Tied
@@ -63,13 +61,13 @@ def gpt(
         tied: whether the logits are products with the rows of the embedding, or a dense layer's.
         flash: as in `MultiHeadAttention`.
 
-    >>> import jax.numpy as jnp, jaxdl as dl
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
     >>> model = gpt(65, layers=4, heads=4, features=128, context=64)
     >>> tokens = jax.ShapeDtypeStruct((1, 64), jnp.int32)
     >>> dl.tree.parameter_count(jax.eval_shape(lambda key: model.init(key, tokens)[0], jax.random.key(0)))
     804096
     """
-    kernel, norm = _normal(0.02), LayerNorm(epsilon=1e-5, use_bias=bias)
+    kernel, norm = Normal(0.02), LayerNorm(epsilon=1e-5, use_bias=bias)
     block = TransformerBlock(
         heads,
         causal=True,
@@ -78,7 +76,7 @@ def gpt(
         use_bias=bias,
         flash=flash,
         kernel_init=kernel,
-        out_kernel_init=_normal(0.02 / (2 * layers) ** 0.5),
+        out_kernel_init=Normal(0.02 / (2 * layers) ** 0.5),
     )
     return Sequential(
         tokens=Embedding(vocabulary, features, kernel),
@@ -88,9 +86,3 @@ def gpt(
         norm=norm,
         logits=Tied("tokens", TokenLogits()) if tied else Dense(vocabulary, use_bias=False, kernel_init=kernel),
     )
-
-
-@functools.cache
-def _normal(deviation: float) -> Initializer:
-    """One initializer for each deviation, so that models of the same arguments are equal."""
-    return jax.nn.initializers.normal(deviation)

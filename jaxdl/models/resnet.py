@@ -2,9 +2,8 @@
 
 from functools import partial
 
-import jax
-
 from jaxdl.activations import relu
+from jaxdl.initializers import HeNormal
 from jaxdl.layer import Layer
 from jaxdl.layers.combine import Residual, Sequential
 from jaxdl.layers.conv import Conv
@@ -12,8 +11,7 @@ from jaxdl.layers.dense import Dense
 from jaxdl.layers.norm import BatchNorm
 from jaxdl.layers.pool import GlobalAvgPool, MaxPool
 
-he_normal = jax.nn.initializers.he_normal()
-convolution = partial(Conv, kernel_size=3, use_bias=False, kernel_init=he_normal)
+convolution = partial(Conv, kernel_size=3, use_bias=False, kernel_init=HeNormal())
 
 
 def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
@@ -30,7 +28,7 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
         blocks: residual blocks a stage.
         classes: the number of outputs.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> model = resnet(32, 64, 128)
     >>> params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8))
     >>> list(params)
