@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.initializers import Initializer, LecunNormal, VarianceScaling, Zeros
+from jaxdl.initializers import Initializer, LecunNormal, Uniform, Zeros
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
@@ -15,7 +15,7 @@ from jaxdl.ops.linear import linear
 
 lecun_normal: Initializer = LecunNormal()
 zeros: Initializer = Zeros()
-embedding_normal: Initializer = VarianceScaling(1.0, "fan_in", "normal", out_axis=0)
+embedding_uniform: Initializer = Uniform(0.05)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Embedding(Stateless):
 
     count: int
     features: int
-    embedding_init: Initializer = embedding_normal
+    embedding_init: Initializer = embedding_uniform
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, final
 
@@ -11,14 +10,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.initializers import Initializer, Orthogonal
+from jaxdl.initializers import GlorotUniform, Initializer, Orthogonal
 from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
 from jaxdl.layers import arguments
-from jaxdl.layers.dense import lecun_normal, zeros
+from jaxdl.layers.dense import zeros
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType
 from jaxdl.padded import Padded
 
+glorot_uniform: Initializer = GlorotUniform()
 orthogonal: Initializer = Orthogonal()
 
 Carry = Any
@@ -70,7 +70,7 @@ class Recurrent(Layer):
         kernel_key, recurrent_key, bias_key = jax.random.split(key, 3)
         params = {
             "kernel": self.drawn("kernel_init", kernel_key, (inputs, self.gates * self.features)),
-            "recurrent_kernel": _by_gate(self, recurrent_key),
+            "recurrent_kernel": _recurrent_kernel(self, recurrent_key),
         }
         return params | (self.biases(bias_key) if self.use_bias else {}), {}
 
@@ -176,7 +176,7 @@ class SimpleRNN(Recurrent):
     dropout: float | Array = 0.0
     recurrent_dropout: float | Array = 0.0
     use_bias: bool = True
-    kernel_init: Initializer = lecun_normal
+    kernel_init: Initializer = glorot_uniform
     recurrent_kernel_init: Initializer = orthogonal
     bias_init: Initializer = zeros
     dtype: DType | None = None
@@ -228,7 +228,7 @@ class LSTM(Recurrent):
     recurrent_dropout: float | Array = 0.0
     forget_bias: float = 1.0
     use_bias: bool = True
-    kernel_init: Initializer = lecun_normal
+    kernel_init: Initializer = glorot_uniform
     recurrent_kernel_init: Initializer = orthogonal
     bias_init: Initializer = zeros
     dtype: DType | None = None
@@ -283,7 +283,7 @@ class GRU(Recurrent):
     dropout: float | Array = 0.0
     recurrent_dropout: float | Array = 0.0
     use_bias: bool = True
-    kernel_init: Initializer = lecun_normal
+    kernel_init: Initializer = glorot_uniform
     recurrent_kernel_init: Initializer = orthogonal
     bias_init: Initializer = zeros
     dtype: DType | None = None
@@ -347,18 +347,16 @@ def _check(layer: Recurrent) -> None:
         arguments.function(name, activation=layer.activation)
 
 
-def _by_gate(layer: Recurrent, key: Array) -> Array:
-    """The recurrent kernel, one draw [features, features] for each gate, side by side.
+def _recurrent_kernel(layer: Recurrent, key: Array) -> Array:
+    """One draw for all gates, [features, gates · features].
 
     Drawn in float32 at the least, and rounded then: an orthogonal matrix comes from a QR decomposition, which has no
     narrower form.
     """
-    shape = (layer.features, layer.features)
-    keys = jax.random.split(key, layer.gates)
+    shape = (layer.features, layer.gates * layer.features)
     drawn_in = jnp.float32 if jnp.finfo(layer.param_dtype).bits < 32 else layer.param_dtype
-    draw = functools.partial(arguments.drawn, type(layer).__name__, "recurrent_kernel_init", layer.recurrent_kernel_init)
-    draws = [draw(keys[gate], shape, drawn_in) for gate in range(layer.gates)]
-    return jnp.concatenate(draws, -1).astype(layer.param_dtype)
+    name, initializer = type(layer).__name__, layer.recurrent_kernel_init
+    return arguments.drawn(name, "recurrent_kernel_init", initializer, key, shape, drawn_in).astype(layer.param_dtype)
 
 
 def _dropped(mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 import jaxdl as dl
 from jaxdl.layer import LayerError
@@ -38,9 +39,23 @@ def test_initial_weights_are_those_of_flax() -> None:
     for ours, theirs in (
         (dl.Dense(8).kernel_init, nn.Dense(8).kernel_init),
         (dl.Dense(8).bias_init, nn.Dense(8).bias_init),
-        (dl.Embedding(4, 8).embedding_init, nn.Embed(4, 8).embedding_init),
     ):
         np.testing.assert_array_equal(ours(KEY, (4, 8), jnp.float32), theirs(KEY, (4, 8), jnp.float32))
+
+
+def test_initial_embeddings_are_distributed_as_those_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their width: a table of width 1 is no wider than another."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    for count, features in ((500, 16), (4000, 1)):
+        layer = keras.layers.Embedding(count, features)
+        layer.build()
+        theirs = np.asarray(layer.embeddings.value)
+        params, _ = dl.Embedding(count, features).init(KEY, jnp.zeros(1, jnp.int32))
+        for drawn in (params["embedding"], theirs):
+            assert 0.0499 < np.abs(drawn).max() <= 0.05
+        assert ks_2samp(params["embedding"].ravel(), theirs.ravel()).pvalue > 0.01
 
 
 def test_kernels_and_biases_draw_from_different_keys() -> None:
@@ -103,6 +118,12 @@ def test_prelu_is_that_of_flax_and_pytorch(shape: tuple[int, ...]) -> None:
     close(layer_figures(dl.PReLU(), params, x), torch_figures(lambda p, x: prelu(x, p["negative_slope"]), params, x))
     shared, x = drawn(dl.PReLU(0.01, shared=True), shape)
     close(layer_figures(dl.PReLU(shared=True), shared, x), flax_figures(nn.PReLU(), shared, x))
+
+
+def test_prelu_begins_as_that_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    params, _ = dl.PReLU().init(KEY, jnp.zeros((1, 3)))
+    np.testing.assert_array_equal(params["negative_slope"], torch.nn.PReLU(3).weight.detach().numpy())
 
 
 def test_prelu_begins_at_its_slope() -> None:

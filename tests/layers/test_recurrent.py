@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.stats import ks_2samp
 
 import jaxdl as dl
 
@@ -244,10 +245,45 @@ def test_the_forget_gate_begins_open() -> None:
     np.testing.assert_array_equal(params["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], FEATURES).astype(np.float32))
 
 
-def test_each_gate_has_an_orthogonal_recurrent_kernel() -> None:
-    params, _ = dl.LSTM(FEATURES).init(jax.random.key(0), data())
-    for part in np.split(np.asarray(params["recurrent_kernel"]), 4, -1):
-        np.testing.assert_allclose(part @ part.T, np.eye(FEATURES), atol=1e-5)
+@every_layer
+def test_initial_parameters_are_distributed_as_those_of_keras(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their limits, their distribution by the Kolmogorov–Smirnov test, and the biases to the bit."""
+    inputs, features, shape = 48, 64, (1, TIME, 48)
+    params, _ = kind(features).init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    kernel, recurrent_kernel, bias = keras_initial(kind, features, shape, monkeypatch)
+    limit = (6 / (inputs + kind.gates * features)) ** 0.5
+    for drawn in (params["kernel"], kernel):
+        assert 0.99 * limit < np.abs(drawn).max() <= limit
+    assert ks_2samp(params["kernel"].ravel(), kernel.ravel()).pvalue > 0.01
+    assert ks_2samp(params["recurrent_kernel"].ravel(), recurrent_kernel.ravel()).pvalue > 0.01
+    np.testing.assert_array_equal(params["bias"], bias.reshape(-1)[: kind.gates * features])
+    np.testing.assert_array_equal(params.get("recurrent_bias", 0.0), 0.0)
+
+
+@every_layer
+def test_the_recurrent_kernel_is_orthogonal_over_all_gates_at_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, _ = kind(FEATURES).init(jax.random.key(0), data())
+    _, theirs, _ = keras_initial(kind, FEATURES, data().shape, monkeypatch)
+    for drawn in (np.float64(params["recurrent_kernel"]), np.float64(theirs)):
+        assert drawn.shape == (FEATURES, kind.gates * FEATURES)
+        np.testing.assert_allclose(drawn @ drawn.T, np.eye(FEATURES), atol=1e-6)
+
+
+def keras_initial(kind: Any, features: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Kernel, recurrent kernel and bias of Keras's layer; its bias of `GRU` has a row for each side of the product."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    layer = getattr(keras.layers, kind.__name__)(features)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        layer.build(shape)
+        return [np.asarray(weight.value) for weight in layer.trainable_weights]
+
+
+def test_a_narrow_recurrent_kernel_is_drawn_in_float32_and_rounded() -> None:
+    params, _ = dl.LSTM(FEATURES, param_dtype=jnp.bfloat16).init(jax.random.key(0), data())
+    wide, _ = dl.LSTM(FEATURES).init(jax.random.key(0), data())
+    np.testing.assert_array_equal(params["recurrent_kernel"], wide["recurrent_kernel"].astype(jnp.bfloat16))
 
 
 def test_it_learns_inside_fit() -> None:
