@@ -27,6 +27,7 @@ FLOORS = {
             "padded",
             "activations",
             "losses",
+            "batchwise",
             "metrics",
             "metric",
             "per_example",
