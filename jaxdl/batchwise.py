@@ -123,7 +123,7 @@ def check_batchwise(loss: Any, outputs: PyTree, targets: PyTree, weighted: bool)
         weighted: whether examples or classes have weights.
 
     Raises:
-        ValueError: it returned something other than [batch] or one floating-point number, or takes no weights where it needs to.
+        ValueError: it returned something other than [batch] or one floating-point number, or needs weights and takes none.
     """
     batch = telling_batch(outputs, targets)
     given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), (outputs, targets))

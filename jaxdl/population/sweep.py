@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     shuffle: bool
     steps_per_epoch: int | None
     new_shapes: bool
+    drop_last: bool
     precision: Precision | None
     compile: Compile
     progress: bool
@@ -130,6 +131,7 @@ def sweep(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    drop_last: bool = False,
     precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
@@ -157,8 +159,8 @@ def sweep(
             else the "loss". Of a loss the least is best, of any other figure the largest.
         at_a_time, devices: as in `fit_many`.
         epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
-            shuffle, steps_per_epoch, new_shapes, precision, compile, progress: as in `fit`. Early stopping ends each member by
-            itself.
+            shuffle, steps_per_epoch, new_shapes, drop_last, precision, compile, progress: as in `fit`. Early stopping ends each
+            member by itself.
         checkpoint: where the population saves itself, a folder for each group of members and each rung; one that finds itself
             there goes on as if it had not stopped, to the bit. Each member keeps its own best epoch: `best` is not for it.
 
@@ -193,6 +195,7 @@ def sweep(
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
+        drop_last=drop_last,
     )
     recipe = SupervisedRecipe(
         model=model,

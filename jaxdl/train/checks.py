@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxdl import losses, threefry
+from jaxdl.batchwise import check_batchwise, is_batchwise
 from jaxdl.data.source import Batch
 from jaxdl.jitted import only_platform, tracing_program
 from jaxdl.layer import Layer, LayerError, as_layer
@@ -19,6 +20,7 @@ from jaxdl.number import is_number
 from jaxdl.per_example import shown
 from jaxdl.train.arguments import by_class, check_function, check_hashable
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
+from jaxdl.train.mixing import check_unmixed
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.schedule import schedule_free
@@ -221,13 +223,17 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
         if getattr(step, "augment", None) is None:
             _check_targets(name, step.loss, outputs, feed)
         check_thresholds(step.loss, step.metrics)
-    _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size)
+    weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
+    _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size, weighted)
+    check_unmixed(name, step, outputs, example, feed)
 
 
 @functools.lru_cache(maxsize=256)
-def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int) -> None:
+def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int, weighted: bool) -> None:
     outputs, targets = thawed_shapes(shapes)
-    if loss is not None:
+    if is_batchwise(loss):
+        check_batchwise(loss, outputs, targets, weighted)
+    elif loss is not None:
         losses.check_loss(loss, outputs, targets)
     weights = jax.ShapeDtypeStruct((size,), jnp.float32)
     for metric_name, metric in metrics:

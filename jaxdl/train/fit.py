@@ -61,6 +61,7 @@ def fit(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    drop_last: bool = False,
     precision: Precision | None = None,
     compile: Compile = "auto",
     devices: Sequence[Any] | None = None,
@@ -89,7 +90,7 @@ def fit(
             `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.
         steps: the most steps in all; where given, epochs are as many as that needs.
-        batch_size: examples a step, for arrays. A last, smaller batch is filled up and masked.
+        batch_size: examples a step, for arrays. A last, smaller batch is filled up with rows that are masked, or left out.
         metrics: by name, of `jaxdl.metrics` or any per-example function.
         validation: data of the same kind, measured after each epoch; or the share of the examples to set aside for it.
         class_weight: a weight for each class of integer targets, in the loss alone.
@@ -104,6 +105,9 @@ def fit(
         shuffle: whether arrays are put in a new order each epoch.
         steps_per_epoch: how many batches of a stream make an epoch; None is one pass over it.
         new_shapes: whether a stream's batches may change shape, each shape being compiled anew.
+        drop_last: whether a last, smaller batch is left out: of arrays, an epoch then lacks the examples that its order has
+            last, others each time; of a stream, every batch with fewer examples than one of its shape had before. Steps, and
+            schedules over them, are then fewer. Validation has all examples in any case.
         precision: "bfloat16" or "float16": the model computes in it, as `in_precision` says; parameters, the optimizer's state,
             the loss, metrics and statistics stay in float32. It costs accuracy, and pays where the device multiplies matrices
             of that dtype faster; most CPUs are slower with it. For float16 the loss is scaled, the scale adapts itself, and an
@@ -145,6 +149,7 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
         mesh=mesh,
+        drop_last=drop_last,
     )
     step = supervised(
         model,

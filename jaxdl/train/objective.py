@@ -40,7 +40,13 @@ def batch_loss(loss: Any, outputs: Any, batch: Batch, weights: Array, weighted: 
 
 
 def in_two_passes(
-    apply: Apply, objective: Callable[[Any], tuple[Array, Array]], params: Params, state: State, batch: Batch, mode: Train, count: int
+    apply: Apply,
+    objective: Callable[[Any], tuple[Array, Array]],
+    params: Params,
+    state: State,
+    batch: Batch,
+    mode: Train,
+    count: int,
 ) -> tuple[Array, Any, State, Params]:
     """The gradient of a loss of all outputs at once, in the memory of a part: dL/dθ = Σₚ (∂yₚ/∂θ)ᵀ ∂L/∂yₚ.
 

@@ -236,9 +236,7 @@ class Supervised(TrainingStep):
         outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
         return loss, outputs, new, as_of(state.params, gradients)
 
-    def _in_two_passes(
-        self, state: TrainState, batch: Batch, shares: Array, mode: Train
-    ) -> tuple[Array, Any, State, Params]:
+    def _in_two_passes(self, state: TrainState, batch: Batch, shares: Array, mode: Train) -> tuple[Array, Any, State, Params]:
         def objective(outputs: Any) -> tuple[Array, Array]:
             loss = self._loss(outputs, batch, shares, mode.across)
             return self._scaled(loss, state), loss
