@@ -320,7 +320,7 @@ def check_loss(loss: Any, outputs: PyTree, targets: PyTree) -> None:
     if not isinstance(returned, jax.ShapeDtypeStruct) or returned.shape != (batch,):
         raise ValueError(
             f"{name} returned {shown(returned)} for a batch of {batch} ({came}): return one number for each example "
-            "([batch]); fit weighs and averages them."
+            "([batch]); fit weighs and averages them. One that mixes examples is declared by losses.batchwise."
         )
     if not jnp.issubdtype(returned.dtype, jnp.floating):
         raise ValueError(f"{name} returned {returned.dtype} numbers, which have no gradient: return floating ones.")

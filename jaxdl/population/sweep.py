@@ -223,6 +223,7 @@ def sweep(
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=first_key, new_shapes=new_shapes)
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
+    checks.warn_of_moments(single.accumulate, start.state, feed.example)
     checks.check_monitor(early_stopping, single, start, feed, held)
     epochs = checks.check_count("epochs", epochs)
     if steps is not None:

@@ -27,6 +27,7 @@ from jaxdl.train.schedule import schedule_free
 from jaxdl.train.step import Measured, Step, TrainingStep, TrainState
 from jaxdl.train.supervised import Evaluation, Supervised
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
+from jaxdl.warn import warn
 
 WAYS = ("eager", "step", "epoch", "auto")
 MOST_CLASSES = 10**6
@@ -315,6 +316,22 @@ def check_accumulate(parts: int, example: Batch, devices: int = 1) -> None:
     if size % parts:
         of = f"a batch of {size} examples" if devices == 1 else f"what each device has of a batch, {size} examples,"
         raise ValueError(f"accumulate: {of} cannot be cut into {parts} equal parts.")
+
+
+def warn_of_moments(parts: int, state: Any, example: Batch) -> None:
+    """Warns where a batch is computed in parts by a model that takes moments over it: the parts' are others."""
+    names = named_leaves(state)
+    means = [name for name in names if name.split(".")[-1] == "mean" and f"{name.removesuffix('mean')}var" in names]
+    if parts == 1 or not means:
+        return
+    first = means[0].rpartition(".")[0] or "the top"
+    others = f" and {len(means) - 1} more" if len(means) > 1 else ""
+    warn(
+        f"accumulate={parts}: the moments of BatchNorm at {first!r}{others} are those of each part of "
+        f"{example.size // parts} examples, and its running ones move {parts} times an update, so that the update is not that "
+        f"of the batch of {example.size} — take LayerNorm or GroupNorm, or larger parts, where that matters.",
+        UserWarning,
+    )
 
 
 def augmented(step: Supervised, example: Batch) -> Batch:

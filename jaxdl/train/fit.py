@@ -80,7 +80,8 @@ def fit(
         model: a layer, or a plain function of one array.
         data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with one entry an example;
             or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
-        loss: `loss(outputs, targets) -> [batch]`.
+        loss: `loss(outputs, targets) -> [batch]`; one that mixes examples is declared, `losses.batchwise(loss)`, and given the
+            `mask` of the rows that count.
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as `optax.adam`; or a name:
             "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate), and "auto",
             which finds its step size itself in a run of some hundred steps or more. Calls that share one optimizer object, and
@@ -95,7 +96,11 @@ def fit(
         validation: data of the same kind, measured after each epoch; or the share of the examples to set aside for it.
         class_weight: a weight for each class of integer targets, in the loss alone.
         clip_norm: the largest norm a gradient keeps; larger ones are scaled down to it.
-        accumulate: computes each batch in so many equal parts, for less memory and the same update.
+        accumulate: computes each batch in so many equal parts, one after another, for less memory. Gradients are summed and
+            metrics are of all parts, so the update is that of the whole batch, to rounding, but for what a layer computes over
+            the batch: BatchNorm has the moments of each part, and its running ones move once a part (a warning says so).
+            Dropout draws for each part anew; `augment` is given the whole batch. A batchwise loss sees the outputs of all
+            parts, which are computed twice for it.
         average: the decay of a moving average of the parameters, which validation then uses.
         augment: `augment(key, inputs, targets) -> (inputs, targets)` on each training batch.
         early_stopping: when to end early.
@@ -229,6 +234,7 @@ def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params,
     checks.check_accumulate(step.accumulate, feed.example, parts(step.mesh))
     start = _start(step, feed.example, key, initial)
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
+    checks.warn_of_moments(step.accumulate, start.state, feed.example)
     return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
 
 

@@ -103,22 +103,25 @@ class _Found(NamedTuple):
 class Supervised(TrainingStep):
     """One update by the gradient of the weighted mean loss, L = Σᵢ wᵢ loss(f(xᵢ), tᵢ) / Σᵢ wᵢ.
 
-    wᵢ is the example's weight times its class's, zero where it only fills up the batch.
+    wᵢ is the example's weight times its class's, zero where it only fills up the batch. A batchwise loss that returns one
+    number is L itself.
 
     Args:
         model: f.
-        loss: `loss(outputs, targets) -> [batch]`.
+        loss: `loss(outputs, targets) -> [batch]`, or a `losses.batchwise` one.
         optimizer: of optax.
         metrics: by name, measured on the training pass's own outputs.
-        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed: the same
-            update in less memory.
+        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed in at least
+            float32: the same update in less memory, for models whose examples do not meet. Moments of BatchNorm are those of
+            each part, and its running ones move once a part. Each part draws by a key of its own. For a batchwise loss all
+            outputs are computed first, and each part's once more with its gradient.
         average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
         class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
         loss_scaling: how the loss is scaled, for a model that computes in float16.
         mesh: the devices, in a row, that a batch is split over: each computes its part's share of L and of the gradient, which
             are then added up, and all make the same update. None is the default one. What a part draws is from a key of its
-            own; moments of batch normalisation are of all parts; a loss that mixes examples sees those of its part.
+            own; moments of batch normalisation are of all parts, and so are the outputs that a batchwise loss is given.
     """
 
     model: Layer
