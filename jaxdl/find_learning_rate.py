@@ -93,6 +93,7 @@ def find_learning_rate(
     highest: float = 10.0,
     steps: int = 200,
     batch_size: int = 32,
+    drop_last: bool = False,
     clip_norm: float | None = None,
     accumulate: int = 1,
     augment: Augment | None = None,
@@ -115,7 +116,7 @@ def find_learning_rate(
     Source: Smith, *Cyclical learning rates for training neural networks* (2017), section 3.3.
 
     Args:
-        model, data, loss, batch_size, clip_norm, accumulate, augment, precision, initial, compile: as in `fit`.
+        model, data, loss, batch_size, drop_last, clip_norm, accumulate, augment, precision, initial, compile: as in `fit`.
         optimizer: a function of a learning rate, such as `functools.partial(optax.sgd, momentum=0.9)`; or a name.
         lowest, highest: the first and the last rate.
         steps: how many; the data are gone through as often as that needs.
@@ -138,7 +139,13 @@ def find_learning_rate(
         raise ValueError("optimizer: it has a learning rate already — give the function alone, such as optax.adam.")
     key = sources.as_key(seed)
     feed = sources.as_feed(
-        "data", data, batch_size=checks.check_count("batch_size", batch_size), key=key, shuffle=True, new_shapes=False
+        "data",
+        data,
+        batch_size=checks.check_count("batch_size", batch_size),
+        key=key,
+        shuffle=True,
+        new_shapes=False,
+        drop_last=drop_last,
     )
     step = supervised(
         checks.check_model(model),

@@ -5,7 +5,8 @@ Training weighs and sums these numbers, so that masks, sample weights and padded
 optax's wherever optax has the loss; what is added here is that shapes are matched and never broadcast, that a loss is
 computed in at least float32, and that targets that do not fit are told so in a sentence.
 
-A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`.
+A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`. One that mixes the examples of a
+batch is declared by `batchwise`.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxdl.batchwise import batchwise as batchwise
 from jaxdl.per_example import function_name, innermost, shown, telling_batch
 from jaxdl.targets import (
     AnyArray,
@@ -318,7 +320,7 @@ def check_loss(loss: Any, outputs: PyTree, targets: PyTree) -> None:
     if not isinstance(returned, jax.ShapeDtypeStruct) or returned.shape != (batch,):
         raise ValueError(
             f"{name} returned {shown(returned)} for a batch of {batch} ({came}): return one number for each example "
-            "([batch]); fit weighs and averages them."
+            "([batch]); fit weighs and averages them. One that mixes examples is declared by losses.batchwise."
         )
     if not jnp.issubdtype(returned.dtype, jnp.floating):
         raise ValueError(f"{name} returned {returned.dtype} numbers, which have no gradient: return floating ones.")

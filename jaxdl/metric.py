@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jaxdl.batchwise import is_batchwise
 from jaxdl.per_example import function_name, shown
 from jaxdl.targets import AnyArray
 
@@ -109,6 +110,11 @@ def as_metric(function_or_metric: Any) -> Metric:
     """
     if isinstance(function_or_metric, Metric):
         return function_or_metric
+    if is_batchwise(function_or_metric):
+        raise TypeError(
+            f"metric {function_or_metric!r}: a batchwise loss is no metric, a figure of all examples of an epoch — "
+            "write a Metric, whose measure is given the weights, 0 for rows that only fill up a batch."
+        )
     if isinstance(function_or_metric, type):
         name = function_or_metric.__name__
         raise TypeError(f"metric {name} is a class, expected a value — write {name}() with parentheses.")

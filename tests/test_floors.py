@@ -29,6 +29,7 @@ FLOORS = {
             "activations",
             "initializers",
             "losses",
+            "batchwise",
             "metrics",
             "metric",
             "per_example",

@@ -51,6 +51,7 @@ class _Cut:
     size: int
     batch_size: int
     shuffle: bool
+    drop_last: bool
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -59,7 +60,7 @@ class _Cut:
 
     @property
     def steps(self) -> int:
-        return -(-self.size // self.batch_size)
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
 
     @property
     def places(self) -> int:
@@ -69,7 +70,12 @@ class _Cut:
     @property
     def full(self) -> bool:
         """Whether every batch is."""
-        return self.places == self.size
+        return self.places <= self.size
+
+    @property
+    def examples(self) -> int:
+        """How many examples an epoch has."""
+        return min(self.size, self.places)
 
     @property
     def epochs(self) -> int:
@@ -88,7 +94,7 @@ class Resident(_Cut):
     """A whole data set on the device, cut into batches inside the program.
 
     Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation drawn from the key and e; the
-    last batch is filled up with masked rows.
+    last batch is filled up with masked rows, or left out, where a smaller one is dropped.
 
     Args:
         inputs, targets: trees of arrays, [size, ...].
@@ -96,6 +102,7 @@ class Resident(_Cut):
         key: of the orders.
         size, batch_size: numbers of examples.
         shuffle: whether orders are drawn; else examples come as they lie.
+        drop_last: whether a last, smaller batch is left out.
     """
 
     inputs: Tree
@@ -105,6 +112,7 @@ class Resident(_Cut):
     size: int = dataclasses.field(metadata={"static": True})
     batch_size: int = dataclasses.field(metadata={"static": True})
     shuffle: bool = dataclasses.field(metadata={"static": True})
+    drop_last: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def orders(self, first: int, count: int) -> Any:
         """The examples at all places of the batches of so many epochs from a first, one epoch after another.
@@ -136,6 +144,7 @@ class ResidentMembers(_Cut):
         size, batch_size: numbers of examples.
         shuffle: whether orders are drawn.
         axis: where batches have their members: 0 or -1.
+        drop_last: whether a last, smaller batch is left out.
     """
 
     inputs: Tree
@@ -147,6 +156,7 @@ class ResidentMembers(_Cut):
     batch_size: int = dataclasses.field(metadata={"static": True})
     shuffle: bool = dataclasses.field(metadata={"static": True})
     axis: int = dataclasses.field(metadata={"static": True})
+    drop_last: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -171,7 +181,7 @@ class ResidentMembers(_Cut):
     def _order(self, draw: Any, rows: Any) -> Array:
         order = permuted_by_program(draw, self.size)
         order = order if rows is None else rows[order]
-        return jnp.pad(order, (0, self.places - self.size))
+        return jnp.pad(order[: self.places], (0, self.places - self.examples))
 
     def batch(self, orders: Int[Array, "places members"], start: Any, index: Any) -> Batch:
         """Batch `index` of an epoch that begins `start` batches after the first of those orders.
@@ -228,7 +238,7 @@ class Stack:
 def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
     """Orders [epochs, size, ...] one after another on the devices of the data, filled up to whole batches and all epochs."""
     orders = np.zeros((source.epochs if source.shuffle else 1, source.places, *source.members), np.int32)
-    orders[: len(epochs), : source.size] = epochs
+    orders[: len(epochs), : source.examples] = epochs[:, : source.examples]
     leaf = jax.tree.leaves(source.inputs)[0]
     same = leaf.committed and leaf.sharding.is_fully_replicated
     return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if same else None)

@@ -205,9 +205,8 @@ class Plan:
         inputs, targets, weights = jax.device_put(data, device)
         orders = _order_keys(jnp.stack(keys))
         own = None if rows is None else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
-        return ResidentFeed(
-            ResidentMembers(inputs, targets, weights, orders, own, source.size, source.batch_size, shuffle, axis)
-        )
+        cut = (source.size, source.batch_size, shuffle, axis, source.drop_last)
+        return ResidentFeed(ResidentMembers(inputs, targets, weights, orders, own, *cut))
 
     def _split(self, key: Array) -> tuple[np.ndarray, np.ndarray]:
         assert self.share is not None

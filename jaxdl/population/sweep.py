@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     shuffle: bool
     steps_per_epoch: int | None
     new_shapes: bool
+    drop_last: bool
     precision: Precision | None
     compile: Compile
     progress: bool
@@ -130,6 +131,7 @@ def sweep(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    drop_last: bool = False,
     precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
@@ -157,8 +159,8 @@ def sweep(
             else the "loss". Of a loss the least is best, of any other figure the largest.
         at_a_time, devices: as in `fit_many`.
         epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
-            shuffle, steps_per_epoch, new_shapes, precision, compile, progress: as in `fit`. Early stopping ends each member by
-            itself.
+            shuffle, steps_per_epoch, new_shapes, drop_last, precision, compile, progress: as in `fit`. Early stopping ends each
+            member by itself.
         checkpoint: where the population saves itself, a folder for each group of members and each rung; one that finds itself
             there goes on as if it had not stopped, to the bit. Each member keeps its own best epoch: `best` is not for it.
 
@@ -193,6 +195,7 @@ def sweep(
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
+        drop_last=drop_last,
     )
     recipe = SupervisedRecipe(
         model=model,
@@ -220,6 +223,7 @@ def sweep(
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=first_key, new_shapes=new_shapes)
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
+    checks.warn_of_moments(single.accumulate, start.state, feed.example)
     checks.check_monitor(early_stopping, single, start, feed, held)
     epochs = checks.check_count("epochs", epochs)
     if steps is not None:

@@ -46,6 +46,7 @@ def compare(
     learning_rate: LearningRate | None = None,
     ways: Sequence[Way] = WAYS,
     batch_size: int = 32,
+    drop_last: bool = False,
     metrics: Mapping[str, Any] | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
@@ -67,8 +68,8 @@ def compare(
     then takes turns with the others, going on where it was: A B C, A B C, … No clock is read before the device has finished.
 
     Args:
-        model, data, loss, optimizer, learning_rate, batch_size, metrics, clip_norm, accumulate, average, augment, precision,
-            seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first batch is measured.
+        model, data, loss, optimizer, learning_rate, batch_size, drop_last, metrics, clip_norm, accumulate, average, augment,
+            precision, seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first batch is measured.
         ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are from the first.
         rounds: how many turns each way has.
         seconds: about how long a turn takes.
@@ -92,7 +93,7 @@ def compare(
     model = checks.check_model(model)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=key, shuffle=shuffle)
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=key, shuffle=shuffle, drop_last=drop_last)
     in_precision = functools.partial(
         supervised,
         model,
@@ -360,8 +361,8 @@ def _numbers(leaf: Any) -> np.ndarray:
 def _afresh(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function as a new object, so that its programs are compiled anew."""
 
-    def afresh(*args: Any) -> Any:
-        return function(*args)
+    def afresh(*args: Any, **settings: Any) -> Any:
+        return function(*args, **settings)
 
     with contextlib.suppress(AttributeError):
         functools.update_wrapper(afresh, function)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxdl import losses, threefry
+from jaxdl.batchwise import check_batchwise, is_batchwise
 from jaxdl.data.source import Batch
 from jaxdl.jitted import only_platform, tracing_program
 from jaxdl.layer import Layer, LayerError, as_layer
@@ -19,12 +20,14 @@ from jaxdl.number import is_number
 from jaxdl.per_example import shown
 from jaxdl.train.arguments import by_class, check_function, check_hashable
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
+from jaxdl.train.mixing import check_unmixed
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
 from jaxdl.train.schedule import schedule_free
 from jaxdl.train.step import Measured, Step, TrainingStep, TrainState
 from jaxdl.train.supervised import Evaluation, Supervised
 from jaxdl.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
+from jaxdl.warn import warn
 
 WAYS = ("eager", "step", "epoch", "auto")
 MOST_CLASSES = 10**6
@@ -221,13 +224,17 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
         if getattr(step, "augment", None) is None:
             _check_targets(name, step.loss, outputs, feed)
         check_thresholds(step.loss, step.metrics)
-    _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size)
+    weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
+    _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size, weighted)
+    check_unmixed(name, step, outputs, example, feed)
 
 
 @functools.lru_cache(maxsize=256)
-def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int) -> None:
+def _check_figures(loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int, weighted: bool) -> None:
     outputs, targets = thawed_shapes(shapes)
-    if loss is not None:
+    if is_batchwise(loss):
+        check_batchwise(loss, outputs, targets, weighted)
+    elif loss is not None:
         losses.check_loss(loss, outputs, targets)
     weights = jax.ShapeDtypeStruct((size,), jnp.float32)
     for metric_name, metric in metrics:
@@ -309,6 +316,22 @@ def check_accumulate(parts: int, example: Batch, devices: int = 1) -> None:
     if size % parts:
         of = f"a batch of {size} examples" if devices == 1 else f"what each device has of a batch, {size} examples,"
         raise ValueError(f"accumulate: {of} cannot be cut into {parts} equal parts.")
+
+
+def warn_of_moments(parts: int, state: Any, example: Batch) -> None:
+    """Warns where a batch is computed in parts by a model that takes moments over it: the parts' are others."""
+    names = named_leaves(state)
+    means = [name for name in names if name.split(".")[-1] == "mean" and f"{name.removesuffix('mean')}var" in names]
+    if parts == 1 or not means:
+        return
+    first = means[0].rpartition(".")[0] or "the top"
+    others = f" and {len(means) - 1} more" if len(means) > 1 else ""
+    warn(
+        f"accumulate={parts}: the moments of BatchNorm at {first!r}{others} are those of each part of "
+        f"{example.size // parts} examples, and its running ones move {parts} times an update, so that the update is not that "
+        f"of the batch of {example.size} — take LayerNorm or GroupNorm, or larger parts, where that matters.",
+        UserWarning,
+    )
 
 
 def augmented(step: Supervised, example: Batch) -> Batch:

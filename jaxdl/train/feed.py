@@ -114,13 +114,15 @@ class ResidentFeed:
     def examples(self, place: Place, steps: int) -> int:
         def before(step: int) -> int:
             epochs, index = divmod(step, self.steps)
-            return epochs * self.source.size + index * self.source.batch_size
+            return epochs * self.source.examples + index * self.source.batch_size
 
         return before(place.step + steps) - before(place.step)
 
     def identity(self) -> dict[str, Any]:
         source = self.source
         told = {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle}
+        if source.drop_last:
+            told["drop_last"] = True
         if isinstance(source, Resident):
             told["seed (its key)"] = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
         return told
@@ -139,6 +141,7 @@ class StreamFeed:
         new_shapes: whether batches may change their shape, each shape being compiled once.
         labelled: whether batches have to have targets; else inputs may come alone.
         mesh: the devices that batches are split over; one that cannot be split evenly is filled up with masked rows.
+        drop_last: whether a batch with fewer examples than others of its shape had before is left out; else it is filled up.
 
     `check(name, batch)` is called with each batch that is read, once it is set.
 
@@ -154,17 +157,24 @@ class StreamFeed:
         new_shapes: bool = False,
         labelled: bool = True,
         mesh: Mesh | None = None,
+        drop_last: bool = False,
     ) -> None:
-        self.mesh = mesh
+        self.mesh, self.drop_last = mesh, drop_last
         self.name, self.stream, self.steps, self.new_shapes, self.labelled = name, stream, steps, new_shapes, labelled
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
         self._count = 0
         self._skip = self._count_at_start = 0
+        self._full: dict[Any, int] = {}
         self._held = self._read()
         if self._held is None:
             raise ValueError(f"{name}: the batch source is empty — it has to yield at least one batch.")
         self._model = self._filled(self._held)
+
+    @property
+    def first_targets(self) -> Any:
+        """Those of the first batch, on the host."""
+        return self._model.targets
 
     @property
     def example(self) -> Batch:
@@ -263,6 +273,8 @@ class StreamFeed:
     def _next(self, epoch: int) -> Batch | None:
         batch = self._held if self._held is not None else self._read()
         self._held = None
+        while batch is not None and self._is_left_out(batch):
+            batch = self._read()
         if batch is None:
             return None
         if self.check is not None:
@@ -275,12 +287,23 @@ class StreamFeed:
                     f"{_shown(self._model)} — make them alike, or pass new_shapes=True to compile each shape anew."
                 )
             self._model = self._filled(batch)
-        return _filled(batch, _rows(self._model))
+        filled = _filled(batch, _rows(self._model))
+        return filled._replace(mask=None) if self._model.mask is None else filled
+
+    def _is_left_out(self, batch: Batch) -> bool:
+        """Whether it is a smaller one than others of its shape, where such are dropped."""
+        if not self.drop_last:
+            return False
+        shape, rows = _shape(batch, rest=True), _rows(batch)
+        self._full[shape] = max(rows, self._full.get(shape, 0))
+        return rows < self._full[shape]
 
     def _filled(self, batch: Batch) -> Batch:
-        """The batch with as many rows as can be split evenly over the devices."""
+        """The batch with as many rows as can be split evenly over the devices; without a mask where every one will be full."""
         count = parts(self.mesh)
-        return _filled(batch, -(-_rows(batch) // count) * count)
+        rows = -(-_rows(batch) // count) * count
+        filled = _filled(batch, rows)
+        return filled._replace(mask=None) if self.drop_last and rows == _rows(batch) else filled
 
     def _stacked(self, batches: list[Batch], capacity: int) -> Stack:
         """One stack of a fixed length, so that one program serves all; the places past the end repeat the last batch."""
@@ -406,10 +429,14 @@ def _rows(batch: Batch) -> int:
 
 
 def _filled(batch: Batch, rows: int) -> Batch:
-    """The batch with zeros up to so many rows, and the mask that tells them apart."""
+    """The batch with its last example repeated up to so many rows, and the mask that tells them apart.
+
+    Zeros might be no example, and a loss have no gradient there: zero times NaN is NaN.
+    """
     count = _rows(batch)
+    mode = "edge" if count else "constant"
     arrays = jax.tree.map(
-        lambda leaf: leaf if count == rows else np.pad(leaf, [(0, rows - count)] + [(0, 0)] * (leaf.ndim - 1)),
+        lambda leaf: leaf if count == rows else np.pad(leaf, [(0, rows - count)] + [(0, 0)] * (leaf.ndim - 1), mode),
         batch._replace(mask=None),
     )
     return arrays._replace(mask=np.arange(rows) < count)

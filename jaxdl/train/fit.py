@@ -61,6 +61,7 @@ def fit(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    drop_last: bool = False,
     precision: Precision | None = None,
     compile: Compile = "auto",
     devices: Sequence[Any] | None = None,
@@ -79,7 +80,8 @@ def fit(
         model: a layer, or a plain function of one array.
         data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with one entry an example;
             or anything that yields such tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
-        loss: `loss(outputs, targets) -> [batch]`.
+        loss: `loss(outputs, targets) -> [batch]`; one that mixes examples is declared, `losses.batchwise(loss)`, and given the
+            `mask` of the rows that count.
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as `optax.adam`; or a name:
             "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate), and "auto",
             which finds its step size itself in a run of some hundred steps or more. Calls that share one optimizer object, and
@@ -89,12 +91,16 @@ def fit(
             `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.
         steps: the most steps in all; where given, epochs are as many as that needs.
-        batch_size: examples a step, for arrays. A last, smaller batch is filled up and masked.
+        batch_size: examples a step, for arrays. A last, smaller batch is filled up with rows that are masked, or left out.
         metrics: by name, of `jaxdl.metrics` or any per-example function.
         validation: data of the same kind, measured after each epoch; or the share of the examples to set aside for it.
         class_weight: a weight for each class of integer targets, in the loss alone.
         clip_norm: the largest norm a gradient keeps; larger ones are scaled down to it.
-        accumulate: computes each batch in so many equal parts, for less memory and the same update.
+        accumulate: computes each batch in so many equal parts, one after another, for less memory. Gradients are summed and
+            metrics are of all parts, so the update is that of the whole batch, to rounding, but for what a layer computes over
+            the batch: BatchNorm has the moments of each part, and its running ones move once a part (a warning says so).
+            Dropout draws for each part anew; `augment` is given the whole batch. A batchwise loss sees the outputs of all
+            parts, which are computed twice for it.
         average: the decay of a moving average of the parameters, which validation then uses.
         augment: `augment(key, inputs, targets) -> (inputs, targets)` on each training batch.
         early_stopping: when to end early.
@@ -104,6 +110,9 @@ def fit(
         shuffle: whether arrays are put in a new order each epoch.
         steps_per_epoch: how many batches of a stream make an epoch; None is one pass over it.
         new_shapes: whether a stream's batches may change shape, each shape being compiled anew.
+        drop_last: whether a last, smaller batch is left out: of arrays, an epoch then lacks the examples that its order has
+            last, others each time; of a stream, every batch with fewer examples than one of its shape had before. Steps, and
+            schedules over them, are then fewer. Validation has all examples in any case.
         precision: "bfloat16" or "float16": the model computes in it, as `in_precision` says; parameters, the optimizer's state,
             the loss, metrics and statistics stay in float32. It costs accuracy, and pays where the device multiplies matrices
             of that dtype faster; most CPUs are slower with it. For float16 the loss is scaled, the scale adapts itself, and an
@@ -145,6 +154,7 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         new_shapes=new_shapes,
         mesh=mesh,
+        drop_last=drop_last,
     )
     step = supervised(
         model,
@@ -224,6 +234,7 @@ def first_start(step: Supervised, feed: Feed, key: Array, initial: tuple[Params,
     checks.check_accumulate(step.accumulate, feed.example, parts(step.mesh))
     start = _start(step, feed.example, key, initial)
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
+    checks.warn_of_moments(step.accumulate, start.state, feed.example)
     return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
 
 

@@ -44,6 +44,7 @@ def as_feed(
     labelled: bool = True,
     check: Check | None = None,
     mesh: Mesh | None = None,
+    drop_last: bool = False,
 ) -> Feed:
     """Arrays as data on the device, everything else as a stream of batches.
 
@@ -55,8 +56,10 @@ def as_feed(
         labelled: whether there have to be targets; else inputs may come alone.
         check: is given the whole data, or each batch of a stream.
         mesh: the devices that batches are split over.
+        drop_last: whether a smaller last batch is left out.
     """
     arguments.check_flag("shuffle", shuffle)
+    arguments.check_flag("drop_last", drop_last)
     arguments.check_flag("new_shapes", new_shapes)
     if is_arrays(data, labelled):
         if steps_per_epoch is not None:
@@ -64,30 +67,38 @@ def as_feed(
         batch = checks.check_arrays(name, data, labelled)
         if check is not None:
             check(name, batch)
-        return resident(batch, batch_size, key, shuffle, mesh)
+        return resident(batch, batch_size, key, shuffle, mesh, drop_last)
     if not callable(data) and not hasattr(data, "__iter__"):
         expected = "(inputs, targets)" if labelled else "arrays"
         raise TypeError(f"{name}: expected {expected} or something that yields batches, got {type(data).__name__}.")
     steps = None if steps_per_epoch is None else checks.check_count("steps_per_epoch", steps_per_epoch)
     stream: Any = data
-    feed = StreamFeed(name, stream, steps, new_shapes, labelled, mesh)
+    feed = StreamFeed(name, stream, steps, new_shapes, labelled, mesh, drop_last)
     feed.check = check
     return feed
 
 
-def resident(batch: Batch, batch_size: int, key: Array, shuffle: bool, mesh: Mesh | None = None) -> ResidentFeed:
+def resident(
+    batch: Batch, batch_size: int, key: Array, shuffle: bool, mesh: Mesh | None = None, drop_last: bool = False
+) -> ResidentFeed:
     """Arrays on the device, or all of them on each.
 
     Raises:
-        ValueError: a batch cannot be split evenly over the devices.
+        ValueError: a batch cannot be split evenly over the devices, or none remains once smaller ones are dropped.
     """
     size, count = batch.size, parts(mesh)
     if batch_size % count:
         raise ValueError(
             f"batch_size: {batch_size} examples cannot be split evenly over {count} devices — give a multiple of {count}."
         )
+    if drop_last and size < batch_size:
+        raise ValueError(
+            f"drop_last: {size} examples are fewer than a batch of {batch_size}, so that nothing remains — give a smaller "
+            "batch_size, or leave drop_last out."
+        )
     inputs, targets, weights, order = jax.device_put((*batch[:3], fold_in_name(key, "order")), whole(mesh))
-    return ResidentFeed(Resident(inputs, targets, weights, order, size, min(batch_size, -(-size // count) * count), shuffle))
+    batch_size = min(batch_size, -(-size // count) * count)
+    return ResidentFeed(Resident(inputs, targets, weights, order, size, batch_size, shuffle, drop_last))
 
 
 def is_arrays(data: Any, labelled: bool = True) -> bool:

@@ -97,6 +97,13 @@ def added_up(tree: Any, across: str | None) -> Any:
     return structure.unflatten(leaves)
 
 
+def gathered(tree: Any, across: str | None) -> Any:
+    """The rows of all parts, one after another, in each part; gradients go back to the part that a row came from."""
+    if across is None:
+        return tree
+    return jax.tree.map(lambda leaf: lax.all_gather(leaf, across, tiled=True), tree)
+
+
 def own_draws(mode: Train, across: str | None) -> Train:
     """The mode with a key of the part's own; where there is one part, the mode."""
     if across is None or lax.axis_size(across) == 1:

@@ -231,6 +231,10 @@ def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) 
 
 def weighted_sum(weights: Array, losses: Array) -> Array:
     """Σ w·loss; a loss that is not finite does not count where its weight is zero."""
+    if losses.shape != weights.shape:
+        raise ValueError(
+            f"a loss of shape {losses.shape} came for {len(weights)} examples: return one number for each, [batch]."
+        )
     losses = losses.astype(widest(losses.dtype))
     return jnp.sum(weights.astype(losses.dtype) * jnp.where(weights != 0, losses, 0))
 

@@ -10,9 +10,11 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
+from jaxdl.batchwise import is_batchwise
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
 from jaxdl.metrics import Metric
+from jaxdl.train.objective import added, as_of, batch_loss, blank, in_two_passes
 from jaxdl.train.scaling import LossScaling
 from jaxdl.train.spread import added_up, in_parts, own_draws
 from jaxdl.train.step import (
@@ -49,10 +51,17 @@ class Evaluation(Step):
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
-            losses = self.loss(outputs, batch.targets)
-            sums["loss"] = (weighted_sum(weights, losses), weights.sum())
+            sums["loss"] = (self._loss(outputs, batch, weights, across), weights.sum())
         measured = measure(self.metrics, outputs, batch.targets, weights)
         return Measured(added_up(sums | measured.sums, across), measured.gathered)
+
+    def _loss(self, outputs: Any, batch: Batch, weights: Array, across: str | None) -> Array:
+        """Σ w·loss over the part's rows."""
+        assert self.loss is not None
+        if not is_batchwise(self.loss):
+            return weighted_sum(weights, self.loss(outputs, batch.targets))
+        share = batch_loss(self.loss, outputs, batch, weights, batch.weights is not None, across)
+        return share * added_up(weights.sum(), across).astype(share.dtype)
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
@@ -94,22 +103,25 @@ class _Found(NamedTuple):
 class Supervised(TrainingStep):
     """One update by the gradient of the weighted mean loss, L = Σᵢ wᵢ loss(f(xᵢ), tᵢ) / Σᵢ wᵢ.
 
-    wᵢ is the example's weight times its class's, zero where it only fills up the batch.
+    wᵢ is the example's weight times its class's, zero where it only fills up the batch. A batchwise loss that returns one
+    number is L itself.
 
     Args:
         model: f.
-        loss: `loss(outputs, targets) -> [batch]`.
+        loss: `loss(outputs, targets) -> [batch]`, or a `losses.batchwise` one.
         optimizer: of optax.
         metrics: by name, measured on the training pass's own outputs.
-        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed: the same
-            update in less memory.
+        accumulate: the batch is computed in so many equal parts, one after another, and their gradients summed in at least
+            float32: the same update in less memory, for models whose examples do not meet. Moments of BatchNorm are those of
+            each part, and its running ones move once a part. Each part draws by a key of its own. For a batchwise loss all
+            outputs are computed first, and each part's once more with its gradient.
         average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
         class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
         loss_scaling: how the loss is scaled, for a model that computes in float16.
         mesh: the devices, in a row, that a batch is split over: each computes its part's share of L and of the gradient, which
             are then added up, and all make the same update. None is the default one. What a part draws is from a key of its
-            own; moments of batch normalisation are of all parts; a loss that mixes examples sees those of its part.
+            own; moments of batch normalisation are of all parts, and so are the outputs that a batchwise loss is given.
     """
 
     model: Layer
@@ -202,25 +214,46 @@ class Supervised(TrainingStep):
 
         def objective(params: Params, model_state: State, batch: Batch, shares: Array, mode: Train) -> Any:
             outputs, new = self.model.apply(params, model_state, batch.inputs, mode)
-            with jax.named_scope("loss"):
-                loss = weighted_sum(shares, self.loss(outputs, batch.targets))
-            scaled = loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)
-            return scaled, (loss, outputs, new)
+            loss = self._loss(outputs, batch, shares, mode.across)
+            return self._scaled(loss, state), (loss, outputs, new)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         if self.accumulate == 1:
             (_, (loss, outputs, new)), gradients = gradient(state.params, state.state, batch, shares, mode)
             return loss, outputs, new, gradients
 
+        if is_batchwise(self.loss):
+            return self._in_two_passes(state, batch, shares, mode)
+
         def part(carry: Any, xs: Any) -> Any:
             model_state, gradients, loss = carry
             index, batch, shares = xs
             own = mode.folded(index).masked(batch.mask)
             (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, own)
-            return (new, jax.tree.map(jnp.add, gradients, g), loss + more), outputs
+            return (new, added(gradients, g), loss + more), outputs
 
         split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))
-        first = (state.state, jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), shares.dtype))
+        first = (state.state, blank(state.params), jnp.zeros((), shares.dtype))
         indices = jnp.arange(self.accumulate, dtype=jnp.int32)
         (new, gradients, loss), outputs = lax.scan(part, first, (indices, *split))
-        return loss, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs), new, gradients
+        outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+        return loss, outputs, new, as_of(state.params, gradients)
+
+    def _in_two_passes(self, state: TrainState, batch: Batch, shares: Array, mode: Train) -> tuple[Array, Any, State, Params]:
+        def objective(outputs: Any) -> tuple[Array, Array]:
+            loss = self._loss(outputs, batch, shares, mode.across)
+            return self._scaled(loss, state), loss
+
+        return in_two_passes(self.model.apply, objective, state.params, state.state, batch, mode, self.accumulate)
+
+    def _loss(self, outputs: Any, batch: Batch, shares: Array, across: str | None) -> Array:
+        """What the part's rows add to L."""
+        with jax.named_scope("loss"):
+            if not is_batchwise(self.loss):
+                return weighted_sum(shares, self.loss(outputs, batch.targets))
+            weights = self._with_class_weights(batch.example_weights(), batch.targets)
+            weighted = batch.weights is not None or self.class_weights is not None
+            return batch_loss(self.loss, outputs, batch, weights, weighted, across)
+
+    def _scaled(self, loss: Array, state: TrainState) -> Array:
+        return loss if self.loss_scaling is None else loss * state.optimizer_state.scale.astype(loss.dtype)

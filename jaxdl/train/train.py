@@ -43,6 +43,7 @@ def train(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
+    drop_last: bool = False,
     compile: Compile = "auto",
     progress: bool = True,
     checkpoint: Checkpoints | None = None,
@@ -58,7 +59,7 @@ def train(
         data: inputs alone, as an array or a dict of arrays; `(inputs,)`, `(inputs, targets)` or `(inputs, targets, weights)`,
             where targets may be None; or anything that yields one of these a batch at a time (a list is such a stream). Inputs
             keep their dtype on the device, so that images may stay uint8.
-        epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes: as in `fit`.
+        epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes, drop_last: as in `fit`.
         validation: data of the same kind, measured after each epoch by `step.evaluation()`; or the share of the examples to set
             aside for it.
         early_stopping: when to end early; it may monitor any figure of the history.
@@ -90,7 +91,14 @@ def train(
     train_set, validation_set = sources.split(data, validation, key, labelled=False)
     stream: dict[str, Any] = {"new_shapes": new_shapes, "labelled": False, "check": step.check}
     feed = sources.as_feed(
-        "data", train_set, batch_size=batch_size, key=key, shuffle=shuffle, steps_per_epoch=steps_per_epoch, **stream
+        "data",
+        train_set,
+        batch_size=batch_size,
+        key=key,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        drop_last=drop_last,
+        **stream,
     )
     start = _start(step, feed.example, key, initial)
     checks.check_step_runs(step, start, feed)
