@@ -28,6 +28,7 @@ from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
 from jaxdl.train.spread import as_mesh, parts, whole
 from jaxdl.train.step import Augment, TrainState, step_key
+from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
@@ -345,7 +346,10 @@ def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
 def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
     """The first state for given parameters, less its key; on a CPU without a program, where there is nothing to compute."""
     made = _first_constants(step, frozen_shapes((params, state))) if platform() == "cpu" else None
-    return _restart(step, params, state, key) if made is None else filled(made, params, state)
+    if made is not None:
+        return filled(made, params, state)
+    form, numbers = open_step(step)
+    return _restart(form, numbers, params, state, key)
 
 
 @functools.lru_cache(maxsize=64)
@@ -359,8 +363,9 @@ def _first_constants(step: Supervised, given: Shapes) -> TrainState | None:
 
 
 @functools.partial(jit_once, static_argnums=(0,))
-def _restart(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
-    return step.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
+def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
+    return numbered.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import TrainingStep, TrainState
+from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Compile = Literal["eager", "step", "epoch", "auto"]
@@ -167,7 +168,8 @@ def as_way(compile: Compile, feed: Feed) -> Way:
 
 def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
     """The step's first state, drawn by one compiled program."""
-    return _init_once(step, frozen_shapes(example), key)
+    form, numbers = open_step(step)
+    return _init_once(form, frozen_shapes(example), numbers, key)
 
 
 def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState | None) -> TrainState:
@@ -179,9 +181,10 @@ def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState |
     return initial
 
 
-def _init(step: TrainingStep, example: Shapes, key: Array) -> TrainState:
+def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
     with tracing_program(only_platform()):
-        return step.init(key, thawed_shapes(example))
+        return numbered.init(key, thawed_shapes(example))
 
 
 _init_once = jit_once(_init, static_argnums=(0, 1))
