@@ -11,7 +11,6 @@ import jax
 from jax.extend.backend import backends
 
 _traced: ContextVar[tuple[bool, str | None]] = ContextVar("traced", default=(False, None))
-_shapes_alone: ContextVar[bool] = ContextVar("shapes_alone", default=False)
 
 
 @contextlib.contextmanager
@@ -32,21 +31,6 @@ def tracing_program(platform: str | None = None) -> Iterator[None]:
 def in_program() -> bool:
     """Whether what is being traced becomes part of such a program."""
     return _traced.get()[0]
-
-
-@contextlib.contextmanager
-def tracing_shapes() -> Iterator[None]:
-    """What is traced within is asked for shapes and dtypes alone: parameters are not drawn, half of an `init`'s trace."""
-    token = _shapes_alone.set(True)
-    try:
-        yield
-    finally:
-        _shapes_alone.reset(token)
-
-
-def shapes_alone() -> bool:
-    """Whether what is being traced is asked for shapes and dtypes alone."""
-    return _shapes_alone.get()
 
 
 def program_platform() -> str | None:

@@ -21,7 +21,7 @@ FLOORS = {
     "threefry": -1,
     "jitted": -1,
     "loops": -1,
-    "constants": -1,
+    "initialization": 0,
     **dict.fromkeys(
         [
             "layer",

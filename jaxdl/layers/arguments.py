@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxdl.jitted import shapes_alone
+from jaxdl.initialization import deferred
 from jaxdl.layer import Layer, LayerError
 from jaxdl.ops.floating import DType, as_floating, floating_dtype
 
@@ -273,13 +273,14 @@ def init_floating(layer: str, x: Any, dtype: DType | None = None) -> DType:
 
 
 def drawn(layer: str, name: str, initializer: Any, key: Array, shape: tuple[int, ...], dtype: DType) -> Array:
-    """What an initializer gives for a parameter, checked to be that; zeros where shapes are asked for alone."""
+    """What an initializer gives for a parameter, checked to be that."""
     told = f"a parameter of shape {list(shape)}"
     if math.prod(shape) > MOST_NUMBERS:
         raise LayerError(layer, f"{told} has {math.prod(shape):.3g} numbers, more than any device holds.")
     available(layer, "param_dtype", dtype)
-    if shapes_alone():
-        return jnp.zeros(shape, dtype)
+    later = deferred(initializer, key, shape, dtype)
+    if later is not None:
+        return later
     try:
         values = initializer(key, shape, dtype)
     except Exception as error:

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.constants import Computes, constants_of, filled
 from jaxdl.data.source import Batch
-from jaxdl.jitted import jit_once, only_platform, platform, tracing_program, tracing_shapes, uncollected
+from jaxdl.initialization import Computes, Made, deferred_draws, made_of, values_of
+from jaxdl.jitted import jit_once, only_platform, tracing_program, uncollected
 from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
@@ -339,31 +339,33 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 
 @functools.lru_cache(maxsize=64)
 def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
-    with tracing_program(only_platform()), tracing_shapes():
+    with tracing_program(only_platform()), deferred_draws():
         return jax.eval_shape(lambda key: model.init(key, thawed_shapes(example).inputs), threefry.of_seed(0))
 
 
 def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
-    """The first state for given parameters, less its key; on a CPU without a program, where there is nothing to compute."""
-    made = _first_constants(step, frozen_shapes((params, state))) if platform() == "cpu" else None
-    if made is not None:
-        return filled(made, params, state)
+    """The first state for given parameters, less its key; without a program, where there is nothing to compute."""
     form, numbers = open_step(step)
-    return _restart(form, numbers, params, state, key)
+    made = _remade(form, frozen_shapes((params, state)))
+    return _restart(form, numbers, params, state, key) if made is None else values_of(made, numbers, params, state)
 
 
 @functools.lru_cache(maxsize=64)
-def _first_constants(step: Supervised, given: Shapes) -> TrainState | None:
-    """What `_restart` gives, where that is constants and arguments."""
+def _remade(step: StepForm, given: Shapes) -> Made | None:
+    """How `_restart` makes what it gives, where it computes nothing."""
     key = threefry.of_seed(0)
     try:
-        return constants_of(lambda given: step.start(key, *given)._replace(key=None), thawed_shapes(given))
+        return made_of(lambda numbers, *given: _begun(step, numbers, *given, key), step.example, *thawed_shapes(given))
     except Computes:
         return None
 
 
 @functools.partial(jit_once, static_argnums=(0,))
 def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    return _begun(step, numbers, params, state, key)
+
+
+def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
     numbered: Any = step.step(numbers)
     return numbered.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
 

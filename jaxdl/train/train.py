@@ -1,14 +1,18 @@
 """`train`: the loop for any step and its data."""
 
+import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 from jax import Array
 
+from jaxdl import threefry
 from jaxdl.alike import with_first_alike
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
+from jaxdl.initialization import Computes, Made, made_of, values_of
 from jaxdl.jitted import jit_once, only_platform, tracing_program
 from jaxdl.train import arguments, checks, sources
 from jaxdl.train.feed import Feed, ResidentFeed
@@ -167,8 +171,12 @@ def as_way(compile: Compile, feed: Feed) -> Way:
 
 
 def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
-    """The step's first state, drawn by one compiled program."""
+    """The step's first state: what draws is compiled, and the rest only where something is computed of it."""
     form, numbers = open_step(step)
+    made = _made(form, frozen_shapes(example))
+    if made is not None and threefry.words_of(key) is not None:
+        with contextlib.suppress(Computes):
+            return values_of(made, numbers, key)
     return _init_once(form, frozen_shapes(example), numbers, key)
 
 
@@ -179,6 +187,15 @@ def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState |
     expected = jax.eval_shape(lambda key: step.init(key, example), key)
     checks.check_same_tree("initial", expected, initial)
     return initial
+
+
+@functools.lru_cache(maxsize=64)
+def _made(step: StepForm, example: Shapes) -> Made | None:
+    """How the first state is made without computing; None where something is computed."""
+    try:
+        return made_of(functools.partial(_init, step, example), step.example, threefry.of_seed(0))
+    except Computes:
+        return None
 
 
 def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
