@@ -21,7 +21,7 @@ from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Loss, Precision, first_start, supervised
 from jaxdl.train.loop import FIRST
 from jaxdl.train.pace import Pace
-from jaxdl.train.program import beginning, longest, run
+from jaxdl.train.program import Program
 from jaxdl.train.step import Augment, Measured, Step, TrainState
 from jaxdl.train.supervised import Supervised
 from jaxdl.train.train import Compile, as_way
@@ -218,8 +218,9 @@ def _losses(
     """The loss of each step up to the one that diverged, and whether one did."""
     way: Literal["eager", "step", "epoch"] = as_way(compile, feed)
     state, pace, rows, done = step.start(train), Pace(), list[np.ndarray](), 0
-    begun = first = beginning(step, feed.first.source, state)
-    most = longest(step, feed.first.source, state)
+    program = Program(way, step, state)
+    begun = first = program.beginning(feed.first.source)
+    most = program.longest(feed.first.source)
 
     def next_steps() -> int:
         return min(pace.steps, most, steps - done)
@@ -227,7 +228,7 @@ def _losses(
     for piece in feed.pieces(FIRST, steps, next_steps, False):
         piece = piece._replace(steps=min(piece.steps, steps - done))
         pace.begin()
-        ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
+        ran = program.run(piece.source, state, begun, piece.place, piece.steps)
         pace.end(ran.steps)
         state, begun = ran.state, ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
         rows += [part.gathered["loss"] for part in ran.parts]

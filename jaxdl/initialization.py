@@ -89,6 +89,14 @@ class Argument(NamedTuple):
     place: int
 
 
+class Filled(NamedTuple):
+    """An array of one number, which is the leaf of the arguments at that place: a number of Python's."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    place: int
+
+
 class Key(NamedTuple):
     """A key, or an array of keys, of an argument that is one.
 
@@ -114,7 +122,7 @@ class Made:
     """What `made_of` found: the result's structure, and where each of its leaves comes from."""
 
     structure: Any
-    leaves: tuple[Constant | Argument | Key | Drawn, ...]
+    leaves: tuple[Constant | Argument | Filled | Key | Drawn, ...]
 
     @functools.cached_property
     def groups(self) -> dict[Draw, list[Drawn]]:
@@ -131,7 +139,7 @@ def made_of(function: Callable[..., Any], *shapes: Any) -> Made:
 
     Args:
         function: pure.
-        shapes: trees of `jax.ShapeDtypeStruct`, one an argument; a key is given as it is.
+        shapes: trees of `jax.ShapeDtypeStruct`, one an argument; a key, or a number of Python's, is given as it is.
 
     Raises:
         Computes: if there is anything to compute, or a draw that is mapped over.
@@ -156,10 +164,11 @@ def values_of(made: Made, *arguments: Any) -> Any:
     """
     leaves = jax.tree.leaves(arguments)
     drawn = _drawn_of(made, {place: _words(leaves[place]) for place in _places_of_keys(made)})
-    constants = iter(_arrays(tuple(leaf for leaf in made.leaves if isinstance(leaf, Constant))))
+    filled = (_constant(leaf, leaves) for leaf in made.leaves if isinstance(leaf, (Constant, Filled)))
+    constants = iter(_arrays(tuple(filled)))
 
-    def value(leaf: Constant | Argument | Key | Drawn) -> Any:
-        if isinstance(leaf, Constant):
+    def value(leaf: Constant | Argument | Filled | Key | Drawn) -> Any:
+        if isinstance(leaf, (Constant, Filled)):
             return next(constants)
         if isinstance(leaf, Argument):
             return leaves[leaf.place]
@@ -168,6 +177,10 @@ def values_of(made: Made, *arguments: Any) -> Any:
         return drawn[leaf]
 
     return jax.tree.unflatten(made.structure, list(map(value, made.leaves)))
+
+
+def _constant(leaf: Constant | Filled, leaves: list[Any]) -> Constant:
+    return leaf if isinstance(leaf, Constant) else Constant(leaf.shape, leaf.dtype, leaves[leaf.place])
 
 
 def _arrays(constants: tuple[Constant, ...]) -> list[Array]:
@@ -225,7 +238,9 @@ def _places_of_keys(made: Made) -> set[int]:
     return {leaf.place for leaf in made.leaves if isinstance(leaf, (Key, Drawn))}
 
 
-def _argument(place: int, aval: Any) -> Argument | Key:
+def _argument(place: int, aval: Any) -> Argument | Filled | Key:
+    if aval.weak_type:
+        return Filled((), aval.dtype, place)
     if aval.shape == () and jax.numpy.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return Key(place, _paths([()], ()))
     return Argument(place)
@@ -279,6 +294,9 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
         case [Constant() as constant, *_] if name in ("broadcast_in_dim", "convert_element_type"):
             shape = equation.outvars[0].aval
             return [Constant(shape.shape, shape.dtype, np.asarray(constant.value).astype(shape.dtype)[()])]
+        case [Filled() as filled, *_] if name in ("broadcast_in_dim", "convert_element_type"):
+            shape = equation.outvars[0].aval
+            return [Filled(shape.shape, shape.dtype, filled.place)]
         case _:
             raise Computes
 

@@ -96,7 +96,11 @@ class Jitted:
 
     def _program(self, arguments: tuple[Any, ...]) -> Any:
         """The function under `jax.jit` that has the options for such arguments."""
-        options = self.options(*arguments)
+        return self.chosen(self._cpu_options(*arguments))
+
+    def chosen(self, cpu_options: Options) -> Any:
+        """The function under `jax.jit` that has those options on a CPU: for who knows them before each call."""
+        options = cpu_options if platform() == "cpu" else {}
         key = tuple(sorted(options.items()))
         if key not in self._programs:
             self._programs[key] = self._jit(compiler_options=dict(options)) if options else self._jit()

@@ -16,6 +16,7 @@ FLOORS = {
     "origin": 0,
     "warn": 0,
     "alike": 0,
+    "forms": -1,
     "number": 0,
     "values": 0,
     "threefry": -1,

@@ -82,6 +82,10 @@ class _Cut:
         """How many epochs one run of a program may touch; it may always end in the epoch after its first."""
         return max(2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members))))
 
+    def ahead(self, places: int) -> int:
+        """Of how many epochs, up to `epochs`, the orders have so many places in all; at least of one."""
+        return max(1, min(self.epochs, places // math.prod((self.places, *self.members))))
+
     @property
     def orders_shape(self) -> tuple[int, ...]:
         """Of orders one after another: of all those epochs, or of one that serves for all, where nothing is shuffled."""
@@ -219,6 +223,11 @@ class Stack:
     def epochs(self) -> int:
         """A stack ends with its epoch, or before."""
         return 2
+
+    def ahead(self, places: int) -> int:
+        """One: a stream has its own order."""
+        del places
+        return 1
 
     @property
     def orders_shape(self) -> tuple[int, ...]:

@@ -29,8 +29,9 @@ from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Precision, first_start, supervised
 from jaxdl.train.position import Tally
-from jaxdl.train.program import Begun, Place, Way, beginning, longest, run, stepped
+from jaxdl.train.program import Begun, Place, Program, Way, stepped
 from jaxdl.train.step import Augment, TrainState
+from jaxdl.train.step_form import open_step
 from jaxdl.train.supervised import Supervised
 
 WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
@@ -229,20 +230,21 @@ class Runner:
     def __init__(self, way: Way, step: Supervised, feed: Feed, start: TrainState) -> None:
         self.way: Way = way
         self.step, self.source, self.state = step, feed.first.source, start
-        self.first: Begun = beginning(step, self.source, start)
+        self.program = Program(way, step, start)
+        self.first: Begun = self.program.beginning(self.source)
         self.begun, self.done = self.first, 0
-        self.most = longest(step, self.source, start)
+        self.most = self.program.longest(self.source)
 
     def compile(self) -> None:
         """Makes its programs ready by one step, which is forgotten."""
-        ran = run(self.way, self.step, self.source, self.state, self.begun, Place(0, 0), 1)
+        ran = self.program.run(self.source, self.state, self.begun, Place(0, 0), 1)
         jax.block_until_ready(ran.state)
 
     def advance(self, steps: int) -> None:
         """Makes so many steps, and waits for the last."""
         while steps > 0:
             place = Place(*divmod(self.done, self.source.steps))
-            ran = run(self.way, self.step, self.source, self.state, self.begun, place, min(steps, self.most))
+            ran = self.program.run(self.source, self.state, self.begun, place, min(steps, self.most))
             if not ran.finite:
                 raise FloatingPointError(
                     f"compare: the loss was not finite after {self.done + ran.steps} steps ({self.way}), so there is nothing "
@@ -255,9 +257,8 @@ class Runner:
     def evaluated(self) -> dict[str, float]:
         """The figures of one pass over its data that are numbers."""
         step, state = self.step.evaluation(), self.step.evaluated_from(self.state)
-        first = beginning(step, self.source, state)
-        tally = Tally()
-        for part in run("step", step, self.source, state, first, Place(0, 0), self.source.steps).parts:
+        program, tally = Program("step", step, state), Tally()
+        for part in program.run(self.source, state, program.beginning(self.source), Place(0, 0), self.source.steps).parts:
             tally.add(part, 0.0)
         figures = step.report(tally.sums, tally.joined())
         return {name: float(value) for name, value in figures.items() if np.ndim(value) == 0}
@@ -333,9 +334,13 @@ def _judged(
 
 def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     """Of one step as a program, its batch's gathering included."""
-    source = feed.first.source
+    source, (form, numbers) = feed.first.source, open_step(step)
+
+    def once(state: Any, source: Any, orders: Any, index: Any) -> Any:
+        return stepped(form, only_platform(), numbers, state, source.batch(orders, index, index))
+
     return cost_of(
-        lambda state, source, orders, index: stepped(step, only_platform(), state, source.batch(orders, index, index)),
+        once,
         start,
         source,
         source.orders(0, 1),

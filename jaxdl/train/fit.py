@@ -28,6 +28,7 @@ from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
 from jaxdl.train.spread import as_mesh, parts, whole
 from jaxdl.train.step import Augment, TrainState, step_key
+from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
@@ -355,23 +356,29 @@ def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
 
 def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
     """The first state for given parameters, less its key; without a program, where there is nothing to compute."""
-    made = _remade(step, frozen_shapes((params, state)))
-    return _restart(step, params, state, key) if made is None else values_of(made, params, state)
+    form, numbers = open_step(step)
+    made = _remade(form, frozen_shapes((params, state)))
+    return _restart(form, numbers, params, state, key) if made is None else values_of(made, numbers, params, state)
 
 
 @functools.lru_cache(maxsize=64)
-def _remade(step: Supervised, given: Shapes) -> Made | None:
+def _remade(step: StepForm, given: Shapes) -> Made | None:
     """How `_restart` makes what it gives, where it computes nothing."""
     key = threefry.of_seed(0)
     try:
-        return made_of(lambda *given: step.start(key, *given)._replace(key=None), *thawed_shapes(given))
+        return made_of(lambda numbers, *given: _begun(step, numbers, *given, key), step.example, *thawed_shapes(given))
     except Computes:
         return None
 
 
 @functools.partial(jit_once, static_argnums=(0,))
-def _restart(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
-    return step.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
+def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    return _begun(step, numbers, params, state, key)
+
+
+def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
+    return numbered.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
 
 
 @functools.lru_cache(maxsize=64)

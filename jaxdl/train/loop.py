@@ -13,12 +13,11 @@ from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
-from jaxdl.train.program import Begun, Place, Ran, Way, batch_at, beginning, longest, run
+from jaxdl.train.program import Begun, Place, Program, Ran, Way, batch_at
 from jaxdl.train.progress import Progress, progress
 from jaxdl.train.run import Best, EarlyStopping, History, Run
 from jaxdl.train.saving import Saver, ending_well
 from jaxdl.train.step import Step, TrainingStep, TrainState, Updating
-from jaxdl.tree import frozen_shapes
 from jaxdl.warn import warn
 
 
@@ -84,32 +83,44 @@ def run_training(
     return loop.finished(stopped)
 
 
-def measure(step: Step, feed: Feed, state: Any, way: Way, interrupted: threading.Event | None = None) -> dict[str, Any]:
-    """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state.
+def measure(step: Step, feed: Feed, state: Any, way: Way) -> dict[str, Any]:
+    """One pass of a step that trains nothing: its figures over all the data; such a step may count batches in its state."""
+    return Measurement(Program(way, step, state), feed).of(state, noted())
 
-    It begins at the pace that the program had when it last ran.
+
+class Measurement:
+    """Passes of a step that trains nothing over data, each from a state of its own.
+
+    A pass begins at the pace that the program had when it last ran.
     """
-    before = known(way, step, frozen_shapes((feed.first.source, state)))
-    tally, pace, begun = Tally(), Pace(before.steps), beginning(step, feed.first.source, state)
-    interrupted = interrupted or noted()
-    most = longest(step, feed.first.source, state)
-    for piece in feed.pieces(FIRST, 1, lambda: min(pace.steps, most), False):
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        pace.begin()
-        ran = run(way, step, piece.source, state, begun, piece.place, piece.steps)
-        pace.end(ran.steps)
-        state, begun = ran.state, ran.begun
-        for part in ran.parts:
-            tally.add(part, 0.0)
-    before.steps = pace.steps
-    return step.report(tally.sums, tally.joined())
+
+    def __init__(self, program: Program, feed: Feed) -> None:
+        self.program, self.feed = program, feed
+        self.begun = program.beginning(feed.first.source)
+        self.longest = program.longest(feed.first.source)
+        self.known = known(*program.identity(feed.first.source))
+
+    def of(self, state: Any, interrupted: threading.Event) -> dict[str, Any]:
+        """The figures over all the data from a state."""
+        tally, pace, begun = Tally(), Pace(self.known.steps), self.begun
+        for piece in self.feed.pieces(FIRST, 1, lambda: min(pace.steps, self.longest), False):
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            pace.begin()
+            ran = self.program.run(piece.source, state, begun, piece.place, piece.steps)
+            pace.end(ran.steps)
+            state, begun = ran.state, ran.begun
+            for part in ran.parts:
+                tally.add(part, 0.0)
+        self.known.steps = pace.steps
+        self.begun = self.begun._replace(orders=begun.orders)
+        return self.program.step.report(tally.sums, tally.joined())
 
 
 @uncollected()
-def begin(step: Step, feed: Feed, start: Any) -> Position:
+def begin(step: Step, feed: Feed, start: Any, way: Way = "epoch") -> Position:
     """The position before the first step."""
-    return Position(start, beginning(step, feed.first.source, start))
+    return Position(start, Program(way, step, start).beginning(feed.first.source))
 
 
 class Loop:
@@ -138,7 +149,9 @@ class Loop:
         self.early_stopping = early_stopping
         self.monitored = early_stopping or (EarlyStopping(patience=0) if validation is not None else None)
         self.compile_seconds = 0.0
-        self.known = known(way, step, frozen_shapes((feed.first.source, position.state)))
+        self.program = Program(way, step, position.state)
+        self.measurement: Measurement | None = None
+        self.known = known(*self.program.identity(feed.first.source))
         self.pace = Pace(self.known.steps)
         self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
@@ -221,7 +234,7 @@ class Loop:
         """After how many steps of a piece, fewer than were made, the state was last finite; the loop's state is then that."""
 
         def whole(steps: int) -> bool:
-            self.position.state = run(self.way, self.step, piece.source, before, begun, piece.place, steps).state
+            self.position.state = self.program.run(piece.source, before, begun, piece.place, steps).state
             return self.step.sound(self.position.state)
 
         for steps in (made - 1, made - 2):
@@ -244,15 +257,15 @@ class Loop:
         piece, began, state = self.feed.first, time.perf_counter(), self.position.state
         if not self.known.compiled:
             steps = 0 if self.way == "epoch" else 1
-            begun = beginning(self.step, piece.source, state)
-            run(self.way, self.step, piece.source, state, begun, piece.place, steps)
+            begun = self.program.beginning(piece.source)
+            self.program.run(piece.source, state, begun, piece.place, steps)
             self.known.compiled = True
-        self.longest = longest(self.step, piece.source, state)
+        self.longest = self.program.longest(piece.source)
         self.compile_seconds = time.perf_counter() - began
 
     def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
         here = self.position
-        first = beginning(self.step, self.feed.first.source, here.state)
+        first = self.program.beginning(self.feed.first.source)
 
         def left() -> int:
             return 2**30 if steps is None else steps - here.steps
@@ -293,7 +306,7 @@ class Loop:
         before, begun = here.state, here.begun
 
         def made(state: Any) -> Ran:
-            return run(self.way, self.step, piece.source, state, begun, piece.place, piece.steps)
+            return self.program.run(piece.source, state, begun, piece.place, piece.steps)
 
         self.pace.begin()
         ran = self.settled(made(before), made)
@@ -314,9 +327,7 @@ class Loop:
         here = self.position
         figures = self.step.report(here.tally.sums, here.tally.joined())
         if self.validation is not None:
-            start = self.step.evaluated_from(here.state)
-            measured = measure(self.step.evaluation(), self.validation, start, self.way, self.interrupted)
-            figures |= {f"validation_{name}": value for name, value in measured.items()}
+            figures |= {f"validation_{name}": value for name, value in self._measured(self.validation).items()}
         figures |= here.tally.observed | {"seconds": here.tally.seconds}
         for name, value in figures.items():
             here.history.setdefault(name, []).append(value)
@@ -325,3 +336,10 @@ class Loop:
         why = self.watch(epoch, figures)
         told = [callback(EpochEnd(epoch, here.history, here.state)) is True for callback in self.callbacks]
         return why or ("callback" if any(told) else None)
+
+    def _measured(self, validation: Feed) -> dict[str, Any]:
+        """The figures over the validation data."""
+        start = self.step.evaluated_from(self.position.state)
+        if self.measurement is None:
+            self.measurement = Measurement(Program(self.way, self.step.evaluation(), start), validation)
+        return self.measurement.of(start, self.interrupted)

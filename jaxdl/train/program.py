@@ -15,6 +15,7 @@ from jaxdl.jitted import Jitted, only_platform, tracing_program
 from jaxdl.loops import outermost_loops
 from jaxdl.ops.direct import CPU_OPTIONS
 from jaxdl.train.step import Measured, Step
+from jaxdl.train.step_form import Numbers, StepForm, closed_step, open_step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Way = Literal["eager", "step", "epoch"]
@@ -23,6 +24,8 @@ SUMMED_BYTES = 2**24
 """How much memory the rows of sums in one run of a program may take, where those of two epochs have not more."""
 GATHERED_BYTES = 2**27
 """How much memory the rows gathered in one run of a program may take."""
+DRAWN_AHEAD = 2**13
+"""For how many places orders are drawn at once, where one run needs fewer: each draw takes half a millisecond by itself."""
 
 FEW = 8
 """Up to how many sums of a dtype are laid side by side by choices."""
@@ -118,38 +121,136 @@ class _Bounds(NamedTuple):
     row: Any
 
 
-def run(way: Way, step: Step, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
-    """Runs `steps` steps from a place in the data; fewer where one is not finite, which is then the last.
-
-    Where the state that they end with is not sound, they are not finite either, and which of them was not is not told.
+class Program:
+    """A step over data in one way to run; what does not change from one run to the next is found once, at the first.
 
     All ways make the same steps: the same batches, keys and arithmetic, to rounding.
 
     Args:
         way: "eager" runs operation by operation, "step" dispatches one compiled step after another, "epoch" runs a compiled
             loop; its number of steps is an argument, so that one compiled program serves any.
-        step: what is done with each batch.
-        source: where batches come from.
-        state: the step's first state; it is not given away.
-        begun: what the epoch at `place` carries; from `beginning` where it begins.
-        place: where to begin.
-        steps: at most `longest(...)`.
+        step: what is done with each batch. Programs are compiled for its form, and take its optimizers' numbers as arguments.
+        state: the step's first state; those that come later have its shapes.
     """
-    orders, first = _ordered(source, begun, place, steps)
-    if way == "epoch":
-        capacity = _capacity(step, source, state)
-        blank = _blank(step, source, state)
-        bounds = _bounds(source, first, steps)
-        ran = _loop(step, capacity, only_platform(), source, state, orders.places, begun.sums, *blank, bounds)
-        return _fetched(ran, step, source, orders, first)
-    one = functools.partial(_once, only_platform()) if way == "step" else _one
-    return _dispatched(one, step, source, state, begun, orders, first, steps)
+
+    def __init__(self, way: Way, step: Step, state: Any) -> None:
+        self.way: Way = way
+        self.step = step
+        self._state = frozen_shapes(state)
+        self._placed = _sharding(state)
+        self._known: dict[Shapes, _Fixed] = {}
+        self._last: tuple[Source, _Fixed] | None = None
+
+    def run(self, source: Source, state: Any, begun: Begun, place: Place, steps: int) -> Ran:
+        """Runs `steps` steps from a place in the data; fewer where one is not finite, which is then the last.
+
+        Where the state that they end with is not sound, they are not finite either, and which of them was not is not told.
+
+        Args:
+            source: where batches come from.
+            state: the step's; it is not given away.
+            begun: what the epoch at `place` carries; from `beginning` where it begins.
+            place: where to begin.
+            steps: at most `longest(source)`.
+        """
+        fixed = self._fixed(source)
+        orders, first = _ordered(source, begun, place, steps, min(fixed.rows, source.ahead(DRAWN_AHEAD)))
+        if self.way == "epoch":
+            bounds = _bounds(source, first, steps)
+            arguments = (fixed.form, fixed.capacity, only_platform(), fixed.numbers, source, state, orders.places, begun.sums)
+            return _fetched(fixed.loop(*arguments, *fixed.blank, bounds), self.step, source, fixed.outcome, orders, first)
+        return self._dispatched(fixed, source, state, begun, orders, first, steps)
+
+    def beginning(self, source: Source) -> Begun:
+        """What an epoch carries before its first step."""
+        return Begun({dtype: np.zeros((2, size), dtype) for dtype, size in self._fixed(source).sizes.items()})
+
+    def longest(self, source: Source) -> int:
+        """The most steps that one run may make, so that its buffers hold what it measures."""
+        fixed = self._fixed(source)
+        return min(fixed.capacity, (fixed.rows - 1) * source.steps)
+
+    def identity(self, source: Source) -> tuple[Any, ...]:
+        """What the compiled program is known by."""
+        fixed = self._fixed(source)
+        return self.way, fixed.form, fixed.shapes
+
+    def _fixed(self, source: Source) -> "_Fixed":
+        """What is fixed for data of such shapes."""
+        if self._last is None or self._last[0] is not source:
+            shapes = frozen_shapes(source)
+            if shapes not in self._known:
+                self._known[shapes] = self._found(source)
+            self._last = source, self._known[shapes]
+        return self._last[1]
+
+    def _found(self, source: Source) -> "_Fixed":
+        shapes = frozen_shapes((source, thawed_shapes(self._state)))
+        form, numbers, found = _opened(self.step, shapes)
+        sizes, rows = _sizes(found.measured.sums), _rows(source, found)
+        sums = {dtype: np.zeros((rows, 2, size), dtype) for dtype, size in sizes.items()}
+        observed = jax.tree.map(lambda s: np.zeros((rows, *s.shape), s.dtype), _observed(form, self._state))
+        numbers, blank = jax.device_put((numbers, (sums, observed)), self._placed)
+        loop = _loop.chosen(_options(found))
+        return _Fixed(form, numbers, shapes, found, sizes, _capacity(source, found), rows, blank, loop)
+
+    def _dispatched(
+        self, fixed: "_Fixed", source: Source, state: Any, begun: Begun, orders: Orders, start: int, steps: int
+    ) -> Ran:
+        """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
+        compiled = functools.partial(_once, only_platform(), fixed.form, fixed.numbers)
+        one = compiled if self.way == "step" else functools.partial(_one, self.step)
+        parts, done, finite = [], 0, True
+        while done < steps and finite:
+            first = (start + done) % source.steps
+            count = min(steps - done, source.steps - first)
+            begins = np.int32(start + done - first)
+            sums, good, rows = jax.device_put(begun.sums), jnp.asarray(first, jnp.int32), []
+            for index in range(first, first + count):
+                state, sums, good, row = one(source, state, sums, good, orders.places, begins, np.int32(index))
+                rows.append(row)
+            jax.block_until_ready(state)
+            made = int(good) - first
+            gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
+            observed = jax.device_get(_observe(fixed.form, fixed.numbers, state))
+            finite = made == count and self.step.sound(state)
+            sums = jax.device_get(sums)
+            totals = _total(sums, fixed.outcome.measured.sums)
+            parts.append(Part(count, totals, gathered, jax.tree.map(_figure, observed)))
+            begun = Begun(jax.tree.map(np.zeros_like, sums) if done + count < steps else sums, orders)
+            done += min(made + 1, count)
+        return Ran(state, begun, parts, done, finite)
 
 
-def beginning(step: Step, source: Source, state: Any) -> Begun:
-    """What an epoch carries before its first step."""
-    sizes = _sizes(_measured(step, source, state).sums)
-    return Begun({dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()})
+class _Fixed(NamedTuple):
+    """What is fixed for a program over data of some shapes.
+
+    Args:
+        form, numbers: the step's; numbers are on the device.
+        shapes: of the data and the state.
+        outcome: of one step.
+        sizes: how many sums of each dtype there are.
+        capacity: how many steps' gathered rows one run may hold.
+        rows: how many epochs one run may touch: each has a row of sums.
+        blank: rows for the sums and for what is observed of each epoch, on the device.
+        loop: the compiled loop.
+    """
+
+    form: StepForm
+    numbers: Any
+    shapes: Shapes
+    outcome: "Outcome"
+    sizes: dict[str, int]
+    capacity: int
+    rows: int
+    blank: tuple[Any, Any]
+    loop: Any
+
+
+def _sharding(state: Any) -> Any:
+    """Where what is beside a state lies: on its devices, where it is bound to them."""
+    leaf = jax.tree.leaves(state)[0]
+    return leaf.sharding if isinstance(leaf, Array) and leaf.committed and leaf.sharding.is_fully_replicated else None
 
 
 def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
@@ -159,49 +260,55 @@ def batch_at(source: Source, begun: Begun, place: Place, steps: int) -> Batch:
     return source.batch(orders.places, np.int32(first + steps - index), np.int32(index))
 
 
-def _ordered(source: Source, begun: Begun, place: Place, steps: int) -> tuple[Orders, int]:
-    """The orders for so many steps from a place, and how many steps after their beginning that is."""
+def _ordered(source: Source, begun: Begun, place: Place, steps: int, ahead: int = 1) -> tuple[Orders, int]:
+    """The orders for so many steps from a place, and how many steps after their beginning that is.
+
+    Where they have to be drawn, they are of `ahead` epochs at least.
+    """
     last, orders = place.epoch + max(place.step + steps - 1, 0) // source.steps, begun.orders
     if orders is None or not orders.first <= place.epoch <= last < orders.first + orders.epochs:
-        count = last - place.epoch + 1
+        count = max(last - place.epoch + 1, ahead)
         orders = Orders(source.orders(place.epoch, count), place.epoch, count)
     return orders, (place.epoch - orders.first) * source.steps + place.step
 
 
-def longest(step: Step, source: Source, state: Any) -> int:
-    """The most steps that one run may make, so that its buffers hold what it measures."""
-    return min(_capacity(step, source, state), (_rows(step, source, state) - 1) * source.steps)
-
-
-def _rows(step: Step, source: Source, state: Any) -> int:
+def _rows(source: Source, found: "Outcome") -> int:
     """How many epochs one run may touch: each has a row of sums."""
-    size = sum(2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(_measured(step, source, state).sums))
+    size = sum(2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(found.measured.sums))
     return max(2, min(source.epochs, SUMMED_BYTES // max(size, 1)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def stepped(step: Step, platform: str | None, state: Any, batch: Batch) -> tuple[Any, Measured]:
+def stepped(step: StepForm, platform: str | None, numbers: Any, state: Any, batch: Batch) -> tuple[Any, Measured]:
     """The step as programs take it, traced once: for the shapes of what it measures, for the loop, and to be counted.
 
     Args:
         step: what is done.
         platform: what alone it will be lowered for, or None.
+        numbers: of the step's optimizers.
         state, batch: what the step is given.
     """
     with tracing_program(platform):
-        return step(state, batch)
+        return step.step(numbers)(state, batch)
 
 
-def _loop_options(step: Step, capacity: int, platform: str | None, source: Source, state: Any, *_: Any) -> dict[str, str]:
-    del capacity, platform
-    return CPU_OPTIONS if outcome(step, source, state).loops else PLAIN_STEP_OPTIONS
+def _loop_options(
+    step: StepForm, capacity: int, platform: str | None, numbers: Any, source: Source, state: Any, *_: Any
+) -> dict[str, str]:
+    del capacity, platform, numbers
+    return _options(_outcome(step, frozen_shapes((source, state))))
+
+
+def _options(found: "Outcome") -> dict[str, str]:
+    return CPU_OPTIONS if found.loops else PLAIN_STEP_OPTIONS
 
 
 @functools.partial(Jitted, cpu_options=_loop_options, static_argnums=(0, 1, 2))
 def _loop(
-    step: Step,
+    step: StepForm,
     capacity: int,
     platform: str | None,
+    numbers: Any,
     source: Source,
     state: Any,
     orders: Any,
@@ -211,26 +318,26 @@ def _loop(
     bounds: _Bounds,
 ) -> _Outer:
     """Each operation on a scalar here is a kernel that takes milliseconds to compile, so there are few of them."""
-    shapes = _measured(step, source, state)
+    shapes, numbered = _outcome(step, frozen_shapes((source, state))).measured, step.step(numbers)
     put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
     first, end = bounds.first, bounds.end
 
     def one(inner: _Inner, start: Array) -> _Inner:
-        state, measured = stepped(step, platform, inner.state, source.batch(orders, start, inner.place - start))
+        state, measured = stepped(step, platform, numbers, inner.state, source.batch(orders, start, inner.place - start))
         terms = _vectors(measured.sums)
         # The first epoch goes on with what it was given: it may have begun before, and a stack of a stream is a part of one.
         fresh = (inner.place == start) & (start > first)
         so_far = {dtype: jnp.where(fresh, jnp.zeros_like(both), both) for dtype, both in inner.sums.items()}
         sums = {dtype: _both_added(both, terms[dtype]) for dtype, both in so_far.items()}
         gathered = jax.tree.map(lambda rows, row: put(rows, row, inner.place - first), inner.gathered, measured.gathered)
-        return _Inner(state, sums, gathered, inner.place + 1, step.finite(measured))
+        return _Inner(state, sums, gathered, inner.place + 1, numbered.finite(measured))
 
     def turn(outer: _Outer) -> _Outer:
         start, row = outer.start, outer.row
         after = start + np.int32(source.steps)
         inner = lax.while_loop(lambda i: (i.place < end) & (i.place < after) & i.finite, lambda i: one(i, start), outer.inner)
         rows = jax.tree.map(lambda rows, each: put(rows, each, row), outer.sums, inner.sums)
-        observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, step.observe(inner.state))
+        observed = jax.tree.map(lambda rows, each: put(rows, each, row), outer.observed, numbered.observe(inner.state))
         return _Outer(inner, rows, observed, after, row + 1)
 
     gathered = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.gathered)
@@ -245,20 +352,12 @@ def _bounds(source: Source, first: int, steps: int) -> _Bounds:
     return _Bounds(*map(np.int32, (first, first + steps, row * source.steps, row)))
 
 
-def _blank(step: Step, source: Source, state: Any) -> tuple[Any, Any]:
-    """Rows for the sums and for what is observed of each epoch; NumPy, where a program would need kernels."""
-    count, sizes = _rows(step, source, state), _sizes(_measured(step, source, state).sums)
-    sums = {dtype: np.zeros((count, 2, size), dtype) for dtype, size in sizes.items()}
-    observed = _observed(step, frozen_shapes(state))
-    return sums, jax.tree.map(lambda s: np.zeros((count, *s.shape), s.dtype), observed)
-
-
-def _fetched(ran: _Outer, step: Step, source: Source, orders: Orders, start: int) -> Ran:
+def _fetched(ran: _Outer, step: Step, source: Source, found: "Outcome", orders: Orders, start: int) -> Ran:
     """What a compiled loop measured, as parts on the host; waits for the loop to end."""
     inner = ran.inner
     rows, observed, sums, place, finite = jax.device_get((ran.sums, ran.observed, inner.sums, inner.place, inner.finite))
     gathered = jax.tree.map(np.asarray, inner.gathered)
-    totals = _total(rows, _measured(step, source, inner.state).sums)
+    totals = _total(rows, found.measured.sums)
     parts, done, first = [], int(place) - start, 0
     while first < done:
         epoch = (start + first) // source.steps
@@ -280,36 +379,15 @@ def _one(
 
 
 @functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1))
-def _once(platform: str | None, step: Step, *arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
+def _once(platform: str | None, step: StepForm, numbers: Any, *arguments: Any) -> tuple[Any, Any, Array, dict[str, Any]]:
     with tracing_program(platform):
-        return _one(step, *arguments)
+        return _one(step.step(numbers), *arguments)
 
 
-_observe = jax.jit(lambda step, state: step.observe(state), static_argnums=0)
-
-
-def _dispatched(one: Any, step: Step, source: Source, state: Any, begun: Begun, orders: Orders, start: int, steps: int) -> Ran:
-    """The host makes the steps; it looks at what was measured only at the end of each epoch's part."""
-    parts, done, finite = [], 0, True
-    while done < steps and finite:
-        first = (start + done) % source.steps
-        count = min(steps - done, source.steps - first)
-        begins = np.int32(start + done - first)
-        sums, good, rows = jax.device_put(begun.sums), jnp.asarray(first, jnp.int32), []
-        for index in range(first, first + count):
-            state, sums, good, row = one(step, source, state, sums, good, orders.places, begins, np.int32(index))
-            rows.append(row)
-        jax.block_until_ready(state)
-        made = int(good) - first
-        gathered = jax.tree.map(lambda *leaves: _joined(np.stack(leaves)), *rows) if rows else {}
-        observed = jax.device_get(_observe(step, state))
-        finite = made == count and step.sound(state)
-        sums = jax.device_get(sums)
-        totals = _total(sums, _measured(step, source, state).sums)
-        parts.append(Part(count, totals, gathered, jax.tree.map(_figure, observed)))
-        begun = Begun(jax.tree.map(np.zeros_like, sums) if done + count < steps else sums, orders)
-        done += min(made + 1, count)
-    return Ran(state, begun, parts, done, finite)
+@functools.partial(jax.jit, static_argnums=0)
+def _observe(step: StepForm, numbers: Any, state: Any) -> dict[str, Array]:
+    numbered: Any = step.step(numbers)
+    return numbered.observe(state)
 
 
 class Outcome(NamedTuple):
@@ -328,35 +406,49 @@ class Outcome(NamedTuple):
 
 def outcome(step: Step, source: Source, state: Any) -> Outcome:
     """What one step of a state and a batch comes to."""
-    return _outcome(step, frozen_shapes((source, state)))
+    return _opened(step, frozen_shapes((source, state)))[2]
 
 
-def _measured(step: Step, source: Source, state: Any) -> Measured:
-    return outcome(step, source, state).measured
+def _opened(step: Step, shapes: Shapes) -> tuple[StepForm, Numbers, Outcome]:
+    """The form of a step, the numbers that its programs take as arguments, and what one step comes to.
+
+    A step keeps the numbers of its optimizers where it decides something by one of them, or gives a state of other dtypes.
+    """
+    form, numbers = open_step(step)
+    if numbers:
+        try:
+            found = _outcome(form, shapes)
+        except Exception:  # the step as it was given tells better what is wrong, if anything is
+            found = None
+        if found is not None and frozen_shapes(found.state) == frozen_shapes(thawed_shapes(shapes)[1]):
+            return form, numbers, found
+    form = closed_step(step)
+    return form, (), _outcome(form, shapes)
 
 
 @functools.lru_cache(maxsize=64)
-def _outcome(step: Step, shapes: Shapes) -> Outcome:
+def _outcome(step: StepForm, shapes: Shapes) -> Outcome:
     source, state = thawed_shapes(shapes)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     orders = jax.ShapeDtypeStruct(source.orders_shape, jnp.int32)
 
-    def once(state: Any, source: Source, orders: Any, index: Any) -> tuple[Any, Measured]:
-        return stepped(step, only_platform(), state, source.batch(orders, index, index))
+    def once(numbers: Any, state: Any, source: Source, orders: Any, index: Any) -> tuple[Any, Measured]:
+        return stepped(step, only_platform(), numbers, state, source.batch(orders, index, index))
 
-    jaxpr, (after, measured) = jax.make_jaxpr(once, return_shape=True)(state, source, orders, index)
+    traced = jax.make_jaxpr(once, return_shape=True)
+    jaxpr, (after, measured) = traced(step.example, state, source, orders, index)
     return Outcome(after, measured, any(outermost_loops(jaxpr)))
 
 
 @functools.lru_cache(maxsize=64)
-def _observed(step: Step, state: Shapes) -> dict[str, Any]:
+def _observed(step: StepForm, state: Shapes) -> dict[str, Any]:
     """The shapes of what is observed of a state."""
-    return jax.eval_shape(step.observe, thawed_shapes(state))
+    return jax.eval_shape(lambda numbers, state: step.step(numbers).observe(state), step.example, thawed_shapes(state))
 
 
-def _capacity(step: Step, source: Source, state: Any) -> int:
+def _capacity(source: Source, found: Outcome) -> int:
     """How many steps' gathered rows one run may hold; every step of an epoch where nothing, or little, is gathered."""
-    rows = jax.tree.leaves(_measured(step, source, state).gathered)
+    rows = jax.tree.leaves(found.measured.gathered)
     size = sum(math.prod(row.shape) * row.dtype.itemsize for row in rows)
     if not size:
         return 2**30

@@ -22,6 +22,7 @@ from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import TrainingStep, TrainState
+from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Compile = Literal["eager", "step", "epoch", "auto"]
@@ -179,11 +180,12 @@ def as_way(compile: Compile, feed: Feed) -> Way:
 
 def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
     """The step's first state: what draws is compiled, and the rest only where something is computed of it."""
-    made = _made(step, frozen_shapes(example))
+    form, numbers = open_step(step)
+    made = _made(form, frozen_shapes(example))
     if made is not None and threefry.words_of(key) is not None:
         with contextlib.suppress(Computes):
-            return values_of(made, key)
-    return _init_once(step, frozen_shapes(example), key)
+            return values_of(made, numbers, key)
+    return _init_once(form, frozen_shapes(example), numbers, key)
 
 
 def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState | None) -> TrainState:
@@ -196,17 +198,18 @@ def _start(step: TrainingStep, example: Batch, key: Array, initial: TrainState |
 
 
 @functools.lru_cache(maxsize=64)
-def _made(step: TrainingStep, example: Shapes) -> Made | None:
+def _made(step: StepForm, example: Shapes) -> Made | None:
     """How the first state is made without computing; None where something is computed."""
     try:
-        return made_of(lambda key: _init(step, example, key), threefry.of_seed(0))
+        return made_of(functools.partial(_init, step, example), step.example, threefry.of_seed(0))
     except Computes:
         return None
 
 
-def _init(step: TrainingStep, example: Shapes, key: Array) -> TrainState:
+def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
     with tracing_program(only_platform()):
-        return step.init(key, thawed_shapes(example))
+        return numbered.init(key, thawed_shapes(example))
 
 
 _init_once = jit_once(_init, static_argnums=(0, 1))
