@@ -28,6 +28,7 @@ from jaxdl.population.cohort import Cohort, Member
 from jaxdl.population.runs import Runs
 from jaxdl.train import sources
 from jaxdl.train.feed import Feed, ResidentFeed
+from jaxdl.train.identity import run_identity
 from jaxdl.train.loop import Loop, begin
 from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
 from jaxdl.train.position import Ends, Position
@@ -90,21 +91,29 @@ class Plan:
         step = self.recipe.single
         position = begin(step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed)))
         with contextlib.ExitStack() as stack:
-            saver, position = self._saver(stack, (member,), 0, step, self.feed, position)
+            saver, position = self._saver(stack, (member,), 0, step, self.feed, self.held, position)
             loop = Loop(step, self.feed, position, self.way, self.held, self.early_stopping, (), saver)
             shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
             why = loop.run(self.epochs, self.steps, shown)
         return Cohort.of_one(member, loop, why)
 
     def _saver(
-        self, stack: contextlib.ExitStack, members: tuple[Member, ...], rung: int, step: Any, feed: Feed, position: Position
+        self,
+        stack: contextlib.ExitStack,
+        members: tuple[Member, ...],
+        rung: int,
+        step: Any,
+        feed: Feed,
+        held: Feed | None,
+        position: Position,
     ) -> tuple[Saver | None, Position]:
         """The checkpoints of a group, and where it goes on."""
         if self.checkpoint is None:
             return None, position
         folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
-        told = [[member.seed, member.hyperparameters] for member in members]
-        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, {"members": told})
+        told = {"members": [{"seed": member.seed, **member.hyperparameters} for member in members]}
+        identity = run_identity(step, feed, position.state, held, self.early_stopping, told)
+        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, identity)
         stack.callback(saver.close)
         return saver, saver.resume() or position
 
@@ -177,7 +186,7 @@ class Plan:
             position.ends = dataclasses.replace(
                 Ends.none(len(cohort)), stopped=list(cohort.stopped), epochs=cohort.epochs.copy()
             )
-            saver, position = self._saver(stack, cohort.members, rung, step, feed, position)
+            saver, position = self._saver(stack, cohort.members, rung, step, feed, held, position)
             loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, (), saver)
             loops.append(loop)
             if stop.is_set():

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
+from jaxdl.describe import digest_of
 from jaxdl.train.program import Place
 from jaxdl.train.spread import parts, split
 
@@ -119,11 +120,8 @@ class ResidentFeed:
         return before(place.step + steps) - before(place.step)
 
     def identity(self) -> dict[str, Any]:
-        source = self.source
-        told = {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle}
-        if isinstance(source, Resident):
-            told["seed (its key)"] = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
-        return told
+        fields = {field.name: getattr(self.source, field.name) for field in dataclasses.fields(self.source)}
+        return {name: part for name, part in fields.items() if name not in ("key", "keys", "axis")}
 
     def restore(self, after: Any) -> None:
         assert after is None
@@ -141,6 +139,8 @@ class StreamFeed:
         mesh: the devices that batches are split over; one that cannot be split evenly is filled up with masked rows.
 
     `check(name, batch)` is called with each batch that is read, once it is set.
+
+    A stream that has a method `identity()` says by it, in numbers, strings and arrays, what tells it from others.
 
     Raises:
         ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
@@ -199,7 +199,12 @@ class StreamFeed:
                 "where it is — give arrays, a list of batches, or an iterable with state_dict() and load_state_dict(state), as "
                 "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
             )
-        return {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        told = {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        if hasattr(self.stream, "identity"):
+            return told | {"batches": self.stream.identity()}
+        if isinstance(self.stream, (list, tuple)):
+            return told | {"batches": digest_of(list(self.stream))}
+        return told if self._says_where else told | {"first batch's numbers": digest_of(self._held)}
 
     def restore(self, after: Any) -> None:
         if after is None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.data.source import Batch
+from jaxdl.describe import Description
 from jaxdl.train.step import Guard, Measured, Step, TrainingStep, TrainState
 
 IfNotFinite = Literal["stop", "skip", "go back"]
@@ -38,6 +39,9 @@ class Guarded(TrainingStep):
     def model(self) -> Any:
         """What is trained."""
         return getattr(self.step, "model", self.step)
+
+    def described(self) -> dict[str, Description]:
+        return self.step.described() | {"if_not_finite": self.rule}
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         return self.begin(self.step.init(key, batch))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.describe import digest_of
 from jaxdl.jitted import uncollected
 from jaxdl.origin import first_not_finite
 from jaxdl.train.feed import Feed, Piece
+from jaxdl.train.identity import run_identity
 from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
@@ -54,6 +56,7 @@ def run_training(
     show_progress: bool = True,
     checkpoint: Checkpoints | None = None,
     debug: bool = False,
+    initial: Any = None,
 ) -> Run:
     """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
@@ -70,12 +73,15 @@ def run_training(
         show_progress: whether to show how far the run is.
         checkpoint: where the run saves itself, and goes on from where it was.
         debug: whether to say which operation first gave numbers that are not finite.
+        initial: what a caller has given to start from, which tells the run from others.
     """
     position = begin(step, feed, start)
     with contextlib.ExitStack() as stack:
         saver = None
         if checkpoint is not None:
-            saver = Saver(checkpoint, step, feed, position)
+            others = {"initial": None if initial is None else digest_of(initial)}
+            identity = run_identity(step, feed, position.state, validation, early_stopping, others)
+            saver = Saver(checkpoint, step, feed, position, identity)
             stack.callback(saver.close)
             position = saver.resume() or position
         loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver, debug)
@@ -318,8 +324,7 @@ class Loop:
             measured = measure(self.step.evaluation(), self.validation, start, self.way, self.interrupted)
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         figures |= here.tally.observed | {"seconds": here.tally.seconds}
-        for name, value in figures.items():
-            here.history.setdefault(name, []).append(value)
+        here.record(figures)
         if not quiet:
             shown.ended(epoch, self.headline(figures))
         why = self.watch(epoch, figures)

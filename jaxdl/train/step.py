@@ -11,6 +11,7 @@ import optax
 from jax import Array, lax
 
 from jaxdl.data.source import Batch
+from jaxdl.describe import Description, describe
 from jaxdl.layer import Params, State, fold_in_name
 from jaxdl.metrics import Mean, Metric
 from jaxdl.ops.batching import small_last
@@ -138,6 +139,16 @@ class Updating(Step):
     def evaluated_from(self, state: Any) -> Any:
         """What an evaluation begins with: the trained state, its `step` set to 0, so that each pass draws the same."""
         return state._replace(step=jnp.zeros_like(state.step))
+
+    def described(self) -> dict[str, Description]:
+        """What the step is, part by part, so that a run which saves itself is not taken up by another.
+
+        Of a frozen dataclass that is its fields, of anything else what `describe` tells.
+        """
+        whole = describe(self)
+        if isinstance(whole, str):
+            return {"step": whole}
+        return {"step": whole["is"], **whole["parts"]}
 
     def alone(self) -> "Updating":
         """The same step on the default device, where it is one over several."""

@@ -108,6 +108,7 @@ def train(
         checkpoint=checkpoint,
         if_not_finite=if_not_finite,
         debug=debug,
+        initial=initial,
     )
 
 
@@ -126,6 +127,7 @@ def run(
     checkpoint: Checkpoints | None,
     if_not_finite: IfNotFinite,
     debug: bool,
+    initial: Any = None,
 ) -> Run:
     """The loop for a step whose data and first state are known to fit it."""
     arguments.check_callbacks(callbacks)
@@ -155,6 +157,7 @@ def run(
         show_progress=progress,
         checkpoint=checkpoint,
         debug=debug,
+        initial=initial,
     )
 
 

@@ -198,9 +198,9 @@ def test_a_stream_that_cannot_say_where_it_is_is_refused_at_the_start(tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 8}, "batch_size is 16, and this one has 8"),
+        ({"batch_size": 8}, "batch_size: 16 → 8"),
         ({"seed": 1}, "seed"),
-        ({"model": dl.Dense(2)}, "whose model is"),
+        ({"model": dl.Dense(2)}, "model: Sequential"),
     ],
 )
 def test_another_run_in_the_folder_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
