@@ -3,13 +3,12 @@
 import copy
 import dataclasses
 import functools
+import sys
 from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
 import optax
-
-from jaxdl.describe import has_a_name
 
 LIBRARIES = frozenset({"jax", "numpy", "optax"})
 """Whose functions read nothing that changes but their arguments and what they closed over."""
@@ -106,7 +105,10 @@ def _items(values: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _has_a_name(value: Any) -> bool:
     """Whether it is what a module of a library has under a name, such as a function or a class: there is one of it."""
-    return _of_library(str(getattr(value, "__module__", ""))) and has_a_name(value)
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or not _of_library(module):
+        return False
+    return getattr(sys.modules.get(module), name, None) is value
 
 
 def _of_library(module: str) -> bool:

@@ -29,7 +29,7 @@ from jaxdl.population.runs import Runs
 from jaxdl.train import sources
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.identity import run_identity
-from jaxdl.train.loop import Loop, begin
+from jaxdl.train.loop import Loop, begin, ended_earlier
 from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
 from jaxdl.train.position import Ends, Position
 from jaxdl.train.program import Place, Way
@@ -84,6 +84,8 @@ class Plan:
         return self._result(members, ended + going)
 
     def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
+        if self.checkpoint is not None and not any(cohort.made or cohort.interrupted for cohort in cohorts):
+            ended_earlier(self.checkpoint, "finished")
         return Runs(members, tuple(cohorts), self.recipe, self.monitor, self.early_stopping)
 
     def _alone(self, member: Member) -> Cohort:
@@ -94,8 +96,9 @@ class Plan:
             saver, position = self._saver(stack, (member,), 0, step, self.feed, self.held, position)
             loop = Loop(step, self.feed, position, self.way, self.held, self.early_stopping, (), saver)
             shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
+            before = position.steps
             why = loop.run(self.epochs, self.steps, shown)
-        return Cohort.of_one(member, loop, why)
+        return Cohort.of_one(member, loop, why, loop.position.steps - before)
 
     def _saver(
         self,
@@ -192,8 +195,9 @@ class Plan:
             if stop.is_set():
                 return cohort.after(loop, cohort.epoch, "interrupted")
             shown = stack.enter_context(progress_bar(show, until, feed.steps))
+            before = position.steps
             why = loop.run(until, self.steps if until == self.epochs else None, shown)
-        return cohort.after(loop, until, why)
+        return cohort.after(loop, until, why, loop.position.steps - before)
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
         """The step of so many members and their data; each shuffles by its own key, and sets its own share aside."""

@@ -349,13 +349,16 @@ def with_targets(item: Any) -> Any:
 def host_array(value: Any) -> np.ndarray:
     """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled.
 
+    float16 becomes float32: layers compute in the dtype of their inputs, and gradients vanish in float16 unless the loss is
+    scaled, as it is where float16 is asked for as the `precision`.
+
     Raises:
         ValueError: whole numbers do not fit that dtype.
     """
     array = np.asarray(value)
     if not _numeric(array.dtype):
         return array
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(np.float32 if array.dtype == np.float16 else array.dtype)
     if array.size and array.dtype != dtype and np.issubdtype(dtype, np.integer):
         least, greatest, bounds = int(array.min()), int(array.max()), np.iinfo(dtype)
         if least < bounds.min or greatest > bounds.max:

@@ -23,7 +23,8 @@ class Guarded(TrainingStep):
     With "skip" such an update is not made; its batch does not count in the epoch's figures, and the history has the
     `skipped_steps` so far. With "go back" the state of at least `every` updates ago comes back, and updates from there on are
     half as long: params ← params + s Δ, s ← s / 2; the history has the `set_backs` so far, and its `learning_rate` is s times
-    the optimizer's. Both go on with the next batch and the next key. After 100 such steps in a row the run ends.
+    the optimizer's, of the last update that was finite. Both go on with the next batch and the next key. After 100 such steps
+    in a row the run ends.
 
     Args:
         step: what is done with each batch.
@@ -52,7 +53,8 @@ class Guarded(TrainingStep):
         if self.rule == "skip":
             return state._replace(guard=Guard(zero, zero))
         kept = _of(state)
-        return state._replace(guard=Guard(zero, zero, jnp.ones((), jnp.float32), zero, (kept, kept)))
+        rates = {name: jnp.zeros((), jnp.float32) for name in _rates(jax.eval_shape(self.step.observe, state))}
+        return state._replace(guard=Guard(zero, zero, jnp.ones((), jnp.float32), zero, (kept, kept), rates))
 
     def check(self, name: str, batch: Batch) -> None:
         self.step.check(name, batch)
@@ -70,6 +72,9 @@ class Guarded(TrainingStep):
         if guard.scale is not None:
             after = after._replace(params=_shortened(guard.scale, before.params, after.params))
         good = self.step.finite(measured) & _still_finite(_of(before), _of(after))
+        if guard.scale is not None:
+            used = {name: rate * guard.scale for name, rate in _rates(self.step.observe(after)).items()}
+            guard = guard._replace(rates=jax.tree.map(lambda new, old: jnp.where(good, new, old), used, guard.rates))
         guard = self._counted(guard, good)
         if guard.kept is None:
             kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), _of(after), _of(before))
@@ -88,8 +93,7 @@ class Guarded(TrainingStep):
         assert guard is not None
         if guard.scale is None:
             return observed | {"skipped_steps": guard.skipped + observed.get("skipped_steps", jnp.zeros((), jnp.int32))}
-        rates = {name: value * guard.scale for name, value in observed.items() if name.endswith("learning_rate")}
-        return observed | rates | {"set_backs": guard.skipped}
+        return observed | guard.rates | {"set_backs": guard.skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.step.report(sums["step"], gathered)
@@ -112,6 +116,10 @@ class Guarded(TrainingStep):
             due, lambda: (newer, state), lambda: (older, jax.tree.map(lambda o, n: jnp.where(back, o, n), older, newer))
         )
         return guard._replace(kept=kept, made=jnp.where(due, 0, guard.made))
+
+
+def _rates(observed: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in observed.items() if name.endswith("learning_rate")}
 
 
 def _of(state: TrainState) -> Any:

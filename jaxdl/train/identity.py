@@ -40,7 +40,7 @@ def run_identity(
         "early_stopping": early_stopping,
         **(others or {}),
     }
-    return step.described() | {name: describe(part) for name, part in parts.items()}
+    return {"if_not_finite": "stop"} | step.described() | {name: describe(part) for name, part in parts.items()}
 
 
 def keys(state: Any) -> Any:

@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.describe import digest_of
 from jaxdl.jitted import uncollected
+from jaxdl.number import is_true
 from jaxdl.origin import first_not_finite
+from jaxdl.train.checks import figure_names
 from jaxdl.train.feed import Feed, Piece
 from jaxdl.train.identity import run_identity
 from jaxdl.train.interrupts import noted
@@ -86,8 +91,23 @@ def run_training(
             position = saver.resume() or position
         loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver, debug)
         shown = stack.enter_context(progress(show_progress, epochs, feed.steps))
+        first = position.steps
         stopped = loop.run(epochs, steps, shown)
+        if loop.position.steps == first > 0:
+            stopped = ended_earlier(checkpoint, stopped)
     return loop.finished(stopped)
+
+
+def ended_earlier(checkpoint: Checkpoints | None, stopped: str) -> str:
+    """Says that a run which a checkpoint holds had ended before, and why, unless this one was interrupted at once."""
+    if checkpoint is None or stopped == "interrupted":
+        return stopped
+    warn(
+        f"checkpoint: {checkpoint.folder} holds this run, and it had ended ({stopped}): it is given back, and nothing was "
+        "trained — give more epochs to go on, or another folder to train anew.",
+        UserWarning,
+    )
+    return f"{stopped} (in an earlier call)"
 
 
 def measure(step: Step, feed: Feed, state: Any, way: Way, interrupted: threading.Event | None = None) -> dict[str, Any]:
@@ -148,6 +168,7 @@ class Loop:
         self.pace = Pace(self.known.steps)
         self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
+        self.all_counted = True
         self.interrupted = noted()
 
     @property
@@ -175,10 +196,20 @@ class Loop:
     def finished(self, stopped: str) -> Run:
         """The outcome."""
         here = self.position
+        if not here.history:
+            here.history = {name: [] for name in self._names()}
         params, state = here.state.trained, here.state.state
         if self.early_stopping is not None and self.early_stopping.restore_best and here.best is not None:
             params, state = here.best.params, here.best.state
         return Run(params, state, here.history, here.best, here.state.average, here.state, stopped, self.compile_seconds)
+
+    def _names(self) -> list[str]:
+        """Of the figures that the history has after an epoch."""
+        names = figure_names(self.step, self.feed, self.position.state)
+        if self.validation is not None:
+            start = self.step.evaluated_from(self.position.state)
+            names += [f"validation_{name}" for name in figure_names(self.step.evaluation(), self.validation, start)]
+        return [*names, *jax.eval_shape(self.step.observe, self.position.state), "seconds"]
 
     def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
         """A run of a program as it counts; `again(state)` makes the same steps from another state."""
@@ -194,7 +225,7 @@ class Loop:
         if rule.better(value, None if here.best is None else here.best.value):
             here.best = Best(epoch, value, *self.step.result(here.state))
         since = epoch - (here.best.epoch if here.best else -1)
-        if self.early_stopping is not None and since >= self.early_stopping.patience:
+        if self.early_stopping is not None and since >= self.early_stopping.epochs:
             return f"early stopping: {rule.monitor} has not become better for {since} epochs"
         return None
 
@@ -310,6 +341,16 @@ class Loop:
         self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]
         return ran, seconds
 
+    def _check_counted(self, epoch: int, figures: dict[str, Any]) -> None:
+        """Warns once where nothing of an epoch counted: its mean loss is then NaN, and yet no step's was."""
+        if self.all_counted and any(name.endswith("loss") and np.isnan(value).all() for name, value in figures.items()):
+            self.all_counted = False
+            warn(
+                f"epoch {epoch + 1}: its loss is NaN, since no example of it counted: all weights are 0, or all updates were "
+                "left out.",
+                RuntimeWarning,
+            )
+
     def _show(self, shown: Progress, epoch: int, piece: Piece, steps_a_second: float) -> None:
         tally = self.position.tally
         size = self.feed.examples(piece.place, piece.steps) / piece.steps
@@ -319,6 +360,7 @@ class Loop:
     def _end_epoch(self, epoch: int, shown: Progress, quiet: bool) -> str | None:
         here = self.position
         figures = self.step.report(here.tally.sums, here.tally.joined())
+        self._check_counted(epoch, figures)
         if self.validation is not None:
             start = self.step.evaluated_from(here.state)
             measured = measure(self.step.evaluation(), self.validation, start, self.way, self.interrupted)
@@ -328,5 +370,5 @@ class Loop:
         if not quiet:
             shown.ended(epoch, self.headline(figures))
         why = self.watch(epoch, figures)
-        told = [callback(EpochEnd(epoch, here.history, here.state)) is True for callback in self.callbacks]
+        told = [is_true(callback(EpochEnd(epoch, here.history, here.state))) for callback in self.callbacks]
         return why or ("callback" if any(told) else None)

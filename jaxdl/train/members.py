@@ -266,7 +266,7 @@ class MembersLoop(Loop):
         assert rule is not None
         assert here.best is not None
         since = epoch - np.asarray(here.best.epoch)
-        ending = whole & (since >= rule.patience)
+        ending = whole & (since >= rule.epochs)
         for k in np.flatnonzero(ending):
             self.ends.stopped[k] = f"early stopping: {rule.monitor} has not become better for {since[k]} epochs"
         made = np.asarray(here.state.members.step)

@@ -31,6 +31,7 @@ class Guard(NamedTuple):
         scale: what updates are multiplied by; None where they are left out.
         made: updates since the state was last kept.
         kept: two earlier states, the older first; None where nothing is gone back to.
+        rates: the learning rates of the last update that stayed, by name; None where the optimizer's state tells them.
     """
 
     skipped: Array
@@ -38,6 +39,7 @@ class Guard(NamedTuple):
     scale: Array | None = None
     made: Array | None = None
     kept: Any = None
+    rates: Any = None
 
 
 class TrainState(NamedTuple):
@@ -235,7 +237,7 @@ def updated(
 
 
 def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
-    """The step size that an optimizer takes next; NaN where it cannot be read."""
+    """The step size that an optimizer took last, or takes first; NaN where it cannot be read."""
     with jax.numpy_dtype_promotion("standard"):
         return learning_rate(optimizer, optimizer_state)
 
