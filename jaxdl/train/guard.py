@@ -123,12 +123,12 @@ def _rates(observed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of(state: TrainState) -> Any:
-    return state.params, state.state, state.optimizer_state, state.average
+    return state.params, state.state, state.optimizer_state, state.average, state.estimate
 
 
 def _with(state: TrainState, parts: Any) -> TrainState:
-    params, model_state, optimizer_state, average = parts
-    return state._replace(params=params, state=model_state, optimizer_state=optimizer_state, average=average)
+    names = ("params", "state", "optimizer_state", "average", "estimate")
+    return state._replace(**dict(zip(names, parts, strict=True)))
 
 
 def _shortened(scale: Array, before: Any, after: Any) -> Any:

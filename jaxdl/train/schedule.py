@@ -21,13 +21,18 @@ STEP_SIZES = frozenset(
 """In which functions of optax a step size, a schedule, or optimizers with their own, lie, and under which name."""
 
 
-def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
+def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any, estimate: Any = None) -> Array:
     """The factor that the optimizer multiplied its direction by in the update that led to this state; NaN where none is found.
 
     Before the first update it is that of the first. optax keeps a constant in the closure of `optax.scale`, a schedule in that
     of `optax.scale_by_schedule`, and injected hyperparameters in the state; Prodigy and D-adaptation estimate a factor of their
     own. Factors of a chain multiply; of the optimizers of `optax.partition`, each with its own part of the parameters, it is
     the largest, and one that freezes its part has none.
+
+    Args:
+        optimizer: of optax.
+        optimizer_state: after the update.
+        estimate: what `estimated` told of the state before it, which holds the estimate that the update took.
 
     >>> schedule = optax.linear_schedule(1.0, 0.0, 10)
     >>> optimizer = optax.adam(schedule)
@@ -37,22 +42,31 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any)
     >>> round(float(learning_rate(optimizer, state)), 6)
     0.8
     """
-    rate = _rate(optimizer.update, optimizer_state)
+    rate = _rate(optimizer.update, optimizer_state, estimate)
     return jnp.asarray(jnp.nan, jnp.float32) if rate is None else rate
 
 
-def _rate(update: Any, optimizer_state: Any) -> Array | None:
+def estimated(optimizer_state: Any) -> Array | None:
+    """The factor that Prodigy or D-adaptation takes in its next update; None of an optimizer that estimates none."""
+    found = [
+        jnp.asarray(state.estim_lr, jnp.float32) for state in _states(optimizer_state, own=True) if hasattr(state, "estim_lr")
+    ]
+    return jnp.prod(jnp.stack(found)) if len(found) > 1 else next(iter(found), None)
+
+
+def _rate(update: Any, optimizer_state: Any, estimate: Any = None) -> Array | None:
     states = list(_states(optimizer_state, own=True))
     injected = [state.hyperparams for state in states if hasattr(state, "hyperparams")]
     if injected and "learning_rate" in injected[0]:
         return jnp.asarray(injected[0]["learning_rate"], jnp.float32)
-    estimating = [state for state in states if hasattr(state, "estim_lr")]
     counting = [state for state in states if isinstance(state, optax.ScaleByScheduleState) or hasattr(state, "estim_lr")]
     counts = iter([state.count for state in counting])
     parted = iter([state.inner_states for state in states if isinstance(state, optax.transforms.PartitionState)])
     found = [_factor(kind, value, counts, parted) for kind, value in _scales(update, set())]
     factors = [factor for factor in found if factor is not None]
-    factors += [jnp.asarray(state.estim_lr, jnp.float32) for state in estimating]
+    estimate = estimated(optimizer_state) if estimate is None else estimate
+    if estimate is not None:
+        factors.append(estimate)
     if not factors:
         return None
     factors += [jnp.asarray(state.scale, jnp.float32) for state in states if type(state).__name__ == "ReduceLROnPlateauState"]

@@ -53,6 +53,7 @@ class TrainState(NamedTuple):
         key: typed key; step i draws from `fold_in(key, i)`.
         average: the exponential moving average of the parameters, or None.
         guard: of a `Guarded` step, or None.
+        estimate: the factor that the optimizer estimated for the last update, or None where it estimates none.
     """
 
     step: Array
@@ -62,6 +63,7 @@ class TrainState(NamedTuple):
     key: Array
     average: Params | None = None
     guard: Guard | None = None
+    estimate: Any = None
 
     @property
     def trained(self) -> Params:
@@ -236,10 +238,10 @@ def updated(
     return moved, optimizer_state
 
 
-def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
+def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any, estimate: Any = None) -> Array:
     """The step size that an optimizer took last, or takes first; NaN where it cannot be read."""
     with jax.numpy_dtype_promotion("standard"):
-        return learning_rate(optimizer, optimizer_state)
+        return learning_rate(optimizer, optimizer_state, estimate)
 
 
 def weighted_sum(weights: Array, losses: Array) -> Array:
