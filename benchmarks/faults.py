@@ -227,7 +227,7 @@ def _outcome(folder: Path, trees: Sequence[Any], path: Path, damaged: bytes) -> 
         try:
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
-                restored = store.restore(lambda _: trees[-1])
+                restored = store.restore(lambda *_: trees[-1])
         except CheckpointError as error:
             return "named in an error" if newest in str(error) else "unnamed error"
         except Exception:
@@ -284,7 +284,7 @@ def fill(folder: str) -> Answer:
                 store.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             told += [str(warning.message).replace(folder, "FOLDER") for warning in caught]
-            restored = store.restore(lambda _: trees[0])
+            restored = store.restore(lambda *_: trees[0])
             steps.append(None if restored is None else restored.step)
             assert restored is None or content(restored.tree) == content(trees[restored.step])
         left = [path.name for path in Path(folder).iterdir() if path.name.startswith(".saving")]

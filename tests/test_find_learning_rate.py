@@ -90,7 +90,7 @@ def test_rates_grow_geometrically_and_losses_are_those_of_the_steps():
     for epoch, first in enumerate((0, 8)):
         mean = np.average(found.losses[first : first + 8], weights=sizes)
         np.testing.assert_allclose(run.history["loss"][epoch], mean, rtol=1e-5)
-    np.testing.assert_allclose(run.history["learning_rate"][0], schedule(8), rtol=1e-5)
+    np.testing.assert_allclose(run.history["learning_rate"][0], schedule(7), rtol=1e-5)
 
 
 def test_a_test_is_one_program_and_a_second_one_none():

@@ -19,6 +19,7 @@ FLOORS = {
     "forms": -1,
     "number": 0,
     "values": 0,
+    "describe": -1,
     "threefry": -1,
     "jitted": -1,
     "loops": -1,

@@ -1,6 +1,7 @@
 """Schedules by shares of the run: against optax's, in `fit` and by their own formulas."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -67,18 +68,86 @@ def test_what_is_none_is_refused(wrong, message):
 
 def test_fit_spreads_a_schedule_over_its_steps():
     run = fit((X, T), optimizer=optax.adam, learning_rate=schedules.Linear(0.1), epochs=5)
-    np.testing.assert_allclose(run.history["learning_rate"], [0.08, 0.06, 0.04, 0.02, 0.0], atol=1e-7)
+    np.testing.assert_allclose(run.history["learning_rate"], [0.085, 0.065, 0.045, 0.025, 0.005], atol=1e-7)
     expected = fit((X, T), optimizer=optax.adam(optax.linear_schedule(0.1, 0.0, 20)), epochs=5)
     jax.tree.map(np.testing.assert_array_equal, run.params, expected.params)
+
+
+def gradient_one(outputs, targets):
+    """A loss whose gradient is the input, 1: an update of SGD is the rate."""
+    del targets
+    return outputs[:, 0]
+
+
+def lengths(kernels):
+    """Of the updates between them."""
+    return [float(before - after) for before, after in itertools.pairwise(kernels)]
+
+
+def test_the_history_has_the_rate_of_the_last_update():
+    """With one step an epoch, each entry is the length of that epoch's update."""
+    ones, kernels = np.ones((4, 1), np.float32), [0.0]
+    single = functools.partial(
+        dl.fit, dl.Dense(1, use_bias=False), (ones, ones), loss=gradient_one, batch_size=4, progress=False
+    )
+    run = single(
+        initial=({"kernel": np.zeros((1, 1), np.float32)}, {}),
+        optimizer=optax.sgd,
+        learning_rate=schedules.Linear(1.0),
+        epochs=4,
+        callbacks=[lambda end: kernels.append(end.train_state.params["kernel"][0, 0])],
+    )
+    np.testing.assert_allclose(run.history["learning_rate"], lengths(kernels), rtol=1e-6)
+    np.testing.assert_allclose(run.history["learning_rate"], [1, 3 / 4, 2 / 4, 1 / 4], rtol=1e-6)
+    for per_epoch, optimizer in ((1, optax.inject_hyperparams(optax.sgd)), (2, optax.sgd)):
+        run = single(optimizer=optimizer(optax.linear_schedule(1.0, 0.0, 8)), epochs=3, batch_size=4 // per_epoch)
+        np.testing.assert_allclose(run.history["learning_rate"], [1 - (k * per_epoch - 1) / 8 for k in (1, 2, 3)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["prodigy", "dadapt_adamw"])
+def test_the_history_has_the_estimate_of_the_last_update(name):
+    """By the optimizer's own updates, step by step: the factor is that in the state before each."""
+    schedule = optax.linear_schedule(2.0, 0.0, 40)
+    optimizer = optax.with_extra_args_support(getattr(optax.contrib, name)(schedule))
+    params = {"kernel": jnp.zeros((3, 1))}
+    run = dl.fit(
+        dl.Dense(1, use_bias=False), (X, T), loss=losses.mean_squared_error, optimizer=optimizer, epochs=20,
+        batch_size=40, shuffle=False, progress=False, initial=(params, {}),
+    )  # fmt: skip
+    gradient = jax.grad(lambda params: jnp.mean(jnp.square(X @ params["kernel"] - T)))
+    state, expected = optimizer.init(params), []
+    with jax.numpy_dtype_promotion("standard"):
+        for step in range(20):
+            expected.append(float(state.estim_lr * schedule(step)))
+            updates, state = optimizer.update(gradient(params), state, params)
+            params = optax.apply_updates(params, updates)
+    assert expected[5] > 1.5 * expected[0]  # it grows
+    np.testing.assert_allclose(run.history["learning_rate"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.partition({"a": optax.adam(3e-3), "b": optax.set_to_zero()}, {"kernel": "a", "bias": "b"}), 3e-3),
+        (optax.partition({"a": optax.adam(optax.linear_schedule(1.0, 0.0, 8)), "b": optax.sgd(0.1)}, {"kernel": "a", "bias": "b"}), 5 / 8),
+        (optax.chain(optax.masked(optax.set_to_zero(), {"kernel": True, "bias": False}), optax.sgd(0.1)), 0.1),
+        (optax.masked(optax.sgd(optax.linear_schedule(1.0, 0.0, 8)), {"kernel": True, "bias": False}), 5 / 8),
+        (optax.MultiSteps(optax.sgd(optax.linear_schedule(1.0, 0.0, 8)), 2).gradient_transformation(), 7 / 8),
+    ],
+    ids=["frozen", "two", "masked", "schedule", "several steps"],
+)  # fmt: skip
+def test_the_rate_of_parts_of_the_parameters_is_found(optimizer, expected):
+    history = fit((X, T), optimizer=optimizer).history  # 4 steps: the last with count 3
+    np.testing.assert_allclose(history["learning_rate"], [expected], rtol=1e-6)
 
 
 def test_steps_and_streams_are_counted_too():
     batches = [(X[:10], T[:10])] * 8
     line = {"optimizer": optax.sgd, "learning_rate": schedules.Linear(0.1)}
-    np.testing.assert_allclose(fit((X, T), steps=8, **line).history["learning_rate"], [0.05, 0.0], atol=1e-7)
-    np.testing.assert_allclose(fit(batches, steps=8, **line).history["learning_rate"], [0.0], atol=1e-7)
+    np.testing.assert_allclose(fit((X, T), steps=8, **line).history["learning_rate"], [0.0625, 0.0125], atol=1e-7)
+    np.testing.assert_allclose(fit(batches, steps=8, **line).history["learning_rate"], [0.0125], atol=1e-7)
     np.testing.assert_allclose(
-        fit(batches, steps_per_epoch=4, epochs=2, **line).history["learning_rate"], [0.05, 0.0], atol=1e-7
+        fit(batches, steps_per_epoch=4, epochs=2, **line).history["learning_rate"], [0.0625, 0.0125], atol=1e-7
     )
     with pytest.raises(ValueError, match=r"needs to know the steps of the run, and a stream does not tell — give steps="):
         fit(batches, **line)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 Unit = Literal["steps", "epochs", "seconds"]
+OnChange = Literal["refuse", "continue", "restart"]
 
 _UNITS: dict[str, tuple[Unit, int]] = {
     "step": ("steps", 1),
@@ -47,7 +48,11 @@ class Interval:
 class Checkpoints:
     """Where a run saves itself, how often, and what it keeps.
 
-    A run that finds checkpoints in its folder goes on from the newest that is whole.
+    A run that finds checkpoints in its folder goes on from the newest that is whole, if that is of the same settings: model,
+    data and how they are cut and shuffled, loss, metrics, optimizer with its numbers, seed, early stopping, and whatever else
+    changes numbers. `epochs`, `steps`, callbacks and how programs are compiled may differ; where a schedule spans the run, more
+    epochs are another schedule. Of arrays above 16 MB, rows that are spread over them are compared; of a stream that says where
+    it is, its shapes, and what its method `identity()` tells.
 
     Args:
         folder: of this run alone; made where it is not there.
@@ -57,6 +62,11 @@ class Checkpoints:
         best: a figure of the history, such as "validation_loss": after each epoch in which it is better than ever before the
             run is saved too, and the best stays beside the newest.
         mode: whether "min" or "max" of the figure is better; None knows it for a loss.
+        on_change: what a run does that finds checkpoints of other settings. "refuse" raises an error that lists what differs.
+            "continue" goes on from the newest with the new settings, such as another learning rate: the history keeps both
+            parts (NaN where a figure was not measured), an epoch that had begun begins anew, and the best epoch before counts
+            only where it was measured alike. "restart" moves all checkpoints into a folder `earlier-1`, `earlier-2`, … beside
+            the new ones, where they stay, and begins anew.
 
     Raises:
         ValueError: an argument is not one of these.
@@ -70,6 +80,7 @@ class Checkpoints:
     keep: int | None = 3
     best: str | None = None
     mode: Literal["min", "max"] | None = None
+    on_change: OnChange = "refuse"
 
     def __post_init__(self) -> None:
         Interval.of(self.every)
@@ -79,6 +90,8 @@ class Checkpoints:
             raise ValueError(f"Checkpoints: keep is a whole number of at least 1, or None for all, got {self.keep!r}.")
         if self.mode not in (None, "min", "max"):
             raise ValueError(f"Checkpoints: mode is 'min' or 'max', got {self.mode!r}.")
+        if self.on_change not in ("refuse", "continue", "restart"):
+            raise ValueError(f"Checkpoints: on_change is 'refuse', 'continue' or 'restart', got {self.on_change!r}.")
         if self.best is None and self.mode is not None:
             raise ValueError("Checkpoints: mode says which figure of best is better — name that figure by best.")
         if self.best is not None and self.mode is None and not self.best.endswith("loss"):

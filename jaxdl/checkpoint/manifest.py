@@ -21,7 +21,7 @@ from jaxdl.checkpoint.error import Flaw, reason
 from jaxdl.checkpoint.leaves import Leaf, as_dtype
 from jaxdl.checkpoint.versions import versions
 
-FORMAT, VERSION = "jaxdl checkpoint", 1
+FORMAT, VERSION = "jaxdl checkpoint", 2
 NAME = "manifest.json"
 ARRAYS = "arrays"
 _LARGEST = 2**28
@@ -73,8 +73,9 @@ class Manifest:
         if fields.get("format") != FORMAT or not isinstance(fields.get("version"), int):
             raise Flaw(f"has a {NAME} that is not of a jaxdl checkpoint", damaged=False)
         if fields["version"] != VERSION:
-            newer = f"is of format {fields['version']}, which a newer jaxdl wrote; this one reads format {VERSION}"
-            raise Flaw(newer, damaged=False)
+            age = "a newer" if fields["version"] > VERSION else "an older"
+            other = f"is of format {fields['version']}, which {age} jaxdl wrote; this one reads format {VERSION}"
+            raise Flaw(other, damaged=False)
         kept = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
         kept["leaves"] = {path: Leaf.of_note(note) for path, note in fields["leaves"].items()}
         kept["files"] = {name: (size, digest) for name, (size, digest) in fields["files"].items()}

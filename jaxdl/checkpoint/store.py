@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,14 @@ from jaxdl.checkpoint import leaves as trees
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import flush, remove_folder
 from jaxdl.checkpoint.error import CheckpointError, Flaw, reason
+from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.manifest import ARRAYS, Manifest, check_files, digests, frozen
 from jaxdl.warn import warn
 
 _NAME = re.compile(r"(\d{6,})-step-(\d+)")
 _LOCK = ".lock"
 _GRACE = 3.0  # seconds that processes which a killed run had started may hold its lock
+_EARLIER = "earlier-"
 _LEFT_OVER = (".saving-", ".removing-")
 
 
@@ -166,12 +168,12 @@ class Store:
                 self._saver.shutdown(wait=False)
             self._lock.release()
 
-    def restore(self, like: Callable[[Any], Any]) -> Restored | None:
+    def restore(self, like: Callable[[Any, Mapping[str, Leaf]], Any]) -> Restored | None:
         """Reads the newest checkpoint that is whole; says in a warning which newer ones are not, and sets damaged ones aside.
 
         Args:
-            like: given the description, the tree to read into: arrays (whose devices the new ones go to), shapes, NumPy arrays,
-                numbers, or `...` for an array of any shape.
+            like: given the description and what is noted of each leaf by path, the tree to read into: arrays (whose devices the
+                new ones go to), shapes, NumPy arrays, numbers, or `...` for an array of any shape.
 
         Returns:
             None where there is no checkpoint.
@@ -188,7 +190,7 @@ class Store:
             except Flaw as flaw:
                 flaws[path] = flaw
                 continue
-            tree = _into(like(manifest.description), manifest, found, path)
+            tree = _into(like(manifest.description, manifest.leaves), manifest, found, path)
             if flaws:
                 self._set_aside(flaws, path)
             return Restored(manifest.step, tree, manifest.description, path)
@@ -198,6 +200,20 @@ class Store:
         raise CheckpointError(
             f"checkpoint: none of the {len(paths)} in {self.folder} can be read — move them away to start anew:{told}"
         )
+
+    def begin_anew(self) -> Path:
+        """Moves all checkpoints into a folder of their own beside the new ones, where they stay; that folder."""
+        self.wait()
+        number = 1
+        while (aside := self.folder / f"{_EARLIER}{number}").exists():
+            number += 1
+        aside.mkdir()
+        for path in self.paths:
+            path.rename(aside / path.name)
+        flush(aside)
+        flush(self.folder)
+        self._figures = {}
+        return aside
 
     def _settle(self, timeout: float | None) -> bool:
         """Waits for the saver, and tells of a save that failed; here, since a warning in its thread would reach nobody."""

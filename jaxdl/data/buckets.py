@@ -117,6 +117,14 @@ class Buckets:
         """Goes to where they were: the next pass begins there."""
         self._epochs, self._drawn = state["epochs"], state["drawn"]
 
+    def identity(self) -> dict[str, object]:
+        """What tells these batches from others, for a run that saves itself."""
+        settings = {"batch_size": self.batch_size, "boundaries": self.boundaries, "seed": self.seed, "targets": self._targets}
+        return settings | {
+            "lengths": np.array([len(sequence) for sequence in self._sequences]),
+            "sequences": np.concatenate(self._sequences),
+        }
+
     def epoch(self, number: int) -> Iterator[tuple[Padded, np.ndarray]]:
         """The batches of one epoch, counted from 0: always the same for one seed.
 

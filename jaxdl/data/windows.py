@@ -80,6 +80,10 @@ class RandomWindows:
         if self.batch_size * (self.length + 1) > 2**31:
             raise ValueError(f"RandomWindows: a batch of {self.batch_size} windows of {self.length} tokens fits no device.")
 
+    def identity(self) -> dict[str, object]:
+        """What tells these batches from others, for a run that saves itself."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def __iter__(self) -> Iterator[_Windows]:
         pieces = np.lib.stride_tricks.sliding_window_view(self.ids, self.length + 1)
         random = np.random.default_rng(self.seed)

@@ -43,6 +43,7 @@ class Cohort:
         epoch: the next.
         compile_seconds: of the program.
         interrupted: whether Ctrl-C ended it.
+        made: how many steps were made of what no checkpoint held.
     """
 
     members: tuple[Member, ...]
@@ -55,6 +56,7 @@ class Cohort:
     epoch: int = 0
     compile_seconds: float = 0.0
     interrupted: bool = False
+    made: int = 0
 
     @staticmethod
     def unborn(members: tuple[Member, ...]) -> "Cohort":
@@ -62,7 +64,7 @@ class Cohort:
         return Cohort(members, None, 0, {}, None, ("",) * len(members), np.zeros(len(members), np.int32))
 
     @staticmethod
-    def of_one(member: Member, loop: Loop, why: str) -> "Cohort":
+    def of_one(member: Member, loop: Loop, why: str, made: int) -> "Cohort":
         """A member that was trained as an ordinary run."""
         here = loop.position
         state, best = _as_one((here.state, here.best and (here.best.params, here.best.state)))
@@ -77,6 +79,7 @@ class Cohort:
             epochs=np.array([len(here.history.get("seconds", ()))], np.int32),
             compile_seconds=loop.compile_seconds,
             interrupted=why == "interrupted",
+            made=made,
         )
 
     @staticmethod
@@ -97,6 +100,7 @@ class Cohort:
             epochs=np.concatenate([cohort.epochs for cohort in cohorts]),
             compile_seconds=sum(cohort.compile_seconds for cohort in cohorts),
             interrupted=any(cohort.interrupted for cohort in cohorts),
+            made=sum(cohort.made for cohort in cohorts),
         )
 
     def __len__(self) -> int:
@@ -123,7 +127,7 @@ class Cohort:
             epochs=self.epochs[rows],
         )
 
-    def after(self, loop: MembersLoop, until: int, why: str) -> "Cohort":
+    def after(self, loop: MembersLoop, until: int, why: str, made: int = 0) -> "Cohort":
         """What a loop has made of them."""
         here = loop.position
         return dataclasses.replace(
@@ -137,6 +141,7 @@ class Cohort:
             epoch=until,
             compile_seconds=self.compile_seconds + loop.compile_seconds,
             interrupted=why == "interrupted",
+            made=self.made + made,
         )
 
     def ended(self, reason: str) -> "Cohort":

@@ -28,7 +28,8 @@ from jaxdl.population.cohort import Cohort, Member
 from jaxdl.population.runs import Runs
 from jaxdl.train import sources
 from jaxdl.train.feed import Feed, ResidentFeed
-from jaxdl.train.loop import Loop, begin
+from jaxdl.train.identity import run_identity
+from jaxdl.train.loop import Loop, begin, ended_earlier
 from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
 from jaxdl.train.position import Ends, Position
 from jaxdl.train.program import Place, Way
@@ -83,6 +84,8 @@ class Plan:
         return self._result(members, ended + going)
 
     def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
+        if self.checkpoint is not None and not any(cohort.made or cohort.interrupted for cohort in cohorts):
+            ended_earlier(self.checkpoint, "finished")
         return Runs(members, tuple(cohorts), self.recipe, self.monitor, self.early_stopping)
 
     def _alone(self, member: Member) -> Cohort:
@@ -90,21 +93,30 @@ class Plan:
         step = self.recipe.single
         position = begin(step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed)))
         with contextlib.ExitStack() as stack:
-            saver, position = self._saver(stack, (member,), 0, step, self.feed, position)
+            saver, position = self._saver(stack, (member,), 0, step, self.feed, self.held, position)
             loop = Loop(step, self.feed, position, self.way, self.held, self.early_stopping, (), saver)
             shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
+            before = position.steps
             why = loop.run(self.epochs, self.steps, shown)
-        return Cohort.of_one(member, loop, why)
+        return Cohort.of_one(member, loop, why, loop.position.steps - before)
 
     def _saver(
-        self, stack: contextlib.ExitStack, members: tuple[Member, ...], rung: int, step: Any, feed: Feed, position: Position
+        self,
+        stack: contextlib.ExitStack,
+        members: tuple[Member, ...],
+        rung: int,
+        step: Any,
+        feed: Feed,
+        held: Feed | None,
+        position: Position,
     ) -> tuple[Saver | None, Position]:
         """The checkpoints of a group, and where it goes on."""
         if self.checkpoint is None:
             return None, position
         folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
-        told = [[member.seed, member.hyperparameters] for member in members]
-        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, {"members": told})
+        told = {"members": [{"seed": member.seed, **member.hyperparameters} for member in members]}
+        identity = run_identity(step, feed, position.state, held, self.early_stopping, told)
+        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, identity)
         stack.callback(saver.close)
         return saver, saver.resume() or position
 
@@ -177,14 +189,15 @@ class Plan:
             position.ends = dataclasses.replace(
                 Ends.none(len(cohort)), stopped=list(cohort.stopped), epochs=cohort.epochs.copy()
             )
-            saver, position = self._saver(stack, cohort.members, rung, step, feed, position)
+            saver, position = self._saver(stack, cohort.members, rung, step, feed, held, position)
             loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, (), saver)
             loops.append(loop)
             if stop.is_set():
                 return cohort.after(loop, cohort.epoch, "interrupted")
             shown = stack.enter_context(progress_bar(show, until, feed.steps))
+            before = position.steps
             why = loop.run(until, self.steps if until == self.epochs else None, shown)
-        return cohort.after(loop, until, why)
+        return cohort.after(loop, until, why, loop.position.steps - before)
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
         """The step of so many members and their data; each shuffles by its own key, and sets its own share aside."""

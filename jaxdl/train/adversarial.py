@@ -14,6 +14,7 @@ from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Layer, Mode, Params, State, Train, as_layer, fold_in_name
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.train.checks import check_count, check_intensities, check_optimizer
+from jaxdl.train.schedule import estimated
 from jaxdl.train.step import (
     Measured,
     Step,
@@ -168,15 +169,17 @@ class Adversarial(TrainingStep):
             fold_in_name(key, "generator"), jax.ShapeDtypeStruct((batch.size, self.latent), x.dtype)
         )
         discriminator, discriminator_state = self.discriminator.init(fold_in_name(key, "discriminator"), x)
+        optimizer_states = {
+            "generator": self.generator_optimizer.init(generator),
+            "discriminator": self.discriminator_optimizer.init(discriminator),
+        }
         return TrainState(
             jnp.zeros((), jnp.int32),
             {"generator": generator, "discriminator": discriminator},
             {"generator": generator_state, "discriminator": discriminator_state},
-            {
-                "generator": self.generator_optimizer.init(generator),
-                "discriminator": self.discriminator_optimizer.init(discriminator),
-            },
+            optimizer_states,
             key,
+            estimate={name: estimated(each) for name, each in optimizer_states.items()},
         )
 
     def evaluation(self) -> Step:
@@ -206,7 +209,10 @@ class Adversarial(TrainingStep):
 
     def observe(self, state: TrainState) -> dict[str, Array]:
         optimizers = {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
-        return {f"{n}_learning_rate": current_rate(o, state.optimizer_state[n]) for n, o in optimizers.items()}
+        return {
+            f"{name}_learning_rate": current_rate(optimizer, state.optimizer_state[name], (state.estimate or {}).get(name))
+            for name, optimizer in optimizers.items()
+        }
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del gathered
@@ -260,7 +266,7 @@ class Adversarial(TrainingStep):
 
         (loss, (state, sums)), gradients = jax.value_and_grad(objective, has_aux=True)(player.params)
         params, optimizer_state = updated(self.discriminator_optimizer, gradients, player.optimizer_state, player.params, loss)
-        return _Player(params, state, optimizer_state), sums
+        return _Player(params, state, optimizer_state, estimated(player.optimizer_state)), sums
 
     def _generator_update(
         self, player: "_Player", discriminator: "_Player", fakes: Array, pullback: Any, batch: Batch, key: Array
@@ -274,7 +280,7 @@ class Adversarial(TrainingStep):
         (gradients,) = pullback(gradient)
         params, optimizer_state = updated(self.generator_optimizer, gradients, player.optimizer_state, player.params, loss)
         count = _counted(batch).sum()
-        return _Player(params, player.state, optimizer_state), (loss * count, count)
+        return _Player(params, player.state, optimizer_state, estimated(player.optimizer_state)), (loss * count, count)
 
     def _scores(self, params: Params, state: State, x: Array, mode: Mode) -> tuple[Scores, State]:
         scores, state = self.discriminator.apply(params, state, x, mode)
@@ -322,18 +328,19 @@ class _Player(NamedTuple):
     params: Params
     state: State
     optimizer_state: Any
+    estimate: Any
 
 
 def _player(state: TrainState, name: str) -> _Player:
-    return _Player(state.params[name], state.state[name], state.optimizer_state[name])
+    return _Player(state.params[name], state.state[name], state.optimizer_state[name], (state.estimate or {}).get(name))
 
 
 def _joined(state: TrainState, generator: _Player, discriminator: _Player) -> TrainState:
     """The state one step on, of what the two players have become."""
-    params, states, optimizers = (
+    params, states, optimizers, estimates = (
         {"generator": ours, "discriminator": theirs} for ours, theirs in zip(generator, discriminator, strict=True)
     )
-    return TrainState(state.step + 1, params, states, optimizers, state.key)
+    return TrainState(state.step + 1, params, states, optimizers, state.key, estimate=estimates)
 
 
 def _mode(key: Array, batch: Batch, train: bool) -> Mode:

@@ -219,6 +219,7 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
     """
     if step.loss is not None:
         check_function("loss", step.loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error")
+    check_counts(name, feed, getattr(step, "class_weights", None))
     outputs = check_model_on(step.model, start.params, start.state, example)
     if step.loss is not None:
         if getattr(step, "augment", None) is None:
@@ -293,6 +294,20 @@ def _check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: Feed
         check(name, Batch((), jax.tree.map(np.asarray, feed.source.targets)))
     elif isinstance(feed, StreamFeed):
         feed.check = check
+
+
+def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None = None) -> None:
+    """Refuses arrays of which no example counts; of a stream that cannot be known before."""
+    if not isinstance(feed, ResidentFeed) or (feed.source.weights is None and class_weights is None):
+        return
+    source = feed.source
+    counts = np.ones(1, bool) if source.weights is None else np.asarray(source.weights) > 0
+    if class_weights is not None:
+        classes = np.asarray(jax.tree.leaves(source.targets)[0]).reshape(-1).astype(np.int64)
+        counts = counts & (np.asarray(class_weights) > 0)[classes]
+    if not counts.any():
+        of = "" if class_weights is None else ", with those of their classes,"
+        raise ValueError(f"{name}: the weights of all examples{of} are 0, so that none counts — give some of them more.")
 
 
 def check_intensities(name: str, inputs: Any) -> None:
@@ -378,12 +393,14 @@ def check_step(step: Any) -> None:
 
 def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:
     """Runs a step on shapes alone: errors of its layers come out, and a state of another structure is refused."""
+    check_counts("data", feed, getattr(step, "class_weights", None))
     state = outcome(step, feed.first.source, start).state
     check_same_tree("step: the state after it", start, state)
 
 
 def check_measures(step: Step, start: TrainState, feed: Feed) -> None:
     """Runs an evaluation on shapes alone."""
+    check_counts("validation", feed)
     outcome(step, feed.first.source, start)
 
 
@@ -395,9 +412,9 @@ def check_monitor(
         return
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"early_stopping: expected EarlyStopping(patience=5), got {early_stopping!r}.")
-    names = _figures(step, feed, start)
+    names = figure_names(step, feed, start)
     if held is not None:
-        names += [f"validation_{name}" for name in _figures(step.evaluation(), held, start)]
+        names += [f"validation_{name}" for name in figure_names(step.evaluation(), held, start)]
     if early_stopping.monitor not in names:
         raise ValueError(
             f"early_stopping: the history will have no {early_stopping.monitor!r} to monitor, only {', '.join(names)} — "
@@ -405,7 +422,7 @@ def check_monitor(
         )
 
 
-def _figures(step: Step, feed: Feed, start: TrainState) -> list[str]:
+def figure_names(step: Step, feed: Feed, start: Any) -> list[str]:
     """The names of what a step reports, read from its report of a batch that weighs nothing."""
     nothing: Measured = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype), outcome(step, feed.first.source, start).measured

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
+from jaxdl.describe import digest_of
 from jaxdl.train.program import Place
 from jaxdl.train.spread import parts, split
 
@@ -119,13 +120,8 @@ class ResidentFeed:
         return before(place.step + steps) - before(place.step)
 
     def identity(self) -> dict[str, Any]:
-        source = self.source
-        told = {"examples": source.size, "batch_size": source.batch_size, "shuffle": source.shuffle}
-        if source.drop_last:
-            told["drop_last"] = True
-        if isinstance(source, Resident):
-            told["seed (its key)"] = [int(part) for part in np.asarray(jax.random.key_data(source.key)).ravel()]
-        return told
+        fields = {field.name: getattr(self.source, field.name) for field in dataclasses.fields(self.source)}
+        return {name: part for name, part in fields.items() if name not in ("key", "keys", "axis")}
 
     def restore(self, after: Any) -> None:
         assert after is None
@@ -144,6 +140,8 @@ class StreamFeed:
         drop_last: whether a batch with fewer examples than others of its shape had before is left out; else it is filled up.
 
     `check(name, batch)` is called with each batch that is read, once it is set.
+
+    A stream that has a method `identity()` says by it, in numbers, strings and arrays, what tells it from others.
 
     Raises:
         ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
@@ -209,7 +207,12 @@ class StreamFeed:
                 "where it is — give arrays, a list of batches, or an iterable with state_dict() and load_state_dict(state), as "
                 "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
             )
-        return {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        told = {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        if hasattr(self.stream, "identity"):
+            return told | {"batches": self.stream.identity()}
+        if isinstance(self.stream, (list, tuple)):
+            return told | {"batches": digest_of(list(self.stream))}
+        return told if self._says_where else told | {"first batch's numbers": digest_of(self._held)}
 
     def restore(self, after: Any) -> None:
         if after is None:
@@ -367,13 +370,16 @@ def with_targets(item: Any) -> Any:
 def host_array(value: Any) -> np.ndarray:
     """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled.
 
+    float16 becomes float32: layers compute in the dtype of their inputs, and gradients vanish in float16 unless the loss is
+    scaled, as it is where float16 is asked for as the `precision`.
+
     Raises:
         ValueError: whole numbers do not fit that dtype.
     """
     array = np.asarray(value)
     if not _numeric(array.dtype):
         return array
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(np.float32 if array.dtype == np.float16 else array.dtype)
     if array.size and array.dtype != dtype and np.issubdtype(dtype, np.integer):
         least, greatest, bounds = int(array.min()), int(array.max()), np.iinfo(dtype)
         if least < bounds.min or greatest > bounds.max:

@@ -189,6 +189,7 @@ def fit(
         checkpoint=checkpoint,
         if_not_finite=if_not_finite,
         debug=debug,
+        initial=initial,
     )
     return made if mesh is None else made.on(mesh.devices[0])
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.data.source import Batch
+from jaxdl.describe import Description
 from jaxdl.train.step import Guard, Measured, Step, TrainingStep, TrainState
 
 IfNotFinite = Literal["stop", "skip", "go back"]
@@ -22,7 +23,8 @@ class Guarded(TrainingStep):
     With "skip" such an update is not made; its batch does not count in the epoch's figures, and the history has the
     `skipped_steps` so far. With "go back" the state of at least `every` updates ago comes back, and updates from there on are
     half as long: params ← params + s Δ, s ← s / 2; the history has the `set_backs` so far, and its `learning_rate` is s times
-    the optimizer's. Both go on with the next batch and the next key. After 100 such steps in a row the run ends.
+    the optimizer's, of the last update that was finite. Both go on with the next batch and the next key. After 100 such steps
+    in a row the run ends.
 
     Args:
         step: what is done with each batch.
@@ -39,6 +41,9 @@ class Guarded(TrainingStep):
         """What is trained."""
         return getattr(self.step, "model", self.step)
 
+    def described(self) -> dict[str, Description]:
+        return self.step.described() | {"if_not_finite": self.rule}
+
     def init(self, key: Array, batch: Batch) -> TrainState:
         return self.begin(self.step.init(key, batch))
 
@@ -48,7 +53,8 @@ class Guarded(TrainingStep):
         if self.rule == "skip":
             return state._replace(guard=Guard(zero, zero))
         kept = _of(state)
-        return state._replace(guard=Guard(zero, zero, jnp.ones((), jnp.float32), zero, (kept, kept)))
+        rates = {name: jnp.zeros((), jnp.float32) for name in _rates(jax.eval_shape(self.step.observe, state))}
+        return state._replace(guard=Guard(zero, zero, jnp.ones((), jnp.float32), zero, (kept, kept), rates))
 
     def check(self, name: str, batch: Batch) -> None:
         self.step.check(name, batch)
@@ -66,6 +72,9 @@ class Guarded(TrainingStep):
         if guard.scale is not None:
             after = after._replace(params=_shortened(guard.scale, before.params, after.params))
         good = self.step.finite(measured) & _still_finite(_of(before), _of(after))
+        if guard.scale is not None:
+            used = {name: rate * guard.scale for name, rate in _rates(self.step.observe(after)).items()}
+            guard = guard._replace(rates=jax.tree.map(lambda new, old: jnp.where(good, new, old), used, guard.rates))
         guard = self._counted(guard, good)
         if guard.kept is None:
             kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), _of(after), _of(before))
@@ -84,8 +93,7 @@ class Guarded(TrainingStep):
         assert guard is not None
         if guard.scale is None:
             return observed | {"skipped_steps": guard.skipped + observed.get("skipped_steps", jnp.zeros((), jnp.int32))}
-        rates = {name: value * guard.scale for name, value in observed.items() if name.endswith("learning_rate")}
-        return observed | rates | {"set_backs": guard.skipped}
+        return observed | guard.rates | {"set_backs": guard.skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.step.report(sums["step"], gathered)
@@ -110,13 +118,17 @@ class Guarded(TrainingStep):
         return guard._replace(kept=kept, made=jnp.where(due, 0, guard.made))
 
 
+def _rates(observed: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in observed.items() if name.endswith("learning_rate")}
+
+
 def _of(state: TrainState) -> Any:
-    return state.params, state.state, state.optimizer_state, state.average
+    return state.params, state.state, state.optimizer_state, state.average, state.estimate
 
 
 def _with(state: TrainState, parts: Any) -> TrainState:
-    params, model_state, optimizer_state, average = parts
-    return state._replace(params=params, state=model_state, optimizer_state=optimizer_state, average=average)
+    names = ("params", "state", "optimizer_state", "average", "estimate")
+    return state._replace(**dict(zip(names, parts, strict=True)))
 
 
 def _shortened(scale: Array, before: Any, after: Any) -> Any:

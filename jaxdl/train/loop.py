@@ -6,10 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.describe import digest_of
 from jaxdl.jitted import uncollected
+from jaxdl.number import is_true
 from jaxdl.origin import first_not_finite
+from jaxdl.train.checks import figure_names
 from jaxdl.train.feed import Feed, Piece
+from jaxdl.train.identity import run_identity
 from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
@@ -53,6 +60,7 @@ def run_training(
     show_progress: bool = True,
     checkpoint: Checkpoints | None = None,
     debug: bool = False,
+    initial: Any = None,
 ) -> Run:
     """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
@@ -69,18 +77,36 @@ def run_training(
         show_progress: whether to show how far the run is.
         checkpoint: where the run saves itself, and goes on from where it was.
         debug: whether to say which operation first gave numbers that are not finite.
+        initial: what a caller has given to start from, which tells the run from others.
     """
     position = begin(step, feed, start)
     with contextlib.ExitStack() as stack:
         saver = None
         if checkpoint is not None:
-            saver = Saver(checkpoint, step, feed, position)
+            others = {"initial": None if initial is None else digest_of(initial)}
+            identity = run_identity(step, feed, position.state, validation, early_stopping, others)
+            saver = Saver(checkpoint, step, feed, position, identity)
             stack.callback(saver.close)
             position = saver.resume() or position
         loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver, debug)
         shown = stack.enter_context(progress(show_progress, epochs, feed.steps))
+        first = position.steps
         stopped = loop.run(epochs, steps, shown)
+        if loop.position.steps == first > 0:
+            stopped = ended_earlier(checkpoint, stopped)
     return loop.finished(stopped)
+
+
+def ended_earlier(checkpoint: Checkpoints | None, stopped: str) -> str:
+    """Says that a run which a checkpoint holds had ended before, and why, unless this one was interrupted at once."""
+    if checkpoint is None or stopped == "interrupted":
+        return stopped
+    warn(
+        f"checkpoint: {checkpoint.folder} holds this run, and it had ended ({stopped}): it is given back, and nothing was "
+        "trained — give more epochs to go on, or another folder to train anew.",
+        UserWarning,
+    )
+    return f"{stopped} (in an earlier call)"
 
 
 def measure(step: Step, feed: Feed, state: Any, way: Way) -> dict[str, Any]:
@@ -155,6 +181,7 @@ class Loop:
         self.pace = Pace(self.known.steps)
         self.recent: list[tuple[Piece, Any, Begun, int]] = []
         self.longest = 1
+        self.all_counted = True
         self.interrupted = noted()
 
     @property
@@ -182,10 +209,20 @@ class Loop:
     def finished(self, stopped: str) -> Run:
         """The outcome."""
         here = self.position
+        if not here.history:
+            here.history = {name: [] for name in self._names()}
         params, state = here.state.trained, here.state.state
         if self.early_stopping is not None and self.early_stopping.restore_best and here.best is not None:
             params, state = here.best.params, here.best.state
         return Run(params, state, here.history, here.best, here.state.average, here.state, stopped, self.compile_seconds)
+
+    def _names(self) -> list[str]:
+        """Of the figures that the history has after an epoch."""
+        names = figure_names(self.step, self.feed, self.position.state)
+        if self.validation is not None:
+            start = self.step.evaluated_from(self.position.state)
+            names += [f"validation_{name}" for name in figure_names(self.step.evaluation(), self.validation, start)]
+        return [*names, *jax.eval_shape(self.step.observe, self.position.state), "seconds"]
 
     def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
         """A run of a program as it counts; `again(state)` makes the same steps from another state."""
@@ -201,7 +238,7 @@ class Loop:
         if rule.better(value, None if here.best is None else here.best.value):
             here.best = Best(epoch, value, *self.step.result(here.state))
         since = epoch - (here.best.epoch if here.best else -1)
-        if self.early_stopping is not None and since >= self.early_stopping.patience:
+        if self.early_stopping is not None and since >= self.early_stopping.epochs:
             return f"early stopping: {rule.monitor} has not become better for {since} epochs"
         return None
 
@@ -317,6 +354,16 @@ class Loop:
         self.recent = [*self.recent[-1:], (piece, before, begun, ran.steps)]
         return ran, seconds
 
+    def _check_counted(self, epoch: int, figures: dict[str, Any]) -> None:
+        """Warns once where nothing of an epoch counted: its mean loss is then NaN, and yet no step's was."""
+        if self.all_counted and any(name.endswith("loss") and np.isnan(value).all() for name, value in figures.items()):
+            self.all_counted = False
+            warn(
+                f"epoch {epoch + 1}: its loss is NaN, since no example of it counted: all weights are 0, or all updates were "
+                "left out.",
+                RuntimeWarning,
+            )
+
     def _show(self, shown: Progress, epoch: int, piece: Piece, steps_a_second: float) -> None:
         tally = self.position.tally
         size = self.feed.examples(piece.place, piece.steps) / piece.steps
@@ -326,15 +373,15 @@ class Loop:
     def _end_epoch(self, epoch: int, shown: Progress, quiet: bool) -> str | None:
         here = self.position
         figures = self.step.report(here.tally.sums, here.tally.joined())
+        self._check_counted(epoch, figures)
         if self.validation is not None:
             figures |= {f"validation_{name}": value for name, value in self._measured(self.validation).items()}
         figures |= here.tally.observed | {"seconds": here.tally.seconds}
-        for name, value in figures.items():
-            here.history.setdefault(name, []).append(value)
+        here.record(figures)
         if not quiet:
             shown.ended(epoch, self.headline(figures))
         why = self.watch(epoch, figures)
-        told = [callback(EpochEnd(epoch, here.history, here.state)) is True for callback in self.callbacks]
+        told = [is_true(callback(EpochEnd(epoch, here.history, here.state))) for callback in self.callbacks]
         return why or ("callback" if any(told) else None)
 
     def _measured(self, validation: Feed) -> dict[str, Any]:

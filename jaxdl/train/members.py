@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.data.source import Batch
+from jaxdl.describe import Description
 from jaxdl.train.loop import Loop
 from jaxdl.train.position import Ends
 from jaxdl.train.program import Ran
@@ -30,6 +31,10 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def single(self) -> Any:
         """The step of some member, by which figures are reported."""
+
+    def described(self) -> dict[str, Description]:
+        """What the steps are, part by part; see `Updating`."""
+        return self.single.described()
 
     @abc.abstractmethod
     def __call__(self, values: Mapping[str, Any]) -> Any:
@@ -98,6 +103,9 @@ class Members(Updating):
     def model(self) -> Any:
         """What is trained."""
         return getattr(self.recipe, "model", self.recipe)
+
+    def described(self) -> dict[str, Description]:
+        return self.recipe.described()
 
     def start(self, keys: Key[Array, " members"], hyperparameters: Hyperparameters, batch: Batch) -> MembersState:
         """The first states: each member's is the single step's for its key."""
@@ -258,7 +266,7 @@ class MembersLoop(Loop):
         assert rule is not None
         assert here.best is not None
         since = epoch - np.asarray(here.best.epoch)
-        ending = whole & (since >= rule.patience)
+        ending = whole & (since >= rule.epochs)
         for k in np.flatnonzero(ending):
             self.ends.stopped[k] = f"early stopping: {rule.monitor} has not become better for {since[k]} epochs"
         made = np.asarray(here.state.members.step)

@@ -85,9 +85,22 @@ class Position:
     stream: Any = None
     ends: Ends | None = None
 
+    def record(self, figures: dict[str, Any]) -> None:
+        """Adds the figures of an epoch to the history; NaN for epochs in which one was not measured, as by other settings."""
+        epochs = max(map(len, self.history.values()), default=0)
+        for name, value in figures.items():
+            self.history.setdefault(name, [_nothing(value)] * epochs).append(value)
+        for name in self.history.keys() - figures.keys():
+            self.history[name].append(_nothing(self.history[name][-1]))
+
     def copy(self) -> "Position":
         """The same, and what is added to this one later is not added to it."""
         history = {name: list(values) for name, values in self.history.items()}
         tally = dataclasses.replace(self.tally, gathered=list(self.tally.gathered))
         ends = None if self.ends is None else self.ends.copy()
         return dataclasses.replace(self, history=history, tally=tally, ends=ends)
+
+
+def _nothing(value: Any) -> Any:
+    """NaN in the place of a figure."""
+    return float("nan") if np.ndim(value) == 0 else np.full(np.shape(value), np.nan)

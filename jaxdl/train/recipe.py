@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxdl.describe import Description, describe
 from jaxdl.layer import Layer, as_layer
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import as_optimizer, takes, with_hyperparameters
@@ -66,6 +67,17 @@ class SupervisedRecipe(Recipe):
             self.class_weights,
             LossScaling() if self.precision == "float16" else None,
         )
+
+    def described(self) -> dict[str, Description]:
+        """The step of some member, and the functions that make the others'."""
+        makers = {
+            "model": self.model,
+            "loss": self.loss,
+            "optimizer": takes(self.optimizer),
+            "learning_rate": self.learning_rate,
+        }
+        named = {f"{name} of hyperparameters": maker for name, maker in makers.items() if _named(maker, self.names)}
+        return self.single.described() | {name: describe(maker) for name, maker in named.items()}
 
     def model_of(self, values: Mapping[str, Any]) -> Layer:
         model = as_layer(self._given(self.model, values))

@@ -35,7 +35,7 @@ class EarlyStopping:
     """Ends a run when a figure of the history has not become better for some epochs.
 
     Args:
-        patience: how many epochs without an improvement end the run.
+        patience: how many epochs in a row without an improvement end the run; 0 is as 1: the first of them does.
         monitor: the name of the figure in the history.
         mode: whether "min" or "max" is better; None knows it for a loss.
         min_delta: the least change that counts as an improvement.
@@ -65,6 +65,11 @@ class EarlyStopping:
         if not (self.mode is None or (isinstance(self.mode, str) and self.mode in ("min", "max"))):
             raise ValueError(f"EarlyStopping: mode is 'min' or 'max', got {self.mode!r}.")
 
+    @property
+    def epochs(self) -> int:
+        """After how many epochs without an improvement the run ends."""
+        return max(self.patience, 1)
+
     def better(self, value: float, best: float | None) -> bool:
         """Whether the value improves on the best so far; NaN never does."""
         if value != value:
@@ -81,11 +86,13 @@ class Run:
     Args:
         params, state: the model's, after the last step, or of the best epoch where early stopping restored it.
         history: a dict of lists, one entry an epoch: `loss`, each metric (or the figures that another step reports), their
-            `validation_…`, `learning_rate` and `seconds` (of the training steps, without compiling and without validation).
+            `validation_…`, `learning_rate` (of the epoch's last update) and `seconds` (of the training steps, without compiling
+            and without validation). The lists are empty where no epoch ended.
         best: the best epoch's parameters and state, where there was a `validation_loss` or early stopping, else None.
         average: the moving average of the parameters, where asked for, else None.
         train_state: the whole last state of training, the optimizer's too.
-        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite.
+        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite; with
+            " (in an earlier call)" where a checkpoint held a run that had ended, and nothing was left to train.
         compile_seconds: the time until the first step could run: tracing and compiling.
     """
 

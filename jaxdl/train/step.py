@@ -11,6 +11,7 @@ import optax
 from jax import Array, lax
 
 from jaxdl.data.source import Batch
+from jaxdl.describe import Description, describe
 from jaxdl.layer import Params, State, fold_in_name
 from jaxdl.metrics import Mean, Metric
 from jaxdl.ops.batching import small_last
@@ -30,6 +31,7 @@ class Guard(NamedTuple):
         scale: what updates are multiplied by; None where they are left out.
         made: updates since the state was last kept.
         kept: two earlier states, the older first; None where nothing is gone back to.
+        rates: the learning rates of the last update that stayed, by name; None where the optimizer's state tells them.
     """
 
     skipped: Array
@@ -37,6 +39,7 @@ class Guard(NamedTuple):
     scale: Array | None = None
     made: Array | None = None
     kept: Any = None
+    rates: Any = None
 
 
 class TrainState(NamedTuple):
@@ -50,6 +53,7 @@ class TrainState(NamedTuple):
         key: typed key; step i draws from `fold_in(key, i)`.
         average: the exponential moving average of the parameters, or None.
         guard: of a `Guarded` step, or None.
+        estimate: the factor that the optimizer estimated for the last update, or None where it estimates none.
     """
 
     step: Array
@@ -59,6 +63,7 @@ class TrainState(NamedTuple):
     key: Array
     average: Params | None = None
     guard: Guard | None = None
+    estimate: Any = None
 
     @property
     def trained(self) -> Params:
@@ -138,6 +143,16 @@ class Updating(Step):
     def evaluated_from(self, state: Any) -> Any:
         """What an evaluation begins with: the trained state, its `step` set to 0, so that each pass draws the same."""
         return state._replace(step=jnp.zeros_like(state.step))
+
+    def described(self) -> dict[str, Description]:
+        """What the step is, part by part, so that a run which saves itself is not taken up by another.
+
+        Of a frozen dataclass that is its fields, of anything else what `describe` tells.
+        """
+        whole = describe(self)
+        if isinstance(whole, str):
+            return {"step": whole}
+        return {"step": whole["is"], **whole["parts"]}
 
     def alone(self) -> "Updating":
         """The same step on the default device, where it is one over several."""
@@ -223,10 +238,10 @@ def updated(
     return moved, optimizer_state
 
 
-def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any) -> Array:
-    """The step size that an optimizer takes next; NaN where it cannot be read."""
+def current_rate(optimizer: optax.GradientTransformation, optimizer_state: Any, estimate: Any = None) -> Array:
+    """The step size that an optimizer took last, or takes first; NaN where it cannot be read."""
     with jax.numpy_dtype_promotion("standard"):
-        return learning_rate(optimizer, optimizer_state)
+        return learning_rate(optimizer, optimizer_state, estimate)
 
 
 def weighted_sum(weights: Array, losses: Array) -> Array:

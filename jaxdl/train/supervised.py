@@ -16,6 +16,7 @@ from jaxdl.layer import Eval, Layer, Params, State, Train, fold_in_name
 from jaxdl.metrics import Metric
 from jaxdl.train.objective import added, as_of, batch_loss, blank, in_two_passes
 from jaxdl.train.scaling import LossScaling
+from jaxdl.train.schedule import estimated
 from jaxdl.train.spread import added_up, in_parts, own_draws
 from jaxdl.train.step import (
     Augment,
@@ -145,7 +146,7 @@ class Supervised(TrainingStep):
         step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
         if self.loss_scaling is not None:
             optimizer_state = self.loss_scaling.init(optimizer_state)
-        return TrainState(step, params, state, optimizer_state, step_key(key), average)
+        return TrainState(step, params, state, optimizer_state, step_key(key), average, estimate=estimated(optimizer_state))
 
     def evaluation(self) -> Step:
         return Evaluation(self.model, self.loss, self.metrics, self.mesh)
@@ -157,7 +158,8 @@ class Supervised(TrainingStep):
         (loss, gradients, new, sums), gathered = in_parts(self.mesh, self._part, state, batch)
         params, optimizer_state = self._updated(state, gradients, loss)
         average = self._averaged(state.average, params)
-        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average)
+        estimate = estimated(state.optimizer_state)
+        state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average, estimate=estimate)
         return state, Measured(sums, gathered)
 
     def _part(self, state: TrainState, batch: Batch, across: str | None) -> tuple[_Found, dict[str, Any]]:
@@ -178,9 +180,10 @@ class Supervised(TrainingStep):
 
     def observe(self, state: TrainState) -> dict[str, Array]:
         if self.loss_scaling is None:
-            return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
+            return {"learning_rate": current_rate(self.optimizer, state.optimizer_state, state.estimate)}
         inner, scale, _, skipped = state.optimizer_state
-        return {"learning_rate": current_rate(self.optimizer, inner), "loss_scale": scale, "skipped_steps": skipped}
+        rate = current_rate(self.optimizer, inner, state.estimate)
+        return {"learning_rate": rate, "loss_scale": scale, "skipped_steps": skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)

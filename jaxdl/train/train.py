@@ -121,6 +121,7 @@ def train(
         checkpoint=checkpoint,
         if_not_finite=if_not_finite,
         debug=debug,
+        initial=initial,
     )
 
 
@@ -139,6 +140,7 @@ def run(
     checkpoint: Checkpoints | None,
     if_not_finite: IfNotFinite,
     debug: bool,
+    initial: Any = None,
 ) -> Run:
     """The loop for a step whose data and first state are known to fit it."""
     arguments.check_callbacks(callbacks)
@@ -168,6 +170,7 @@ def run(
         show_progress=progress,
         checkpoint=checkpoint,
         debug=debug,
+        initial=initial,
     )
 
 

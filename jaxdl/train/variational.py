@@ -19,6 +19,7 @@ from jaxdl.number import is_number
 from jaxdl.ops.floating import as_floating
 from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
+from jaxdl.train.schedule import estimated
 from jaxdl.train.step import (
     Measured,
     Step,
@@ -96,8 +97,8 @@ class Variational(TrainingStep):
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         params, state = self.model.init(fold_in_name(key, "init"), jax.eval_shape(as_floating, batch.inputs))
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, state, self.optimizer.init(params), step_key(key))
+        step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
+        return TrainState(step, params, state, optimizer_state, step_key(key), estimate=estimated(optimizer_state))
 
     def evaluation(self) -> Step:
         return VariationalEvaluation(self)
@@ -115,13 +116,20 @@ class Variational(TrainingStep):
         gradients, (sums, new) = jax.grad(objective, has_aux=True)(state.params)
         params, optimizer_state = updated(self.optimizer, gradients, state.optimizer_state, state.params, sums["loss"])
         measured = Measured({name: (value * total, total) for name, value in sums.items()}, {})
-        return state._replace(step=state.step + 1, params=params, state=new, optimizer_state=optimizer_state), measured
+        state = state._replace(
+            step=state.step + 1,
+            params=params,
+            state=new,
+            optimizer_state=optimizer_state,
+            estimate=estimated(state.optimizer_state),
+        )
+        return state, measured
 
     def finite(self, measured: Measured) -> Array:
         return jnp.isfinite(measured.sums["loss"][0])
 
     def observe(self, state: TrainState) -> dict[str, Array]:
-        return {"learning_rate": current_rate(self.optimizer, state.optimizer_state)}
+        return {"learning_rate": current_rate(self.optimizer, state.optimizer_state, state.estimate)}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del gathered

@@ -31,7 +31,7 @@ def saved(store: Store, step: int, figure: float | None = None, epoch: int = 0) 
 
 
 def restored(store: Store) -> Restored:
-    found = store.restore(lambda _: tree())
+    found = store.restore(lambda *_: tree())
     assert found is not None
     return found
 
@@ -73,7 +73,7 @@ def everything() -> dict[str, Any]:
 def test_everything_comes_back_as_what_it_was(store: Store) -> None:
     before = everything()
     store.save(5, 1, before, {"history": {"loss": [0.1, float("nan")], "matrix": [np.eye(2), np.float32(0.1)]}})
-    found = store.restore(lambda _: before)
+    found = store.restore(lambda *_: before)
     assert found is not None
     assert jax.tree.structure(found.tree) == jax.tree.structure(before)
     for a, b in zip(jax.tree.leaves(found.tree), jax.tree.leaves(before), strict=True):
@@ -93,16 +93,16 @@ def test_everything_comes_back_as_what_it_was(store: Store) -> None:
 def test_into_shapes_and_into_what_the_description_says(store: Store) -> None:
     store.save(1, 0, {"rows": np.arange(6).reshape(3, 2), "best": tree(2)}, {"best": True})
     like = jax.eval_shape(lambda: {name: leaf for name, leaf in tree().items() if name != "sum"}) | {"sum": 0.0}
-    found = store.restore(lambda told: {"rows": ..., "best": like if told["best"] else None})
+    found = store.restore(lambda told, _: {"rows": ..., "best": like if told["best"] else None})
     assert found is not None
     np.testing.assert_array_equal(found.tree["rows"], np.arange(6).reshape(3, 2))
     np.testing.assert_array_equal(found.tree["best"]["kernel"], jnp.full((4, 3), 2.0))
 
 
 def test_an_empty_folder_has_nothing(store: Store) -> None:
-    assert store.restore(lambda _: tree()) is None
+    assert store.restore(lambda *_: tree()) is None
     store.save(0, 0, {}, {})
-    found = store.restore(lambda _: {})
+    found = store.restore(lambda *_: {})
     assert found is not None
     assert found.tree == {}
 
@@ -112,7 +112,7 @@ def test_what_is_changed_later_was_saved_as_it_was(store: Store) -> None:
     store.save(1, 0, {"a": array}, history)
     array += 1
     history["loss"].append(2.0)
-    found = store.restore(lambda _: {"a": array})
+    found = store.restore(lambda *_: {"a": array})
     assert found is not None
     np.testing.assert_array_equal(found.tree["a"], np.zeros(3))
     assert found.description == {"loss": [1.0]}
@@ -202,7 +202,7 @@ def test_each_fault_is_listed_where_none_is_whole(store: Store, wrong: Callable[
     saved(store, 1)
     wrong(store.paths[0])
     with pytest.raises(dl.CheckpointError, match=rf"none of the 1 in .*run can be read.*\n  000001-step-1 {told}"):
-        store.restore(lambda _: tree())
+        store.restore(lambda *_: tree())
     assert steps(store) == [1]
 
 
@@ -212,11 +212,12 @@ def rewritten(path: Path, **fields: Any) -> None:
     (path / "manifest.json").write_bytes(manifest._text(told | fields))
 
 
-def test_a_newer_format_is_left_where_it_is(store: Store) -> None:
+@pytest.mark.parametrize(("version", "age"), [(manifest.VERSION + 1, "a newer"), (manifest.VERSION - 1, "an older")])
+def test_another_format_is_left_where_it_is(store: Store, version: int, age: str) -> None:
     saved(store, 1)
     saved(store, 2)
-    rewritten(store.paths[0], version=2)
-    with pytest.warns(RuntimeWarning, match="000002-step-2 is of format 2, which a newer jaxdl wrote"):
+    rewritten(store.paths[0], version=version)
+    with pytest.warns(RuntimeWarning, match=f"000002-step-2 is of format {version}, which {age} jaxdl wrote"):
         assert restored(store).step == 1
     assert steps(store) == [2, 1]
 
@@ -225,7 +226,7 @@ def test_another_kind_of_manifest(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], format="other")
     with pytest.raises(dl.CheckpointError, match=r"a manifest\.json that is not of a jaxdl checkpoint"):
-        store.restore(lambda _: tree())
+        store.restore(lambda *_: tree())
 
 
 def test_arrays_are_checked_beside_files(store: Store) -> None:
@@ -234,21 +235,21 @@ def test_arrays_are_checked_beside_files(store: Store) -> None:
     leaves["kernel"]["digest"] = "0" * 64
     rewritten(store.paths[0], leaves=leaves)
     with pytest.raises(dl.CheckpointError, match="has a damaged array kernel: it is not the one that was saved"):
-        store.restore(lambda _: tree())
+        store.restore(lambda *_: tree())
 
 
 def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], files={"../../../secret": [1, "0" * 64]})
     with pytest.raises(dl.CheckpointError, match=r"lacks 1 of its files, arrays/\.\./\.\./\.\./secret for one"):
-        store.restore(lambda _: tree())
+        store.restore(lambda *_: tree())
 
 
 def test_a_run_that_differs_gets_the_list(store: Store) -> None:
     saved(store, 1)
     other = {"kernel": jnp.ones((4, 4)), "key": jax.random.key(0, impl="rbg"), "bias": jnp.ones(3, jnp.bfloat16)}
     with pytest.raises(dl.CheckpointError, match="saved by a run that differs from this one") as caught:
-        store.restore(lambda _: other)
+        store.restore(lambda *_: other)
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "missing: bias, bfloat16[3]",
         "kernel: expected float32[4, 4], saved was float32[4, 3]",
@@ -302,7 +303,7 @@ def test_what_a_killed_save_left_is_taken_away(folder: Path) -> None:
     (folder / ".removing-000001-step-1-ab").mkdir()
     (folder / "notes.txt").write_text("mine")
     with Store(dl.Checkpoints(folder)) as store:
-        assert store.restore(lambda _: tree()) is None
+        assert store.restore(lambda *_: tree()) is None
     assert {path.name for path in folder.iterdir()} == {".lock", ".lock.json", "notes.txt"}
 
 

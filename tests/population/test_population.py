@@ -294,6 +294,17 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], messag
         dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
 
 
+def test_each_member_has_the_rate_of_its_last_update() -> None:
+    """A line from the peak to 0 over all steps: with n steps an epoch, the last of epoch e was step e n − 1."""
+    ones = np.ones((8, 1), np.float32)
+    runs = dl.sweep(
+        dl.Dense(1), (ones, ones), {"peak": [0.5, 0.25]}, loss=losses.mean_squared_error, optimizer=optax.sgd,
+        learning_rate=schedules.Linear, batch_size=4, epochs=4, progress=False,
+    )  # fmt: skip
+    shares = np.array([1 - k / 8 for k in (1, 3, 5, 7)])
+    np.testing.assert_allclose(runs.history["learning_rate"], shares[:, None] * np.array([0.5, 0.25]), rtol=1e-6)
+
+
 @pytest.mark.once
 def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     options = SETTINGS | {"optimizer": "adam", "precision": "bfloat16"}

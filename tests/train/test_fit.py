@@ -212,6 +212,79 @@ def test_early_stopping_on_a_metric_needs_a_mode():
         dl.EarlyStopping(monitor="validation_accuracy")
 
 
+@pytest.mark.parametrize("true", [True, np.True_, np.array(True), jnp.array(True)])
+def test_a_callback_ends_the_run_by_whatever_is_true(true):
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.1), epochs=5, callbacks=[lambda _: true])
+    assert (run.stopped, len(run.history["loss"])) == ("callback", 1)
+
+
+@pytest.mark.parametrize("other", [None, False, np.False_, 1, "yes", np.ones(2, bool), jnp.array(False)])
+def test_a_callback_that_returns_anything_else_ends_nothing(other):
+    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optax.sgd(0.1), epochs=2, callbacks=[lambda _: other])
+    assert run.stopped == "finished"
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_patience_ends_a_run_with_the_first_epoch_that_is_not_better_and_none_that_is(patience):
+    rule = dl.EarlyStopping(patience=patience, monitor="loss")
+    common = {"loss": losses.mean_squared_error, "epochs": 6, "batch_size": len(X), "early_stopping": rule}
+    better = fit(LINEAR, (X, T), optimizer=optax.sgd(0.01), **common)
+    assert better.stopped == "finished"
+    assert better.history["loss"] == sorted(better.history["loss"], reverse=True)
+    still = fit(LINEAR, (X, T), optimizer=optax.sgd(0.0), **common)
+    assert len(still.history["loss"]) == 2
+    many = dl.fit_many(LINEAR, (X, T), seeds=2, optimizer=optax.sgd(0.01), progress=False, **common)
+    assert [len(run.history["loss"]) for run in many] == [6, 6]
+
+
+def test_weights_that_are_all_0_are_refused():
+    common = {"loss": losses.mean_squared_error, "optimizer": optax.sgd(0.1)}
+    nothing = np.zeros(len(X))
+    with pytest.raises(ValueError, match="data: the weights of all examples are 0, so that none counts"):
+        fit(LINEAR, (X, T, nothing), **common)
+    with pytest.raises(ValueError, match="validation: the weights of all examples are 0"):
+        fit(LINEAR, (X, T), validation=(X, T, nothing), **common)
+    with pytest.raises(ValueError, match="data: the weights of all examples are 0"):
+        dl.train(
+            dl.Reconstruction(dl.Dense(X.shape[1]), losses.mean_squared_error, optax.sgd(0.1)), (X, T, nothing), progress=False
+        )
+    labels = np.arange(len(X)) % 2
+    classes = dl.Dense(3)
+    common["loss"] = losses.softmax_cross_entropy
+    with pytest.raises(ValueError, match="of all examples, with those of their classes, are 0"):
+        fit(classes, (X, labels), class_weight=[0.0, 0.0, 1.0], **common)
+    with pytest.raises(ValueError, match="of all examples, with those of their classes, are 0"):
+        fit(classes, (X, labels, labels), class_weight=[1.0, 0.0], **common)
+    fit(classes, (X, labels, labels), class_weight=[0.0, 1.0], **common)
+
+
+def test_a_stream_of_which_nothing_counts_is_told_at_the_end_of_its_epoch():
+    batches = [(X[:10], T[:10], np.zeros(10))] * 2
+    with pytest.warns(RuntimeWarning, match="epoch 1: its loss is NaN, since no example of it counted") as told:
+        run = fit(LINEAR, batches, loss=losses.mean_squared_error, optimizer=optax.sgd(0.1), epochs=2)
+    assert len(told) == 1
+    assert np.isnan(run.history["loss"]).all()
+
+
+def test_inputs_in_float16_are_computed_in_float32():
+    """A slope of 1e-9 vanishes in float16."""
+    narrow = X.astype(np.float16)
+    options = {"loss": lambda y, t: 1e-9 * y[:, 0], "optimizer": optax.sgd(1e9), "batch_size": len(X)}
+    start = ({"kernel": np.zeros((X.shape[1], 1), np.float32), "bias": np.zeros(1, np.float32)}, {})
+    run = fit(LINEAR, (narrow, T), initial=start, **options)
+    expected = -np.mean(narrow.astype(np.float64), 0)
+    np.testing.assert_allclose(run.params["kernel"][:, 0], expected, rtol=1e-5, atol=1e-6)
+    stream = fit(LINEAR, [(narrow, T)], initial=start, **options)
+    np.testing.assert_allclose(stream.params["kernel"][:, 0], expected, rtol=1e-5, atol=1e-6)
+    assert dl.predict(LINEAR, run.params, run.state, narrow).dtype == np.float32
+
+
+def test_a_run_that_ends_in_its_first_epoch_has_the_names_of_its_history():
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run = fit(LINEAR, (X, T), loss=lambda y, t: y[:, 0] * jnp.nan, optimizer=optax.sgd(0.1), validation=(X, T))
+    assert run.history == {"loss": [], "validation_loss": [], "learning_rate": [], "seconds": []}
+
+
 def test_callbacks_see_each_epoch_and_may_end_the_run():
     seen = []
 
@@ -405,7 +478,7 @@ def test_fit_trains_as_keras_does(monkeypatch):
     [
         (optax.adam(3e-3), 3e-3),
         (optax.sgd(0.1, momentum=0.9), 0.1),
-        (optax.adamw(optax.cosine_decay_schedule(0.1, 100)), optax.cosine_decay_schedule(0.1, 100)(5)),
+        (optax.adamw(optax.cosine_decay_schedule(0.1, 100)), optax.cosine_decay_schedule(0.1, 100)(4)),
         (optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(2e-3)), 2e-3),
         (optax.chain(optax.scale_by_adam(), optax.scale(-0.5), optax.scale(0.1)), 0.05),
         (optax.inject_hyperparams(optax.adam)(learning_rate=7e-3), 7e-3),

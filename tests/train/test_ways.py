@@ -168,7 +168,7 @@ def test_history_holds_one_entry_an_epoch():
     assert {len(values) for values in history.values()} == {3}
     expected = {"loss", "accuracy", "confusion", "validation_loss", "validation_accuracy", "validation_confusion"}
     assert set(history) == expected | {"learning_rate", "seconds"}
-    np.testing.assert_allclose(history["learning_rate"], [1e-2 * (1 - k / 30) for k in (4, 8, 12)], rtol=1e-5)
+    np.testing.assert_allclose(history["learning_rate"], [1e-2 * (1 - k / 30) for k in (3, 7, 11)], rtol=1e-5)
     assert all(np.sum(matrix) == 50 for matrix in history["confusion"])
     assert all(np.sum(matrix) == 20 for matrix in history["validation_confusion"])
 
