@@ -8,6 +8,7 @@ computed in at least float32, and that targets that do not fit are told so in a 
 A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxdl.per_example import function_name, innermost, shown, telling_batch
 from jaxdl.targets import (
     AnyArray,
+    Sequences,
     check_finite,
     check_setting,
     class_numbers,
@@ -34,6 +36,7 @@ from jaxdl.targets import (
     wants_numbers,
     wants_signs,
     wants_vectors,
+    without_padding,
 )
 
 Loss = Callable[..., Array]
@@ -44,7 +47,7 @@ PROBABILITY_MARGIN = 1e-7  # as Keras clips; about two float32 steps below one
 NORM_MARGIN = 1e-16  # of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch
 
 
-def mean_squared_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def mean_squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Mean squared error, `mean (outputs - targets)²`.
 
     Args:
@@ -61,10 +64,11 @@ def mean_squared_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " b
         >>> mean_squared_error(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.0, 2.0], [3.0, 2.0]]))
         Array([0.5, 2. ], dtype=float32)
     """
-    return over_examples(optax.squared_error(*pair("mean_squared_error", outputs, targets)))
+    outputs, targets, real = pair("mean_squared_error", outputs, targets)
+    return over_examples(optax.squared_error(outputs, targets), real)
 
 
-def mean_absolute_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Mean absolute error, `mean |outputs - targets|`.
 
     Args:
@@ -77,11 +81,11 @@ def mean_absolute_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " 
     Raises:
         ValueError: if the shapes differ, or the outputs are not floating.
     """
-    outputs, targets = pair("mean_absolute_error", outputs, targets)
-    return over_examples(jnp.abs(outputs - targets))
+    outputs, targets, real = pair("mean_absolute_error", outputs, targets)
+    return over_examples(jnp.abs(outputs - targets), real)
 
 
-def huber(outputs: AnyArray, targets: AnyArray, *, delta: Setting = 1.0) -> Float[Array, " batch"]:
+def huber(outputs: Sequences, targets: Sequences, *, delta: Setting = 1.0) -> Float[Array, " batch"]:
     """Huber's loss of the error e: `½ e²` where `|e| <= delta`, and `delta (|e| - ½ delta)` beyond.
 
     Args:
@@ -98,10 +102,11 @@ def huber(outputs: AnyArray, targets: AnyArray, *, delta: Setting = 1.0) -> Floa
     Source: Huber, Robust Estimation of a Location Parameter, 1964.
     """
     delta = check_setting("huber", "delta", delta, least=0)
-    return over_examples(optax.huber_loss(*pair("huber", outputs, targets), delta=delta))
+    outputs, targets, real = pair("huber", outputs, targets)
+    return over_examples(optax.huber_loss(outputs, targets, delta=delta), real)
 
 
-def binary_cross_entropy(logits: AnyArray, labels: AnyArray) -> Float[Array, " batch"]:
+def binary_cross_entropy(logits: Sequences, labels: Sequences) -> Float[Array, " batch"]:
     """Binary cross-entropy from logits, `-y log σ(x) - (1 - y) log σ(-x)`.
 
     Args:
@@ -118,10 +123,11 @@ def binary_cross_entropy(logits: AnyArray, labels: AnyArray) -> Float[Array, " b
         >>> binary_cross_entropy(jnp.array([[0.0], [100.0]]), jnp.array([1, 1])).round(3)
         Array([0.693, 0.   ], dtype=float32)
     """
-    return over_examples(optax.sigmoid_binary_cross_entropy(*pair("binary_cross_entropy", logits, labels)))
+    logits, labels, real = pair("binary_cross_entropy", logits, labels)
+    return over_examples(_free_where_certain(optax.sigmoid_binary_cross_entropy, logits, labels), real)
 
 
-def binary_cross_entropy_from_probabilities(probabilities: AnyArray, labels: AnyArray) -> Float[Array, " batch"]:
+def binary_cross_entropy_from_probabilities(probabilities: Sequences, labels: Sequences) -> Float[Array, " batch"]:
     """Binary cross-entropy of probabilities, `-y log p - (1 - y) log(1 - p)`, for a model that ends in a sigmoid.
 
     p is clipped to `[1e-7, 1 - 1e-7]`, as Keras does, so that loss and gradient stay finite at 0 and 1. The price is
@@ -138,12 +144,12 @@ def binary_cross_entropy_from_probabilities(probabilities: AnyArray, labels: Any
     Raises:
         ValueError: if the shapes differ, or the probabilities are not floating.
     """
-    probabilities, labels = pair("binary_cross_entropy_from_probabilities", probabilities, labels)
+    probabilities, labels, real = pair("binary_cross_entropy_from_probabilities", probabilities, labels)
     p = jnp.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-    return over_examples(-labels * jnp.log(p) - (1 - labels) * jnp.log1p(-p))
+    return over_examples(-labels * jnp.log(p) - (1 - labels) * jnp.log1p(-p), real)
 
 
-def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing: Setting = 0.0) -> Float[Array, " batch"]:
+def softmax_cross_entropy(logits: Sequences, labels: Sequences, *, label_smoothing: Setting = 0.0) -> Float[Array, " batch"]:
     """Softmax cross-entropy, `H(y, softmax(x))`; smoothed by α, `(1 - α) H(y, softmax(x)) + α H(uniform, softmax(x))`.
 
     Args:
@@ -165,18 +171,41 @@ def softmax_cross_entropy(logits: AnyArray, labels: AnyArray, *, label_smoothing
         Array([1.386, 1.386], dtype=float32)
     """
     label_smoothing = check_setting("softmax_cross_entropy", "label_smoothing", label_smoothing, 0, 1)
+    logits, labels, real = without_padding("softmax_cross_entropy", logits, labels)
     logits = floating("softmax_cross_entropy", logits)
-    if holds_classes("softmax_cross_entropy", logits, labels):
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, labels))
-    else:
-        loss = optax.safe_softmax_cross_entropy(logits, jnp.asarray(labels).astype(logits.dtype))
+    loss = cross_entropies("softmax_cross_entropy", logits, labels)
     if isinstance(label_smoothing, Array) or label_smoothing:
         uniform = jnp.full_like(logits, 1 / logits.shape[-1])
-        loss = (1 - label_smoothing) * loss + label_smoothing * optax.safe_softmax_cross_entropy(logits, uniform)
-    return over_examples(loss)
+        loss = (1 - label_smoothing) * loss + label_smoothing * _of_distributions(logits, uniform)
+    return over_examples(loss, real)
 
 
-def hinge(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def cross_entropies(name: str, logits: Float[Array, "..."], labels: AnyArray) -> Float[Array, "batch ..."]:
+    """Softmax cross-entropy of each position, `[batch, ...]`, from class numbers, or one-hot or soft labels."""
+    if holds_classes(name, logits, labels):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, labels))
+    return _of_distributions(logits, jnp.asarray(labels).astype(logits.dtype))
+
+
+def _of_distributions(logits: Float[Array, "batch ..."], labels: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """`-Σ y log softmax(x)`, where a class that is ruled out and is not the label costs nothing.
+
+    As `optax.safe_softmax_cross_entropy`, whose forward-mode derivative is NaN there: it adds 0 · log 0.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    nothing = (labels == 0) & jnp.isneginf(log_p)
+    return -(labels * jnp.where(nothing, 0, log_p)).sum(axis=-1)
+
+
+def _free_where_certain(
+    loss: Callable[[Array, Array], Array], logits: Float[Array, "batch ..."], labels: Float[Array, "batch ..."]
+) -> Float[Array, "batch ..."]:
+    """A binary loss, where an infinite logit that is right costs nothing: arithmetic would make 0 · ∞ of it."""
+    certain = jnp.isinf(logits) & ((logits > 0).astype(labels.dtype) == labels)
+    return jnp.where(certain, 0, loss(jnp.where(certain, 0, logits), labels))
+
+
+def hinge(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Hinge loss of a support vector machine, `max(0, 1 - y x)`.
 
     Args:
@@ -192,12 +221,13 @@ def hinge(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
 
     Source: Cortes and Vapnik, Support-Vector Networks, 1995.
     """
-    return over_examples(optax.hinge_loss(*pair("hinge", outputs, targets)))
+    outputs, targets, real = pair("hinge", outputs, targets)
+    return over_examples(optax.hinge_loss(outputs, targets), real)
 
 
 def focal(
-    logits: AnyArray,
-    labels: AnyArray,
+    logits: Sequences,
+    labels: Sequences,
     *,
     alpha: Setting | None = None,
     gamma: Setting = 2.0,
@@ -221,10 +251,12 @@ def focal(
     gamma = check_setting("focal", "gamma", gamma, least=0)
     if alpha is not None:
         alpha = check_setting("focal", "alpha", alpha, 0, 1)
-    return over_examples(optax.sigmoid_focal_loss(*pair("focal", logits, labels), alpha=alpha, gamma=gamma))
+    logits, labels, real = pair("focal", logits, labels)
+    loss = functools.partial(optax.sigmoid_focal_loss, alpha=alpha, gamma=gamma)
+    return over_examples(_free_where_certain(loss, logits, labels), real)
 
 
-def kl_divergence(log_probabilities: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def kl_divergence(log_probabilities: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Kullback-Leibler divergence of the prediction from the target, `Σ y (log y - log p)` over the last axis.
 
     Args:
@@ -240,12 +272,12 @@ def kl_divergence(log_probabilities: AnyArray, targets: AnyArray) -> Float[Array
 
     Source: Kullback and Leibler, On Information and Sufficiency, 1951.
     """
-    log_probabilities, targets = vectors("kl_divergence", log_probabilities, targets)
+    log_probabilities, targets, real = vectors("kl_divergence", log_probabilities, targets)
     log_probabilities = jnp.where(targets == 0, 0, log_probabilities)  # otherwise 0 · -inf is NaN
-    return over_examples(optax.kl_divergence(log_probabilities, targets))
+    return over_examples(optax.kl_divergence(log_probabilities, targets), real)
 
 
-def cosine_distance(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Cosine distance, `1 - x·y / (|x| |y|)` over the last axis.
 
     A vector shorter than 1e-8 counts as that long, so that the distance of a zero vector is 1 and its gradient finite.
@@ -260,8 +292,8 @@ def cosine_distance(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batc
     Raises:
         ValueError: if the shapes differ or have no feature axis, or the outputs are not floating.
     """
-    outputs, targets = vectors("cosine_distance", outputs, targets)
-    return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN))
+    outputs, targets, real = vectors("cosine_distance", outputs, targets)
+    return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN), real)
 
 
 def check_targets(loss: Loss, outputs: PyTree, targets: PyTree) -> None:
