@@ -18,17 +18,25 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxdl.padded import Padded
 from jaxdl.per_example import function_name, innermost, shown, telling_batch
 from jaxdl.targets import (
     AnyArray,
     Sequences,
+    Shape,
+    certain_steps,
+    check_array,
+    check_every_length,
     check_finite,
     check_setting,
+    check_steps,
     class_numbers,
     floating,
     holds_classes,
     over_examples,
     pair,
+    replaced_behind,
+    targets_that_count,
     vectors,
     wants_binary,
     wants_distributions,
@@ -82,7 +90,8 @@ def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, 
         ValueError: if the shapes differ, or the outputs are not floating.
     """
     outputs, targets, real = pair("mean_absolute_error", outputs, targets)
-    return over_examples(jnp.abs(outputs - targets), real)
+    errors = outputs - targets
+    return over_examples(jnp.maximum(errors, -errors), real)  # at 0 its derivative is 0, where that of jnp.abs is 1
 
 
 def huber(outputs: Sequences, targets: Sequences, *, delta: Setting = 1.0) -> Float[Array, " batch"]:
@@ -296,30 +305,61 @@ def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " ba
     return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN), real)
 
 
-def check_targets(loss: Loss, outputs: PyTree, targets: PyTree) -> None:
+def check_targets(loss: Loss, outputs: PyTree, targets: PyTree, inputs: PyTree = (), weights: AnyArray | None = None) -> None:
     """Checks all targets against what a loss wants of them, once, on the host, before anything is traced.
 
-    A loss of this file is checked for shapes, dtypes and values; any other loss only for targets that are finite.
+    A loss of this file is checked for shapes, dtypes and values; any other loss only for targets that are finite. Where
+    outputs or targets are `Padded`, only the steps that count for certain are looked at.
 
     Args:
         loss: a loss, or a `functools.partial` or `jax.jit` of one.
         outputs: what the model gives, a `jax.ShapeDtypeStruct` `[batch, ...]`; its batch may have any length.
         targets: all targets, a NumPy array `[examples, ...]`; for a loss of one's own, any pytree of such arrays.
+        inputs: all inputs, whose lengths `Padded` outputs have.
+        weights: of all examples; one of weight 0 may have no step that counts.
 
     Raises:
         ValueError: how many targets are wrong, which is the first, and what to do.
     """
     check = next((check for known, check in _CHECKS if innermost(known) is innermost(loss)), None)
+    name = function_name(loss)
+    sources = inputs if _has_padded(outputs) else ()
     if check is None:
-        for leaf in jax.tree.leaves(targets):
-            check_finite(f"loss '{function_name(loss)}'", np.asarray(leaf))
+        for leaf in jax.tree.leaves(targets, is_leaf=_is_padded):
+            check_finite(f"loss '{name}'", targets_that_count(leaf, sources))
         return
-    if not hasattr(outputs, "shape"):
-        raise ValueError(f"{function_name(loss)}: expected one array of outputs, and the model gives {shown(outputs)}.")
-    targets = np.asarray(targets)
-    if targets.ndim == 0:
-        raise ValueError(f"{function_name(loss)}: targets are a single number, expected an array, batch first.")
-    check(function_name(loss), jax.ShapeDtypeStruct((len(targets), *outputs.shape[1:]), outputs.dtype), targets)
+    check_array(name, "outputs", outputs)
+    if isinstance(targets, (dict, tuple)):
+        check_array(name, "targets", targets)
+    values = np.asarray(targets.values if _is_padded(targets) else targets)
+    if values.ndim == 0:
+        raise ValueError(f"{name}: targets are a single number, expected an array, batch first.")
+    shape = (len(values), *outputs.shape[1:])
+    if _is_padded(outputs) or _is_padded(targets):
+        check_steps(name, shape, values.shape)
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        check_every_length(name, values.shape, (targets, sources), weights)
+        values = _of_steps_that_count(check, shape, targets, sources)
+    check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
+
+
+def _of_steps_that_count(check: Any, shape: Shape, targets: AnyArray | Padded, sources: PyTree) -> np.ndarray:
+    """Targets with values that no check refuses where steps do not count, or are not known to."""
+    values = np.asarray(targets.values if isinstance(targets, Padded) else targets)
+    real = certain_steps(values.shape, targets, sources)
+    real = np.zeros(values.shape[:2], bool) if real is None else real
+    good = np.ones(values.shape[2:])
+    if check is wants_distributions or (check is wants_labels and values.shape == shape):
+        good[..., 1:] = 0
+    return replaced_behind(values, real, good)
+
+
+def _is_padded(node: Any) -> bool:
+    return isinstance(node, Padded)
+
+
+def _has_padded(tree: PyTree) -> bool:
+    return any(_is_padded(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_padded))
 
 
 def check_loss(loss: Any, outputs: PyTree, targets: PyTree) -> None:

@@ -248,6 +248,54 @@ def check_vector_shapes(name: str, outputs: Shape, targets: Shape) -> None:
         )
 
 
+def lengths_of(shape: Shape, *trees: Any) -> Int[np.ndarray, "sequences examples"]:
+    """On the host: the lengths of every `Padded` in the trees that has as many examples and steps as that shape."""
+    leaves = jax.tree.leaves(trees, is_leaf=lambda node: isinstance(node, Padded))
+    found = [np.asarray(x.lengths) for x in leaves if isinstance(x, Padded) and tuple(x.shape[:2]) == tuple(shape[:2])]
+    return np.array(found, np.int64).reshape(len(found), shape[0])
+
+
+def certain_steps(shape: Shape, *trees: Any) -> np.ndarray | None:
+    """On the host: which steps of arrays `[examples, time, ...]` count for certain, `[examples, time]`.
+
+    They are those within the lengths of every `Padded` in the trees that fits; None where none does.
+    """
+    lengths = lengths_of(shape, *trees)
+    return np.arange(shape[1]) < lengths.min(axis=0)[:, None] if len(lengths) else None
+
+
+def replaced_behind(targets: np.ndarray, real: np.ndarray | None, stand_in: np.ndarray | float = 0) -> np.ndarray:
+    """Targets whose steps that do not count hold something that is known to be good."""
+    if real is None:
+        return targets
+    mask = real.reshape(*real.shape, *[1] * (targets.ndim - 2))
+    return np.where(mask, targets, np.asarray(stand_in, targets.dtype))
+
+
+def targets_that_count(targets: np.ndarray | Padded, inputs: Any) -> np.ndarray:
+    """Targets as a plain array, with zeros where a step does not count by their own lengths or those of the inputs."""
+    values = np.asarray(targets.values if isinstance(targets, Padded) else targets)
+    real = certain_steps(values.shape, targets, inputs) if values.ndim >= 2 else None
+    return replaced_behind(values, real)
+
+
+def check_every_length(name: str, shape: Shape, trees: Any, weights: AnyArray | None) -> None:
+    """Every example that has weight needs a step that counts: there is no mean over none.
+
+    Raises:
+        ValueError: how many have none in any of the `Padded` that fit, and which is the first.
+    """
+    lengths = lengths_of(shape, trees)
+    if not len(lengths):
+        return
+    empty = (lengths.max(axis=0) == 0) & (True if weights is None else np.asarray(weights) != 0)
+    if empty.any():
+        raise ValueError(
+            f"{name}: {counted(empty)} sequences have no step, the first at index {int(np.argmax(empty))}, and a loss is the "
+            "mean over an example's steps — leave them out, or give them a sample weight of 0."
+        )
+
+
 def check_finite(name: str, targets: np.ndarray) -> None:
     """Floating targets must be finite.
 
