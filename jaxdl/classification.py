@@ -22,6 +22,9 @@ from jaxdl.targets import (
 
 Average = Literal["macro", "micro", "weighted"] | None
 
+NO_CLASS = -(2**31)
+"""What is predicted where an output is NaN: a number that no label has, be it one that is out of range."""
+
 
 def is_binary(outputs: AnyArray) -> bool:
     """Whether outputs have one column: `[batch]`, or a last axis of length 1."""
@@ -40,7 +43,7 @@ def classified(
 ) -> tuple[Int[Array, "batch ..."], Int[Array, "batch ..."], int]:
     """Predicted classes, true classes, and how many classes there are.
 
-    Where any of an example's outputs is NaN nothing is predicted: the class is then -1, which no label equals.
+    Where any of an example's outputs is NaN nothing is predicted: the class is then `NO_CLASS`.
 
     Raises:
         ValueError: if shapes or dtypes do not fit.
@@ -54,15 +57,15 @@ def classified(
     check_whole(name, targets)
     shape = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
     positive = jnp.asarray(targets).astype(jnp.int32) > 0  # so that hinge's labels, -1 and +1, are read rightly too
-    predicted = jnp.where(jnp.isnan(outputs), -1, (outputs > threshold).astype(jnp.int32))
+    predicted = jnp.where(jnp.isnan(outputs), NO_CLASS, (outputs > threshold).astype(jnp.int32))
     return predicted.reshape(shape), positive.reshape(shape).astype(jnp.int32), 2
 
 
 def predicted_classes(outputs: Float[Array, "batch ..."]) -> Int[Array, "batch ..."]:
-    """The class of the largest output, `[batch, ...]`, the first of equals; -1 where any of them is NaN."""
+    """The class of the largest output, `[batch, ...]`, the first of equals; `NO_CLASS` where any is NaN."""
     largest = jnp.argmax(outputs, axis=-1, keepdims=True).astype(jnp.int32)  # of a NaN, where there is one
     output = jnp.take_along_axis(outputs, largest, axis=-1, mode="promise_in_bounds")
-    return jnp.where(jnp.isnan(output), -1, largest).squeeze(-1)
+    return jnp.where(jnp.isnan(output), NO_CLASS, largest).squeeze(-1)
 
 
 def counts(
@@ -169,11 +172,11 @@ def log_odds(logits: Float[np.ndarray, "examples classes"]) -> Float[np.ndarray,
 
     They are in the order of the softmax probabilities, and stay apart where those are rounded to 0 or 1.
     """
-    rest = np.full((2, *logits.shape), -np.inf, logits.dtype)
-    rest[0, :, 1:] = np.logaddexp.accumulate(logits[:, :-1], axis=-1)
-    rest[1, :, :-1] = np.logaddexp.accumulate(logits[:, :0:-1], axis=-1)[:, ::-1]
-    with np.errstate(invalid="ignore"):  # ∞ - ∞: nothing is known of the class then
-        return logits - np.logaddexp(*rest)
+    before, after = np.full((2, *logits.shape), -np.inf, logits.dtype)
+    with np.errstate(invalid="ignore"):  # NaN, and ∞ - ∞: nothing is known of the class then
+        before[:, 1:] = np.logaddexp.accumulate(logits[:, :-1], axis=-1)
+        after[:, :-1] = np.logaddexp.accumulate(logits[:, :0:-1], axis=-1)[:, ::-1]
+        return logits - np.logaddexp(before, after)
 
 
 def check_average(name: str, average: object) -> None:

@@ -100,7 +100,8 @@ def top_k_accuracy(outputs: Sequences, targets: Sequences, *, k: int = 5) -> Flo
     classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32).reshape(*[1] * (outputs.ndim - 1), -1)
     larger = (outputs > own) | ((outputs == own) & (classes < labels))
     found = (larger.sum(axis=-1, dtype=jnp.int32) < k) & ~jnp.isnan(outputs).any(axis=-1)
-    return over_examples((found & (labels[..., 0] >= 0)).astype(jnp.float32), real)
+    known = (labels >= 0) & ~jnp.isnan(own)
+    return over_examples((found & known.squeeze(-1)).astype(jnp.float32), real)
 
 
 def squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
