@@ -1,6 +1,9 @@
 """Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
 
 Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch, time]` give `[batch]`.
+Outputs, targets or both may be `Padded` sequences: an example's loss is then the mean over its steps within the lengths,
+and training takes the mean of these over the examples, whatever their lengths; what lies behind, be it NaN or a label
+that no class has, changes neither value nor gradient.
 Training weighs and sums these numbers, so that masks, sample weights and padded batches are exact. The arithmetic is
 optax's wherever optax has the loss; what is added here is that shapes are matched and never broadcast, that a loss is
 computed in at least float32, and that targets that do not fit are told so in a sentence.
@@ -59,7 +62,7 @@ def mean_squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, "
     """Mean squared error, `mean (outputs - targets)²`.
 
     Args:
-        outputs: predictions, `[batch, ...]`, floating.
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
         targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
 
     Returns:
@@ -80,7 +83,7 @@ def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, 
     """Mean absolute error, `mean |outputs - targets|`.
 
     Args:
-        outputs: predictions, `[batch, ...]`, floating.
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
         targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
 
     Returns:
@@ -98,7 +101,7 @@ def huber(outputs: Sequences, targets: Sequences, *, delta: Setting = 1.0) -> Fl
     """Huber's loss of the error e: `½ e²` where `|e| <= delta`, and `delta (|e| - ½ delta)` beyond.
 
     Args:
-        outputs: predictions, `[batch, ...]`, floating.
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
         targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one side.
         delta: where the parabola turns into a line, in the targets' unit; positive.
 
@@ -119,7 +122,7 @@ def binary_cross_entropy(logits: Sequences, labels: Sequences) -> Float[Array, "
     """Binary cross-entropy from logits, `-y log σ(x) - (1 - y) log σ(-x)`.
 
     Args:
-        logits: x, `[batch, ...]`, floating, before any sigmoid.
+        logits: x, `[batch, ...]` or `Padded`, floating, before any sigmoid. Infinite ones are certain.
         labels: y, 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
 
     Returns:
@@ -144,7 +147,7 @@ def binary_cross_entropy_from_probabilities(probabilities: Sequences, labels: Se
     `binary_cross_entropy`.
 
     Args:
-        probabilities: p, `[batch, ...]`, floating, within 0 and 1.
+        probabilities: p, `[batch, ...]` or `Padded`, floating, within 0 and 1.
         labels: y, 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
 
     Returns:
@@ -162,7 +165,8 @@ def softmax_cross_entropy(logits: Sequences, labels: Sequences, *, label_smoothi
     """Softmax cross-entropy, `H(y, softmax(x))`; smoothed by α, `(1 - α) H(y, softmax(x)) + α H(uniform, softmax(x))`.
 
     Args:
-        logits: x, `[batch, ..., classes]`, floating, before any softmax. -inf rules a class out.
+        logits: x, `[batch, ..., classes]` or `Padded`, floating, before any softmax. -inf rules a class out; where
+            the label or its smoothing gives it a probability the loss is infinite.
         labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, whole or Boolean; or one-hot or soft labels
             `[batch, ..., classes]` that sum to one.
         label_smoothing: α, within 0 and 1.
@@ -218,7 +222,7 @@ def hinge(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Hinge loss of a support vector machine, `max(0, 1 - y x)`.
 
     Args:
-        outputs: x, signed distances, `[batch, ...]`, floating.
+        outputs: x, signed distances, `[batch, ...]` or `Padded`, floating.
         targets: y, -1 and +1 as in optax (not 0 and 1), of the same shape; a trailing axis of length 1 may be missing
             on one side.
 
@@ -244,7 +248,7 @@ def focal(
     """Sigmoid focal loss, `-α_y (1 - p_y)^γ log p_y` with `p_y` the probability given to the true label.
 
     Args:
-        logits: `[batch, ...]`, floating, before any sigmoid.
+        logits: `[batch, ...]` or `Padded`, floating, before any sigmoid. Infinite ones are certain.
         labels: 0 and 1 or probabilities, of the same shape; a trailing axis of length 1 may be missing on one side.
         alpha: α, the weight of label 1, label 0 having 1 - α; None weighs neither.
         gamma: γ, how much easy examples count for less; 0 gives binary cross-entropy.
@@ -269,8 +273,8 @@ def kl_divergence(log_probabilities: Sequences, targets: Sequences) -> Float[Arr
     """Kullback-Leibler divergence of the prediction from the target, `Σ y (log y - log p)` over the last axis.
 
     Args:
-        log_probabilities: log p, `[batch, ..., classes]`, floating, as `jax.nn.log_softmax` gives; -inf is allowed
-            where y is 0.
+        log_probabilities: log p, `[batch, ..., classes]` or `Padded`, floating, as `jax.nn.log_softmax` gives;
+            -inf is allowed where y is 0.
         targets: y, probabilities that sum to one, of the same shape; 0 log 0 counts as 0.
 
     Returns:
@@ -292,7 +296,7 @@ def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " ba
     A vector shorter than 1e-8 counts as that long, so that the distance of a zero vector is 1 and its gradient finite.
 
     Args:
-        outputs: x, vectors `[batch, ..., features]`, floating.
+        outputs: x, vectors `[batch, ..., features]` or `Padded`, floating.
         targets: y, vectors of the same shape.
 
     Returns:
@@ -321,25 +325,33 @@ def check_targets(loss: Loss, outputs: PyTree, targets: PyTree, inputs: PyTree =
     Raises:
         ValueError: how many targets are wrong, which is the first, and what to do.
     """
-    check = next((check for known, check in _CHECKS if innermost(known) is innermost(loss)), None)
     name = function_name(loss)
+    check = next((check for known, check in _CHECKS if innermost(known) is innermost(loss)), None)
     sources = inputs if _has_padded(outputs) else ()
     if check is None:
         for leaf in jax.tree.leaves(targets, is_leaf=_is_padded):
             check_finite(f"loss '{name}'", targets_that_count(leaf, sources))
         return
     check_array(name, "outputs", outputs)
-    if isinstance(targets, (dict, tuple)):
-        check_array(name, "targets", targets)
-    values = np.asarray(targets.values if _is_padded(targets) else targets)
+    given: Any = targets
+    if isinstance(given, (dict, tuple)):
+        check_array(name, "targets", given)
+    if _is_padded(outputs) or _is_padded(targets):
+        _check_sequences(name, check, outputs, given, sources, weights)
+        return
+    values = np.asarray(given)
     if values.ndim == 0:
         raise ValueError(f"{name}: targets are a single number, expected an array, batch first.")
-    shape = (len(values), *outputs.shape[1:])
-    if _is_padded(outputs) or _is_padded(targets):
-        check_steps(name, shape, values.shape)
-        shape = (*shape, 1) if len(shape) == 2 else shape
-        check_every_length(name, values.shape, (targets, sources), weights)
-        values = _of_steps_that_count(check, shape, targets, sources)
+    check(name, jax.ShapeDtypeStruct((len(values), *outputs.shape[1:]), outputs.dtype), values)
+
+
+def _check_sequences(name: str, check: Any, outputs: Any, targets: Any, sources: PyTree, weights: Any) -> None:
+    """Checks the targets of the steps that count, where outputs or targets are `Padded`."""
+    shape = (*targets.shape[:1], *outputs.shape[1:])
+    check_steps(name, shape, targets.shape)
+    check_every_length(name, targets.shape, (targets, sources), weights)
+    shape = (*shape, 1) if len(shape) == 2 else shape
+    values = _of_steps_that_count(check, shape, targets, sources)
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
 
 

@@ -139,18 +139,18 @@ class Part(Metric):
         object.__setattr__(self, "metric", as_metric(self.metric))
 
     def measure(self, outputs: PyTree, targets: PyTree, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
-        several = isinstance(targets, (Mapping, tuple, list))
-        return self.metric.measure(self._of("outputs", outputs), self._of("targets", targets) if several else targets, weights)
+        if isinstance(targets, (Mapping, tuple, list)):
+            targets = self._of("targets", targets)
+        return self.metric.measure(self._of("outputs", outputs), targets, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
         return self.metric.result(sums, gathered)
 
     def _of(self, what: str, tree: PyTree) -> PyTree:
-        parts: Any = tree
-        if not isinstance(tree, Mapping):
-            parts = range(len(tree)) if isinstance(tree, (tuple, list)) else ()
-        if self.part in parts:
-            return tree[self.part]
+        several: Any = tree
+        parts = range(len(several)) if isinstance(tree, (tuple, list)) else ()
+        if self.part in (several if isinstance(tree, Mapping) else parts):
+            return several[self.part]
         raise ValueError(f"Part: there is no part {self.part!r} of {what}, which are {shown(tree)}.")
 
 

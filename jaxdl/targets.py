@@ -67,11 +67,10 @@ def without_padding(name: str, outputs: Sequences, targets: Sequences) -> tuple[
     """
     check_array(name, "outputs", outputs)
     check_array(name, "targets", targets)
-    masks = [x.mask for x in (outputs, targets) if isinstance(x, Padded)]
-    if not masks:
+    if not isinstance(outputs, Padded) and not isinstance(targets, Padded):
         return outputs, targets, None
     check_steps(name, outputs.shape, targets.shape)
-    real = functools.reduce(jnp.logical_and, masks)
+    real = functools.reduce(jnp.logical_and, [x.mask for x in (outputs, targets) if isinstance(x, Padded)])
     outputs, targets = (_zero_behind(x.values if isinstance(x, Padded) else x, real) for x in (outputs, targets))
     return outputs[..., None] if outputs.ndim == 2 else outputs, targets, real
 
@@ -169,9 +168,9 @@ def check_steps(name: str, outputs: Shape, targets: Shape) -> None:
     if len(outputs) >= 2 and outputs[:2] == targets[:2]:
         return
     raise ValueError(
-        f"{name}: outputs of shape {outputs} and targets of shape {targets} do not match — of Padded sequences every step "
-        "needs a target, [batch, time, ...]; for one target an example give the model a layer that reads whole sequences, "
-        "such as GlobalAvgPool()."
+        f"{name}: outputs of shape {outputs} and targets of shape {targets} do not match — of Padded sequences "
+        "every step needs a target, [batch, time, ...]; for one target an example give the model a layer that "
+        "reads whole sequences, such as GlobalAvgPool()."
     )
 
 
@@ -291,8 +290,8 @@ def check_every_length(name: str, shape: Shape, trees: Any, weights: AnyArray | 
     empty = (lengths.max(axis=0) == 0) & (True if weights is None else np.asarray(weights) != 0)
     if empty.any():
         raise ValueError(
-            f"{name}: {counted(empty)} sequences have no step, the first at index {int(np.argmax(empty))}, and a loss is the "
-            "mean over an example's steps — leave them out, or give them a sample weight of 0."
+            f"{name}: {counted(empty)} sequences have no step, the first at index {int(np.argmax(empty))}, and a "
+            "loss is the mean over an example's steps — leave them out, or give them a sample weight of 0."
         )
 
 

@@ -18,6 +18,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 F32 = jnp.float32
 
 
+def float32(values):
+    return np.asarray(values, np.float32)
+
+
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
@@ -329,7 +333,7 @@ def forward(loss, outputs, targets):
 LABELS = {
     "numbers": (np.array([2, 1, 2]), np.eye(4)[[2, 1, 2]], 0.0),
     "one-hot": (np.eye(4, dtype=np.float32)[[2, 1, 2]], np.eye(4)[[2, 1, 2]], 0.0),
-    "soft": (np.float32([[0, 0.5, 0.5, 0]] * 3), np.array([[0, 0.5, 0.5, 0]] * 3), 0.0),
+    "soft": (float32([[0, 0.5, 0.5, 0]] * 3), np.array([[0, 0.5, 0.5, 0]] * 3), 0.0),
     "smoothed": (np.array([2, 1, 2]), 0.9 * np.eye(4)[[2, 1, 2]] + 0.025, 0.1),
 }
 
@@ -338,7 +342,7 @@ LABELS = {
 def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_closed_form(form):
     targets, y, smoothing = LABELS[form]
     ruled_out = -1e4 if smoothing else -np.inf  # smoothed, a class that is ruled out costs infinity
-    logits = np.float32([[ruled_out, 0, 1, 0.5], [0, 20, -3, ruled_out], [1e4, -1e4, 0, 3]])
+    logits = float32([[ruled_out, 0, 1, 0.5], [0, 20, -3, ruled_out], [1e4, -1e4, 0, 3]])
     loss = functools.partial(losses.softmax_cross_entropy, label_smoothing=smoothing)
     log_p = log_softmax(logits.astype(np.float64))
     p = np.exp(log_p)
@@ -354,7 +358,7 @@ def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_
 
 
 def test_softmax_cross_entropy_has_the_derivative_by_soft_labels_too():
-    logits, y = normal(0, 3, 4), np.float32([[0, 1, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 1]])
+    logits, y = normal(0, 3, 4), float32([[0, 1, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 1]])
     by_labels = jax.grad(lambda y: losses.softmax_cross_entropy(logits, y).sum())(y)
     np.testing.assert_allclose(by_labels, -log_softmax(logits.astype(np.float64)), rtol=1e-5)
 
@@ -372,7 +376,7 @@ def focal_by_hand(x, y, alpha, gamma):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
-    x = np.float32([0, -0.0, 0.3, -2, 5, -5, 20, -20, 60, -60])
+    x = float32([0, -0.0, 0.3, -2, 5, -5, 20, -20, 60, -60])
     y = np.full(x.shape, label)
     for gamma, alpha in ((0.0, 0.5), (0.5, 0.25), (2.0, 0.5)):
         value, slope, curvature = focal_by_hand(x, y, alpha, gamma)
@@ -407,7 +411,7 @@ DERIVATIVES = {
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_derivatives_of_errors_are_those_of_the_closed_form(name):
     loss, slope, curvature = DERIVATIVES[name]
-    x, y = np.float32([0.5, -0.25, 3, -1e4, 1e9, 2]), np.float32([0, 0, 1, 1, 0, 2])
+    x, y = float32([0.5, -0.25, 3, -1e4, 1e9, 2]), float32([0, 0, 1, 1, 0, 2])
     e = x.astype(np.float64) - y
     np.testing.assert_allclose(gradient(loss, x, y), slope(e), rtol=1e-6)
     np.testing.assert_allclose(forward(loss, x, y), slope(e), rtol=1e-6)
@@ -415,7 +419,7 @@ def test_derivatives_of_errors_are_those_of_the_closed_form(name):
 
 
 def test_derivatives_of_kl_divergence_with_classes_ruled_out():
-    log_p, y = np.float32([[-np.inf, -1, -0.5], [-1e4, -2, -3]]), np.float32([[0, 0.3, 0.7], [0, 1, 0]])
+    log_p, y = float32([[-np.inf, -1, -0.5], [-1e4, -2, -3]]), float32([[0, 0.3, 0.7], [0, 1, 0]])
     forwards = jax.jit(jax.jacfwd(losses.kl_divergence))(log_p, y)
     for i in range(2):
         np.testing.assert_array_equal(forwards[i, i], -y[i])
