@@ -297,7 +297,7 @@ def test_a_sequence_without_a_step_is_told():
     loss, targets, inputs = losses.softmax_cross_entropy, np.zeros((3, 3), np.int32), Padded(np.zeros((3, 3)), empty)
     with pytest.raises(ValueError, match="softmax_cross_entropy: 1 of 3 sequences have no step, the first at index 1, and a"):
         losses.check_targets(loss, sequences_of(4), targets, inputs)
-    losses.check_targets(loss, sequences_of(4), targets, inputs, np.float32([1, 0, 1]))
+    losses.check_targets(loss, sequences_of(4), targets, inputs, np.array([1, 0, 1], np.float32))
 
 
 def test_padded_sequences_with_one_target_an_example_are_told():
