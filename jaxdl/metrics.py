@@ -6,11 +6,20 @@ Class labels are whole numbers `[batch, ...]` or one-hot `[batch, ..., classes]`
 `[batch, ..., 1]`, are binary: the positive class is predicted above a threshold (0 for logits, 0.5 for probabilities),
 and labels are 0 and 1, or -1 and +1. In the per-example functions every axis after the batch is averaged; in the
 values that count classes every position of a sequence is an example of its sequence's weight.
+
+Of `Padded` sequences, be it the outputs or the targets, only the steps within the lengths count: a per-example function
+gives the mean over those of each example, of which the mean over examples is taken; a value that counts takes each of
+them as an example.
+
+An output that is NaN predicts no class. In what counts classes (`accuracy`, `top_k_accuracy`, `Precision`, `Recall`,
+`F1`, `ConfusionMatrix`) such an example is wrong: it is no true positive, is predicted to be nothing, and stays out of
+every column of the matrix. What is computed of the outputs themselves (errors, `Perplexity`, `ROCAUC`, `R2`) is NaN then.
 """
 
 import dataclasses
+from collections.abc import Hashable, Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -27,18 +36,20 @@ from jaxdl.classification import (
     divided,
     from_counts,
     is_binary,
-    one_hot,
-    softmax,
+    log_odds,
+    weight_by_pair,
     weight_of_each,
 )
+from jaxdl.losses import cross_entropies
 from jaxdl.metric import Mean as Mean
 from jaxdl.metric import Metric as Metric
 from jaxdl.metric import as_metric as as_metric
 from jaxdl.metric import ratio, weighted_sum
-from jaxdl.targets import AnyArray, check_setting, class_numbers, floating, holds_classes, over_examples, pair
+from jaxdl.per_example import shown
+from jaxdl.targets import AnyArray, Sequences, check_setting, floating, over_examples, pair, without_padding
 
 
-def accuracy(outputs: AnyArray, targets: AnyArray, *, threshold: float = 0.0) -> Float[Array, " batch"]:
+def accuracy(outputs: Sequences, targets: Sequences, *, threshold: float = 0.0) -> Float[Array, " batch"]:
     """Whether the predicted class is the true one, 1 or 0, averaged over the axes after the batch.
 
     Outputs and targets of one shape with a last axis of two or more are read as classes and one-hot labels. Where an
@@ -60,11 +71,12 @@ def accuracy(outputs: AnyArray, targets: AnyArray, *, threshold: float = 0.0) ->
         Array([1., 0.], dtype=float32)
     """
     threshold = check_setting("accuracy", "threshold", threshold)
+    outputs, targets, real = without_padding("accuracy", outputs, targets)
     predicted, labels, _ = classified("accuracy", outputs, targets, threshold)
-    return over_examples((predicted == labels).astype(jnp.float32))
+    return over_examples((predicted == labels).astype(jnp.float32), real)
 
 
-def top_k_accuracy(outputs: AnyArray, targets: AnyArray, *, k: int = 5) -> Float[Array, " batch"]:
+def top_k_accuracy(outputs: Sequences, targets: Sequences, *, k: int = 5) -> Float[Array, " batch"]:
     """Whether the true class is among the k largest outputs, 1 or 0, averaged over the axes after the batch.
 
     Args:
@@ -78,22 +90,68 @@ def top_k_accuracy(outputs: AnyArray, targets: AnyArray, *, k: int = 5) -> Float
     Raises:
         ValueError: if the shapes do not fit, k is out of range, or class numbers are floating.
     """
-    labels = class_labels("top_k_accuracy", floating("top_k_accuracy", outputs), targets)
+    outputs, targets, real = without_padding("top_k_accuracy", outputs, targets)
+    outputs = floating("top_k_accuracy", outputs)
+    labels = class_labels("top_k_accuracy", outputs, targets)[..., None]
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= outputs.shape[-1]:
         raise ValueError(f"top_k_accuracy: k is {k}, expected 1 to {outputs.shape[-1]}, the number of classes.")
-    _, largest = jax.lax.top_k(jnp.asarray(outputs), k)
-    return over_examples((largest == labels[..., None]).any(axis=-1).astype(jnp.float32))
+    # Not by a sort: that puts -0.0 below 0.0 and NaN above all.
+    own = jnp.take_along_axis(outputs, labels, axis=-1, mode="fill")
+    classes = jnp.arange(outputs.shape[-1], dtype=jnp.int32).reshape(*[1] * (outputs.ndim - 1), -1)
+    larger = (outputs > own) | ((outputs == own) & (classes < labels))
+    found = (larger.sum(axis=-1, dtype=jnp.int32) < k) & ~jnp.isnan(outputs).any(axis=-1)
+    known = (labels >= 0) & ~jnp.isnan(own)
+    return over_examples((found & known.squeeze(-1)).astype(jnp.float32), real)
 
 
-def squared_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Squared error, `(outputs - targets)²`, averaged over the axes after the batch; shapes as for a loss."""
-    return over_examples(optax.squared_error(*pair("squared_error", outputs, targets)))
+    outputs, targets, real = pair("squared_error", outputs, targets)
+    return over_examples(optax.squared_error(outputs, targets), real)
 
 
-def absolute_error(outputs: AnyArray, targets: AnyArray) -> Float[Array, " batch"]:
+def absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
     """Absolute error, `|outputs - targets|`, averaged over the axes after the batch; shapes as for a loss."""
-    outputs, targets = pair("absolute_error", outputs, targets)
-    return over_examples(jnp.abs(outputs - targets))
+    outputs, targets, real = pair("absolute_error", outputs, targets)
+    return over_examples(jnp.abs(outputs - targets), real)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Metric):
+    """A metric of one of several outputs, where a model gives a dict or a tuple of them.
+
+    It measures `outputs[part]` against `targets[part]`, or against all targets where they are one array.
+
+    Args:
+        metric: a `Metric`, or a per-example function.
+        part: a key of the outputs, or a number in a tuple.
+
+    Example:
+        >>> outputs, targets = {"tag": jnp.array([[0.0, 1.0]]), "size": jnp.array([3.0])}, {"tag": jnp.array([1])}
+        >>> Part(F1(), "tag").measure(outputs, targets, jnp.ones(1))[0]["true_positives"]
+        Array([0., 1.], dtype=float32)
+    """
+
+    metric: Any
+    part: Hashable
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", as_metric(self.metric))
+
+    def measure(self, outputs: PyTree, targets: PyTree, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        if isinstance(targets, (Mapping, tuple, list)):
+            targets = self._of("targets", targets)
+        return self.metric.measure(self._of("outputs", outputs), targets, weights)
+
+    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
+        return self.metric.result(sums, gathered)
+
+    def _of(self, what: str, tree: PyTree) -> PyTree:
+        several: Any = tree
+        parts = range(len(several)) if isinstance(tree, (tuple, list)) else ()
+        if self.part in (several if isinstance(tree, Mapping) else parts):
+            return several[self.part]
+        raise ValueError(f"Part: there is no part {self.part!r} of {what}, which are {shown(tree)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +172,7 @@ class Precision(Metric):
         check_average("Precision", self.average)
         check_setting("Precision", "threshold", self.threshold)
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("Precision", outputs, targets, weights, self.threshold), ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
@@ -137,7 +195,7 @@ class Recall(Metric):
         check_average("Recall", self.average)
         check_setting("Recall", "threshold", self.threshold)
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("Recall", outputs, targets, weights, self.threshold), ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
@@ -160,7 +218,7 @@ class F1(Metric):
         check_average("F1", self.average)
         check_setting("F1", "threshold", self.threshold)
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
         return counts("F1", outputs, targets, weights, self.threshold), ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
@@ -186,16 +244,16 @@ class ConfusionMatrix(Metric):
             raise ValueError(f"ConfusionMatrix: classes is a whole number of at least 2, got {self.classes!r}.")
         check_setting("ConfusionMatrix", "threshold", self.threshold)
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        outputs, targets, real = without_padding("ConfusionMatrix", outputs, targets)
         predicted, labels, classes = classified("ConfusionMatrix", outputs, targets, self.threshold)
         if classes != self.classes:
             raise ValueError(
                 f"ConfusionMatrix({self.classes}): outputs of shape {outputs.shape} have {classes} classes — write "
                 f"ConfusionMatrix({classes})."
             )
-        weighed = one_hot(labels, classes) * weight_of_each(weights, labels)[:, None]
-        # TPUs and recent GPUs would otherwise round the weights to fewer bits
-        return jnp.matmul(weighed.T, one_hot(predicted, classes), precision=jax.lax.Precision.HIGHEST), ()
+        weight = weight_of_each(weights, labels, real)
+        return weight_by_pair(labels.ravel(), predicted.ravel(), weight, classes), ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
         return np.asarray(sums)
@@ -205,13 +263,10 @@ class ConfusionMatrix(Metric):
 class Perplexity(Metric):
     """`exp` of the weighted mean of the softmax cross-entropy, from logits `[batch, ..., classes]`."""
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
-        logits = floating("Perplexity", outputs)
-        if holds_classes("Perplexity", logits, targets):
-            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, class_numbers(logits, targets))
-        else:
-            entropy = optax.safe_softmax_cross_entropy(logits, jnp.asarray(targets).astype(logits.dtype))
-        total = weighted_sum(over_examples(entropy), weights)
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        logits, targets, real = without_padding("Perplexity", outputs, targets)
+        entropies = cross_entropies("Perplexity", floating("Perplexity", logits), targets)
+        total = weighted_sum(over_examples(entropies, real), weights)
         return {"total": total, "weight": weighted_sum(jnp.ones_like(weights), weights)}, ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
@@ -224,8 +279,8 @@ class ROCAUC(Metric):
     """The area under the ROC curve: how probably a positive example scores above a negative one, ties counting half.
 
     `Σ w⁺ w⁻ ([s⁺ > s⁻] + ½ [s⁺ = s⁻]) / Σ w⁺ Σ w⁻`, exact over all examples, in float64. With several columns each
-    class is scored against the rest by its softmax probability. nan where a class has no positive or no negative
-    examples.
+    class is scored against the rest in the order of its softmax probability, taken as log-odds, which do not saturate.
+    nan where a class has no positive or no negative examples, or an output is NaN.
 
     Args:
         average: how classes become one number: "macro", "weighted" by how often each is the label, "micro", over all
@@ -239,22 +294,19 @@ class ROCAUC(Metric):
     def __post_init__(self) -> None:
         check_average("ROCAUC", self.average)
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        outputs, targets, real = without_padding("ROCAUC", outputs, targets)
         _, labels, _ = classified("ROCAUC", outputs, targets, 0.0)
-        scores = floating("ROCAUC", outputs)
-        if is_binary(outputs):
-            scores = scores.reshape(labels.shape)
-        return (), {"scores": scores, "labels": labels, "weights": jnp.asarray(weights)}
+        scores = floating("ROCAUC", outputs).reshape(labels.size, 1 if is_binary(outputs) else outputs.shape[-1])
+        return (), {"scores": scores, "labels": labels.ravel(), "weights": weight_of_each(weights, labels, real)}
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
-        labels, scores = gathered["labels"], gathered["scores"].astype(np.float64)
-        binary = scores.ndim == labels.ndim
-        scores = scores.reshape(labels.size, 1 if binary else scores.shape[-1])
-        weights = np.repeat(gathered["weights"].astype(np.float64), np.prod(labels.shape[1:], dtype=int))
-        scores, labels, weights = (values[weights != 0] for values in (scores, labels.ravel(), weights))
-        if binary:
+        kept = gathered["weights"] != 0
+        labels, scores, weights = (gathered[name][kept] for name in ("labels", "scores", "weights"))
+        scores, weights = scores.astype(np.float64), weights.astype(np.float64)
+        if scores.shape[1] == 1:
             return area_under_roc(scores[:, 0], labels == 1, weights)
-        return self._over_classes(softmax(scores), labels[:, None] == np.arange(scores.shape[1]), weights)
+        return self._over_classes(log_odds(scores), labels[:, None] == np.arange(scores.shape[1]), weights)
 
     def _over_classes(self, scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float | np.ndarray:
         if self.average == "micro":
@@ -267,13 +319,16 @@ class ROCAUC(Metric):
 class R2(Metric):
     """The coefficient of determination, `1 - Σ w (y - ŷ)² / Σ w (y - ȳ)²` with ȳ the weighted mean of the targets.
 
-    Every number after the batch axis is an output of its own; their coefficients are averaged, as scikit-learn does. It
-    is taken in two passes in float64. Of fewer than two examples it is nan; for constant targets it is 1 if they are
-    met exactly and 0 otherwise.
+    Every number after the batch axis is an output of its own; their coefficients are averaged, as scikit-learn does. Of
+    `Padded` sequences every step within the lengths is an example. It is taken in two passes in float64. Of fewer than
+    two examples it is nan; for constant targets it is 1 if they are met exactly and 0 otherwise.
     """
 
-    def measure(self, outputs: AnyArray, targets: AnyArray, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
-        outputs, targets = pair("R2", outputs, targets)
+    def measure(self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        outputs, targets, real = pair("R2", outputs, targets)
+        if real is not None:
+            weights = weight_of_each(weights, real, real)
+            outputs, targets = (values.reshape(real.size, -1) for values in (outputs, targets))
         return (), {"outputs": outputs, "targets": targets, "weights": jnp.asarray(weights)}
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
@@ -285,6 +340,7 @@ class R2(Metric):
             for name in ("weights", "targets", "outputs")
         )
         residual = (weights * (y - predicted) ** 2).sum(axis=0)
+        y = y - y[0]  # so that the spread of constant targets is 0, and not what their mean is rounded by
         spread = (weights * (y - np.average(y, axis=0, weights=weights[:, 0])) ** 2).sum(axis=0)
         varies = spread != 0
         return float(np.where(varies, 1 - residual / np.where(varies, spread, 1), residual == 0).mean())

@@ -3,19 +3,28 @@
 The first half is used while a program is traced and sees shapes and dtypes alone. The second half runs on the host,
 once over the whole array of targets, before anything is traced; it looks at least and greatest values first, so that
 good targets cost two passes and bad ones are counted only then.
+
+Where outputs or targets are `Padded`, only the steps within the lengths count: `without_padding` gives plain arrays and
+the mask of those steps, `over_examples` their mean.
 """
 
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxdl.number import is_number
+from jaxdl.padded import Padded
+from jaxdl.per_example import shown
 
 AnyArray = Array | np.ndarray
+Sequences = AnyArray | Padded
+Steps = Bool[Array, "batch time"] | None
+"""Which steps of each example count, or None where there is no padding."""
 Struct = Array | np.ndarray | jax.ShapeDtypeStruct
 Shape = tuple[int, ...]
 
@@ -47,21 +56,54 @@ def floating(name: str, outputs: AnyArray) -> Float[Array, "..."]:
     return outputs if jnp.finfo(outputs.dtype).bits >= 32 else outputs.astype(jnp.float32)
 
 
-def pair(name: str, outputs: AnyArray, targets: AnyArray) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
-    """Outputs and targets in one shape and one dtype, ready for arithmetic; nothing is ever broadcast."""
+def without_padding(name: str, outputs: Sequences, targets: Sequences) -> tuple[AnyArray, AnyArray, Steps]:
+    """Outputs and targets as plain arrays, and which steps count: those within the lengths of whichever are `Padded`.
+
+    What lies behind is zero in both, so that NaN or an infinity there reaches neither a value nor a gradient. Outputs of
+    one value a step, `[batch, time]`, get a last axis of length 1.
+
+    Raises:
+        ValueError: if either is no array, or they differ in their numbers of examples or steps.
+    """
+    check_array(name, "outputs", outputs)
+    check_array(name, "targets", targets)
+    if not isinstance(outputs, Padded) and not isinstance(targets, Padded):
+        return outputs, targets, None
+    check_steps(name, outputs.shape, targets.shape)
+    real = functools.reduce(jnp.logical_and, [x.mask for x in (outputs, targets) if isinstance(x, Padded)])
+    outputs, targets = (_zero_behind(x.values if isinstance(x, Padded) else x, real) for x in (outputs, targets))
+    return outputs[..., None] if outputs.ndim == 2 else outputs, targets, real
+
+
+def _zero_behind(values: AnyArray, real: Bool[Array, "batch time"]) -> Array:
+    mask = real.reshape(*real.shape, *[1] * (values.ndim - 2))
+    return jnp.where(mask, values, jnp.zeros((), values.dtype))
+
+
+def pair(
+    name: str, outputs: Sequences, targets: Sequences
+) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."], Steps]:
+    """Outputs and targets in one shape and one dtype, ready for arithmetic, and which steps count.
+
+    Nothing is ever broadcast.
+    """
+    outputs, targets, real = without_padding(name, outputs, targets)
     outputs = floating(name, outputs)
     check_shapes(name, outputs.shape, targets.shape)
     check_numeric(name, targets)
     shape = max(outputs.shape, targets.shape, key=len)
-    return outputs.reshape(shape), jnp.asarray(targets).astype(outputs.dtype).reshape(shape)
+    return outputs.reshape(shape), jnp.asarray(targets).astype(outputs.dtype).reshape(shape), real
 
 
-def vectors(name: str, outputs: AnyArray, targets: AnyArray) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
-    """Outputs and targets in one shape and dtype, where the last axis is that of a vector and must be there."""
+def vectors(
+    name: str, outputs: Sequences, targets: Sequences
+) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."], Steps]:
+    """As `pair`, where the last axis is that of a vector and must be there in both."""
+    outputs, targets, real = without_padding(name, outputs, targets)
     outputs = floating(name, outputs)
     check_vector_shapes(name, outputs.shape, targets.shape)
     check_numeric(name, targets)
-    return outputs, jnp.asarray(targets).astype(outputs.dtype)
+    return outputs, jnp.asarray(targets).astype(outputs.dtype), real
 
 
 def class_numbers(outputs: Struct, targets: AnyArray) -> Int[Array, "batch ..."]:
@@ -69,9 +111,13 @@ def class_numbers(outputs: Struct, targets: AnyArray) -> Int[Array, "batch ..."]
     return jnp.asarray(targets).astype(jnp.int32).reshape(outputs.shape[:-1])
 
 
-def over_examples(values: Num[Array, "batch ..."]) -> Num[Array, " batch"]:
-    """The mean over every axis but the first."""
-    return values.mean(axis=tuple(range(1, values.ndim)))
+def over_examples(values: Num[Array, "batch ..."], real: Steps = None) -> Num[Array, " batch"]:
+    """The mean over every axis but the first; of steps that count alone, and 0 where an example has none."""
+    if real is None:
+        return values.mean(axis=tuple(range(1, values.ndim)))
+    each = values.mean(axis=tuple(range(2, values.ndim)))
+    counts = jnp.maximum(real.sum(axis=1, dtype=jnp.int32), 1)
+    return jnp.where(real, each, 0).sum(axis=1) / counts.astype(each.dtype)
 
 
 def holds_classes(name: str, outputs: Struct, targets: Struct) -> bool:
@@ -97,6 +143,35 @@ def holds_classes(name: str, outputs: Struct, targets: Struct) -> bool:
         )
     check_whole(name, targets)
     return True
+
+
+def check_array(name: str, what: str, value: Any) -> None:
+    """Outputs and targets must be one array each, or `Padded`.
+
+    Raises:
+        ValueError: if they are a dict of several, or another tree.
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return
+    raise ValueError(
+        f"{name}: expected one array of {what}, got {shown(value)} — choose a part: a function as lambda outputs, "
+        f"targets: {name}(outputs['part'], targets), a Metric as metrics.Part(metric, 'part')."
+    )
+
+
+def check_steps(name: str, outputs: Shape, targets: Shape) -> None:
+    """Where either is `Padded`, outputs and targets must have the same examples and steps.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if len(outputs) >= 2 and outputs[:2] == targets[:2]:
+        return
+    raise ValueError(
+        f"{name}: outputs of shape {outputs} and targets of shape {targets} do not match — of Padded sequences "
+        "every step needs a target, [batch, time, ...]; for one target an example give the model a layer that "
+        "reads whole sequences, such as GlobalAvgPool()."
+    )
 
 
 def check_floating(name: str, outputs: Struct) -> None:
@@ -169,6 +244,54 @@ def check_vector_shapes(name: str, outputs: Shape, targets: Shape) -> None:
         raise ValueError(
             f"{name}: outputs of shape {outputs} and targets of shape {targets} do not match — give both the same "
             "shape, [batch, ..., vector]: the last axis is summed over."
+        )
+
+
+def lengths_of(shape: Shape, *trees: Any) -> Int[np.ndarray, "sequences examples"]:
+    """On the host: the lengths of every `Padded` in the trees that has as many examples and steps as that shape."""
+    leaves = jax.tree.leaves(trees, is_leaf=lambda node: isinstance(node, Padded))
+    found = [np.asarray(x.lengths) for x in leaves if isinstance(x, Padded) and tuple(x.shape[:2]) == tuple(shape[:2])]
+    return np.array(found, np.int64).reshape(len(found), shape[0])
+
+
+def certain_steps(shape: Shape, *trees: Any) -> np.ndarray | None:
+    """On the host: which steps of arrays `[examples, time, ...]` count for certain, `[examples, time]`.
+
+    They are those within the lengths of every `Padded` in the trees that fits; None where none does.
+    """
+    lengths = lengths_of(shape, *trees)
+    return np.arange(shape[1]) < lengths.min(axis=0)[:, None] if len(lengths) else None
+
+
+def replaced_behind(targets: np.ndarray, real: np.ndarray | None, stand_in: np.ndarray | float = 0) -> np.ndarray:
+    """Targets whose steps that do not count hold something that is known to be good."""
+    if real is None:
+        return targets
+    mask = real.reshape(*real.shape, *[1] * (targets.ndim - 2))
+    return np.where(mask, targets, np.asarray(stand_in, targets.dtype))
+
+
+def targets_that_count(targets: np.ndarray | Padded, inputs: Any) -> np.ndarray:
+    """Targets as a plain array, with zeros where a step does not count by their own lengths or those of the inputs."""
+    values = np.asarray(targets.values if isinstance(targets, Padded) else targets)
+    real = certain_steps(values.shape, targets, inputs) if values.ndim >= 2 else None
+    return replaced_behind(values, real)
+
+
+def check_every_length(name: str, shape: Shape, trees: Any, weights: AnyArray | None) -> None:
+    """Every example that has weight needs a step that counts: there is no mean over none.
+
+    Raises:
+        ValueError: how many have none in any of the `Padded` that fit, and which is the first.
+    """
+    lengths = lengths_of(shape, trees)
+    if not len(lengths):
+        return
+    empty = (lengths.max(axis=0) == 0) & (True if weights is None else np.asarray(weights) != 0)
+    if empty.any():
+        raise ValueError(
+            f"{name}: {counted(empty)} sequences have no step, the first at index {int(np.argmax(empty))}, and a "
+            "loss is the mean over an example's steps — leave them out, or give them a sample weight of 0."
         )
 
 

@@ -11,10 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import losses
+from jaxdl.padded import Padded
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 F32 = jnp.float32
+
+
+def float32(values):
+    return np.asarray(values, np.float32)
 
 
 def normal(seed, *shape):
@@ -307,3 +312,160 @@ def test_softmax_cross_entropy_equals_the_equation_in_float64(row, label):
     y = 0.7 * np.eye(4)[label] + 0.3 / 4
     loss = SMOOTHED(x[None].astype(np.float32), np.array([label]))
     np.testing.assert_allclose(loss[0], -(y * log_p).sum(), rtol=1e-4, atol=1e-4)
+
+
+def log_softmax(x):
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def second(loss, outputs, targets):
+    """The diagonal of the second derivative of a loss of one value an example, forward over reverse."""
+    slope = jax.grad(lambda x: loss(x, targets).sum())
+    return jax.jit(lambda x: jax.jvp(slope, (x,), (jnp.ones_like(x),))[1])(outputs)
+
+
+def forward(loss, outputs, targets):
+    """The derivative of a loss of one value an example, in forward mode."""
+    return jax.jit(lambda x: jax.jvp(lambda x: loss(x, targets), (x,), (jnp.ones_like(x),))[1])(outputs)
+
+
+LABELS = {
+    "numbers": (np.array([2, 1, 2]), np.eye(4)[[2, 1, 2]], 0.0),
+    "one-hot": (np.eye(4, dtype=np.float32)[[2, 1, 2]], np.eye(4)[[2, 1, 2]], 0.0),
+    "soft": (float32([[0, 0.5, 0.5, 0]] * 3), np.array([[0, 0.5, 0.5, 0]] * 3), 0.0),
+    "smoothed": (np.array([2, 1, 2]), 0.9 * np.eye(4)[[2, 1, 2]] + 0.025, 0.1),
+}
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_closed_form(form):
+    targets, y, smoothing = LABELS[form]
+    ruled_out = -1e4 if smoothing else -np.inf  # smoothed, a class that is ruled out costs infinity
+    logits = float32([[ruled_out, 0, 1, 0.5], [0, 20, -3, ruled_out], [1e4, -1e4, 0, 3]])
+    loss = functools.partial(losses.softmax_cross_entropy, label_smoothing=smoothing)
+    log_p = log_softmax(logits.astype(np.float64))
+    p = np.exp(log_p)
+    expected = -np.where(y == 0, 0, y * np.where(y == 0, 0, log_p)).sum(-1)
+    np.testing.assert_allclose(loss(logits, targets), expected, rtol=1e-6, atol=1e-6)
+    in_reverse = jax.jit(jax.jacrev(loss))(logits, targets)
+    forwards = jax.jit(jax.jacfwd(loss))(logits, targets)
+    curvature = jax.jit(jax.hessian(lambda x: loss(x, targets).sum()))(logits)
+    for i in range(3):
+        np.testing.assert_allclose(in_reverse[i, i], (p - y)[i], atol=1e-6)
+        np.testing.assert_allclose(forwards[i, i], (p - y)[i], atol=1e-6)
+        np.testing.assert_allclose(curvature[i, :, i], np.diag(p[i]) - np.outer(p[i], p[i]), atol=1e-6)
+
+
+def test_softmax_cross_entropy_has_the_derivative_by_soft_labels_too():
+    logits, y = normal(0, 3, 4), float32([[0, 1, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 1]])
+    by_labels = jax.grad(lambda y: losses.softmax_cross_entropy(logits, y).sum())(y)
+    np.testing.assert_allclose(by_labels, -log_softmax(logits.astype(np.float64)), rtol=1e-5)
+
+
+def focal_by_hand(x, y, alpha, gamma):
+    """Value, slope and curvature of the focal loss by s = ±x, in float64."""
+    sign = np.where(y == 1, 1, -1)
+    s = sign * x.astype(np.float64)
+    log_p, p, q = -np.logaddexp(0, -s), 1 / (1 + np.exp(-s)), 1 / (1 + np.exp(s))
+    a = np.where(y == 1, alpha, 1 - alpha) * q**gamma
+    slope = a * (gamma * p * log_p - q)
+    curvature = a * p * (-gamma * (gamma * p * log_p - q) + gamma * q * log_p + gamma * q + q)
+    return -a * log_p, sign * slope, curvature
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
+    x = float32([0, -0.0, 0.3, -2, 5, -5, 20, -20, 60, -60])
+    y = np.full(x.shape, label)
+    for gamma, alpha in ((0.0, 0.5), (0.5, 0.25), (2.0, 0.5)):
+        value, slope, curvature = focal_by_hand(x, y, alpha, gamma)
+        loss = functools.partial(losses.focal, alpha=alpha, gamma=gamma)
+        if gamma == 0:
+            value, slope, curvature, loss = 2 * value, 2 * slope, 2 * curvature, losses.binary_cross_entropy
+        near = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-7)
+        near(jax.jit(loss)(x, y), value)
+        near(gradient(loss, x, y), slope)
+        near(forward(loss, x, y), slope)
+        near(second(loss, x, y), curvature)
+
+
+@pytest.mark.parametrize("loss", [losses.binary_cross_entropy, losses.focal])
+def test_an_infinite_logit_that_is_right_costs_nothing(loss):
+    x, y = np.array([-np.inf, np.inf, 0.0], np.float32), np.array([0, 1, 1])
+    assert not np.asarray(jax.jit(loss)(x, y))[:2].any()
+    for derivative in (gradient, forward, second):
+        got = np.asarray(derivative(loss, x, y))
+        assert not got[:2].any()
+        assert np.isfinite(got).all()
+    assert np.isinf(np.asarray(jax.jit(loss)(-x, y))[:2]).all()
+
+
+DERIVATIVES = {
+    "mean_squared_error": (losses.mean_squared_error, lambda e: 2 * e, lambda e: 2 + 0 * e),
+    "mean_absolute_error": (losses.mean_absolute_error, np.sign, lambda e: 0 * e),
+    "huber": (losses.huber, lambda e: np.clip(e, -1, 1), lambda e: 1.0 * (abs(e) < 1)),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_derivatives_of_errors_are_those_of_the_closed_form(name):
+    loss, slope, curvature = DERIVATIVES[name]
+    x, y = float32([0.5, -0.25, 3, -1e4, 1e9, 2]), float32([0, 0, 1, 1, 0, 2])
+    e = x.astype(np.float64) - y
+    np.testing.assert_allclose(gradient(loss, x, y), slope(e), rtol=1e-6)
+    np.testing.assert_allclose(forward(loss, x, y), slope(e), rtol=1e-6)
+    np.testing.assert_allclose(second(loss, x, y), curvature(e), rtol=1e-6)
+
+
+def test_derivatives_of_kl_divergence_with_classes_ruled_out():
+    log_p, y = float32([[-np.inf, -1, -0.5], [-1e4, -2, -3]]), float32([[0, 0.3, 0.7], [0, 1, 0]])
+    forwards = jax.jit(jax.jacfwd(losses.kl_divergence))(log_p, y)
+    for i in range(2):
+        np.testing.assert_array_equal(forwards[i, i], -y[i])
+    assert not np.asarray(jax.jit(jax.hessian(lambda x: losses.kl_divergence(x, y).sum()))(log_p)).any()
+
+
+# --- sequences of different lengths -------------------------------------------------------------------------------
+
+LENGTHS = np.array([3, 1, 2, 0, 2], np.int32)
+
+
+def broken_behind(values):
+    """The values with NaN, or labels that no class has, behind the lengths."""
+    behind = np.arange(values.shape[1]) >= LENGTHS[:, None]
+    wrong = np.nan if np.issubdtype(values.dtype, np.floating) else -1
+    return np.where(behind.reshape(*behind.shape, *[1] * (values.ndim - 2)), np.asarray(wrong, values.dtype), values)
+
+
+@case
+@pytest.mark.parametrize("lengths_of", ["outputs", "targets", "both"])
+def test_of_padded_sequences_each_example_is_the_mean_over_its_steps(name, lengths_of):
+    loss, outputs, targets, oracle = CASES[name]
+    steps = np.asarray(jax.jit(oracle)(outputs, targets)).reshape(5, 3, -1).mean(-1)
+    expected = [row[:n].mean() if n else 0 for row, n in zip(steps, LENGTHS, strict=True)]
+    y = broken_behind(targets)
+    y = y if lengths_of == "outputs" else Padded(y, LENGTHS)
+
+    def total(x):
+        each = loss(x if lengths_of == "targets" else Padded(x, LENGTHS), y)
+        return each.sum(), each
+
+    slopes, each = jax.jit(jax.grad(total, has_aux=True))(broken_behind(outputs))
+    np.testing.assert_allclose(each, expected, rtol=1e-5, atol=1e-6)
+    within = np.arange(3) < LENGTHS[:, None]
+    shares = np.where(within, 3 / np.maximum(LENGTHS, 1)[:, None], 0)[..., None]  # of what was divided by three steps
+    np.testing.assert_allclose(slopes, gradient(loss, outputs, targets) * shares, rtol=1e-4, atol=1e-6)
+
+
+def test_padded_outputs_of_one_value_a_step_need_no_last_axis():
+    x, y = normal(0, 5, 3), normal(1, 5, 3)
+    got = losses.mean_squared_error(Padded(x, LENGTHS), y[..., None])
+    np.testing.assert_allclose(got, losses.mean_squared_error(Padded(x[..., None], LENGTHS), y), rtol=1e-6)
+    np.testing.assert_allclose(got[1], (x[1, 0] - y[1, 0]) ** 2, rtol=1e-6)
+
+
+def test_full_lengths_are_no_padding():
+    full = np.full(5, 3, np.int32)
+    for loss, outputs, targets, _ in CASES.values():
+        np.testing.assert_allclose(loss(Padded(outputs, full), targets), loss(outputs, targets), rtol=1e-6, atol=1e-7)

@@ -10,13 +10,18 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdl import metrics
+from jaxdl import classification, metrics
 from jaxdl.metrics import as_metric
+from jaxdl.padded import Padded
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 CLASSES = 4
 AVERAGES = ["macro", "micro", "weighted", None]
+
+
+def float32(values):
+    return np.asarray(values, np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -397,3 +402,224 @@ def test_settings_that_cannot_be_are_told():
     for k in (0, 5):
         with pytest.raises(ValueError, match=f"top_k_accuracy: k is {k}, expected 1 to 4, the number of classes"):
             metrics.top_k_accuracy(logits, labels, k=k)
+
+
+# --- outputs that saturate, are equal, or are no numbers ----------------------------------------------------------
+
+
+def test_roc_auc_of_saturated_scores_is_in_their_order():
+    """Lightning-AI/torchmetrics#2819: squashed to probabilities these scores are all 1.0."""
+    scores = float32([98.0950, 98.4612, 98.1145, 98.1506, 97.6037, 98.9425, 99.2644, 99.5014, 99.7280, 99.6595, 99.6931])
+    labels = np.array([0] + [1] * 10)
+    right = np.mean(scores[1:] > scores[0])
+    assert evaluated(metrics.ROCAUC(), scores, labels) == pytest.approx(right, abs=1e-12)
+    for average in AVERAGES:
+        got = evaluated(metrics.ROCAUC(average), np.stack([0 * scores, scores], 1), labels)
+        if average != "micro":  # which has pairs of two classes too
+            np.testing.assert_allclose(got, right, atol=1e-12)
+
+
+def test_log_odds_are_those_of_softmax_probabilities_in_many_digits():
+    mpmath = pytest.importorskip("mpmath")
+    generator = np.random.default_rng(0)
+    logits = np.concatenate([generator.normal(size=(6, 5)), 300 * generator.normal(size=(6, 5))])
+    got = classification.log_odds(logits)
+    with mpmath.workdps(400):
+        for row, odds in zip(logits, got, strict=True):
+            powers = [mpmath.exp(mpmath.mpf(float(x))) for x in row]
+            expected = [float(mpmath.log(power / (sum(powers) - power))) for power in powers]
+            np.testing.assert_allclose(odds, expected, rtol=1e-12)
+    with np.errstate(all="raise"):
+        ruled_out = classification.log_odds(np.array([[-np.inf, 1.0, 2.0], [-np.inf, 3.0, -np.inf]]))
+    np.testing.assert_array_equal(ruled_out, [[-np.inf, -1, 1], [-np.inf, np.inf, -np.inf]])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("shift", "right"), [(0.0, 1.0), (0.1, 0.0)])
+def test_r2_of_constant_targets_under_weights(seed, shift, right):
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(3, 200))
+    weights = generator.uniform(0.1, 3, n)
+    targets = np.full(n, generator.normal(), np.float32)
+    assert evaluated(metrics.R2(), targets + np.float32(shift), targets, weights, batches=2) == right
+
+
+def test_r2_of_targets_that_differ_in_their_last_digit_equals_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    targets = np.full(9, 1000, np.float32)
+    targets[1::2] = np.nextafter(np.float32(1000), np.float32(2000))
+    outputs = np.full(9, 1000, np.float32)
+    exact = targets.astype(np.float64) - 1000
+    expected = sklearn.r2_score(exact, outputs.astype(np.float64) - 1000)
+    np.testing.assert_allclose(evaluated(metrics.R2(), outputs, targets), expected, rtol=1e-12)
+
+
+NAN = float32([[0, np.nan, 1], [np.nan, np.nan, np.nan], [3, 1, 2], [0, 5, 1], [np.nan, 9, 0]])
+NAN_LABELS = np.array([1, 0, 0, 2, 1])
+"""Five examples: three with NaN among their outputs, one right, one where class 1 is taken for 2."""
+
+
+def test_an_output_that_is_nan_predicts_no_class():
+    np.testing.assert_array_equal(metrics.accuracy(NAN, NAN_LABELS), [0, 0, 1, 0, 0])
+    for k, second in ((1, 0), (2, 1), (3, 1)):
+        np.testing.assert_array_equal(metrics.top_k_accuracy(NAN, NAN_LABELS, k=k), [0, 0, 1, second, 0])
+    matrix = evaluated(metrics.ConfusionMatrix(3), NAN, NAN_LABELS)
+    np.testing.assert_array_equal(matrix, [[1, 0, 0], [0, 0, 0], [0, 1, 0]])
+    np.testing.assert_allclose(evaluated(metrics.Precision(None), NAN, NAN_LABELS), [1, 0, 0])  # of 1, 1 and 0 predicted
+    np.testing.assert_allclose(evaluated(metrics.Recall(None), NAN, NAN_LABELS), [1 / 2, 0, 0])  # of 2, 2 and 1
+    np.testing.assert_allclose(evaluated(metrics.F1(None), NAN, NAN_LABELS), [2 / 3, 0, 0])
+    assert evaluated(metrics.F1("micro"), NAN, NAN_LABELS) == pytest.approx(2 / (2 + 5))
+    assert evaluated(metrics.F1("weighted"), NAN, NAN_LABELS) == pytest.approx((2 * 2 / 3) / 5)
+
+
+def test_a_column_that_is_nan_predicts_neither_class():
+    logits, labels = float32([np.nan, np.nan, 1, -1]), np.array([0, 1, 1, 0])
+    for outputs in (logits, logits[:, None]):
+        np.testing.assert_array_equal(metrics.accuracy(outputs, labels), [0, 0, 1, 1])
+        np.testing.assert_array_equal(evaluated(metrics.ConfusionMatrix(2), outputs, labels), [[1, 0], [0, 1]])
+        assert evaluated(metrics.Precision(), outputs, labels) == 1
+        assert evaluated(metrics.Recall(), outputs, labels) == 0.5
+
+
+def test_what_is_computed_of_an_output_that_is_nan_is_nan():
+    assert np.isnan(evaluated(metrics.ROCAUC(), NAN, NAN_LABELS))
+    assert np.isnan(evaluated(metrics.ROCAUC(), NAN[:, 0], NAN_LABELS > 0))
+    assert np.isnan(evaluated(metrics.Perplexity(), NAN, NAN_LABELS))
+    assert np.isnan(evaluated(metrics.R2(), NAN[:, 0], np.arange(5, dtype=np.float32)))
+    for metric in (metrics.squared_error, metrics.absolute_error):
+        np.testing.assert_array_equal(np.isnan(metric(NAN[:, 0], NAN_LABELS)), np.isnan(NAN[:, 0]))
+
+
+@pytest.mark.parametrize("zeros", [[0.0, -0.0, 0.0], [-0.0, 0.0, -0.0]])
+def test_zeros_of_either_sign_rank_alike(zeros):
+    logits = float32([[*zeros, -1]] * 3)
+    np.testing.assert_array_equal(metrics.top_k_accuracy(logits, np.arange(3), k=1), [1, 0, 0])
+    np.testing.assert_array_equal(metrics.top_k_accuracy(logits, np.arange(3), k=2), [1, 1, 0])
+    np.testing.assert_array_equal(metrics.accuracy(logits, np.arange(3)), [1, 0, 0])
+
+
+def test_a_label_outside_the_classes_is_never_right():
+    logits, labels = float32([[0, 1], [0, 1], [np.nan, 0]]), np.array([-1, 2, -1])
+    assert not np.asarray(metrics.accuracy(logits, labels)).any()
+    assert not np.asarray(metrics.top_k_accuracy(logits, labels, k=2)).any()
+    assert not np.any(evaluated(metrics.ConfusionMatrix(2), logits, labels))
+    assert evaluated(metrics.Recall(), logits, labels) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8])
+def test_one_hot_labels_of_any_dtype(dtype):
+    logits, labels, _ = multiclass(5)
+    one_hot = np.eye(CLASSES, dtype=dtype)[labels]
+    np.testing.assert_array_equal(metrics.accuracy(logits, one_hot), metrics.accuracy(logits, labels))
+    np.testing.assert_array_equal(
+        evaluated(metrics.ConfusionMatrix(CLASSES), logits, one_hot),
+        evaluated(metrics.ConfusionMatrix(CLASSES), logits, labels),
+    )
+
+
+def test_a_confusion_matrix_of_many_classes_equals_a_count():
+    """A product of one-hot labels takes batch · classes² operations, 5 · 10¹⁰ of them here."""
+    generator = np.random.default_rng(0)
+    labels, chosen = generator.integers(0, 5000, (2, 2000))
+    weights = generator.integers(1, 5, 2000).astype(np.float32)
+    logits = np.zeros((2000, 5000), np.float32)
+    logits[np.arange(2000), chosen] = 1
+    expected = np.zeros((5000, 5000))
+    np.add.at(expected, (labels, chosen), weights)
+    np.testing.assert_array_equal(evaluated(metrics.ConfusionMatrix(5000), logits, labels, weights), expected)
+
+
+# --- sequences of different lengths -------------------------------------------------------------------------------
+
+
+def sequences(seed, columns):
+    """Nine sequences of up to five steps, with NaN and labels of no class behind their ends, and all steps one by one."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 6, 9).astype(np.int32)
+    outputs, labels = generator.normal(size=(9, 5, columns)), generator.integers(0, max(columns, 2), (9, 5))
+    weights = generator.uniform(0.5, 2, 9).astype(np.float32)
+    real = np.arange(5) < lengths[:, None]
+    broken = np.where(real[..., None], outputs, np.nan).astype(np.float32)
+    padded, targets = Padded(broken, lengths), np.where(real, labels, -1).astype(np.int32)
+    return padded, targets, weights, real
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.Precision("micro"),
+        metrics.Recall(None),
+        metrics.F1(),
+        metrics.ConfusionMatrix(3),
+        metrics.ROCAUC(),
+        metrics.R2(),
+    ],
+    ids=lambda metric: type(metric).__name__,
+)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_what_counts_takes_each_step_within_the_lengths_as_an_example(metric, columns):
+    padded, targets, weights, real = sequences(0, columns)
+    if isinstance(metric, metrics.ConfusionMatrix) and columns == 1:
+        metric = metrics.ConfusionMatrix(2)
+    if isinstance(metric, metrics.R2):
+        targets = np.where(real[..., None], np.nan_to_num(padded.values) + 1, np.nan).astype(np.float32)
+    each = np.repeat(weights, real.sum(1))
+    expected = evaluated(metric, padded.values[real], targets[real], each)
+    for given in (targets, Padded(targets, padded.lengths)):
+        got = jax.device_get(measured(metric, padded, given, weights))
+        np.testing.assert_allclose(metric.result(*got), expected, rtol=1e-5)
+
+
+def test_per_example_metrics_are_means_over_the_steps_within_the_lengths():
+    padded, targets, weights, real = sequences(1, 3)
+    numbers = np.where(real[..., None], np.full((9, 5, 3), 2), np.nan).astype(np.float32)
+    squared = np.square(np.nan_to_num(padded.values, nan=2.0) - 2).mean(-1)
+    chosen = padded.values.argmax(-1)
+    log_p = padded.values.astype(np.float64)
+    log_p = log_p - np.log(np.exp(log_p).sum(-1, keepdims=True))
+    entropy = -np.take_along_axis(log_p, targets.clip(0)[..., None], -1)[..., 0]
+
+    def means(values):
+        return np.array([row[counts].mean() for row, counts in zip(values, real, strict=True)])
+
+    np.testing.assert_allclose(metrics.accuracy(padded, targets), means(chosen == targets), rtol=1e-6)
+    np.testing.assert_allclose(metrics.top_k_accuracy(padded, targets, k=1), means(chosen == targets), rtol=1e-6)
+    np.testing.assert_allclose(metrics.squared_error(padded, numbers), means(squared), rtol=1e-5)
+    got = metrics.Perplexity().result(*jax.device_get(measured(metrics.Perplexity(), padded, targets, weights)))
+    np.testing.assert_allclose(got, np.exp(np.average(means(entropy), weights=weights)), rtol=1e-5)
+
+
+# --- one of several outputs ---------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_a_part_is_the_metric_of_that_output():
+    logits, labels, weights = multiclass(0)
+    outputs, targets = {"tag": logits, "size": logits[:, :1]}, {"tag": labels, "size": logits[:, 0]}
+    part = metrics.Part(metrics.F1(), "tag")
+    assert part == metrics.Part(metrics.F1(), "tag")
+    for given, wanted in ((outputs, targets), (outputs, labels)):
+        got = part.result(*jax.device_get(measured(part, given, wanted, weights)))
+        assert got == evaluated(metrics.F1(), logits, labels, weights)
+    mean = metrics.Part(metrics.accuracy, 1)
+    got = mean.result(*jax.device_get(measured(mean, (0 * logits, logits), (labels, labels), weights)))
+    assert got == evaluated(metrics.accuracy, logits, labels, weights)
+    with pytest.raises(ValueError, match=re.escape("Part: there is no part 'tags' of outputs, which are dict {")):
+        metrics.Part(metrics.F1(), "tags").measure(outputs, targets, weights)
+    with pytest.raises(
+        ValueError, match=re.escape("Part: there is no part 'tag' of outputs, which are shape (37, 4), float32")
+    ):
+        part.measure(logits, labels, weights)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "name", ["accuracy", "top_k_accuracy", "squared_error", "Precision", "ConfusionMatrix", "ROCAUC", "R2"]
+)
+def test_several_outputs_are_told_how_to_be_chosen(name):
+    metric = getattr(metrics, name)
+    metric = metrics.as_metric(metric(4) if name == "ConfusionMatrix" else metric() if name[0].isupper() else metric)
+    logits, labels, weights = multiclass(0)
+    with pytest.raises(ValueError, match=rf"{name}: expected one array of outputs, got dict .* metrics.Part\(metric, 'part'\)"):
+        metric.measure({"tag": logits}, labels, weights)
+    with pytest.raises(ValueError, match=rf"{name}: expected one array of targets, got dict .* lambda outputs, targets"):
+        metric.measure(logits, {"tag": labels}, weights)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl import losses
+from jaxdl.padded import Padded
 
 F32, I32 = jnp.float32, jnp.int32
 ELEMENTWISE = [losses.mean_squared_error, losses.mean_absolute_error, losses.huber, losses.binary_cross_entropy]
@@ -239,3 +240,78 @@ def test_what_a_loss_raises_comes_through_with_a_note():
 def test_what_is_no_function_is_no_loss():
     with pytest.raises(TypeError, match=r"loss is 'mse', expected a function .* such as losses.mean_squared_error"):
         losses.check_loss("mse", struct(64, 3), struct(64, 3))
+
+
+# --- sequences of different lengths -------------------------------------------------------------------------------
+
+LENGTHS = np.array([2, 3, 1], np.int32)
+REAL = np.arange(3) < LENGTHS[:, None]
+
+
+def sequences_of(*features):
+    return Padded(struct(8, 3, *features), struct(8, dtype=I32))
+
+
+@pytest.mark.parametrize(
+    ("loss", "features", "good", "wrong"),
+    [
+        (losses.softmax_cross_entropy, (4,), 3, 4),
+        (losses.mean_squared_error, (1,), 0.5, np.nan),
+        (losses.binary_cross_entropy, (), 0.5, -1.0),
+        (losses.hinge, (1,), -1, 0),
+    ],
+)
+def test_only_the_targets_of_steps_within_the_lengths_are_looked_at(loss, features, good, wrong):
+    inputs, outputs = {"words": Padded(np.zeros((3, 3), np.int32), LENGTHS)}, sequences_of(*features)
+    targets = np.where(REAL, good, wrong)
+    losses.check_targets(loss, outputs, targets, inputs)
+    losses.check_targets(loss, outputs, Padded(targets, LENGTHS))
+    losses.check_targets(loss, outputs, Padded(targets, LENGTHS), inputs)
+    losses.check_targets(loss, struct(8, 3, *features), Padded(targets, LENGTHS))
+    targets[1, 2] = wrong
+    for given in (targets, Padded(targets, LENGTHS)):
+        with pytest.raises(ValueError, match=rf"{loss.__name__}: 1 of 9 (targets|labels) .* at index \(1, 2\)"):
+            losses.check_targets(loss, outputs, given, inputs)
+    with pytest.raises(ValueError, match=f"{loss.__name__}: . of 9"):  # the lengths are not those of such outputs
+        losses.check_targets(loss, struct(8, 3, *features), np.where(REAL, good, wrong), inputs)
+
+
+def test_soft_labels_of_steps_within_the_lengths_sum_to_one():
+    targets = np.where(REAL[..., None], np.full((3, 3, 4), 0.25), np.nan).astype(np.float32)
+    for loss in (losses.softmax_cross_entropy, losses.kl_divergence):
+        losses.check_targets(loss, sequences_of(4), Padded(targets, LENGTHS))
+        with pytest.raises(ValueError, match=r"1 of 9 label vectors do not sum to 1 .* is 1.25 at index \(0, 1\)"):
+            losses.check_targets(loss, sequences_of(4), Padded(targets + np.eye(9)[1].reshape(3, 3, 1) / 16, LENGTHS))
+
+
+def test_a_loss_of_ones_own_gets_finite_targets_within_the_lengths():
+    targets = {"a": np.where(REAL, 1, np.nan), "b": Padded(np.where(REAL, 1, np.inf), LENGTHS)}
+    inputs = Padded(np.zeros((3, 3), np.float32), LENGTHS)
+    losses.check_targets(lambda x, y: x, sequences_of(1), targets, inputs)
+    with pytest.raises(ValueError, match=r"loss '<lambda>': 3 of 9 targets are NaN or infinite"):
+        losses.check_targets(lambda x, y: x, struct(8, 3), targets, inputs)
+
+
+def test_a_sequence_without_a_step_is_told():
+    empty = np.array([2, 0, 1], np.int32)
+    loss, targets, inputs = losses.softmax_cross_entropy, np.zeros((3, 3), np.int32), Padded(np.zeros((3, 3)), empty)
+    with pytest.raises(ValueError, match="softmax_cross_entropy: 1 of 3 sequences have no step, the first at index 1, and a"):
+        losses.check_targets(loss, sequences_of(4), targets, inputs)
+    losses.check_targets(loss, sequences_of(4), targets, inputs, np.array([1, 0, 1], np.float32))
+
+
+def test_padded_sequences_with_one_target_an_example_are_told():
+    values = np.zeros((3, 3, 4), np.float32)
+    with pytest.raises(ValueError, match=r"of Padded sequences every step needs a target, .* such as GlobalAvgPool\(\)"):
+        losses.softmax_cross_entropy(Padded(values, LENGTHS), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match="of Padded sequences every step needs a target"):
+        losses.check_targets(losses.softmax_cross_entropy, sequences_of(4), np.zeros(3, np.int32))
+
+
+@pytest.mark.parametrize("loss", PUBLIC)
+def test_several_outputs_or_targets_are_told(loss):
+    sentence = rf"{loss.__name__}: expected one array of (outputs|targets), got dict .* choose a part"
+    with pytest.raises(ValueError, match=sentence):
+        losses.check_targets(loss, {"a": struct(4, 3)}, np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=sentence):
+        losses.check_targets(loss, struct(4, 3), {"a": np.zeros((4, 3))})

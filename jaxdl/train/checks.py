@@ -17,7 +17,9 @@ from jaxdl.jitted import only_platform, tracing_program
 from jaxdl.layer import Layer, LayerError, as_layer
 from jaxdl.metrics import Mean, Metric, accuracy, as_metric
 from jaxdl.number import is_number
+from jaxdl.padded import Padded
 from jaxdl.per_example import shown
+from jaxdl.targets import targets_that_count
 from jaxdl.train.arguments import by_class, check_function, check_hashable
 from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
 from jaxdl.train.mixing import check_unmixed
@@ -126,7 +128,9 @@ def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
     check_lengths(name, batch)
     for what, tree in (("inputs", inputs), ("targets", targets)):
         check_numbers(f"{name} {what}", tree)
-        check_finite(f"{name} {what}", tree)
+    check_finite(f"{name} inputs", inputs)
+    leaves = jax.tree.leaves(targets, is_leaf=_is_padded)
+    check_finite(f"{name} targets", [targets_that_count(leaf, inputs) for leaf in leaves])
     return batch
 
 
@@ -223,7 +227,7 @@ def check_fit(name: str, step: Supervised | Evaluation, start: TrainState, feed:
     outputs = check_model_on(step.model, start.params, start.state, example)
     if step.loss is not None:
         if getattr(step, "augment", None) is None:
-            _check_targets(name, step.loss, outputs, feed)
+            _check_targets(name, step, start, example, feed)
         check_thresholds(step.loss, step.metrics)
     weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
     _check_figures(step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size, weighted)
@@ -281,17 +285,29 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
     return tuple(float(weights.get(label, 0.0)) for label in range(classes))
 
 
-def _check_targets(name: str, loss: Callable[..., Any], outputs: Any, feed: Feed) -> None:
+def _check_targets(name: str, step: Supervised | Evaluation, start: TrainState, example: Batch, feed: Feed) -> None:
     """Refuses targets that the loss cannot mean, such as labels outside the classes: at once, or batch by batch."""
+    loss: Any = step.loss
+    first = frozen_shapes((start.params, start.state, example.inputs))
+    params, state, _ = thawed_shapes(first)
+    rest = [leaf.shape[1:] for leaf in jax.tree.leaves(example.inputs)]
+
+    def outputs_of(batch: Batch) -> Any:
+        """A stream's batch may be of another shape than its first, and the outputs then are."""
+        if [leaf.shape[1:] for leaf in jax.tree.leaves(batch.inputs)] == rest:
+            return _outputs(step.model, first, example.size)
+        return _outputs(step.model, frozen_shapes((params, state, batch.inputs)), batch.size)
 
     def check(place: str, batch: Batch) -> None:
+        outputs = outputs_of(batch)
         try:
-            losses.check_targets(loss, outputs, batch.targets)
+            losses.check_targets(loss, outputs, batch.targets, batch.inputs, batch.weights)
         except ValueError as error:
             raise ValueError(f"{place} targets: {error}") from error
 
     if isinstance(feed, ResidentFeed):
-        check(name, Batch((), jax.tree.map(np.asarray, feed.source.targets)))
+        source = feed.source
+        check(name, Batch(source.inputs, jax.tree.map(np.asarray, source.targets), source.weights))
     elif isinstance(feed, StreamFeed):
         feed.check = check
 
@@ -308,6 +324,10 @@ def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None 
     if not counts.any():
         of = "" if class_weights is None else ", with those of their classes,"
         raise ValueError(f"{name}: the weights of all examples{of} are 0, so that none counts — give some of them more.")
+
+
+def _is_padded(node: Any) -> bool:
+    return isinstance(node, Padded)
 
 
 def check_intensities(name: str, inputs: Any) -> None:

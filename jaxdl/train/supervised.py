@@ -204,7 +204,8 @@ class Supervised(TrainingStep):
     def _with_class_weights(self, weights: Array, targets: Any) -> Array:
         if self.class_weights is None:
             return weights
-        return weights * jnp.asarray(self.class_weights, jnp.float32)[targets.reshape(weights.shape)]
+        labels = targets.reshape(weights.shape).astype(jnp.int32)  # Booleans would be read as a mask
+        return weights * jnp.asarray(self.class_weights, jnp.float32)[labels]
 
     def _averaged(self, average: Params | None, params: Params) -> Params | None:
         if self.average is None or average is None:

@@ -124,6 +124,81 @@ def test_class_weights_weigh_the_loss_alone():
     assert run.history["a"] == plain.history["a"]
 
 
+@pytest.mark.parametrize("labels", [np.bool_, np.uint8, np.int64])
+@pytest.mark.parametrize("shape", [(43,), (43, 1)])
+def test_class_weights_of_two_classes_are_sample_weights(labels, shape):
+    y = (Y > 0).astype(labels)
+    options = {"loss": losses.binary_cross_entropy, "optimizer": optax.sgd(0.5), "batch_size": 43, "shuffle": False}
+    run = fit(LINEAR, (X, y.reshape(shape)), class_weight={0: 1.0, 1: 3.0}, **options)
+    same(run.params, fit(LINEAR, (X, y, np.where(Y > 0, 3.0, 1.0)), **options).params)
+
+
+LENGTHS = RNG.integers(1, 5, 9).astype(np.int32)
+REAL = np.arange(4) < LENGTHS[:, None]
+STEPS = RNG.normal(size=(9, 4, 5)).astype(np.float32)
+TAGS = np.where(REAL, RNG.integers(0, 3, (9, 4)), -1).astype(np.int32)
+
+
+def tagged(params):
+    """The mean loss, the accuracy and the gradient by the kernel of a softmax regression of each step, in float64."""
+    scores = STEPS.astype(np.float64) @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"], np.float64)
+    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    wanted = np.eye(3)[TAGS.clip(0)]
+    shares = REAL / LENGTHS[:, None] / len(LENGTHS)
+    loss = -(shares * np.log((wanted * p).sum(-1))).sum()
+    return loss, (shares * (p.argmax(-1) == TAGS)).sum(), np.einsum("nt,ntf,ntc->fc", shares, STEPS, p - wanted)
+
+
+@pytest.mark.parametrize("padded_targets", [False, True])
+def test_padded_sequences_are_trained_on_the_mean_over_the_steps_of_each(padded_targets):
+    model, inputs = dl.Dense(3), dl.Padded(STEPS, LENGTHS)
+    data = (inputs, dl.Padded(TAGS, LENGTHS) if padded_targets else TAGS)
+    params, state = model.init(jax.random.key(0), inputs)
+    figures: Any = {"a": metrics.accuracy, "p": metrics.Perplexity(), "f1": metrics.F1("micro")}
+    options: Any = {"loss": losses.softmax_cross_entropy, "metrics": figures}
+    run = fit(
+        model, data, optimizer=optax.sgd(0.5), batch_size=9, shuffle=False, initial=(params, state), validation=data, **options
+    )
+    loss, accuracy, gradient = tagged(params)
+    np.testing.assert_allclose([run.history["loss"][0], run.history["a"][0]], [loss, accuracy], rtol=1e-5)
+    np.testing.assert_allclose(run.params["kernel"], params["kernel"] - 0.5 * gradient, rtol=1e-4, atol=1e-6)
+    loss, accuracy, _ = tagged(run.params)
+    measured = dl.evaluate(model, run.params, run.state, data, batch_size=4, **options)
+    for figures, prefix in ((measured, ""), ({name: value[0] for name, value in run.history.items()}, "validation_")):
+        got = [figures[prefix + name] for name in ("loss", "a", "p")]
+        np.testing.assert_allclose(got, [loss, accuracy, np.exp(loss)], rtol=1e-5)
+    scores = STEPS @ np.asarray(run.params["kernel"]) + np.asarray(run.params["bias"])
+    assert measured["f1"] == pytest.approx(np.mean(scores.argmax(-1)[REAL] == TAGS[REAL]))
+
+
+def test_padded_sequences_of_a_population_and_of_a_stream():
+    model, inputs, key = dl.Dense(3), dl.Padded(STEPS, LENGTHS), jax.random.key(0)
+    options: Any = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.5), "batch_size": 9}
+    params, _ = model.init(dl.layer.fold_in_name(key, "init"), inputs)
+    many = dl.fit_many(model, (inputs, TAGS), seeds=[0, 1], shuffle=False, progress=False, **options)
+    assert many.history["loss"][0][0] == pytest.approx(tagged(params)[0], rel=1e-5)
+    short = LENGTHS <= 2
+
+    def batches():
+        for rows, steps in ((~short, 4), (short, 2)):
+            yield dl.Padded(STEPS[rows, :steps], LENGTHS[rows]), TAGS[rows, :steps]
+
+    frozen = options | {"optimizer": optax.sgd(0.0)}
+    run = fit(model, batches, new_shapes=True, metrics={"auc": metrics.ROCAUC()}, initial=(params, {}), **frozen)
+    assert run.history["loss"][0] == pytest.approx(tagged(params)[0], rel=1e-5)
+
+
+def test_targets_that_are_nan_behind_the_lengths_change_nothing():
+    inputs, numbers = dl.Padded(STEPS, LENGTHS), np.where(REAL, STEPS[..., 0], np.nan).astype(np.float32)
+    options: Any = {"loss": losses.mean_squared_error, "optimizer": optax.sgd(0.1), "batch_size": 4, "epochs": 2}
+    run = fit(dl.Dense(1), (inputs, numbers), **options)
+    same(run.params, fit(dl.Dense(1), (inputs, np.nan_to_num(numbers)), **options).params)
+    assert np.isfinite(run.history["loss"]).all()
+    for data in ((STEPS, numbers), (inputs, numbers + np.where(np.arange(9) == 4, np.nan, 0)[:, None].astype(np.float32))):
+        with pytest.raises(ValueError, match="not finite"):
+            fit(dl.Dense(1), data, **options)
+
+
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_accumulated_batches_make_the_same_update(way):
     options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.adam(1e-2), "batch_size": 12, "epochs": 2}
