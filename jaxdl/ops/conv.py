@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.jitted import program_platform
+from jaxdl.jitted import in_mapped, program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
 from jaxdl.ops.patches import conv_by_patches
@@ -44,11 +44,19 @@ def conv(
         groups: input channels are split into so many groups, each with its own kernel.
     """
     return _conv(
-        x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, fast=is_fast(), platform=program_platform()
+        x,
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        fast=is_fast(),
+        mapped=in_mapped(),
+        platform=program_platform(),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast", "platform"))
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast", "mapped", "platform"))
 def _conv(
     x: Array,
     kernel: Array,
@@ -58,8 +66,10 @@ def _conv(
     dilation: Sizes,
     groups: int,
     fast: bool,
+    mapped: bool,
     platform: str | None,
 ) -> Array:
+    del mapped  # which `product` reads where it is traced
     kernel = kernel.astype(x.dtype)
     pads = resolve_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
@@ -85,14 +95,23 @@ def conv_transpose(
 
     "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads the stretched input.
     """
-    platform = program_platform()
-    return _conv_transpose(x, kernel, stride=stride, padding=padding, dilation=dilation, platform=platform)
+    return _conv_transpose(
+        x, kernel, stride=stride, padding=padding, dilation=dilation, mapped=in_mapped(), platform=program_platform()
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "platform"))
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform"))
 def _conv_transpose(
-    x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilation: Sizes, platform: str | None
+    x: Array,
+    kernel: Array,
+    *,
+    stride: Sizes,
+    padding: str | Pads,
+    dilation: Sizes,
+    mapped: bool,
+    platform: str | None,
 ) -> Array:
+    del mapped  # as in `_conv`
     kernel = kernel.astype(x.dtype)
     window = kernel.shape[:-2]
     reach = extents(window, dilation)
