@@ -32,6 +32,7 @@ from jaxdl.layer import (
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import as_floating
+from jaxdl.ops.sharding import alike
 
 Part = Layer | Callable[[Any], Any]
 
@@ -209,7 +210,7 @@ class Parallel(Composite):
             raise LayerError("Parallel", f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.")
         if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
             raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
-        return wiring.math(lambda *terms: jnp.concatenate(_intensities(terms), axis), *ys)
+        return wiring.math(lambda *terms: jnp.concatenate(alike(_intensities(terms)), axis), *ys)
 
     def __repr__(self) -> str:
         options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"

@@ -12,6 +12,7 @@ from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
+from jaxdl.ops.sharding import of_product
 
 lecun_normal: Initializer = jax.nn.initializers.lecun_normal()
 zeros: Initializer = jax.nn.initializers.zeros
@@ -96,7 +97,7 @@ class Embedding(Stateless):
         rows = jnp.asarray(params["embedding"], self.dtype)
         x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
         inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
-        return rows.at[inside].get(mode="fill", fill_value=jnp.nan)
+        return rows.at[inside].get(mode="fill", fill_value=jnp.nan, out_sharding=of_product(inside[..., None], rows))
 
     def _check(self, x: Any) -> None:
         arguments.array("Embedding", x)

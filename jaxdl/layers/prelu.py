@@ -9,6 +9,7 @@ from jax import Array
 from jaxdl.layer import Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
+from jaxdl.ops.sharding import gathered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PReLU(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         x = arguments.floating("PReLU", x)
-        slope = params["negative_slope"].astype(x.dtype)
+        slope = gathered(params["negative_slope"]).astype(x.dtype)
         if not self.shared:
             arguments.same_features("PReLU", x, slope.shape[0], "channels")
             slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))

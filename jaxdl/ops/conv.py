@@ -19,6 +19,7 @@ from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.product import product
+from jaxdl.ops.sharding import gathered, of_product, reshape
 from jaxdl.ops.window import Pads, Sizes, extents, layout, pad_space, resolve_padding
 
 MANY_INPUTS = 8
@@ -43,9 +44,10 @@ def conv(
         padding: "SAME", "VALID" or (low, high) for each spatial dimension; zeros are added.
         groups: input channels are split into so many groups, each with its own kernel.
     """
+    x = gathered(x, -1)
     return _conv(
         x,
-        kernel,
+        gathered(kernel) if groups > 1 else kernel,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -96,7 +98,7 @@ def conv_transpose(
     "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads the stretched input.
     """
     return _conv_transpose(
-        x, kernel, stride=stride, padding=padding, dilation=dilation, mapped=in_mapped(), platform=program_platform()
+        gathered(x, -1), gathered(kernel), stride=stride, padding=padding, dilation=dilation, mapped=in_mapped(), platform=program_platform()
     )
 
 
@@ -138,6 +140,7 @@ def _conv_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation
         rhs_dilation=dilation,
         dimension_numbers=layout(x.ndim - 2),
         feature_group_count=groups,
+        out_sharding=of_product(x, kernel),
     )
 
 
@@ -209,10 +212,10 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
         patches = jnp.concatenate(slices, -1)
         y = product(patches.reshape(-1, patches.shape[-1]), jnp.concatenate(weights, 0))
         parts.append(y.reshape(x.shape[0], *turns, outputs))
-    y = jnp.stack(parts).reshape(*stride, x.shape[0], *turns, outputs)
-    woven = [axis for d in range(rank) for axis in (rank + 1 + d, d)]
-    y = y.transpose(rank, *woven, 2 * rank + 1)
-    y = y.reshape(x.shape[0], *(turn * s for turn, s in zip(turns, stride, strict=True)), outputs)
+    y = reshape(jnp.stack(parts, 1), (x.shape[0], *stride, *turns, outputs))
+    woven = [axis for d in range(1, rank + 1) for axis in (rank + d, d)]
+    y = y.transpose(0, *woven, 2 * rank + 1)
+    y = reshape(y, (x.shape[0], *(turn * s for turn, s in zip(turns, stride, strict=True)), outputs))
     return lax.slice(y, (0,) * y.ndim, (x.shape[0], *sizes, outputs))
 
 

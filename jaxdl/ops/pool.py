@@ -16,6 +16,7 @@ from jaxtyping import Float, Shaped
 
 from jaxdl.jitted import program_platform
 from jaxdl.ops.by_platform import by_platform
+from jaxdl.ops.sharding import gathered, reshape
 from jaxdl.ops.window import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
 MOST_SLICES = 100
@@ -26,7 +27,7 @@ def max_pool(
     x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
-    return _max_pool(x, window=window, stride=stride, padding=padding, platform=program_platform())
+    return _max_pool(gathered(x, -1), window=window, stride=stride, padding=padding, platform=program_platform())
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "platform"))
@@ -128,7 +129,7 @@ def _blocks(x: Array, window: Sizes) -> Array:
     """[batch, out, window, out, window, …, channels]: each spatial dimension cut into windows."""
     counts = [n // k for n, k in zip(x.shape[1:-1], window, strict=True)]
     kept = x[(slice(None), *(slice(n * k) for n, k in zip(counts, window, strict=True)))]
-    return kept.reshape(x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1])
+    return reshape(kept, (x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1]))
 
 
 def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:

@@ -10,6 +10,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
 from jaxdl.jitted import in_mapped
+from jaxdl.ops.sharding import of_product
 
 
 def product(a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]) -> Float[Array, "rows columns"]:
@@ -26,8 +27,16 @@ def product(a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]) -> 
     return _product.bind(a, b) if in_mapped() else _dot(a, b)
 
 
-def _dot(a: Array, b: Array) -> Array:
-    return lax.dot_general(a, b, (((1,), (0,)), ((), ())))
+def along_last(x: Float[Array, "*batch inner"], b: Float[Array, "inner columns"]) -> Float[Array, "*batch columns"]:
+    """x B over the last axis of x, whose other axes stay apart.
+
+    One laid into another, as `product` has them, JAX would have to gather what lies over devices along the second.
+    """
+    return _dot(x, b)
+
+
+def _dot(x: Array, b: Array) -> Array:
+    return lax.dot_general(x, b, (((x.ndim - 1,), (0,)), ((), ())), out_sharding=of_product(x, b))
 
 
 def _shape(a: Any, b: Any) -> Any:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.ops.product import along_last
+
 Projected = Float[Array, "time batch gates"]
 Hidden = Float[Array, "batch features"]
 Hiddens = Float[Array, "time batch features"]
@@ -82,8 +84,7 @@ def _product(hidden: Array, kernel: Array, mask: Mask) -> Array:
     """(m ⊙ h) R, of one step or of all steps in one matrix product."""
     if mask is not None:
         hidden = hidden * (mask if hidden.ndim == 2 else mask[None])
-    flat = hidden.reshape(-1, hidden.shape[-1]) @ kernel
-    return flat.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    return along_last(hidden, kernel)
 
 
 def _before(first: Array, states: Array) -> Array:
