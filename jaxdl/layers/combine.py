@@ -31,7 +31,7 @@ from jaxdl.layer import (
 )
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Wiring
-from jaxdl.ops.floating import as_floating
+from jaxdl.ops.floating import as_floating, widest
 from jaxdl.ops.sharding import alike
 
 Part = Layer | Callable[[Any], Any]
@@ -299,9 +299,10 @@ class Frozen(Layer):
 
 
 def _sum(*terms: Array) -> Array:
-    """The sum, in the first term's dtype."""
+    """The sum, in the first term's dtype; of floating terms it is taken in at least float32."""
     first, *others = _intensities(terms)
-    return sum((other.astype(first.dtype) for other in others), first)
+    wide = widest(first.dtype) if jnp.issubdtype(first.dtype, jnp.floating) else first.dtype
+    return sum((other.astype(wide) for other in others), first.astype(wide)).astype(first.dtype)
 
 
 def _intensities(terms: Sequence[Array]) -> list[Array]:

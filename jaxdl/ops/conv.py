@@ -17,6 +17,7 @@ from jaxtyping import Float
 from jaxdl.jitted import in_mapped, program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
+from jaxdl.ops.floating import widest
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.product import product
 from jaxdl.ops.sharding import gathered, of_product, reshape
@@ -166,11 +167,12 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
     *window, inputs, outputs = kernel.shape
     places = list(itertools.product(*map(range, window)))
     columns = jnp.moveaxis(kernel.reshape(len(places), inputs, outputs), 0, 1).reshape(inputs, -1)
-    parts = lax.dot_general(x, columns, (((x.ndim - 1,), (0,)), ((), ())))
+    wide = widest(x.dtype)
+    parts = lax.dot_general(x, columns, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=wide)
     stretched = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stride, strict=True)]
     reach = extents(tuple(window), dilation)
     sizes = [n + low + high - (e - 1) for n, (low, high), e in zip(stretched, pads, reach, strict=True)]
-    zero, total = jnp.zeros((), x.dtype), None
+    zero, total = jnp.zeros((), wide), None
     for index, place in enumerate(places):
         part = parts[..., index * outputs : (index + 1) * outputs]
         before = [low - k * d for (low, _), k, d in zip(pads, place, dilation, strict=True)]
@@ -179,7 +181,7 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
         placed = lax.pad(part, zero, [(0, 0, 0), *spread, (0, 0, 0)])
         total = placed if total is None else total + placed
     assert total is not None
-    return total
+    return total.astype(x.dtype)
 
 
 def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
@@ -196,7 +198,7 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
     moved = [[m for phase in phases for _, m in phase] for phases in met]
     before = [max(0, -min(each)) for each in moved]
     after = [max(0, turn - 1 + max(each) - (n - 1)) for turn, each, n in zip(turns, moved, x.shape[1:-1], strict=True)]
-    padded = pad_space(x, tuple(zip(before, after, strict=True)), 0)
+    padded = pad_space(x.astype(widest(x.dtype)), tuple(zip(before, after, strict=True)), 0)
     parts = []
     for phase in itertools.product(*met):
         places = list(itertools.product(*phase))
@@ -209,7 +211,7 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
             for start in starts
         ]
         weights = [kernel[tuple(k for k, _ in place)] for place in places]
-        patches = jnp.concatenate(slices, -1)
+        patches = jnp.concatenate(slices, -1).astype(x.dtype)
         y = product(patches.reshape(-1, patches.shape[-1]), jnp.concatenate(weights, 0))
         parts.append(y.reshape(x.shape[0], *turns, outputs))
     y = reshape(jnp.stack(parts, 1), (x.shape[0], *stride, *turns, outputs))

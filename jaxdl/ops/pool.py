@@ -16,6 +16,7 @@ from jaxtyping import Float, Shaped
 
 from jaxdl.jitted import program_platform
 from jaxdl.ops.by_platform import by_platform
+from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import gathered, reshape
 from jaxdl.ops.window import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
@@ -34,12 +35,14 @@ def max_pool(
 def _max_pool(x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
     lowest: Any = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    overlapping = any(step < size for step, size in zip(stride, window, strict=True))
+    summed = overlapping and jnp.issubdtype(x.dtype, jnp.floating)  # in the gradient
     return by_platform(
         platform,
-        x,
+        x.astype(widest(x.dtype)) if summed else x,
         cpu=functools.partial(_max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest),
         default=functools.partial(_max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest),
-    )
+    ).astype(x.dtype)
 
 
 def avg_pool(
@@ -63,11 +66,12 @@ def _avg_pool(
     x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, count_padding: bool, platform: str | None
 ) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
-    total = _window_sum(x, window, stride, pads, platform)
+    wide = x.astype(widest(x.dtype))
+    total = _window_sum(wide, window, stride, pads, platform)
     if count_padding:
-        return total * (1 / math.prod(window))
-    ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    return total / _window_sum(ones, window, stride, pads, platform)
+        return (total * (1 / math.prod(window))).astype(x.dtype)
+    ones = jnp.ones((1, *x.shape[1:-1], 1), wide.dtype)
+    return (total / _window_sum(ones, window, stride, pads, platform)).astype(x.dtype)
 
 
 def _window_sum(x: Array, window: Sizes, stride: Sizes, pads: Pads, platform: str | None) -> Array:
