@@ -11,6 +11,7 @@ import jax
 from jax.extend.backend import backends
 
 _traced: ContextVar[tuple[bool, str | None]] = ContextVar("traced", default=(False, None))
+_mapped: ContextVar[bool] = ContextVar("mapped", default=False)
 
 
 @contextlib.contextmanager
@@ -31,6 +32,24 @@ def tracing_program(platform: str | None = None) -> Iterator[None]:
 def in_program() -> bool:
     """Whether what is being traced becomes part of such a program."""
     return _traced.get()[0]
+
+
+@contextlib.contextmanager
+def tracing_mapped() -> Iterator[None]:
+    """What is traced within is mapped by `jax.vmap` in a step of jaxdl's own, such as that of a population's members.
+
+    It decides how products are computed, never what: functions under `jax.jit` take `in_mapped()` as a static argument.
+    """
+    token = _mapped.set(True)
+    try:
+        yield
+    finally:
+        _mapped.reset(token)
+
+
+def in_mapped() -> bool:
+    """Whether what is being traced is mapped by such a step."""
+    return _mapped.get()
 
 
 def program_platform() -> str | None:

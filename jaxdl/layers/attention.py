@@ -15,6 +15,7 @@ from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
+from jaxdl.ops.sharding import splittable
 from jaxdl.padded import Padded
 
 
@@ -185,8 +186,10 @@ class MultiHeadAttention(Layer):
         for name, x in (("query", queries), ("key", read)):
             arguments.same_features("MultiHeadAttention", x, params[name]["kernel"].shape[0])
         read = read.astype(queries.dtype)
-        query = _split(_dense(params["query"], queries), self.heads)
-        key, value = (_split(_dense(params[name], read), self._kv_heads) for name in ("key", "value"))
+        query = _split(splittable(_dense(params["query"], queries), self._kv_heads), self.heads)
+        key, value = (
+            _split(splittable(_dense(params[name], read), self._kv_heads), self._kv_heads) for name in ("key", "value")
+        )
         if self.rotary:
             query, key = (ops.attention.rotary(x, _positions(start, x.shape[1])) for x in (query, key))
         return query, key, value

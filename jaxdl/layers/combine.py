@@ -31,7 +31,8 @@ from jaxdl.layer import (
 )
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Wiring
-from jaxdl.ops.floating import as_floating
+from jaxdl.ops.floating import as_floating, widest
+from jaxdl.ops.sharding import alike
 from jaxdl.values import Value
 
 Part = Layer | Callable[[Any], Any]
@@ -210,7 +211,7 @@ class Parallel(Composite):
             raise LayerError("Parallel", f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.")
         if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
             raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
-        return wiring.math(lambda *terms: jnp.concatenate(_intensities(terms), axis), *ys)
+        return wiring.math(lambda *terms: jnp.concatenate(alike(_intensities(terms)), axis), *ys)
 
     def __repr__(self) -> str:
         options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"
@@ -299,9 +300,10 @@ class Frozen(Layer):
 
 
 def _sum(*terms: Array) -> Array:
-    """The sum, in the first term's dtype."""
+    """The sum, in the first term's dtype; of floating terms it is taken in at least float32."""
     first, *others = _intensities(terms)
-    return sum((other.astype(first.dtype) for other in others), first)
+    wide = widest(first.dtype) if jnp.issubdtype(first.dtype, jnp.floating) else first.dtype
+    return sum((other.astype(wide) for other in others), first.astype(wide)).astype(first.dtype)
 
 
 def _intensities(terms: Sequence[Array]) -> list[Array]:

@@ -10,8 +10,9 @@ from jax import Array
 from jaxdl.initializers import Initializer, LecunNormal, Uniform, Zeros
 from jaxdl.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
-from jaxdl.ops.floating import DType
+from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.linear import linear
+from jaxdl.ops.sharding import of_product
 
 lecun_normal: Initializer = LecunNormal()
 zeros: Initializer = Zeros()
@@ -93,10 +94,15 @@ class Embedding(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         self._check(x)
-        rows = jnp.asarray(params["embedding"], self.dtype)
+        rows = jnp.asarray(params["embedding"])
+        rows = rows.astype(widest(rows.dtype))  # in which the gradient adds up all that read one row
         x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
         inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
-        return rows.at[inside].get(mode="fill", fill_value=jnp.nan)
+        return (
+            rows.at[inside]
+            .get(mode="fill", fill_value=jnp.nan, out_sharding=of_product(inside[..., None], rows))
+            .astype(params["embedding"].dtype if self.dtype is None else self.dtype)
+        )
 
     def _check(self, x: Any) -> None:
         arguments.array("Embedding", x)

@@ -10,6 +10,7 @@ from jaxdl import ops
 from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, as_arrays, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
+from jaxdl.ops.sharding import splittable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,13 @@ class BatchNorm(Layer):
         x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
-            mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)
-            state = self._moved(state, {"mean": mean, "var": variance}, mode)
+            residuals, mean, variance = ops.norm.centred(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)
+            state = self._moved(state, {"mean": mean, "var": variance}, mode) if x.shape[0] else state
         else:
             mean, variance = (state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var"))
-        return _normalised(self, params, x, mean, variance), state
+            wide = widest(x.dtype, mean.dtype)
+            residuals = x.astype(wide) - mean.astype(wide)
+        return _normalised(self, params, residuals, variance, x.dtype), state
 
     def _moved(self, state: State, moments: State, mode: Train) -> State:
         """The running statistics one step on; where the mask counts no example, there are no moments to move to."""
@@ -101,7 +104,8 @@ class LayerNorm(Stateless):
         _check_affine("LayerNorm", params, x)
         x = arguments.floating("LayerNorm", x, self.dtype)
         rows = ops.linear.rows(x)
-        return _normalised(self, params, rows, *ops.norm.moments(rows, (1,))).reshape(x.shape)
+        residuals, _, variance = ops.norm.centred(rows, (1,))
+        return _normalised(self, params, residuals, variance, x.dtype).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +131,7 @@ class RMSNorm(Stateless):
         x = arguments.floating("RMSNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         wide = rows.astype(widest(x.dtype))
-        return _normalised(self, params, rows, None, jnp.square(wide).mean(-1, keepdims=True)).reshape(x.shape)
+        return _normalised(self, params, wide, jnp.square(wide).mean(-1, keepdims=True), x.dtype).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,12 +163,11 @@ class GroupNorm(Stateless):
         _check_affine("GroupNorm", params, x)
         self._check_groups(x.shape[-1])
         x = arguments.floating("GroupNorm", x, self.dtype)
-        split = x.reshape(*x.shape[:-1], self.groups, -1)
-        mean, variance = ops.norm.moments(split, (*range(1, x.ndim - 1), x.ndim))
-        spread = (*mean.shape[:-1], split.shape[-1])
-        shape = (*mean.shape[:-2], x.shape[-1])
-        mean, variance = (jnp.broadcast_to(moment, spread).reshape(shape) for moment in (mean, variance))
-        return _normalised(self, params, x, mean, variance)
+        split = splittable(x, self.groups).reshape(*x.shape[:-1], self.groups, -1)
+        residuals, _, variance = ops.norm.centred(split, (*range(1, x.ndim - 1), x.ndim))
+        spread = jnp.broadcast_to(variance, (*variance.shape[:-1], split.shape[-1]))
+        variance = spread.reshape(*variance.shape[:-2], x.shape[-1])
+        return _normalised(self, params, residuals.reshape(x.shape), variance, x.dtype)
 
     def _check_groups(self, channels: int) -> None:
         if channels % self.groups:
@@ -197,7 +200,8 @@ class InstanceNorm(Stateless):
         arguments.spatial("InstanceNorm", x)
         _check_affine("InstanceNorm", params, x)
         x = arguments.floating("InstanceNorm", x, self.dtype)
-        return _normalised(self, params, x, *ops.norm.moments(x, tuple(range(1, x.ndim - 1))))
+        residuals, _, variance = ops.norm.centred(x, tuple(range(1, x.ndim - 1)))
+        return _normalised(self, params, residuals, variance, x.dtype)
 
 
 _Norm = BatchNorm | LayerNorm | RMSNorm | GroupNorm | InstanceNorm
@@ -224,6 +228,7 @@ def _check_affine(name: str, params: Params, x: Array) -> None:
         arguments.same_features(name, x, value.shape[0])
 
 
-def _normalised(norm: _Norm, params: Params, x: Array, mean: Array | None, variance: Array) -> Array:
-    scale, bias = (params[name].reshape((1,) * (x.ndim - 1) + (-1,)) if name in params else None for name in ("scale", "bias"))
-    return ops.norm.normalise(x, mean, variance, norm.epsilon, scale, bias)
+def _normalised(norm: _Norm, params: Params, residuals: Array, variance: Array, dtype: DType) -> Array:
+    shape = (1,) * (residuals.ndim - 1) + (-1,)
+    scale, bias = (params[name].reshape(shape) if name in params else None for name in ("scale", "bias"))
+    return ops.norm.normalise(residuals, variance, norm.epsilon, scale, bias, dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from jaxdl.initializers import Initializer, Normal
 from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless, as_arrays
 from jaxdl.layers import arguments
-from jaxdl.ops.floating import DType
+from jaxdl.ops.floating import DType, widest
 
 embedding_normal: Initializer = Normal(0.02)
 
@@ -102,7 +102,8 @@ class LearnedPositions(Stateless):
         _fits(steps, embedding.shape[0])
         x = arguments.floating("LearnedPositions", x, self.dtype)
         rows = embedding[:steps] if start is None else jax.lax.dynamic_slice_in_dim(embedding, start, steps)
-        return x + rows[None].astype(x.dtype)
+        wide = widest(x.dtype)  # in which the gradient is summed over the batch
+        return (x.astype(wide) + rows[None].astype(wide)).astype(x.dtype)
 
 
 def _sequences(layer: str, x: Any) -> None:

@@ -8,7 +8,8 @@ from jax import Array
 
 from jaxdl.layer import Params, Stateless
 from jaxdl.layers import arguments
-from jaxdl.ops.floating import DType
+from jaxdl.ops.floating import DType, widest
+from jaxdl.ops.sharding import gathered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,9 @@ class PReLU(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         x = arguments.floating("PReLU", x)
-        slope = params["negative_slope"].astype(x.dtype)
+        wide = widest(x.dtype)  # in which the gradient of the slope is summed
+        slope = gathered(params["negative_slope"]).astype(wide)
         if not self.shared:
             arguments.same_features("PReLU", x, slope.shape[0], "channels")
             slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))
-        return jnp.where(x >= 0, x, slope * x)
+        return jnp.where(x >= 0, x, (slope * x.astype(wide)).astype(x.dtype))

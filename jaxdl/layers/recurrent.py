@@ -16,6 +16,9 @@ from jaxdl.layers import arguments
 from jaxdl.layers.dense import zeros
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType
+from jaxdl.ops.linear import add_bias
+from jaxdl.ops.product import along_last
+from jaxdl.ops.sharding import gathered, with_rows_of
 from jaxdl.padded import Padded
 
 glorot_uniform: Initializer = GlorotUniform()
@@ -83,13 +86,13 @@ class Recurrent(Layer):
         if lengths is not None:
             lengths = lengths.astype(jnp.int32)
             values = _zero_behind(values, lengths)  # what a caller left there may be infinite, and 0 · ∞ is no number
-        params = jax.tree.map(lambda leaf: leaf.astype(values.dtype), params)
+        params = jax.tree.map(lambda leaf: gathered(leaf.astype(values.dtype)), params)
         first = self._begin(first, values)
         inputs = _dropped(mode, "input", values, self.dropout, shared=(1,))
         steps = jnp.swapaxes(inputs, 0, 1)
         steps = ops.recurrent.reversed_within(steps, lengths) if self.backward else steps
-        flat = ops.linear.linear(steps.reshape(-1, steps.shape[-1]), params["kernel"], params.get("bias"))
-        projected = flat.reshape(*steps.shape[:-1], -1)
+        projected = along_last(steps, params["kernel"])
+        projected = add_bias(projected, params["bias"]) if self.use_bias else projected
         ones = jnp.ones((values.shape[0], self.features), values.dtype)
         dropped = not arguments.is_zero(self.recurrent_dropout)
         mask = _dropped(mode, "recurrent", ones, self.recurrent_dropout) if dropped else None
@@ -128,11 +131,11 @@ class Recurrent(Layer):
     def _begin(self, first: Carry | None, values: Array) -> Carry:
         zeros = self.first(values.shape[0], values.dtype)
         if first is None:
-            return zeros
+            return jax.tree.map(lambda leaf: with_rows_of(values, leaf), zeros)
         expected, got = (jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (zeros, first))
         if expected != got:
             raise LayerError(type(self).__name__, f"expected a first state of shape {expected}, got {got}.")
-        return jax.tree.map(lambda leaf: leaf.astype(values.dtype), first)
+        return jax.tree.map(lambda leaf: with_rows_of(values, leaf.astype(values.dtype)), first)
 
     def _outputs(self, states: Carry, first: Carry, lengths: Array | None) -> Any:
         hiddens, begun = jax.tree.leaves(states)[0], jax.tree.leaves(first)[0]

@@ -7,6 +7,7 @@ from jax import Array
 
 from jaxdl.layer import LayerError, Parameterless
 from jaxdl.layers import arguments
+from jaxdl.ops.sharding import reshape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Flatten(Parameterless):
         arguments.array("Flatten", x)
         if x.ndim < 1:
             raise LayerError("Flatten", "expected a batch axis, got a scalar.")
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,4 +50,4 @@ class Reshape(Parameterless):
         size = math.prod(x.shape[1:])
         if size != known if -1 not in shape else size % known:
             raise LayerError("Reshape", f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.")
-        return x.reshape(x.shape[0], *(size // known if n == -1 else n for n in shape))
+        return reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.jitted import program_platform
+from jaxdl.jitted import in_mapped, program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
+from jaxdl.ops.floating import widest
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.product import product
+from jaxdl.ops.sharding import gathered, of_product, reshape
 from jaxdl.ops.window import Pads, Sizes, extents, layout, pad_space, resolve_padding
 
 MANY_INPUTS = 8
@@ -43,12 +45,21 @@ def conv(
         padding: "SAME", "VALID" or (low, high) for each spatial dimension; zeros are added.
         groups: input channels are split into so many groups, each with its own kernel.
     """
+    x = gathered(x, -1)
     return _conv(
-        x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, fast=is_fast(), platform=program_platform()
+        x,
+        gathered(kernel) if groups > 1 else kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        fast=is_fast(),
+        mapped=in_mapped(),
+        platform=program_platform(),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast", "platform"))
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "fast", "mapped", "platform"))
 def _conv(
     x: Array,
     kernel: Array,
@@ -58,8 +69,10 @@ def _conv(
     dilation: Sizes,
     groups: int,
     fast: bool,
+    mapped: bool,
     platform: str | None,
 ) -> Array:
+    del mapped  # which `product` reads where it is traced
     kernel = kernel.astype(x.dtype)
     pads = resolve_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
     keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
@@ -85,14 +98,29 @@ def conv_transpose(
 
     "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads the stretched input.
     """
-    platform = program_platform()
-    return _conv_transpose(x, kernel, stride=stride, padding=padding, dilation=dilation, platform=platform)
+    return _conv_transpose(
+        gathered(x, -1),
+        gathered(kernel),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        mapped=in_mapped(),
+        platform=program_platform(),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "platform"))
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform"))
 def _conv_transpose(
-    x: Array, kernel: Array, *, stride: Sizes, padding: str | Pads, dilation: Sizes, platform: str | None
+    x: Array,
+    kernel: Array,
+    *,
+    stride: Sizes,
+    padding: str | Pads,
+    dilation: Sizes,
+    mapped: bool,
+    platform: str | None,
 ) -> Array:
+    del mapped  # as in `_conv`
     kernel = kernel.astype(x.dtype)
     window = kernel.shape[:-2]
     reach = extents(window, dilation)
@@ -119,6 +147,7 @@ def _conv_by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation
         rhs_dilation=dilation,
         dimension_numbers=layout(x.ndim - 2),
         feature_group_count=groups,
+        out_sharding=of_product(x, kernel),
     )
 
 
@@ -144,11 +173,12 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
     *window, inputs, outputs = kernel.shape
     places = list(itertools.product(*map(range, window)))
     columns = jnp.moveaxis(kernel.reshape(len(places), inputs, outputs), 0, 1).reshape(inputs, -1)
-    parts = lax.dot_general(x, columns, (((x.ndim - 1,), (0,)), ((), ())))
+    wide = widest(x.dtype)
+    parts = lax.dot_general(x, columns, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=wide)
     stretched = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stride, strict=True)]
     reach = extents(tuple(window), dilation)
     sizes = [n + low + high - (e - 1) for n, (low, high), e in zip(stretched, pads, reach, strict=True)]
-    zero, total = jnp.zeros((), x.dtype), None
+    zero, total = jnp.zeros((), wide), None
     for index, place in enumerate(places):
         part = parts[..., index * outputs : (index + 1) * outputs]
         before = [low - k * d for (low, _), k, d in zip(pads, place, dilation, strict=True)]
@@ -157,7 +187,7 @@ def _conv_transpose_by_overlap(x: Array, kernel: Array, *, stride: Sizes, pads: 
         placed = lax.pad(part, zero, [(0, 0, 0), *spread, (0, 0, 0)])
         total = placed if total is None else total + placed
     assert total is not None
-    return total
+    return total.astype(x.dtype)
 
 
 def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
@@ -174,7 +204,7 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
     moved = [[m for phase in phases for _, m in phase] for phases in met]
     before = [max(0, -min(each)) for each in moved]
     after = [max(0, turn - 1 + max(each) - (n - 1)) for turn, each, n in zip(turns, moved, x.shape[1:-1], strict=True)]
-    padded = pad_space(x, tuple(zip(before, after, strict=True)), 0)
+    padded = pad_space(x.astype(widest(x.dtype)), tuple(zip(before, after, strict=True)), 0)
     parts = []
     for phase in itertools.product(*met):
         places = list(itertools.product(*phase))
@@ -187,13 +217,13 @@ def _conv_transpose_by_phases(x: Array, kernel: Array, *, stride: Sizes, pads: P
             for start in starts
         ]
         weights = [kernel[tuple(k for k, _ in place)] for place in places]
-        patches = jnp.concatenate(slices, -1)
+        patches = jnp.concatenate(slices, -1).astype(x.dtype)
         y = product(patches.reshape(-1, patches.shape[-1]), jnp.concatenate(weights, 0))
         parts.append(y.reshape(x.shape[0], *turns, outputs))
-    y = jnp.stack(parts).reshape(*stride, x.shape[0], *turns, outputs)
-    woven = [axis for d in range(rank) for axis in (rank + 1 + d, d)]
-    y = y.transpose(rank, *woven, 2 * rank + 1)
-    y = y.reshape(x.shape[0], *(turn * s for turn, s in zip(turns, stride, strict=True)), outputs)
+    y = reshape(jnp.stack(parts, 1), (x.shape[0], *stride, *turns, outputs))
+    woven = [axis for d in range(1, rank + 1) for axis in (rank + d, d)]
+    y = y.transpose(0, *woven, 2 * rank + 1)
+    y = reshape(y, (x.shape[0], *(turn * s for turn, s in zip(turns, stride, strict=True)), outputs))
     return lax.slice(y, (0,) * y.ndim, (x.shape[0], *sizes, outputs))
 
 

@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxdl.jitted import in_program
 from jaxdl.ops.patches import conv_by_patches
+from jaxdl.ops.sharding import spec
 from jaxdl.ops.window import Pads, Sizes, layout
 
 FEWEST_EXAMPLES = 8
@@ -46,11 +47,14 @@ def suits(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
     """Whether the routine is faster with a convolution and its gradients than a product of patches is.
 
     It is not for few channels or examples, for strides and dilation (whose gradients are others), and windows of one place;
-    three dimensions, other numbers than float32, sizes that are not known yet and outputs without a place are no matter of it.
+    three dimensions, other numbers than float32, sizes that are not known yet, explicit sharding and outputs without a place
+    are no matter of it.
     """
     window = kernel.shape[:-2]
     return (
         x.dtype == jnp.float32
+        and spec(x) is None
+        and spec(kernel) is None
         and all(isinstance(size, int) for size in x.shape)
         and all(size > 0 for size in _outputs_shape(x, kernel, pads))
         and len(window) <= 2

@@ -5,6 +5,7 @@ import math
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
+from jaxdl.ops.floating import widest
 from jaxdl.ops.product import product
 
 
@@ -21,8 +22,9 @@ def linear(
 
 
 def add_bias(y: Float[Array, "*batch outputs"], bias: Float[Array, " outputs"]) -> Float[Array, "*batch outputs"]:
-    """y + b, with b along the last axis."""
-    return y + lax.broadcast_in_dim(bias.astype(y.dtype), y.shape, (y.ndim - 1,))
+    """y + b, with b along the last axis; added, and the gradient of b summed, in at least float32."""
+    wide = widest(y.dtype)
+    return (y.astype(wide) + lax.broadcast_in_dim(bias.astype(wide), y.shape, (y.ndim - 1,))).astype(y.dtype)
 
 
 def rows(x: Shaped[Array, "*batch features"]) -> Shaped[Array, "rows features"]:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.ops.floating import widest
 from jaxdl.ops.product import product
 from jaxdl.ops.window import Pads, Sizes, pad_space, shifted_slices
 
@@ -13,14 +14,15 @@ FEW_INPUTS = 4
 def conv_by_patches(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
     """`ops.conv.conv` with its padding resolved, where all patches are formed at once: [batch, *out, window · inputs]."""
     *window, inputs, outputs = kernel.shape
-    padded = pad_space(x, pads, 0)
+    padded = pad_space(x.astype(widest(x.dtype)), pads, 0)  # in whose dtype the gradients of all that overlaps are summed
     if groups == 1:
-        patches = _patches(padded, tuple(window), stride, dilation)
+        patches = _patches(padded, tuple(window), stride, dilation).astype(x.dtype)
         y = product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, outputs))  # a plain product is XLA's fastest
         return y.reshape(*patches.shape[:-1], outputs)
     slices = shifted_slices(padded, tuple(window), stride, dilation)
     if inputs == 1:
-        return _depthwise(slices, kernel.reshape(len(slices), groups, outputs // groups))
+        return _depthwise(slices, kernel.reshape(len(slices), groups, outputs // groups)).astype(x.dtype)
+    slices = [part.astype(x.dtype) for part in slices]
     return _grouped(slices, kernel.reshape(len(slices), inputs, groups, outputs // groups))
 
 
@@ -41,6 +43,7 @@ def _depthwise(slices: list[Array], kernel: Array) -> Array:
     """kernel: [window, channels, multiplier]. A product of matrices would be nine tenths zeros; sums of products are not."""
     shape = (*slices[0].shape, kernel.shape[-1])
     total = jnp.zeros(shape, slices[0].dtype)
+    kernel = kernel.astype(total.dtype)
     for part, weights in zip(slices, kernel, strict=True):
         total = total + part[..., None] * lax.broadcast_in_dim(weights, shape, (len(shape) - 2, len(shape) - 1))
     return total.reshape(*shape[:-2], -1)

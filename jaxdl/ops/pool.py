@@ -16,6 +16,8 @@ from jaxtyping import Float, Shaped
 
 from jaxdl.jitted import program_platform
 from jaxdl.ops.by_platform import by_platform
+from jaxdl.ops.floating import widest
+from jaxdl.ops.sharding import gathered, reshape
 from jaxdl.ops.window import Pads, Sizes, pad_space, resolve_padding, shifted_slices
 
 MOST_SLICES = 100
@@ -26,19 +28,21 @@ def max_pool(
     x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
-    return _max_pool(x, window=window, stride=stride, padding=padding, platform=program_platform())
+    return _max_pool(gathered(x, -1), window=window, stride=stride, padding=padding, platform=program_platform())
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "platform"))
 def _max_pool(x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
     lowest: Any = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    overlapping = any(step < size for step, size in zip(stride, window, strict=True))
+    summed = overlapping and jnp.issubdtype(x.dtype, jnp.floating)  # in the gradient
     return by_platform(
         platform,
-        x,
+        x.astype(widest(x.dtype)) if summed else x,
         cpu=functools.partial(_max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest),
         default=functools.partial(_max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest),
-    )
+    ).astype(x.dtype)
 
 
 def avg_pool(
@@ -62,11 +66,12 @@ def _avg_pool(
     x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, count_padding: bool, platform: str | None
 ) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
-    total = _window_sum(x, window, stride, pads, platform)
+    wide = x.astype(widest(x.dtype))
+    total = _window_sum(wide, window, stride, pads, platform)
     if count_padding:
-        return total * (1 / math.prod(window))
-    ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    return total / _window_sum(ones, window, stride, pads, platform)
+        return (total * (1 / math.prod(window))).astype(x.dtype)
+    ones = jnp.ones((1, *x.shape[1:-1], 1), wide.dtype)
+    return (total / _window_sum(ones, window, stride, pads, platform)).astype(x.dtype)
 
 
 def _window_sum(x: Array, window: Sizes, stride: Sizes, pads: Pads, platform: str | None) -> Array:
@@ -128,7 +133,7 @@ def _blocks(x: Array, window: Sizes) -> Array:
     """[batch, out, window, out, window, …, channels]: each spatial dimension cut into windows."""
     counts = [n // k for n, k in zip(x.shape[1:-1], window, strict=True)]
     kept = x[(slice(None), *(slice(n * k) for n, k in zip(counts, window, strict=True)))]
-    return kept.reshape(x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1])
+    return reshape(kept, (x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1]))
 
 
 def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:

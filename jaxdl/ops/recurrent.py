@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxdl.ops.linear import add_bias
+from jaxdl.ops.product import along_last
+
 Projected = Float[Array, "time batch gates"]
 Hidden = Float[Array, "batch features"]
 Hiddens = Float[Array, "time batch features"]
@@ -82,8 +85,7 @@ def _product(hidden: Array, kernel: Array, mask: Mask) -> Array:
     """(m ⊙ h) R, of one step or of all steps in one matrix product."""
     if mask is not None:
         hidden = hidden * (mask if hidden.ndim == 2 else mask[None])
-    flat = hidden.reshape(-1, hidden.shape[-1]) @ kernel
-    return flat.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    return along_last(hidden, kernel)
 
 
 def _before(first: Array, states: Array) -> Array:
@@ -186,7 +188,7 @@ def _gru_jvp(primals: Any, tangents: Any) -> Any:
     u_r, u_z, u_n = _split(driven, 3)
     by_n = (1 - z) * (1 - n * n)  # ∂hₜ/∂z of the part n
     by_r, by_z, by_u = by_n * reset * r * (1 - r), (before - n) * z * (1 - z), by_n * r
-    drive = by_n * a_n + by_u * (u_n + bias_dot[None, None]) + by_r * (a_r + u_r) + by_z * (a_z + u_z)
+    drive = by_n * a_n + by_u * add_bias(u_n, bias_dot) + by_r * (a_r + u_r) + by_z * (a_z + u_z)
 
     def step(hidden_dot: Array, at: Any) -> Any:
         drive, by_r, by_z, by_u, z = at

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxdl.data.source import Batch
+from jaxdl.jitted import tracing_mapped
 from jaxdl.layer import Eval, Layer, Mode, Params, State, Train, as_layer, fold_in_name
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.train.checks import check_count, check_intensities, check_optimizer
@@ -240,7 +241,8 @@ class Adversarial(TrainingStep):
         def judge(x: Array, key: Array) -> tuple[Array, State]:
             return self._scores(params, state, x, _mode(key, batch, train))
 
-        (real, fake), states = jax.vmap(judge)(jnp.stack([x, fakes]), keys)  # two batches, in products of twice the size
+        with tracing_mapped():
+            (real, fake), states = jax.vmap(judge)(jnp.stack([x, fakes]), keys)  # two batches, in products of twice the size
         (shares, total), (fake_shares, count) = in_shares(batch.example_weights()), in_shares(_counted(batch))
         loss = weighted_sum(shares, self.loss.real(real)) + weighted_sum(fake_shares, self.loss.fake(fake))
         if self.loss.penalty:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.data.source import Batch
 from jaxdl.describe import Description
+from jaxdl.jitted import tracing_mapped
 from jaxdl.train.loop import Loop
 from jaxdl.train.position import Ends
 from jaxdl.train.program import Ran
@@ -129,7 +130,8 @@ class Members(Updating):
 
         axis, batches = self.over.axis, self.over.batch_axes(self.shared)
         mapped = jax.vmap(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
-        members, limit, (sums, gathered) = mapped(state.members, state.hyperparameters, state.limit, batch)
+        with tracing_mapped():
+            members, limit, (sums, gathered) = mapped(state.members, state.hyperparameters, state.limit, batch)
         return state._replace(members=members, limit=limit), Measured(sums, gathered)
 
     def finite(self, measured: Measured) -> Array:
@@ -172,7 +174,8 @@ class MembersEvaluation(Step):
 
         axis = self.over.axis
         mapped = jax.vmap(one, (axis, 0, self.over.batch_axes(self.shared)), (axis, (0, 1)))
-        members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
+        with tracing_mapped():
+            members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
         return state._replace(members=members), Measured({"each": sums}, gathered)
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:

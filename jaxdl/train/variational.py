@@ -16,7 +16,7 @@ from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Mode, Params, State, Train, fold_in_name
 from jaxdl.models.autoencoder import VariationalAutoencoder, draw
 from jaxdl.number import is_number
-from jaxdl.ops.floating import as_floating
+from jaxdl.ops.floating import as_floating, widest
 from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
 from jaxdl.train.schedule import estimated
@@ -169,4 +169,4 @@ class VariationalEvaluation(Step):
 
 
 def _total(values: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-    return values.sum(axis=tuple(range(1, values.ndim)))
+    return values.astype(widest(values.dtype)).sum(axis=tuple(range(1, values.ndim)))
