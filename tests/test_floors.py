@@ -17,6 +17,7 @@ FLOORS = {
     "warn": 0,
     "alike": 0,
     "number": 0,
+    "arrays": 0,
     "threefry": -1,
     "jitted": -1,
     "loops": -1,

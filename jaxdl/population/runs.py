@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import threefry
+from jaxdl.arrays import host_arrays
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer
 from jaxdl.losses import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
 from jaxdl.train import checks, sources
-from jaxdl.train.feed import ResidentFeed, host_array
+from jaxdl.train.feed import ResidentFeed, lists_read
 from jaxdl.train.loop import measure
 from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
 from jaxdl.train.run import Best, EarlyStopping, Run
@@ -126,8 +127,8 @@ class Runs:
             inputs: as in `predict`.
             batch_size: examples at a time, for each member.
         """
-        batch = Batch(jax.tree.map(host_array, inputs), ())
-        checks.check_lengths("inputs", batch)
+        batch = Batch(host_arrays("inputs", inputs), ())
+        checks.check_lengths("inputs", batch, lists_read(inputs))
         feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
         figures = self._measured(_Predicting(self.recipe), feed)
         each = jax.tree.map(lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.jitted import uncollected
 from jaxdl.origin import first_not_finite
-from jaxdl.train.feed import Feed, Piece
+from jaxdl.train.feed import DataEndedError, Feed, Piece
 from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
 from jaxdl.train.position import FIRST, Position, Tally
@@ -158,6 +158,8 @@ class Loop:
             try:
                 self._compile()
                 stopped = self._epochs(epochs, steps, shown)
+            except DataEndedError as error:
+                stopped = self._data_ended(error, shown)
             except KeyboardInterrupt:
                 stopped = "interrupted"
                 if self.saver is not None:
@@ -287,6 +289,15 @@ class Loop:
                 self.stable = here.copy()
                 self.saver.offer(self.stable)
         return "finished"
+
+    def _data_ended(self, error: DataEndedError, shown: Progress) -> str:
+        """Closes the epoch in which data that cannot be read again ended, so that what was trained is kept."""
+        here = self.position
+        if here.tally.steps:
+            self._end_epoch(here.place.epoch, shown, quiet=False)
+            here.tally, here.place = Tally(), Place(here.place.epoch + 1, 0)
+        warn(f"training stopped after {here.steps} steps: {error}", RuntimeWarning)
+        return f"the data ended: {error}"
 
     def _run_piece(self, piece: Piece) -> tuple[Ran, float]:
         here = self.position

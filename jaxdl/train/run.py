@@ -85,7 +85,8 @@ class Run:
         best: the best epoch's parameters and state, where there was a `validation_loss` or early stopping, else None.
         average: the moving average of the parameters, where asked for, else None.
         train_state: the whole last state of training, the optimizer's too.
-        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite.
+        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", "the data ended …", or what was
+            not finite.
         compile_seconds: the time until the first step could run: tracing and compiling.
     """
 
