@@ -47,7 +47,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
 
 def is_numeric(dtype: Any) -> bool:
     """Whether a dtype is of numbers or truth values."""
-    return dtype == np.bool_ or (dtype.names is None and jnp.issubdtype(dtype, np.number))
+    return dtype == np.bool_ or (dtype.names is None and dtype.kind != "m" and jnp.issubdtype(dtype, np.number))
 
 
 def _called(array: np.ndarray) -> str:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.arrays import as_numpy
+from jaxdl.arrays import as_numpy, is_foreign
 
 SHOWN_DIFFERENCES = 20
 _NUMBERS = (bool, int, float, complex)
@@ -94,7 +94,7 @@ def _name(entry: Any) -> str:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf, or the shape of one, is of typed keys."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and not is_foreign(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def as_plain(leaf: Any) -> tuple[Any, str | None]:

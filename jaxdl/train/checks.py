@@ -147,9 +147,10 @@ def check_lengths(name: str, batch: Batch, advice: str = "") -> None:
 def check_finite(name: str, tree: Any) -> None:
     """Refuses NaN and infinity: how many, and where first."""
     for leaf in jax.tree.leaves(tree):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
-        if np.isfinite(np.add.reduce(leaf, axis=None, dtype=np.float64)):  # one pass; infinities and NaN carry through
+        wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+        if np.isfinite(np.add.reduce(leaf, axis=None, dtype=wide)):  # one pass; infinities and NaN carry through
             continue
         wrong = ~np.isfinite(leaf)
         if wrong.any():
