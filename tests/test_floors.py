@@ -18,6 +18,8 @@ FLOORS = {
     "alike": 0,
     "number": 0,
     "arrays": 0,
+    "plotting": 0,
+    "figure": -1,
     "threefry": -1,
     "jitted": -1,
     "loops": -1,

@@ -175,7 +175,7 @@ class Runs:
             why = (cohort.stopped[k] or "finished").split(":")[0]
             table.add_row(str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why)
         text = StringIO()
-        Console(file=text, width=120).print(table)
+        Console(file=text, width=120, force_jupyter=False, color_system=None).print(table)
         lines = [self._title(), *(line.rstrip() for line in text.getvalue().strip("\n").splitlines())]
         return "\n".join(lines + [f"… and {len(self) - most} more"] * (len(self) > most)).rstrip()
 
