@@ -16,6 +16,7 @@ from jaxtyping import Float
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer, Params, State
 from jaxdl.optimizers import Optimizer, as_optimizer
+from jaxdl.plotting import new_figure, save_figure
 from jaxdl.train import checks, sources
 from jaxdl.train.feed import Feed
 from jaxdl.train.fit import Loss, Precision, first_start, supervised
@@ -60,11 +61,7 @@ class LearningRateSearch:
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
-        figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+        figure = new_figure(5.6, 3.6)
         axis = figure.subplots()
         axis.plot(self.rates, self.losses, color="0.75", linewidth=0.8, label="each step")
         axis.plot(self.rates, self.smoothed, label="smoothed")
@@ -78,8 +75,7 @@ class LearningRateSearch:
         axis.set_ylabel("training loss")
         axis.grid(alpha=0.3, which="both")
         axis.legend()
-        if path is not None:
-            figure.savefig(path, dpi=120)
+        save_figure(figure, path)
         return figure
 
 

@@ -11,13 +11,33 @@ from jax import Array, lax
 from jax.core import Tracer
 from jaxtyping import Float, Int32, Key
 
+from jaxdl.arrays import host_array
 from jaxdl.layer import Cache, Layer, Params, Span, State
 from jaxdl.padded import Padded
-from jaxdl.train.feed import host_array
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 Tokens = Int32[Array, "batch time"]
 Continued = Int32[Array, "batch length"]
+
+ROUNDING = 8 * float(jnp.finfo(jnp.float32).eps)
+"""By which share a sum of probabilities in float32 may miss what it is."""
+
+
+@overload
+def generate(
+    model: Layer,
+    params: Params,
+    state: State,
+    prompt: Padded,
+    steps: int,
+    *,
+    key: Key[Array, ""] | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | None = None,
+) -> Padded:
+    """Prompts of different lengths: each continued from its own end."""
 
 
 @overload
@@ -75,18 +95,19 @@ def generate(
 
     Args:
         model, params, state: the language model.
-        prompt: [batch, time] integers, at least one token each.
-        steps: how many tokens to add.
+        prompt: [batch, time] integers, at least one token each; or `Padded` ones of different lengths, of which each is
+            continued from its own end. They are read at once up to the end of the shortest, and token by token from there.
+        steps: how many tokens to add to each.
         key: a typed key; none is needed where temperature is 0.
         temperature: below 1 the likelier tokens become likelier still; at 0 the likeliest is taken.
-        top_k: draws from the k likeliest tokens alone.
-        top_p: draws from the likeliest tokens that together have this probability, and no fewer than one (Holtzman et al.,
-            2020, section 3.1); after temperature and top_k.
+        top_k: draws from the k likeliest tokens alone; among equally likely ones, from the first.
+        top_p: draws from the fewest tokens that together have this probability, the likeliest (Holtzman et al., 2020, section
+            3.1); after temperature and top_k. A sum that is less by no more than its rounding counts as reached.
         stop: the token that ends a sequence. Behind it the sequence is filled with it, and the program ends when all have.
 
     Returns:
-        [batch, time + steps] int32, the prompt included; with a stop token `Padded`, whose lengths count up to the first stop
-        token that was added, and include it.
+        [batch, time + steps] int32, the prompt included; of a `Padded` prompt, and with a stop token, `Padded`, whose lengths
+        count up to the last token that was added, which may be the first stop token. What lies behind is the stop token, or 0.
 
     Raises:
         ValueError: an argument is out of its range, or the model gives no logits for each token.
@@ -99,13 +120,18 @@ def generate(
     >>> dl.generate(model, params, state, prompt, 10, key=jax.random.key(1), top_k=20).shape
     (3, 15)
     """
-    prompt = prompt if isinstance(prompt, Array) else host_array(prompt)
+    prompt, lengths = _tokens_and_lengths(prompt)
     _check(prompt, steps, key, temperature, top_k, top_p, stop)
+    if lengths is not None:
+        _check_lengths(lengths, prompt.shape)
+        lengths = jnp.asarray(lengths).astype(jnp.int32)
+        prompt = jnp.where(Padded(prompt, lengths).mask, prompt, 0 if stop is None else stop)
     _check_tokens(model, params, state, prompt, stop)
-    prompt = jnp.asarray(prompt)
+    prompt = jnp.asarray(prompt).astype(jnp.int32)
     key = jax.random.key(0) if key is None else key
-    tokens, lengths = _generated(model, params, state, prompt.astype(jnp.int32), steps, key, temperature, top_k, top_p, stop)
-    return tokens if stop is None else Padded(tokens, lengths)
+    shortest = _shortest(lengths, prompt.shape[1])
+    tokens, ends = _generated(model, params, state, prompt, lengths, shortest, steps, key, temperature, top_k, top_p, stop)
+    return tokens if lengths is None and stop is None else Padded(tokens, ends)
 
 
 def draw(
@@ -115,28 +141,47 @@ def draw(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Int32[Array, " batch"]:
-    """One token for each row of logits; arguments as in `generate`. Where several tie for the last place, all of them stay."""
+    """One token for each row of logits; arguments as in `generate`."""
     if temperature == 0:
         return jnp.argmax(logits, -1).astype(jnp.int32)
-    logits = logits.astype(jnp.float32) / temperature
-    if top_k is not None:
-        least = lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits < least, -jnp.inf, logits)
-    if top_p is not None:
-        falling = -jnp.sort(-logits, -1)
-        probabilities = jax.nn.softmax(falling, -1)
-        before = jnp.cumsum(probabilities, -1) - probabilities
-        least = jnp.where(before < top_p, falling, jnp.inf).min(-1, keepdims=True)
-        logits = jnp.where(logits < least, -jnp.inf, logits)
-    return jax.random.categorical(key, logits, -1).astype(jnp.int32)
+    logits = _below_greatest(logits.astype(jnp.float32))
+    if top_k is None and top_p in (None, 1):
+        return jax.random.categorical(key, _tempered(logits, temperature), -1).astype(jnp.int32)
+    count = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
+    falling, tokens = lax.top_k(logits, count)  # equal ones in their order
+    falling = _tempered(falling, temperature)
+    if top_p not in (None, 1):
+        falling = jnp.where(_before(jax.nn.softmax(falling, -1)) < top_p * (1 - ROUNDING), falling, -jnp.inf)
+        falling = falling.at[:, 0].set(0.0)
+    place = jax.random.categorical(key, falling, -1)
+    return jnp.take_along_axis(tokens, place[:, None], -1)[:, 0].astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "steps", "temperature", "top_k", "top_p", "stop"))
+def _below_greatest(logits: Array) -> Array:
+    """The logits less the greatest of their row, so that no temperature scales the likeliest to infinity."""
+    greatest = logits.max(-1, keepdims=True)
+    return jnp.where(logits == greatest, 0.0, logits - greatest)
+
+
+def _tempered(logits: Array, temperature: float) -> Array:
+    """Logits / temperature, whose reciprocal float32 has: one of 0 or infinity would give NaN."""
+    bounds = jnp.finfo(jnp.float32)
+    return logits / min(max(temperature, float(bounds.tiny)), 1 / float(bounds.tiny))
+
+
+def _before(probabilities: Array) -> Array:
+    """The sum of the probabilities before each place."""
+    return jnp.cumsum(jnp.pad(probabilities, ((0, 0), (1, 0)))[:, :-1], -1)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "shortest", "steps", "temperature", "top_k", "top_p", "stop"))
 def _generated(
     model: Layer,
     params: Params,
     state: State,
     prompt: Tokens,
+    lengths: Int32[Array, " batch"] | None,
+    shortest: int,
     steps: int,
     key: Array,
     temperature: float,
@@ -144,44 +189,78 @@ def _generated(
     top_p: float | None,
     stop: int | None,
 ) -> tuple[Continued, Int32[Array, " batch"]]:
-    """The sequences and their lengths."""
-    batch, before = prompt.shape
-    longest = before + steps
+    """The sequences and where they end, of prompts that are all at least as long as the shortest."""
+    batch, time = prompt.shape
+    longest = time + steps
+    filling = 0 if stop is None else stop
 
     def read(cache: Cache, tokens: Array, start: Any) -> tuple[Array, Cache]:
         logits, cache = model.extend(params, state, cache, tokens, Span(start, longest))
         _check_logits(logits, tokens)
         return logits[:, -1], cache
 
-    def chosen(logits: Array, place: Array, lengths: Array) -> tuple[Array, Array]:
-        """The tokens at a place, and the lengths of the sequences if they end there."""
+    def chosen(logits: Array, place: Array, tokens: Array, ends: Array) -> tuple[Array, Array]:
+        """The sequences with the token at a place, and where they end if it ends them."""
         token = draw(jax.random.fold_in(key, place), logits, temperature, top_k, top_p)
-        if stop is None:
-            return token, lengths
-        ended = lengths <= place
-        return jnp.where(ended, stop, token), jnp.where(~ended & (token == stop), place + 1, lengths)
+        if stop is not None or lengths is not None:
+            token = jnp.where(place < ends, token, filling)
+        if lengths is not None:
+            given = lax.dynamic_slice(tokens, (0, place), (batch, 1))[:, 0]
+            token = jnp.where(place < lengths, given, token)
+        if stop is not None:
+            added = place < ends if lengths is None else (place < ends) & (place >= lengths)
+            ends = jnp.where(added & (token == stop), place + 1, ends)
+        return lax.dynamic_update_slice(tokens, token[:, None], (0, place)), ends
 
     def step(carry: Any) -> Any:
-        place, tokens, lengths, cache = carry
+        place, tokens, ends, cache = carry
         last = lax.dynamic_slice(tokens, (0, place - 1), (batch, 1))
         logits, cache = read(cache, last, place - 1)
-        token, lengths = chosen(logits, place, lengths)
-        return place + 1, lax.dynamic_update_slice(tokens, token[:, None], (0, place)), lengths, cache
+        return place + 1, *chosen(logits, place, tokens, ends), cache
 
     def unfinished(carry: Any) -> Array:
-        place, _, lengths, _ = carry
-        return (place < longest) & jnp.any(lengths > place)
+        place, _, ends, _ = carry
+        return (place < longest) & jnp.any(ends > place)
 
-    lengths = jnp.full(batch, longest, jnp.int32)
+    ends = jnp.full(batch, longest, jnp.int32) if lengths is None else lengths + steps
     if not steps:
-        return prompt, lengths
-    logits, cache = read({}, prompt, jnp.zeros((), jnp.int32))
-    place = jnp.asarray(before, jnp.int32)
-    token, lengths = chosen(logits, place, lengths)
-    filling = jnp.full((batch, steps), 0 if stop is None else stop, jnp.int32)
-    tokens = jnp.concatenate([prompt, filling], 1).at[:, before].set(token)
-    _, tokens, lengths, _ = lax.while_loop(unfinished, step, (place + 1, tokens, lengths, cache))
+        return prompt, ends
+    logits, cache = read({}, prompt[:, :shortest], jnp.zeros((), jnp.int32))
+    place = jnp.asarray(shortest, jnp.int32)
+    tokens = jnp.concatenate([prompt, jnp.full((batch, steps), filling, jnp.int32)], 1)
+    tokens, ends = chosen(logits, place, tokens, ends)
+    _, tokens, ends, _ = lax.while_loop(unfinished, step, (place + 1, tokens, ends, cache))
+    return tokens, ends
+
+
+def _tokens_and_lengths(prompt: Any) -> tuple[Any, Any]:
+    """The tokens of a prompt, and the lengths of one that is `Padded`, else None."""
+    if not isinstance(prompt, Padded):
+        return prompt if isinstance(prompt, Array) else host_array(prompt), None
+    tokens, lengths = (part if isinstance(part, Array) else host_array(part) for part in (prompt.values, prompt.lengths))
     return tokens, lengths
+
+
+def _shortest(lengths: Any, time: int) -> int:
+    """How many tokens every prompt has, as far as is known outside of a program."""
+    if lengths is None:
+        return time
+    return 1 if isinstance(lengths, Tracer) else int(lengths.min())
+
+
+def _check_lengths(lengths: Any, shape: tuple[int, ...]) -> None:
+    batch, time = shape
+    if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"generate: expected the lengths of {batch} prompts as integers [{batch}], got {lengths.dtype}"
+            f"{list(lengths.shape)}."
+        )
+    if isinstance(lengths, Tracer):
+        return
+    least, greatest = int(lengths.min()), int(lengths.max())
+    if least < 1 or greatest > time:
+        wrong = least if least < 1 else greatest
+        raise ValueError(f"generate: each of these prompts has 1 … {time} tokens, and a length is {wrong}.")
 
 
 def _check(

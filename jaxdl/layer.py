@@ -16,6 +16,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxdl import activations, threefry
+from jaxdl.arrays import as_numpy, is_foreign
 from jaxdl.padded import Padded, over_values
 from jaxdl.values import Value
 
@@ -361,8 +362,14 @@ def forward(model: Layer, state: State) -> Callable[[Params, Any], Any]:
 
 
 def as_arrays(x: Any) -> Any:
-    """An input with its NumPy arrays as JAX has them, in the dtypes that JAX has enabled."""
-    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, Array) else jnp.asarray(leaf), x)
+    """An input with its NumPy arrays, and those of other libraries, as JAX has them, in the dtypes that JAX has enabled."""
+    return jax.tree.map(_as_array, x)
+
+
+def _as_array(leaf: Any) -> Array:
+    if isinstance(leaf, Array):
+        return leaf
+    return jnp.asarray(as_numpy("input", leaf) if is_foreign(leaf) else leaf)
 
 
 def fold_in_name(key: Array, name: str) -> Array:

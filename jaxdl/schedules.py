@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -46,9 +46,8 @@ class Cosine(Schedule):
 
     def over(self, steps: int) -> optax.Schedule:
         rise = _rise(self.warmup, steps)
-        if rise == 0:
-            return optax.cosine_decay_schedule(self.peak, steps, self.end)
-        return optax.warmup_cosine_decay_schedule(0.0, self.peak, rise, steps, self.end * self.peak)
+        fall = optax.cosine_decay_schedule(self.peak, steps - rise, self.end)
+        return fall if rise == 0 else optax.join_schedules([optax.linear_schedule(0.0, self.peak, rise), fall], [rise])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Linear(Schedule):
 
     def over(self, steps: int) -> optax.Schedule:
         rise = _rise(self.warmup, steps)
-        fall = optax.linear_schedule(self.peak, self.end * self.peak, max(steps - rise, 1))
+        fall = optax.linear_schedule(self.peak, self.end * self.peak, steps - rise)
         return fall if rise == 0 else optax.join_schedules([optax.linear_schedule(0.0, self.peak, rise), fall], [rise])
 
 
@@ -80,9 +79,13 @@ class Linear(Schedule):
 class OneCycle(Schedule):
     """Half a cosine up to the peak, and half a longer one down to next to nothing (Smith and Topin, 2018).
 
+    With t the share of the way up, and u that of the way down,
+
+        rate = peak · (start + (1 − start) · (1 − cos πt) / 2),   then   peak · (end + (1 − end) · (1 + cos πu) / 2)
+
     Args:
         peak: the largest rate; it may be larger than what a constant rate could be.
-        warmup: the share of the run for the way up.
+        warmup: the share of the run for the way up; 0 begins at the peak.
         start, end: the first and the last rate, as shares of the peak.
 
     >>> schedule = OneCycle(1.0).over(100)
@@ -97,18 +100,18 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         _check(self, warmup=self.warmup, start=self.start, end=self.end)
-        if not (self.start > 0 and self.end > 0):
-            raise ValueError(f"{self}: start and end are divided by, and have to be larger than 0.")
 
     def over(self, steps: int) -> optax.Schedule:
-        rise = max(_rise(self.warmup, steps), 1) / steps
-        schedule = optax.cosine_onecycle_schedule(steps, self.peak, rise, 1 / self.start, self.start / self.end)
+        rise = _rise(self.warmup, steps)
+        fall = optax.cosine_decay_schedule(self.peak, steps - rise, self.end)
+        if rise == 0:
+            return fall
 
-        def rate(count: Any) -> Any:
-            with jax.numpy_dtype_promotion("standard"):  # optax adds floats to integer counts
-                return schedule(count)
+        def up(count: Any) -> Any:
+            share = jnp.asarray(count, jnp.float32) / rise
+            return self.peak * (1 - (1 - self.start) * (1 + jnp.cos(jnp.pi * share)) / 2)
 
-        return rate
+        return optax.join_schedules([up, fall], [rise])
 
 
 @dataclasses.dataclass(frozen=True)

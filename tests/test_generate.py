@@ -1,5 +1,6 @@
 """Generation: with a cache what it is without, draws from the right tokens, and ends where it should."""
 
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -107,6 +108,53 @@ def test_steps_are_as_many_as_asked_and_may_be_none() -> None:
         assert dl.generate(model, params, state, PROMPT, steps, key=KEY).shape == (3, 4 + steps)
 
 
+LENGTHS = np.array([2, 4, 2])
+
+
+@pytest.mark.parametrize(
+    "model", [MODELS["gpt"], MODELS["rotary, grouped heads"], dl.Sequential(dl.Embedding(11, 8), dl.GRU(8), dl.Dense(11))]
+)
+def test_padded_prompts_are_each_continued_from_their_end(model: Any) -> None:
+    params, state = drawn(model)
+    how = {"temperature": 1.3, "top_k": 5}
+    garbage = np.where(np.arange(4) < LENGTHS[:, None], PROMPT, -7)
+    made = dl.generate(model, params, state, dl.Padded(garbage, LENGTHS), 5, key=KEY, **how)
+    np.testing.assert_array_equal(made.lengths, LENGTHS + 5)
+    assert made.shape == (3, 9)
+    for row, length in enumerate(LENGTHS):
+        alike = dl.generate(model, params, state, PROMPT[:, :length], 5, key=KEY, **how)[row]
+        np.testing.assert_array_equal(made.values[row, : length + 5], alike)
+        assert (np.asarray(made.values[row, length + 5 :]) == 0).all()
+
+
+def test_padded_prompts_stop_each_at_their_own_place() -> None:
+    model = MODELS["gpt"]
+    params, state = drawn(model)
+    free = dl.generate(model, params, state, PROMPT[:, :2], 8, key=KEY)
+    stop = int(free[0, 4])
+    prompt = PROMPT.copy()
+    prompt[2, 1] = stop  # within the prompt it ends nothing
+    made = dl.generate(model, params, state, dl.Padded(prompt, LENGTHS), 8, key=KEY, stop=stop)
+    for row, length in enumerate(LENGTHS):
+        alike = dl.generate(model, params, state, prompt[:, :length], 8, key=KEY, stop=stop)
+        end = int(alike.lengths[row])
+        assert made.lengths[row] == end
+        np.testing.assert_array_equal(made.values[row, :end], alike.values[row, :end])
+        assert (np.asarray(made.values[row, end:]) == stop).all()
+
+
+def test_padded_prompts_run_within_a_larger_program() -> None:
+    model = MODELS["gpt"]
+    params, state = drawn(model)
+    padded = dl.Padded(jnp.asarray(PROMPT), jnp.asarray(LENGTHS, jnp.int32))
+    program = jax.jit(lambda prompt: dl.generate(model, params, state, prompt, 3, key=KEY))
+    expected = dl.generate(model, params, state, padded, 3, key=KEY)
+    jax.tree.map(np.testing.assert_array_equal, program(padded), expected)
+    none = dl.generate(model, params, state, padded, 0, key=KEY)
+    np.testing.assert_array_equal(none.values, np.where(padded.mask, PROMPT, 0))
+    np.testing.assert_array_equal(none.lengths, LENGTHS)
+
+
 def test_it_runs_within_a_larger_program() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -128,10 +176,47 @@ def test_top_k_leaves_the_k_likeliest() -> None:
     assert set(draws(logits, top_k=99)) == set(range(5))
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.05, {2}), (0.5, {2}), (0.55, {2, 0}), (0.85, {2, 0, 3}), (1.0, {0, 1, 2, 3})])
-def test_top_p_leaves_the_fewest_that_have_the_probability(top_p: float, kept: set[int]) -> None:
-    logits = jnp.log(jnp.asarray([0.25, 0.1, 0.51, 0.14]))
-    assert set(draws(logits, top_p=top_p)) == kept
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_top_k_leaves_k_where_more_are_equal(top_k: int) -> None:
+    logits = jnp.asarray([0.0, 7.0, 7.0, -jnp.inf, 7.0])
+    assert set(draws(logits, top_k=top_k)) == set([1, 2, 4][:top_k])
+    assert set(draws(jnp.asarray([-0.0, 0.0, -0.0]), top_k=top_k)) == set(range(top_k))
+
+
+def test_top_p_leaves_the_fewest_that_have_the_probability() -> None:
+    """Against fractions, at each sum of the likeliest tokens exactly and a little to either side."""
+    rng = np.random.default_rng(0)
+    for shares in [[5, 3, 1, 1], [9, 7, 3, 1], [1, 1, 1, 1], *rng.integers(1, 9, (6, 6)).tolist()]:
+        falling = sorted(range(len(shares)), key=lambda token: -shares[token])
+        logits = jnp.log(jnp.asarray(shares, jnp.float32) / sum(shares))
+        for count in range(1, len(shares)):
+            reached = Fraction(sum(shares[token] for token in falling[:count]), sum(shares))
+            assert set(draws(logits, top_p=float(reached))) == set(falling[:count]), (shares, count)
+            assert set(draws(logits, top_p=float(reached) + 1e-4)) == set(falling[: count + 1]), (shares, count)
+        assert set(draws(logits, top_p=1.0)) == set(falling)
+        assert set(draws(logits, top_p=1e-300)) == {falling[0]}
+        assert set(draws(logits, top_p=1e-8, temperature=2.0)) == {falling[0]}
+
+
+@pytest.mark.parametrize(
+    "row", [[10.0, 40.0, 50.0, 20.0, 45.0], [-50.0, -40.0, -10.0, -20.0, -45.0], [0.0, 0.0, 1e-3, 0.0, 0.0]]
+)
+@pytest.mark.parametrize("temperature", [1e-5, 1e-20, 1e-37, 1e-38, 1e-40, 1e-300])
+@pytest.mark.parametrize("how", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_a_temperature_next_to_nothing_takes_the_likeliest(row: Any, temperature: float, how: dict[str, Any]) -> None:
+    assert set(draws(jnp.asarray(row), temperature=temperature, **how)) == {2}
+
+
+@pytest.mark.parametrize("temperature", [1e38, 1e300])
+def test_a_temperature_beyond_float32_draws_all_alike_but_those_of_no_probability(temperature: float) -> None:
+    counts = np.bincount(draws(jnp.asarray([-5.0, -jnp.inf, 3.0, 3e4]), temperature=temperature), minlength=4) / 20_000
+    np.testing.assert_allclose(counts, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.02)
+    assert set(draws(jnp.asarray([-5.0, 1.0, 3.0, 3e4]), temperature=temperature, top_k=2)) == {2, 3}
+
+
+def test_a_logit_of_infinity_is_certain() -> None:
+    assert set(draws(jnp.asarray([0.0, jnp.inf, 3.0]))) == {1}
+    assert set(draws(jnp.asarray([0.0, jnp.inf, 3.0]), temperature=0.1, top_p=0.5)) == {1}
 
 
 def draws(logits: Any, **how: Any) -> list[int]:
@@ -157,6 +242,10 @@ def test_each_token_costs_the_same_however_many_went_before() -> None:
         ({"prompt": PROMPT[0]}, r"expected a prompt \[batch, time\] of integers .* prompt\[None\]"),
         ({"prompt": PROMPT.astype(np.float32)}, "expected a prompt"),
         ({"prompt": PROMPT[:, :0]}, "at least one token"),
+        ({"prompt": dl.Padded(PROMPT, np.array([0, 4, 4]))}, r"each of these prompts has 1 … 4 tokens, and a length is 0"),
+        ({"prompt": dl.Padded(PROMPT, np.array([1, 4, 5]))}, r"1 … 4 tokens, and a length is 5"),
+        ({"prompt": dl.Padded(PROMPT, np.array([1, 4]))}, r"the lengths of 3 prompts as integers \[3\], got int32\[2\]"),
+        ({"prompt": dl.Padded(PROMPT + 10, np.array([1, 4, 1]))}, "the prompt has token"),
         ({"steps": -1}, "at least 0, got -1"),
         ({"key": None}, r"give key=jax\.random\.key\(seed\), or temperature=0"),
         ({"temperature": -1.0}, "temperature is at least 0"),

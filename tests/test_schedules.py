@@ -37,11 +37,55 @@ def test_a_line_is_its_formula():
     np.testing.assert_allclose(at(schedules.Linear(2.0, end=1), 3), [2] * 4, rtol=1e-6)
 
 
-def test_one_cycle_goes_up_and_down():
-    rates = at(schedules.OneCycle(1.0, warmup=0.25, start=0.1, end=0.001), 40)
-    np.testing.assert_allclose([rates[0], rates[10], rates[40]], [0.1, 1.0, 0.001], rtol=1e-4)
-    assert rates[:11] == sorted(rates[:11])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
+LONGEST = 3_000
+
+
+def by_formula(schedule, steps):
+    """The rate at each of the steps 0 … LONGEST of a run of so many, in float64; behind its end the last rate stays."""
+    rise = min(max(round(schedule.warmup * steps), 1), steps - 1) if schedule.warmup else 0
+    count = np.minimum(np.arange(LONGEST + 1, dtype=np.float64), steps)
+    up, down = np.minimum(count / max(rise, 1), 1), np.maximum(count - rise, 0) / (steps - rise)
+    start = getattr(schedule, "start", 0)
+    if isinstance(schedule, schedules.Linear):
+        fall = schedule.end + (1 - schedule.end) * (1 - down)
+    else:
+        fall = schedule.end + (1 - schedule.end) * (1 + np.cos(np.pi * down)) / 2
+    rising = (1 - np.cos(np.pi * up)) / 2 if isinstance(schedule, schedules.OneCycle) else up
+    return schedule.peak * np.where(count < rise, start + (1 - start) * rising, fall)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Cosine(0.5, warmup=0.3, end=0.1),
+        schedules.Linear(0.5, warmup=0.999, end=0.2),
+        schedules.OneCycle(0.5, warmup=0.02),
+    ],
+    ids=repr,
+)
+def test_runs_of_every_length_have_the_rates_of_the_formula(schedule):
+    counts = jnp.arange(LONGEST + 1, dtype=jnp.float32)
+    for steps in range(1, LONGEST + 1):
+        rates = np.asarray(schedule.over(steps)(counts))
+        wrong = np.abs(rates - by_formula(schedule, steps)) > 1e-6
+        assert not wrong.any(), f"{steps} steps: step {np.argmax(wrong)} has {rates[np.argmax(wrong)]}"
+
+
+@pytest.mark.parametrize("kind", [schedules.Cosine, schedules.Linear, schedules.OneCycle])
+@pytest.mark.parametrize("warmup", [0.0, 0.02, 0.3, 0.999])
+def test_short_runs_have_the_rates_of_the_formula_whatever_their_warmup(kind, warmup):
+    schedule = kind(0.5, warmup=warmup, end=0.0)
+    for steps in [*range(1, 20), 49, 98, 103, 107]:
+        rates = schedule.over(steps)(jnp.arange(LONGEST + 1, dtype=jnp.float32))
+        np.testing.assert_allclose(rates, by_formula(schedule, steps), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [schedules.Cosine, schedules.Linear, schedules.OneCycle])
+def test_the_peak_may_be_traced(kind):
+    rates = jax.jit(lambda peak: kind(peak, warmup=0.1, end=0.5).over(50)(jnp.arange(51.0)))(jnp.float32(0.5))
+    expected = [float(kind(0.5, warmup=0.1, end=0.5).over(50)(step)) for step in range(51)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", [schedules.Cosine, schedules.Linear, schedules.OneCycle])
@@ -56,7 +100,7 @@ def test_the_shortest_runs_have_finite_rates(kind, steps):
         (lambda: schedules.Cosine(0.0), "peak is a learning rate and has to be larger than 0"),
         (lambda: schedules.Linear(1.0, warmup=1.0), "warmup is a share"),
         (lambda: schedules.Cosine(1.0, end=2.0), "end is a share"),
-        (lambda: schedules.OneCycle(1.0, start=0.0), "have to be larger than 0"),
+        (lambda: schedules.OneCycle(1.0, start=-0.1), "start is a share"),
         (lambda: schedules.Plateau(1.0, factor=2.0), "factor lies between 0 and 1"),
         (lambda: schedules.Plateau(1.0, patience=0), "patience is at least 1"),
     ],

@@ -4,6 +4,8 @@ import contextlib
 import gc
 import logging
 import os
+import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ _NATIVE = {
     *("bool", "bfloat16", "float16", "float32", "float64", "complex64"),
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
+_LATE = 0.3  # seconds without a callback until none is expected any more
 _LARGE = 2**26  # bytes; collecting takes about a tenth of a second
 
 
@@ -90,9 +93,37 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("absl")
     logger.addFilter(others)
     try:
-        yield
+        with _late_callbacks_dropped():
+            yield
     finally:
         logger.removeFilter(others)
+
+
+@contextlib.contextmanager
+def _late_callbacks_dropped() -> Iterator[None]:
+    """Keeps a failure from being told once for each array.
+
+    Orbax closes its event loop at the first operation that fails; TensorStore's threads, which come to the end of all the
+    others then, find it closed, and Python prints a traceback for each. What is raised says it all.
+    """
+    before, late = sys.unraisablehook, threading.Event()
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed":
+            late.set()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        while late.wait(_LATE):
+            late.clear()
+        raise
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
 
 
 def _release(items: Mapping[str, Any]) -> None:

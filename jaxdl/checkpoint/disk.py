@@ -1,8 +1,10 @@
 """Writing that survives a kill, a full disk and a power cut: the new is whole before the old goes."""
 
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,18 +12,35 @@ from pathlib import Path
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Puts a file in place in one move; whatever fails before leaves the old one as it was.
 
+    As a plain `open(path, "w")` has it, what a symbolic link leads to is written, a file that was there keeps its permissions,
+    and a new one has those that the umask leaves.
+
     Args:
         path: where it shall lie.
         write: writes all of it to the path it is given, in the same folder.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    target = _behind_links(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE((target if target.exists() else part).stat().st_mode)
         write(part)
         flush(part)
-        os.replace(part, path)
+        part.chmod(mode)  # safetensors makes a file of its own, which is its owner's alone
+        os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    flush(path.parent)
+    flush(target.parent)
+
+
+def _behind_links(path: Path) -> Path:
+    """The regular file that a path leads to, be it there or not."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return target
 
 
 def flush(path: Path) -> None:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.arrays import as_numpy, is_foreign
+
 SHOWN_DIFFERENCES = 20
 _NUMBERS = (bool, int, float, complex)
 
@@ -92,7 +94,7 @@ def _name(entry: Any) -> str:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf, or the shape of one, is of typed keys."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and not is_foreign(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def as_plain(leaf: Any) -> tuple[Any, str | None]:
@@ -107,10 +109,10 @@ def as_plain(leaf: Any) -> tuple[Any, str | None]:
         return leaf, None
     if not isinstance(leaf, _NUMBERS) and not hasattr(leaf, "__array__"):
         raise TypeError(f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number.")
-    array = np.asarray(leaf)
-    if array.dtype.kind not in "biufcV" or array.dtype.names or (array.dtype.kind == "V" and array.dtype.type is np.void):
-        raise TypeError(f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number.")
-    return array, None
+    try:
+        return as_numpy("it", leaf), None
+    except ValueError as error:
+        raise TypeError(f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number ({error}).") from error
 
 
 def as_bytes(array: Any) -> np.ndarray:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl.plotting import new_figure, save_figure
+
 
 def plot_runs(runs: Any, path: str | Path | None = None) -> Any:
     """The curves of all members with their spread; and, where something was swept, the score over it.
@@ -12,16 +14,12 @@ def plot_runs(runs: Any, path: str | Path | None = None) -> Any:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
     history = runs.history
     names = [name for name in history if not name.startswith("validation_") and name not in ("seconds", "learning_rate")]
     names = [name for name in names if history[name].ndim == 2]
     swept = [name for name in runs.members[0].hyperparameters if len(_values(runs, name)) > 1]
     panels = len(names) + bool(swept)
-    figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
+    figure = new_figure(4.8 * panels, 3.6)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=False):
         for label, key, color in (("training", name, "C0"), ("validation", f"validation_{name}", "C1")):
@@ -36,8 +34,7 @@ def plot_runs(runs: Any, path: str | Path | None = None) -> Any:
         _heat_map(figure, axes[-1], runs, *swept)
     elif swept:
         _scatter(axes[-1], runs, swept[0])
-    if path is not None:
-        figure.savefig(path, dpi=120)
+    save_figure(figure, path)
     return figure
 
 

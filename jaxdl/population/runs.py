@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import threefry
+from jaxdl.arrays import host_arrays
 from jaxdl.data.source import Batch
 from jaxdl.layer import Layer
 from jaxdl.losses import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
 from jaxdl.train import checks, sources
-from jaxdl.train.feed import ResidentFeed, host_array
+from jaxdl.train.feed import ResidentFeed, lists_read
 from jaxdl.train.loop import measure
 from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
 from jaxdl.train.run import Best, EarlyStopping, Run
@@ -126,8 +127,8 @@ class Runs:
             inputs: as in `predict`.
             batch_size: examples at a time, for each member.
         """
-        batch = Batch(jax.tree.map(host_array, inputs), ())
-        checks.check_lengths("inputs", batch)
+        batch = Batch(host_arrays("inputs", inputs), ())
+        checks.check_lengths("inputs", batch, lists_read(inputs))
         feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
         figures = self._measured(_Predicting(self.recipe), feed)
         each = jax.tree.map(lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"])
@@ -174,7 +175,7 @@ class Runs:
             why = (cohort.stopped[k] or "finished").split(":")[0]
             table.add_row(str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why)
         text = StringIO()
-        Console(file=text, width=120).print(table)
+        Console(file=text, width=120, force_jupyter=False, color_system=None).print(table)
         lines = [self._title(), *(line.rstrip() for line in text.getvalue().strip("\n").splitlines())]
         return "\n".join(lines + [f"… and {len(self) - most} more"] * (len(self) > most)).rstrip()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl.plotting import new_figure, save_figure
 from jaxdl.speed.units import seconds as in_seconds
 
 
@@ -14,18 +15,12 @@ def plot_report(report: Any, path: str | Path | None = None) -> Any:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
-    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+    figure = new_figure(10.4, 4.2)
     left, right = figure.subplots(1, 2)
     _bars(left, report)
     _roofline(right, report)
     figure.suptitle(f"{report.name} on {report.device.kind}", fontsize="medium")
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+    save_figure(figure, path)
     return figure
 
 

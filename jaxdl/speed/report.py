@@ -150,7 +150,7 @@ class SpeedReport:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=100, highlight=False, color_system=None).print(self)
+        Console(file=text, width=100, highlight=False, color_system=None, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __rich__(self) -> Any:

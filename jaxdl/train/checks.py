@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxdl import losses, threefry
+from jaxdl.arrays import host_arrays
 from jaxdl.batchwise import check_batchwise, is_batchwise
 from jaxdl.data.source import Batch
 from jaxdl.jitted import only_platform, tracing_program
@@ -21,7 +22,7 @@ from jaxdl.padded import Padded
 from jaxdl.per_example import shown
 from jaxdl.targets import targets_that_count
 from jaxdl.train.arguments import by_class, check_function, check_hashable
-from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, check_numbers, host_array, with_targets
+from jaxdl.train.feed import Feed, ResidentFeed, StreamFeed, as_weights, lists_read, with_targets
 from jaxdl.train.mixing import check_unmixed
 from jaxdl.train.program import outcome
 from jaxdl.train.run import EarlyStopping
@@ -123,33 +124,28 @@ def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
     data = data if labelled else with_targets(data)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise ValueError(f"{name}: expected a pair (inputs, targets), or with weights a triple, got {type(data).__name__}.")
-    inputs, targets = (jax.tree.map(host_array, part) for part in data[:2])
+    inputs, targets = host_arrays(f"{name} inputs", data[0]), host_arrays(f"{name} targets", data[1])
     batch = Batch(inputs, targets, as_weights(name, data[2]) if len(data) == 3 else None)
-    check_lengths(name, batch)
-    for what, tree in (("inputs", inputs), ("targets", targets)):
-        check_numbers(f"{name} {what}", tree)
+    check_lengths(name, batch, lists_read(data))
     check_finite(f"{name} inputs", inputs)
     leaves = jax.tree.leaves(targets, is_leaf=_is_padded)
     check_finite(f"{name} targets", [targets_that_count(leaf, inputs) for leaf in leaves])
     return batch
 
 
-def check_lengths(name: str, batch: Batch) -> None:
-    """Refuses arrays of different lengths, and empty ones."""
+def check_lengths(name: str, batch: Batch, advice: str = "") -> None:
+    """Refuses arrays of different lengths, and empty ones; the sentence ends with the advice."""
     parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights}
     lengths = {part: {leaf.shape[:1] for leaf in jax.tree.leaves(tree)} for part, tree in parts.items()}
     for part, found in lengths.items():
         if () in found:
-            raise ValueError(
-                f"{name} {part}: expected arrays with one entry an example, got a scalar. A list is read as a tree of arrays: "
-                "give np.asarray(list)."
-            )
+            raise ValueError(f"{name} {part}: expected arrays with one entry an example, got a scalar{advice}.")
     if not jax.tree.leaves(batch.inputs):
         raise ValueError(f"{name}: there are no inputs — expected arrays with one entry an example.")
     known = {part: sorted(n for (n,) in found) for part, found in lengths.items() if found}
     if len({n for found in known.values() for n in found}) > 1:
         told = ", ".join(f"{found[0] if len(found) == 1 else found} {part}" for part, found in known.items())
-        raise ValueError(f"{name}: every array needs one entry an example, got {told}.")
+        raise ValueError(f"{name}: every array needs one entry an example, got {told}{advice}.")
     if not known or 0 in known.get("inputs", []):
         raise ValueError(f"{name}: the set is empty — it has no examples.")
 
@@ -157,9 +153,10 @@ def check_lengths(name: str, batch: Batch) -> None:
 def check_finite(name: str, tree: Any) -> None:
     """Refuses NaN and infinity: how many, and where first."""
     for leaf in jax.tree.leaves(tree):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
-        if np.isfinite(np.add.reduce(leaf, axis=None, dtype=np.float64)):  # one pass; infinities and NaN carry through
+        wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+        if np.isfinite(np.add.reduce(leaf, axis=None, dtype=wide)):  # one pass; infinities and NaN carry through
             continue
         wrong = ~np.isfinite(leaf)
         if wrong.any():
@@ -335,6 +332,15 @@ def check_intensities(name: str, inputs: Any) -> None:
     for leaf in jax.tree.leaves(inputs):
         if leaf.dtype != np.uint8 and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"{name} inputs: expected floating-point numbers, or images in uint8, got {leaf.dtype}.")
+
+
+def check_read_again(validation: Feed | None, epochs: int) -> None:
+    """Refuses a validation set that ends with the first epoch."""
+    if isinstance(validation, StreamFeed) and validation.is_read_once and epochs > 1:
+        raise ValueError(
+            "validation: a generator is used up after the first epoch, and each epoch reads it — pass a function that returns "
+            "a fresh generator, or a list of its batches."
+        )
 
 
 def check_as_targets(name: str, loss: Callable[..., Any], inputs: np.ndarray) -> None:

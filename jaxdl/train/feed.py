@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxdl.arrays import as_numpy, host_arrays
 from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
 from jaxdl.describe import digest_of
 from jaxdl.train.program import Place
@@ -127,13 +128,18 @@ class ResidentFeed:
         assert after is None
 
 
+class DataEndedError(ValueError):
+    """Batches came to an end before the epochs that were asked for."""
+
+
 class StreamFeed:
     """Batches from an iterable, stacked; the next stack is read in the background while the device works on this one.
 
     Args:
         name: what errors call the source.
         stream: an iterable of `(inputs, targets)` or `(inputs, targets, weights)`, or a function that returns one.
-        steps: how many batches make an epoch; None takes an epoch to be one pass.
+        steps: how many batches make an epoch, which goes on from where the one before ended, and into a new pass where a pass
+            ends; None takes an epoch to be one pass.
         new_shapes: whether batches may change their shape, each shape being compiled once.
         labelled: whether batches have to have targets; else inputs may come alone.
         mesh: the devices that batches are split over; one that cannot be split evenly is filled up with masked rows.
@@ -144,7 +150,8 @@ class StreamFeed:
     A stream that has a method `identity()` says by it, in numbers, strings and arrays, what tells it from others.
 
     Raises:
-        ValueError: the stream is empty, or ends too soon; a batch is not such a tuple, or changes its shape.
+        ValueError: the stream is empty; a batch is not such a tuple, or changes its shape.
+        DataEndedError: by `pieces`, behind the last that there is: the stream ends too soon, and cannot be read again.
     """
 
     def __init__(
@@ -226,6 +233,11 @@ class StreamFeed:
         self._count_at_start = after["count"]
 
     @property
+    def is_read_once(self) -> bool:
+        """Whether the stream is its own iterator, as a generator is: once it has ended there is no more."""
+        return hasattr(self.stream, "__next__")
+
+    @property
     def _says_where(self) -> bool:
         return hasattr(self.stream, "state_dict") and hasattr(self.stream, "load_state_dict")
 
@@ -250,24 +262,24 @@ class StreamFeed:
                 after = self._now()
                 batch = None if ends else self._next(epoch)
                 if batch is None and not ends:
-                    after, ends = self._now() | {"drawn": 0}, True
+                    after, ends = self._now() | {"drawn": 0}, self.steps is None
                 if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
                     break
                 stack.append(batch)
                 count += 1
-            if ends and self.steps is not None and count < self.steps:
-                raise ValueError(
-                    f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — "
-                    "give a smaller steps_per_epoch, or a source that repeats."
-                )
             yield self._stacked(stack, capacity), len(stack), ends, after | {"count": 0 if ends else count}
+            if batch is None and not ends:
+                raise DataEndedError(
+                    f"{self.name}: the batch source ended after {count} of the {self.steps} batches of epoch {epoch + 1} — "
+                    "give a smaller steps_per_epoch, or a source that can be read again."
+                )
 
     def _begin(self, epoch: int) -> Batch | None:
         if self._held is None and self.steps is None:
             self._iterator = None
         batch = self._next(epoch)
         if batch is None:
-            raise ValueError(
+            raise DataEndedError(
                 f"{self.name}: the batch source yields nothing for epoch {epoch + 1}, as a generator does once it is used up — "
                 "pass a function that returns a fresh generator, or an iterable such as a DataLoader."
             )
@@ -276,8 +288,10 @@ class StreamFeed:
     def _next(self, epoch: int) -> Batch | None:
         batch = self._held if self._held is not None else self._read()
         self._held = None
-        while batch is not None and self._is_left_out(batch):
-            batch = self._read()
+        batch = self._kept(batch)
+        if batch is None and self.steps is not None and not self.is_read_once:
+            self._iterator = None
+            batch = self._kept(self._read())
         if batch is None:
             return None
         if self.check is not None:
@@ -292,6 +306,12 @@ class StreamFeed:
             self._model = self._filled(batch)
         filled = _filled(batch, _rows(self._model))
         return filled._replace(mask=None) if self._model.mask is None else filled
+
+    def _kept(self, batch: Batch | None) -> Batch | None:
+        """The batch, or the next one that is not left out."""
+        while batch is not None and self._is_left_out(batch):
+            batch = self._read()
+        return batch
 
     def _is_left_out(self, batch: Batch) -> bool:
         """Whether it is a smaller one than others of its shape, where such are dropped."""
@@ -349,15 +369,14 @@ def as_batch(name: str, item: Any, labelled: bool = True) -> Batch:
     item = item if labelled else with_targets(item)
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         raise ValueError(f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, targets, weights).")
-    inputs, targets = (jax.tree.map(host_array, part) for part in item[:2])
+    inputs, targets = host_arrays(f"{name} inputs", item[0]), host_arrays(f"{name} targets", item[1])
     weights = as_weights(name, item[2]) if len(item) == 3 else None
-    for part in (inputs, targets):
-        check_numbers(name, part)
     if not jax.tree.leaves(inputs):
         raise ValueError(f"{name} has no inputs: expected arrays, got {type(item[0]).__name__}.")
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
     if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"{name} has arrays of different lengths: {_shown(Batch(inputs, targets, weights))}.")
+        shown = _shown(Batch(inputs, targets, weights))
+        raise ValueError(f"{name} has arrays of different lengths: {shown}{lists_read(item)}.")
     return Batch(inputs, targets, weights)
 
 
@@ -367,29 +386,11 @@ def with_targets(item: Any) -> Any:
     return (*parts, ()) if len(parts) == 1 else parts
 
 
-def host_array(value: Any) -> np.ndarray:
-    """A NumPy array in the dtype that JAX gives it on the device: float64 is float32 there unless x64 is enabled.
-
-    float16 becomes float32: layers compute in the dtype of their inputs, and gradients vanish in float16 unless the loss is
-    scaled, as it is where float16 is asked for as the `precision`.
-
-    Raises:
-        ValueError: whole numbers do not fit that dtype.
-    """
-    array = np.asarray(value)
-    if not _numeric(array.dtype):
-        return array
-    dtype = jax.dtypes.canonicalize_dtype(np.float32 if array.dtype == np.float16 else array.dtype)
-    if array.size and array.dtype != dtype and np.issubdtype(dtype, np.integer):
-        least, greatest, bounds = int(array.min()), int(array.max()), np.iinfo(dtype)
-        if least < bounds.min or greatest > bounds.max:
-            wrong = least if least < bounds.min else greatest
-            raise ValueError(
-                f"data: {wrong} does not fit {dtype}, which {array.dtype} becomes on the device — give smaller numbers, or "
-                "call jax.config.update('jax_enable_x64', True)."
-            )
-    with np.errstate(over="ignore"):  # infinite then, and refused with its place
-        return array.astype(dtype, copy=False)
+def lists_read(tree: Any) -> str:
+    """What to do with lists that were meant as arrays, for the end of a sentence; nothing where there are none."""
+    if not any(isinstance(part, list) for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, list))):
+        return ""
+    return " — a list is read as a tree of arrays: give np.asarray(list)"
 
 
 def as_weights(name: str, weights: Any) -> np.ndarray | None:
@@ -400,26 +401,12 @@ def as_weights(name: str, weights: Any) -> np.ndarray | None:
     """
     if weights is None:
         return None
-    given = np.asarray(weights)
-    if not _numeric(given.dtype) or given.ndim != 1 or np.iscomplexobj(given) or not np.all((given >= 0) & np.isfinite(given)):
+    given = as_numpy(f"{name} weights", weights)
+    if given.ndim != 1 or np.iscomplexobj(given) or not np.all((given >= 0) & np.isfinite(given)):
         raise ValueError(
             f"{name}: weights are one finite number of at least 0 for each example, got {given.dtype} of shape {given.shape}."
         )
     return given.astype(np.float32)
-
-
-def check_numbers(name: str, tree: Any) -> None:
-    """Refuses arrays of words, dates and objects."""
-    for leaf in jax.tree.leaves(tree):
-        if not _numeric(leaf.dtype):
-            raise ValueError(
-                f"{name}: expected arrays of numbers, got {leaf.dtype} — number classes from 0 (np.unique(labels, "
-                "return_inverse=True)), and turn words into indices (data.Vocabulary)."
-            )
-
-
-def _numeric(dtype: Any) -> bool:
-    return dtype == np.bool_ or jnp.issubdtype(dtype, np.number)
 
 
 def _result(pending: concurrent.futures.Future[Any]) -> Any:

@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxdl import threefry
+from jaxdl.arrays import host_arrays, taken_over
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.data.source import Batch
 from jaxdl.initialization import Computes, Made, deferred_draws, made_of, values_of
@@ -20,7 +21,7 @@ from jaxdl.layer import Layer, Params, State
 from jaxdl.layers.precision import in_precision
 from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.train import arguments, checks, sources
-from jaxdl.train.feed import Feed, ResidentFeed, check_numbers, host_array
+from jaxdl.train.feed import Feed, ResidentFeed, lists_read
 from jaxdl.train.guard import IfNotFinite
 from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
@@ -316,12 +317,12 @@ def predict(
     model = _computing(checks.check_model(model), precision)
     checks.check_way(compile)
     mesh = as_mesh(devices)
-    batch = Batch(jax.tree.map(host_array, inputs), ())
-    checks.check_lengths("inputs", batch)
-    check_numbers("inputs", batch.inputs)
+    batch = Batch(host_arrays("inputs", inputs), ())
+    checks.check_lengths("inputs", batch, lists_read(inputs))
     feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh)
-    checks.check_model_on(model, params, state, feed.example)
-    figures = measure(Prediction(model, mesh), feed, _evaluated(params, state, mesh), as_way(compile, feed))
+    start = _evaluated(params, state, mesh)
+    checks.check_model_on(model, start.params, start.state, feed.example)
+    figures = measure(Prediction(model, mesh), feed, start, as_way(compile, feed))
     return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
 
 
@@ -344,9 +345,10 @@ def _arrays(initial: Any) -> tuple[Params, State]:
     """Initial parameters and state as arrays of JAX."""
     if not isinstance(initial, (tuple, list)) or len(initial) != 2 or not all(isinstance(part, dict) for part in initial):
         raise TypeError(f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}.")
-    if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(tuple(initial))):
+    given = taken_over("initial", tuple(initial))
+    if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(given)):
         raise TypeError("initial: expected dicts of arrays, as model.init gives them, and some leaves are no arrays.")
-    return jax.device_put(tuple(initial), may_alias=False)
+    return jax.device_put(given, may_alias=False)
 
 
 @functools.lru_cache(maxsize=64)
@@ -390,5 +392,5 @@ def _clipped(optimizer: optax.GradientTransformation, clip_norm: float) -> optax
 
 def _evaluated(params: Params, state: State, mesh: Mesh | None) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
-    start = TrainState(zero, params, state, (), threefry.of_seed(0))
+    start = TrainState(zero, taken_over("params", params), taken_over("state", state), (), threefry.of_seed(0))
     return start if mesh is None else jax.device_put(start, whole(mesh))

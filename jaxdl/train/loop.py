@@ -15,7 +15,7 @@ from jaxdl.jitted import uncollected
 from jaxdl.number import is_true
 from jaxdl.origin import first_not_finite
 from jaxdl.train.checks import figure_names
-from jaxdl.train.feed import Feed, Piece
+from jaxdl.train.feed import DataEndedError, Feed, Piece
 from jaxdl.train.identity import run_identity
 from jaxdl.train.interrupts import noted
 from jaxdl.train.pace import Pace, known
@@ -198,6 +198,8 @@ class Loop:
             try:
                 self._compile()
                 stopped = self._epochs(epochs, steps, shown)
+            except DataEndedError as error:
+                stopped = self._data_ended(error, shown)
             except KeyboardInterrupt:
                 stopped = "interrupted"
                 if self.saver is not None:
@@ -337,6 +339,15 @@ class Loop:
                 self.stable = here.copy()
                 self.saver.offer(self.stable)
         return "finished"
+
+    def _data_ended(self, error: DataEndedError, shown: Progress) -> str:
+        """Closes the epoch in which data that cannot be read again ended, so that what was trained is kept."""
+        here = self.position
+        if here.tally.steps:
+            self._end_epoch(here.place.epoch, shown, quiet=False)
+            here.tally, here.place = Tally(), Place(here.place.epoch + 1, 0)
+        warn(f"training stopped after {here.steps} steps: {error}", RuntimeWarning)
+        return f"the data ended: {error}"
 
     def _run_piece(self, piece: Piece) -> tuple[Ran, float]:
         here = self.position

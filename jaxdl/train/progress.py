@@ -1,6 +1,7 @@
 """What a run shows while it goes on: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +34,8 @@ def progress(show: bool, epochs: int, steps: int | None) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console()
+    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:  # rich would show a warning, and no bar
+        console = Console(force_jupyter=False, force_terminal=False)
     if not (console.is_terminal or console.is_jupyter):
         yield Lines(console, epochs)
         return

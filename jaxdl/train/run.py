@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxdl.layer import Params, State
+from jaxdl.plotting import new_figure, save_figure
 from jaxdl.train.step import TrainState
 
 History = dict[str, list[Any]]
@@ -91,8 +92,9 @@ class Run:
         best: the best epoch's parameters and state, where there was a `validation_loss` or early stopping, else None.
         average: the moving average of the parameters, where asked for, else None.
         train_state: the whole last state of training, the optimizer's too.
-        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", or what was not finite; with
-            " (in an earlier call)" where a checkpoint held a run that had ended, and nothing was left to train.
+        stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", "the data ended …", or what was
+            not finite; with " (in an earlier call)" where a checkpoint held a run that had ended, and nothing was left to
+            train.
         compile_seconds: the time until the first step could run: tracing and compiling.
     """
 
@@ -135,13 +137,9 @@ def plot_history(history: History, path: str | Path | None = None) -> Any:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "jaxdl[experiments]".') from error
     names = [name for name in history if not name.startswith("validation_") and not name.endswith(NOT_DRAWN)]
     names = [name for name in names if history[name] and isinstance(history[name][0], float)]
-    figure = Figure(figsize=(4.6 * max(len(names), 1), 3.4), layout="constrained")
+    figure = new_figure(4.6 * max(len(names), 1), 3.4)
     axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=False):
         for label, key in (("training", name), ("validation", f"validation_{name}")):
@@ -152,6 +150,5 @@ def plot_history(history: History, path: str | Path | None = None) -> Any:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
-    if path is not None:
-        figure.savefig(path, dpi=120)
+    save_figure(figure, path)
     return figure

@@ -154,6 +154,7 @@ def run(
         step = Guarded(step, if_not_finite)
         start = step.begin(start)
     epochs = checks.check_count("epochs", epochs)
+    checks.check_read_again(held, epochs if steps is None else 2)
     if steps is not None:
         steps = checks.check_count("steps", steps)
         epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)

@@ -373,6 +373,35 @@ def test_nothing_is_printed(store: Store, capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr() == ("", "")
 
 
+LIMITED = """
+import resource, signal, sys, warnings
+import numpy as np
+from jaxdl import Checkpoints
+from jaxdl.checkpoint.store import Store
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store(Checkpoints(sys.argv[1], every="10 steps"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    for step in (1, 2):
+        store.save(step, 0, {str(i): np.ones(30_000, np.float32) for i in range(100)}, {}, None)
+        store.wait()
+    store.close()
+print(*(warning.message for warning in told), sep="\\n")
+"""
+
+
+@pytest.mark.once
+def test_a_file_that_grows_too_large_is_told_in_one_warning_a_save(folder: Path) -> None:
+    """Where each array alone is too large, so that many writes fail at a time."""
+    ran = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+    lines = ran.stdout.splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [f"checkpoint: step {step} was not saved" for step in (1, 2)]
+    assert all("(File too large); there is none before it, training goes on" in line for line in lines)
+
+
 def test_where_nothing_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import filelock
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,52 @@ def test_the_old_file_survives_a_failure(saved: Path, monkeypatch: pytest.Monkey
         dl.save(saved, {"b": jnp.zeros(3)})
     assert saved.read_bytes() == whole
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_permissions_that_the_umask_leaves_and_keeps_its_own(tmp_path: Path, mask: int) -> None:
+    def permissions() -> int:
+        return stat.S_IMODE((tmp_path / "w").stat().st_mode)
+
+    before = os.umask(mask)
+    try:
+        dl.save(tmp_path / "w", {"a": np.zeros(3)})
+        (tmp_path / "plain").write_text("")
+        assert permissions() == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+        for mode in (0o640, 0o600, 0o664):
+            (tmp_path / "w").chmod(mode)
+            dl.save(tmp_path / "w", {"a": np.ones(3)})
+            assert permissions() == mode
+    finally:
+        os.umask(before)
+
+
+def test_the_file_behind_a_link_is_written(tmp_path: Path) -> None:
+    for folder in ("store", "links"):
+        (tmp_path / folder).mkdir()
+    first, second = tmp_path / "links" / "first", tmp_path / "links" / "second"
+    first.symlink_to(Path("..") / "store" / "w")  # there is no such file yet
+    second.symlink_to("first")
+    for value in (1.0, 2.0):
+        dl.save(second, {"a": np.full(2, value, np.float32)})
+        assert second.is_symlink()
+        assert first.is_symlink()
+        assert [path.name for path in (tmp_path / "store").iterdir()] == ["w"]
+        np.testing.assert_array_equal(dl.load(tmp_path / "store" / "w")[0]["a"], [value, value])
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, why in (
+        ("circle", "Too many levels of symbolic links"),
+        ("pipe", "no regular file"),
+        ("folder", "no regular file"),
+    ):
+        with pytest.raises(dl.CheckpointError, match=rf"{name} cannot be written \(.*{why}"):
+            dl.save(tmp_path / name, {"a": np.zeros(3)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "folder", "pipe"]
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl.data import DataError, log_mel, mfcc, read_wav
+from jaxdl.data.error import Damage
 from jaxdl.data.sound import mel_triangles, parse_wav
 
 RANDOM = np.random.default_rng(0)
@@ -57,6 +58,26 @@ def test_samples_are_those_that_scipy_reads(tmp_path: Path):
 def test_channels_are_averaged():
     samples, _ = parse_wav(wav(np.array([100, 300, -200, 200, 5, -7]), channels=2))
     np.testing.assert_array_equal(samples, np.array([200, 0, -1], np.float32) / 32768)
+
+
+def extensible(plain: bytes, subformat: int) -> bytes:
+    """The same file in the extensible format, behind a part of another kind."""
+    kind = struct.pack("<HHIH", 22, 0, 0, subformat) + bytes.fromhex("000000001000800000aa00389b71")
+    form = b"fmt " + struct.pack("<IH", 40, 65534) + plain[22:36] + kind
+    parts = b"WAVE" + b"LIST" + struct.pack("<I", 3) + b"fmt\0" + form + plain[36:]
+    return b"RIFF" + struct.pack("<I", len(parts)) + parts
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 7])
+def test_the_extensible_format_of_whole_numbers_is_read_as_the_plain_one(width: int, channels: int):
+    numbers = RANDOM.integers(-32768, 32768, 70)
+    plain = wav(numbers, width, channels)
+    np.testing.assert_array_equal(parse_wav(extensible(plain, 1))[0], parse_wav(plain)[0])
+    with pytest.raises(Damage, match="is no WAV file of whole numbers"):
+        parse_wav(extensible(plain, 3))  # floats
+    with pytest.raises(Damage):
+        parse_wav(extensible(plain, 1)[:60])
 
 
 GOOD = wav(NUMBERS)

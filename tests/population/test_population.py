@@ -245,10 +245,15 @@ def test_an_ensemble_predicts_and_each_member_is_evaluated() -> None:
         assert figures["accuracy"][i] == single["accuracy"]
 
 
-def test_results_as_table_json_and_picture(tmp_path: Path) -> None:
+def test_results_as_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = {"learning_rate": [1e-2, 1e-1], "momentum": [0.0, 0.9]}
     runs = dl.sweep(MODEL, blobs(), over, seeds=2, **SETTINGS | {"optimizer": optax.sgd})
-    lines = str(runs).splitlines()
+    plain = str(runs)
+    lines = plain.splitlines()
+    with monkeypatch.context() as notebook:  # where rich shows what it is to write into a text
+        notebook.setattr("rich.console._is_jupyter", lambda: True)
+        notebook.setenv("FORCE_COLOR", "1")
+        assert str(runs) == plain
     assert lines[0].startswith("8 members by loss: best ")
     assert "learning_rate" in lines[2]
     assert len(lines) == 4 + 8

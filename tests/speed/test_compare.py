@@ -73,6 +73,13 @@ def test_json_loads_again_and_prints_the_same_table(report: dl.SpeedReport, tmp_
     assert max(map(len, str(report).splitlines())) <= 100
 
 
+def test_a_report_is_the_same_text_in_a_notebook(report: dl.SpeedReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = str(report)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert str(report) == plain
+
+
 def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other\.json: expected a 'jaxdl speed report, version 1'"):

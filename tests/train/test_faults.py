@@ -196,3 +196,16 @@ def test_progress_is_plain_lines_without_a_terminal(capsys):
     assert "val accuracy" in lines[0]
     dl.fit(MODEL, (X, Y), **DEFAULTS)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_progress_is_plain_lines_in_a_notebook_without_widgets(capsys, monkeypatch, forced):
+    """There rich shows no bar; and its kernel asks for colours in the environment."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    if forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    dl.fit(MODEL, (X, Y), **(DEFAULTS | {"progress": True}), epochs=2, validation=(X, Y))
+    told = capsys.readouterr()
+    assert re.fullmatch(r"(epoch [12]/2  loss \d\.\d+  val loss \d\.\d+\n){2}", told.out)
+    assert told.err == ""

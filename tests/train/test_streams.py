@@ -92,14 +92,56 @@ def test_an_endless_generator_has_epochs_of_so_many_steps():
     assert len(run.history["loss"]) == 3
 
 
-def test_a_used_up_generator_says_so():
-    with pytest.raises(ValueError, match="yields nothing for epoch 2, as a generator does once it is used up"):
-        fit(batches(), epochs=2)
+@pytest.mark.parametrize("way", ["step", "epoch"])
+def test_a_generator_that_ends_ends_the_run_and_keeps_what_was_trained(way):
+    whole = fit(batches, compile=way)
+    with pytest.warns(RuntimeWarning, match="after 7 steps: data: the batch source yields nothing for epoch 2, as a generator"):
+        run = fit(batches(), epochs=2, compile=way)
+    assert run.stopped.startswith("the data ended: data: the batch source yields nothing for epoch 2")
+    jax.tree.map(np.testing.assert_array_equal, (run.params, run.history["loss"]), (whole.params, whole.history["loss"]))
+    with pytest.warns(RuntimeWarning, match="ended after 3 of the 4 batches of epoch 2"):
+        run = fit(batches(), epochs=3, steps_per_epoch=4, validation=(X, Y), compile=way)
+    jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
+    assert len(run.history["loss"]) == len(run.history["validation_loss"]) == 2
+    two = [run.history["loss"][0] * 32, run.history["loss"][1] * 18]
+    np.testing.assert_allclose(sum(two) / 50, whole.history["loss"][0], rtol=1e-5)
 
 
-def test_a_stream_that_ends_too_soon_says_so():
-    with pytest.raises(ValueError, match="ended after 7 of the 9 batches of epoch 1"):
-        fit(batches(), epochs=1, steps_per_epoch=9)
+@pytest.mark.parametrize("steps", [2, 10])
+@pytest.mark.parametrize("kind", ["list", "function", "loader"])
+def test_what_can_be_read_again_is_begun_again_wherever_an_epoch_is(kind, steps):
+    torch = pytest.importorskip("torch") if kind == "loader" else None
+    if torch is not None:
+        from torch.utils.data import DataLoader, TensorDataset
+
+        data = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=8)
+    else:
+        data = batches if kind == "function" else list(batches())
+
+    def repeated():
+        while True:
+            yield from batches()
+
+    run = fit(data, epochs=5, steps_per_epoch=steps)
+    expected = fit(repeated(), epochs=5, steps_per_epoch=steps)
+    assert int(run.train_state.step) == 5 * steps
+    assert run.stopped == "finished"
+    jax.tree.map(np.testing.assert_array_equal, run.params, expected.params)
+    np.testing.assert_array_equal(run.history["loss"], expected.history["loss"])
+
+
+def test_a_run_goes_on_in_whichever_pass_it_was(tmp_path):
+    options = {"steps_per_epoch": 3, "seed": 1}
+    whole = fit(list(batches()), epochs=8, **options)
+    for epochs in (2, 5, 8):  # the second pass begins in the third epoch, the third in the fifth
+        run = fit(list(batches()), epochs=epochs, checkpoint=dl.Checkpoints(tmp_path / "run"), **options)
+    jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
+
+
+def test_a_generator_validates_one_epoch_alone():
+    assert len(fit(batches, validation=batches()).history["validation_loss"]) == 1
+    with pytest.raises(ValueError, match=r"validation: a generator is used up after the first epoch"):
+        fit(batches, validation=batches(), epochs=2)
 
 
 def test_an_empty_stream_says_so():
