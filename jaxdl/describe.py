@@ -287,7 +287,7 @@ class _Code:
 
     def _instructions(self, code: CodeType) -> list[Any]:
         """Without line numbers, file names, the names of local variables and the docstring."""
-        constants = [self._constant(constant) for constant in code.co_consts if constant is not self.doc or self.doc is None]
+        constants = [None if constant is self.doc else self._constant(constant) for constant in code.co_consts]
         return [code.co_code.hex(), code.co_names, constants, code.co_argcount, code.co_kwonlyargcount, code.co_flags]
 
     def _constant(self, constant: Any) -> Any:
