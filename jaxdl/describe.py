@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 Description = str | dict[str, Any]
@@ -149,14 +150,14 @@ def _describe(value: Any, within: tuple[int, ...]) -> Description:
 
 def _plain(value: Any) -> str | None:
     """The description of what has no parts; None of anything else."""
+    if isinstance(value, Tracer):
+        return f"traced {value.aval}"
     if isinstance(value, (np.bool_, np.number)) and value.dtype.kind in "biufc":
         return repr(value.item())
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, enum.Enum, slice)) or value is ...:
         return repr(value)
     if isinstance(value, np.dtype):
         return value.name
-    if isinstance(value, jax.core.Tracer):
-        return f"traced {value.aval}"
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "nbytes"):
         return digest(value)
     if isinstance(value, ModuleType):
