@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.describe import digest_of
@@ -343,11 +342,11 @@ class Loop:
 
     def _check_counted(self, epoch: int, figures: dict[str, Any]) -> None:
         """Warns once where nothing of an epoch counted: its mean loss is then NaN, and yet no step's was."""
-        here = self.position
+        here, loss = self.position, figures.get("loss")
+        if not (self.all_counted and isinstance(loss, float) and loss != loss):
+            return
         counts = {name: here.tally.observed.get(name, 0) for name in ("skipped_steps", "set_backs")}
-        left_out = any(np.any(count > (here.history.get(name) or [0])[-1]) for name, count in counts.items())
-        nothing = np.isnan(figures.get("loss", 0.0)).all()
-        if nothing and not left_out and self.all_counted:
+        if not any(count > (here.history.get(name) or [0])[-1] for name, count in counts.items()):
             self.all_counted = False
             warn(f"epoch {epoch + 1}: its loss is NaN, since the weights of all its examples are 0.", RuntimeWarning)
 
