@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 Description = str | dict[str, Any]
@@ -149,14 +150,14 @@ def _describe(value: Any, within: tuple[int, ...]) -> Description:
 
 def _plain(value: Any) -> str | None:
     """The description of what has no parts; None of anything else."""
+    if isinstance(value, Tracer):
+        return f"traced {value.aval}"
     if isinstance(value, (np.bool_, np.number)) and value.dtype.kind in "biufc":
         return repr(value.item())
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, enum.Enum, slice)) or value is ...:
         return repr(value)
     if isinstance(value, np.dtype):
         return value.name
-    if isinstance(value, jax.core.Tracer):
-        return f"traced {value.aval}"
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "nbytes"):
         return digest(value)
     if isinstance(value, ModuleType):
@@ -287,7 +288,7 @@ class _Code:
 
     def _instructions(self, code: CodeType) -> list[Any]:
         """Without line numbers, file names, the names of local variables and the docstring."""
-        constants = [self._constant(constant) for constant in code.co_consts if constant is not self.doc or self.doc is None]
+        constants = [None if constant is self.doc else self._constant(constant) for constant in code.co_consts]
         return [code.co_code.hex(), code.co_names, constants, code.co_argcount, code.co_kwonlyargcount, code.co_flags]
 
     def _constant(self, constant: Any) -> Any:

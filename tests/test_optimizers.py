@@ -202,4 +202,4 @@ def test_auto_learns_without_a_rate():
 
 def test_schedules_and_names_go_together():
     run = fit((X, T), optimizer="sgd", learning_rate=schedules.Linear(0.1), epochs=2)
-    np.testing.assert_allclose(run.history["learning_rate"], [0.0625, 0.0125], atol=1e-7)
+    np.testing.assert_allclose(run.history["learning_rate"], [0.06, 0.01], atol=1e-7)

@@ -274,7 +274,8 @@ class Frozen(Layer):
     """A layer that training leaves as it is: no gradient, no weight decay, no moving statistics, no dropout.
 
     Its parameters lie in `state`, under `params`, where no optimizer sees them; its own state under `state`. It runs as in
-    evaluation.
+    evaluation. A mask of optax, such as `optax.partition` with `optax.set_to_zero`, leaves parameters as they are and nothing
+    else: the part runs as in training, and the statistics of a `BatchNorm` move.
 
     Args:
         body: the layer.

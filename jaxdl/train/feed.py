@@ -215,10 +215,11 @@ class StreamFeed:
                 "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
             )
         told = {"batches an epoch": self.steps, "first batch": _shown(self._model)}
-        if hasattr(self.stream, "identity"):
-            return told | {"batches": self.stream.identity()}
-        if isinstance(self.stream, (list, tuple)):
-            return told | {"batches": digest_of(list(self.stream))}
+        stream: Any = self.stream
+        if hasattr(stream, "identity"):
+            return told | {"batches": stream.identity()}
+        if isinstance(stream, (list, tuple)):
+            return told | {"batches": digest_of(list(stream))}
         return told if self._says_where else told | {"first batch's numbers": digest_of(self._held)}
 
     def restore(self, after: Any) -> None:

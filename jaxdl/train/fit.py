@@ -75,8 +75,8 @@ def fit(
     """Trains a model.
 
     A step minimises the weighted mean of the loss over a batch; what is measured of an epoch is exact over its examples,
-    whatever the size of the last batch. Arrays go to the device whole and in the dtype they have (images stay uint8), and are
-    cut into batches there, in orders that are drawn on the host.
+    whatever the size of the last batch. Arrays go to the device whole and in the dtype they have (images stay uint8; float16
+    becomes float32, see `precision`), and are cut into batches there, in orders that are drawn on the host.
 
     Args:
         model: a layer, or a plain function of one array.
@@ -88,7 +88,8 @@ def fit(
             "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate), and "auto",
             which finds its step size itself in a run of some hundred steps or more. Calls that share one optimizer object, and
             all else, share one compiled program; `optax.adam(1e-3)` written again is another object, the same function and
-            rate, or name, are not. Where it is schedule-free, validation and the run's `params` are of the average it keeps.
+            rate, or name, are not. Masks of optax freeze parameters and no statistics: that does `Frozen`. Where it is
+            schedule-free, validation and the run's `params` are of the average it keeps.
         learning_rate: what the function, or the name's, is given: a number, a schedule of optax, which counts steps, or one of
             `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.
@@ -127,7 +128,8 @@ def fit(
             device draws for itself. The run's arrays are on the first of them. On a CPU, `JAX_NUM_CPU_DEVICES=2` in the
             environment makes two of its cores, which helps models that compute in many small operations one after another.
         progress: whether to show a progress bar (plain lines where there is no terminal).
-        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit.
+        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not stopped, to the bit. One of
+            other settings is refused; `Checkpoints` says what else can be done.
         if_not_finite: what happens where the loss, or the parameters after an update, are NaN or infinite. "stop" ends the run
             with the last finite state, and says at which step; "skip" leaves that update out, and the history has the
             `skipped_steps`; "go back" takes a state of at least 100 updates ago and makes updates half as long from there on,

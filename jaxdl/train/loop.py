@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.describe import digest_of
@@ -367,13 +366,13 @@ class Loop:
 
     def _check_counted(self, epoch: int, figures: dict[str, Any]) -> None:
         """Warns once where nothing of an epoch counted: its mean loss is then NaN, and yet no step's was."""
-        if self.all_counted and any(name.endswith("loss") and np.isnan(value).all() for name, value in figures.items()):
+        here, loss = self.position, figures.get("loss")
+        if not (self.all_counted and isinstance(loss, float) and loss != loss):
+            return
+        counts = {name: here.tally.observed.get(name, 0) for name in ("skipped_steps", "set_backs")}
+        if not any(count > (here.history.get(name) or [0])[-1] for name, count in counts.items()):
             self.all_counted = False
-            warn(
-                f"epoch {epoch + 1}: its loss is NaN, since no example of it counted: all weights are 0, or all updates were "
-                "left out.",
-                RuntimeWarning,
-            )
+            warn(f"epoch {epoch + 1}: its loss is NaN, since the weights of all its examples are 0.", RuntimeWarning)
 
     def _show(self, shown: Progress, epoch: int, piece: Piece, steps_a_second: float) -> None:
         tally = self.position.tally

@@ -87,7 +87,8 @@ def test_a_population_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, monk
             with pytest.raises(Crash):
                 trained(checkpoint=saved)
     assert_same_bits(trained(checkpoint=saved), whole)
-    assert_same_bits(trained(checkpoint=saved), whole)  # and once more, when all of it has ended
+    with pytest.warns(UserWarning, match=r"it had ended \(finished\)"):
+        assert_same_bits(trained(checkpoint=saved), whole)
 
 
 def test_an_interrupted_population_stops_at_once_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,8 @@ def test_an_interrupted_population_stops_at_once_and_goes_on(tmp_path: Path, mon
 def test_the_groups_stay_as_they_were_cut(tmp_path: Path) -> None:
     saved = dl.Checkpoints(tmp_path / "many")
     first = trained(checkpoint=saved, at_a_time=4)
-    again = trained(checkpoint=saved, at_a_time=2)
+    with pytest.warns(UserWarning, match="it had ended"):
+        again = trained(checkpoint=saved, at_a_time=2)
     assert_same_bits(first, again)
     assert len(list((tmp_path / "many").glob("rung-0-*"))) == 2
 
@@ -130,6 +132,34 @@ def test_other_members_in_the_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "many" / "population.json").write_text("{")
     with pytest.raises(ValueError, match=r"population\.json is damaged"):
         trained(checkpoint=saved)
+
+
+def test_other_settings_are_refused_gone_on_with_or_begun_anew(tmp_path: Path) -> None:
+    """One parameter and a gradient of 1: each update of a member is its rate."""
+    ones, zeros = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
+
+    def swept(rates: list[float], epochs: int, targets: np.ndarray = zeros, **options: Any) -> dl.Runs:
+        model = dl.Dense(1, use_bias=False, kernel_init=jax.nn.initializers.zeros)
+        return dl.sweep(
+            model, (ones, targets), {"learning_rate": rates}, loss=lambda y, t: y[:, 0] - t[:, 0], optimizer=optax.sgd,
+            epochs=epochs, batch_size=4, progress=False, **options,
+        )  # fmt: skip
+
+    def weights(runs: dl.Runs) -> list[float]:
+        return [float(run.params["kernel"][0, 0]) for run in runs]
+
+    folder = tmp_path / "many"
+    assert weights(swept([1.0, 2.0], 2, checkpoint=dl.Checkpoints(folder))) == [-2.0, -4.0]
+    with pytest.raises(dl.CheckpointError, match=r"members\.1\.learning_rate: 2\.0 → 4\.0"):
+        swept([1.0, 4.0], 3, checkpoint=dl.Checkpoints(folder))
+    with pytest.raises(dl.CheckpointError, match=r"data\.targets"):
+        swept([1.0, 2.0], 3, ones, checkpoint=dl.Checkpoints(folder))
+    on = swept([1.0, 4.0], 3, checkpoint=dl.Checkpoints(folder, on_change="continue"))
+    assert weights(on) == [-3.0, -8.0]
+    np.testing.assert_allclose(on.history["learning_rate"], [[1, 2], [1, 2], [1, 4]])
+    anew = swept([1.0, 2.0], 3, ones, checkpoint=dl.Checkpoints(folder, on_change="restart"))
+    assert weights(anew) == [-3.0, -6.0]
+    assert list(folder.glob("rung-0-member-0/earlier-1/*-step-*"))
 
 
 PROGRAM = """

@@ -335,7 +335,7 @@ def test_weights_that_are_all_0_are_refused():
 
 def test_a_stream_of_which_nothing_counts_is_told_at_the_end_of_its_epoch():
     batches = [(X[:10], T[:10], np.zeros(10))] * 2
-    with pytest.warns(RuntimeWarning, match="epoch 1: its loss is NaN, since no example of it counted") as told:
+    with pytest.warns(RuntimeWarning, match="epoch 1: its loss is NaN, since the weights of all its examples are 0") as told:
         run = fit(LINEAR, batches, loss=losses.mean_squared_error, optimizer=optax.sgd(0.1), epochs=2)
     assert len(told) == 1
     assert np.isnan(run.history["loss"]).all()

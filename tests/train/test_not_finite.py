@@ -140,11 +140,10 @@ def test_going_back_halves_the_updates_until_they_hold(way):
 def test_the_rate_is_that_of_the_last_update_that_stayed():
     """One step an epoch, by a schedule: three updates, a set-back of all of them, and two updates half as long."""
     schedule = optax.linear_schedule(0.1, 0.0, 100)
-    options = {"optimizer": optax.sgd(schedule), "epochs": 6, "batch_size": 10, "if_not_finite": "go back", "shuffle": False}
-    targets = Y[:, None].copy()
-    targets[35] = np.nan
-    stream = [(X[i : i + 10], np.nan_to_num(targets[i : i + 10], nan=7)[:, 0]) for i in range(0, 60, 10)]
-    back = dl.fit(MODEL, stream, loss=poisoned, steps_per_epoch=1, progress=False, **{n: v for n, v in options.items() if n not in ("batch_size", "shuffle")})  # fmt: skip
+    targets = with_sevens(35)
+    stream = [(X[i : i + 10], targets[i : i + 10]) for i in range(0, 60, 10)]
+    options = {"optimizer": optax.sgd(schedule), "steps_per_epoch": 1, "epochs": 6, "progress": False}
+    back = dl.fit(MODEL, stream, loss=poisoned, if_not_finite="go back", **options)
     assert back.history["set_backs"] == [0, 0, 0, 1, 1, 1]
     expected = [schedule(0), schedule(1), schedule(2), schedule(2), schedule(0) / 2, schedule(1) / 2]
     np.testing.assert_allclose(back.history["learning_rate"], expected, rtol=1e-6)

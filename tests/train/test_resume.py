@@ -216,6 +216,12 @@ SHIFT = 0.0
 RATE = optax.cosine_decay_schedule(1e-2, 30)
 X, Y = examples()
 PLAIN: dict[str, Any] = SETTINGS | {"model": MODEL, "data": (X, Y), "validation": (X[:20], Y[:20]), "epochs": 1}
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    return PLAIN | changes
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "one label": ({"data": relabelled()}, r"data\.targets: int32\[100\], digest .{12} of all → int32\[100\], digest"),
     "one input": ({"data": (X + (np.arange(400) == 7).reshape(100, 4), Y)}, r"data\.inputs: float32\[100, 4\]"),
@@ -308,10 +314,10 @@ def test_a_run_that_goes_on_with_another_rate_takes_it(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
-    fewer = PLAIN | {"metrics": {"accuracy": metrics.accuracy}, "average": None, "epochs": 2}
+    fewer = plain(metrics={"accuracy": metrics.accuracy}, average=None, epochs=2)
     dl.fit(**fewer, checkpoint=dl.Checkpoints(tmp_path))
     on = dl.Checkpoints(tmp_path, on_change="continue")
-    more = fewer | {"metrics": {"auc": metrics.ROCAUC()}, "epochs": 3, "average": 0.9, "data": relabelled()}
+    more = plain(metrics={"auc": metrics.ROCAUC()}, epochs=3, data=relabelled())
     run = dl.fit(**more, if_not_finite="go back", checkpoint=on)
     assert np.isnan(run.history["auc"]).tolist() == [True, True, False]
     assert np.isnan(run.history["accuracy"]).tolist() == [False, False, True]
@@ -322,12 +328,12 @@ def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
 
 
 def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path) -> None:
-    settings = PLAIN | {"epochs": 3}
+    settings = plain(epochs=3)
     with pytest.raises(Crash):
         dl.fit(**settings, checkpoint=dl.Checkpoints(tmp_path, every="2 steps"), callbacks=[crash_at(1)])
     made = max(int(path.name.partition("-step-")[2]) for path in tmp_path.glob("*-step-*"))
     assert made % 7  # of the 7 steps of an epoch
-    run = dl.fit(**settings | {"batch_size": 10}, checkpoint=dl.Checkpoints(tmp_path, on_change="continue"))
+    run = dl.fit(**plain(epochs=3, batch_size=10), checkpoint=dl.Checkpoints(tmp_path, on_change="continue"))
     assert int(run.train_state.step) == made + (3 - made // 7) * 10
     assert len(run.history["loss"]) == 3
 
@@ -335,9 +341,9 @@ def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path)
 def test_a_restart_keeps_what_was_there(tmp_path: Path) -> None:
     dl.fit(**PLAIN, checkpoint=dl.Checkpoints(tmp_path))
     anew = dl.Checkpoints(tmp_path, on_change="restart")
-    assert_same_bits(dl.fit(**PLAIN | {"seed": 1}, checkpoint=anew), dl.fit(**PLAIN | {"seed": 1}))
+    assert_same_bits(dl.fit(**plain(seed=1), checkpoint=anew), dl.fit(**plain(seed=1)))
     assert [path.name for path in (tmp_path / "earlier-1").iterdir()] == ["000001-step-7"]
-    dl.fit(**PLAIN | {"seed": 2}, checkpoint=anew)
+    dl.fit(**plain(seed=2), checkpoint=anew)
     assert len(list(tmp_path.glob("earlier-*/*-step-7"))) == 2
     with pytest.warns(UserWarning, match=r"holds this run, and it had ended \(finished\)"):
         old = dl.fit(**PLAIN, checkpoint=dl.Checkpoints(tmp_path / "earlier-1"))

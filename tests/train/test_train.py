@@ -224,5 +224,5 @@ def test_a_step_whose_state_changes_its_structure_is_refused() -> None:
 def test_a_figure_that_is_not_finite_ends_the_run() -> None:
     with pytest.warns(RuntimeWarning, match="not finite"):
         run = dl.train(Counting(1e19), X, epochs=3, batch_size=10, progress=False)
-    assert run.history == {}
+    assert not any(run.history.values())  # no epoch ended
     assert float(run.params["w"]) == pytest.approx(1e19)
