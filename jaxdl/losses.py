@@ -202,14 +202,24 @@ def cross_entropies(name: str, logits: Float[Array, "..."], labels: AnyArray) ->
     return _of_distributions(logits, jnp.asarray(labels).astype(logits.dtype))
 
 
+@jax.custom_jvp
 def _of_distributions(logits: Float[Array, "batch ..."], labels: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
     """`-Σ y log softmax(x)`, where a class that is ruled out and is not the label costs nothing.
 
     As `optax.safe_softmax_cross_entropy`, whose forward-mode derivative is NaN there: it adds 0 · log 0.
     """
+    return -jnp.where(labels == 0, 0, labels * jax.nn.log_softmax(logits)).sum(axis=-1)
+
+
+@_of_distributions.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """`dL = (Σ y · softmax(x) - y) · dx - log softmax(x) · dy`."""
+    logits, labels = primals
+    by_logits = labels.sum(axis=-1, keepdims=True) * jax.nn.softmax(logits) - labels
     log_p = jax.nn.log_softmax(logits)
-    nothing = (labels == 0) & jnp.isneginf(log_p)
-    return -(labels * jnp.where(nothing, 0, log_p)).sum(axis=-1)
+    by_labels = jnp.where(jnp.isneginf(log_p), 0, log_p)  # the tangent of labels that are constants is 0, not absent
+    tangent = (by_logits * tangents[0] - by_labels * tangents[1]).sum(axis=-1)
+    return _of_distributions(logits, labels), tangent
 
 
 def _free_where_certain(

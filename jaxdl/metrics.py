@@ -139,9 +139,10 @@ class Part(Metric):
         object.__setattr__(self, "metric", as_metric(self.metric))
 
     def measure(self, outputs: PyTree, targets: PyTree, weights: Float[AnyArray, " batch"]) -> tuple[PyTree, PyTree]:
+        output = self._of("outputs", outputs)
         if isinstance(targets, (Mapping, tuple, list)):
             targets = self._of("targets", targets)
-        return self.metric.measure(self._of("outputs", outputs), targets, weights)
+        return self.metric.measure(output, targets, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
         return self.metric.result(sums, gathered)

@@ -118,7 +118,7 @@ class Supervised(TrainingStep):
             outputs are computed first, and each part's once more with its gradient.
         average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 − decay) · params.
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
-        class_weights: one for each class, for integer targets; they weigh the loss and not the metrics.
+        class_weights: one for each class, for integer or Boolean targets; they weigh the loss and not the metrics.
         loss_scaling: how the loss is scaled, for a model that computes in float16.
         mesh: the devices, in a row, that a batch is split over: each computes its part's share of L and of the gradient, which
             are then added up, and all make the same update. None is the default one. What a part draws is from a key of its

@@ -11,6 +11,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses, metrics
+from jaxdl.layer import fold_in_name
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -174,7 +175,7 @@ def test_padded_sequences_are_trained_on_the_mean_over_the_steps_of_each(padded_
 def test_padded_sequences_of_a_population_and_of_a_stream():
     model, inputs, key = dl.Dense(3), dl.Padded(STEPS, LENGTHS), jax.random.key(0)
     options: Any = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.5), "batch_size": 9}
-    params, _ = model.init(dl.layer.fold_in_name(key, "init"), inputs)
+    params, _ = model.init(fold_in_name(key, "init"), inputs)
     many = dl.fit_many(model, (inputs, TAGS), seeds=[0, 1], shuffle=False, progress=False, **options)
     assert many.history["loss"][0][0] == pytest.approx(tagged(params)[0], rel=1e-5)
     short = LENGTHS <= 2
