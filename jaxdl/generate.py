@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int32, Key
 
 from jaxdl.arrays import host_array
@@ -45,7 +46,7 @@ def generate(
     model: Layer,
     params: Params,
     state: State,
-    prompt: Any,
+    prompt: ArrayLike,
     steps: int,
     *,
     key: Key[Array, ""] | None = None,
@@ -62,7 +63,7 @@ def generate(
     model: Layer,
     params: Params,
     state: State,
-    prompt: Any,
+    prompt: ArrayLike,
     steps: int,
     *,
     key: Key[Array, ""] | None = None,

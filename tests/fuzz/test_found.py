@@ -85,7 +85,7 @@ CASES = {
     "words as targets": (lambda: fit(data=(X, np.array(["a"] * 8))), "data targets: expected arrays of numbers, got <U1"),
     "labels beyond int32": (
         lambda: fit(data=(X, np.full(8, 2**40)), loss=losses.softmax_cross_entropy),
-        "data: 1099511627776 does not fit int32",
+        "data targets: 1099511627776 does not fit int32",
     ),
     "numbers beyond float32": (lambda: fit(data=(np.full((8, 3), 1e300), Y)), "data inputs: 24 of 24 numbers are not finite"),
     "infinite weights": (lambda: fit(data=(X, Y, np.full(8, np.inf))), "data: weights are one finite number"),
