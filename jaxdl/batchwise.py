@@ -35,7 +35,7 @@ class Batchwise:
         mask: Bool[Array, " batch"] | None = None,
         weights: Float[Array, " batch"] | None = None,
         **settings: Any,
-    ) -> Array:
+    ) -> Any:
         """The function's value; every row counts, and counts alike, where neither mask nor weights are given."""
         rows = jax.tree.leaves(outputs)[0].shape[0]
         mask = jnp.ones(rows, jnp.bool_) if mask is None else mask

@@ -146,7 +146,9 @@ class Runs:
         lifted = checks.check_metrics(metrics)
         count = checks.check_count("batch_size", batch_size)
         feed = sources.as_feed("data", data, batch_size=count, key=threefry.of_seed(0))
-        return self._measured(_Evaluating(self.recipe, loss, lifted), feed)
+        recipe = _Evaluating(self.recipe, loss, lifted)
+        checks.check_fit("data", recipe.single.step, self._shapes_of_one(), feed, feed.example)
+        return self._measured(recipe, feed)
 
     def __str__(self) -> str:
         return self.table()
@@ -236,6 +238,18 @@ class Runs:
             step = MembersEvaluation(recipe, OverMembers(len(cohort), cohort.axis), shared=True)
             found.append(measure(step, feed, self._evaluated(cohort), "epoch" if isinstance(feed, ResidentFeed) else "step"))
         return {name: jax.tree.map(lambda *rows: self._by_number(rows), *(f[name] for f in found)) for name in found[0]}
+
+    def _shapes_of_one(self) -> Any:
+        """The state of a member, with shapes for its parameters and the model's state."""
+        cohort = self.cohorts[0]
+        assert cohort.state is not None
+        members, axis = cohort.state.members, cohort.axis
+
+        def one(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, 0, axis, keepdims=False), tree)
+
+        params, state = jax.eval_shape(one, (members.params, members.state))
+        return members._replace(params=params, state=state)
 
     def _evaluated(self, cohort: Cohort) -> MembersState:
         assert cohort.state is not None

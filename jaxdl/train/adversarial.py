@@ -2,6 +2,8 @@
 
 import abc
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,7 @@ from jaxdl.train.checks import check_count, check_intensities, check_optimizer
 from jaxdl.train.schedule import estimated
 from jaxdl.train.step import (
     Measured,
+    PerExample,
     Step,
     TrainingStep,
     TrainState,
@@ -205,6 +208,12 @@ class Adversarial(TrainingStep):
             generator, sums["generator_loss"] = lax.cond(turn, generator_update, lambda: (generator, nothing))
         return _joined(state, generator._replace(state=generator_state), discriminator), Measured(sums, {})
 
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        del state
+        scores = jax.ShapeDtypeStruct((batch.size,), jnp.float32)
+        functions = {"real": self.loss.real, "fake": self.loss.fake, "generator": self.loss.generator}
+        return [(f"the loss's `{name}`", _of_scores(function), scores, ()) for name, function in functions.items()]
+
     def finite(self, measured: Measured) -> Array:
         return jnp.isfinite(jnp.stack([total for total, _ in measured.sums.values()])).all()
 
@@ -343,6 +352,11 @@ def _joined(state: TrainState, generator: _Player, discriminator: _Player) -> Tr
         {"generator": ours, "discriminator": theirs} for ours, theirs in zip(generator, discriminator, strict=True)
     )
     return TrainState(state.step + 1, params, states, optimizers, state.key, estimate=estimates)
+
+
+def _of_scores(function: Callable[[Array], Array]) -> Callable[[Array, Any], Array]:
+    """The function as one of scores and targets, of which there are none."""
+    return functools.wraps(function)(lambda scores, _: function(scores))
 
 
 def _mode(key: Array, batch: Batch, train: bool) -> Mode:

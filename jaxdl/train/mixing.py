@@ -19,11 +19,18 @@ from jaxdl.metrics import Mean
 from jaxdl.per_example import function_name, innermost, telling_batch
 from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.spread import parts
+from jaxdl.train.step import TrainingStep, TrainState
 from jaxdl.train.supervised import Evaluation, Supervised
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
 MOST_NUMBERS = 2**22
 """That a probe may have; larger outputs are not probed."""
+
+FILLED = "rows that only fill up a smaller batch would count"
+CUT = "each part of a batch would be a batch to it"
+DROP = "leave smaller batches out by drop_last=True"
+AS_METRIC = "write a Metric, which gathers what it needs with the weights, 0 for rows that only fill up a batch"
+PER_EXAMPLE = "let it give each example a number that no other changes"
 
 
 def check_unmixed(name: str, step: Supervised | Evaluation, outputs: Any, example: Batch, feed: Feed) -> None:
@@ -41,49 +48,44 @@ def check_unmixed(name: str, step: Supervised | Evaluation, outputs: Any, exampl
     if not (filled or cut):
         return
     targets = _first_targets(feed, example.targets)
+    why = FILLED if filled else CUT
     if step.loss is not None:
         droppable = isinstance(step, Supervised) and name == "data" and not cut
-        check_loss_unmixed(f"{name}: loss", step.loss, outputs, targets, filled, droppable)
+        _check_loss(f"{name}: loss", step.loss, outputs, targets, why, [DROP] * droppable)
     for metric_name, metric in step.metrics:
         if isinstance(metric, Mean) and (filled or spread):
-            _check_metric(f"{name}: metric {metric_name!r}", metric, outputs, targets)
+            function = functools.partial(metric.function, *metric.arguments, **dict(metric.keywords))
+            _check_unmixed(f"{name}: metric {metric_name!r}", function, outputs, targets, why, [AS_METRIC])
 
 
-def check_loss_unmixed(
-    place: str, loss: Callable[..., Any], outputs: Any, targets: Any, filled: bool, droppable: bool = False
-) -> None:
-    """Refuses a per-example loss that mixes examples, and a batchwise one that reads rows where its mask is False.
+def check_functions(name: str, step: TrainingStep, start: TrainState, feed: Feed) -> None:
+    """Refuses functions of a step that rows which only fill up a batch would reach."""
+    if feed.example.mask is None:
+        return
+    ways = [DROP] if name == "data" else []
+    for what, function, outputs, targets in step.per_example(start, feed.example):
+        if what == "loss":
+            _check_loss(f"{name}: loss", function, outputs, targets, FILLED, ways)
+        else:
+            _check_unmixed(f"{name}: {what}", function, outputs, targets, FILLED, [PER_EXAMPLE, *ways])
 
-    Args:
-        place: what it is.
-        loss: `loss(outputs, targets) -> [batch]`, or batchwise.
-        outputs, targets: as `mixes_examples` takes them.
-        filled: whether there are rows that only fill up a batch; else a batch is cut into parts.
-        droppable: whether `drop_last` would help.
-    """
-    named = function_name(loss)
-    if is_batchwise(loss):
-        if filled and mixes_examples(loss, outputs, targets, masked=True):
-            raise ValueError(
-                f"{place} '{named}' is batchwise and changes with rows where its mask is False: they only fill up the batch — "
-                "leave them out of every sum, mean, maximum and comparison, as in jnp.mean(values, where=mask)."
-            )
-    elif mixes_examples(loss, outputs, targets):
-        why = "rows that only fill up a smaller batch would count" if filled else "each part of a batch would be a batch to it"
-        drop = ", or leave smaller batches out by drop_last=True" if droppable else ""
+
+def _check_loss(place: str, loss: Any, outputs: Any, targets: Any, why: str, ways: list[str]) -> None:
+    """Refuses a loss that mixes examples undeclared, and a batchwise one that reads rows where its mask is False."""
+    name = function_name(loss)
+    if not is_batchwise(loss):
+        declared = f"declare it, losses.batchwise({name}), which is given the `mask` of the rows that count"
+        _check_unmixed(f"{place} '{name}'", loss, outputs, targets, why, [declared, *ways])
+    elif why == FILLED and mixes_examples(loss, outputs, targets, masked=True):
         raise ValueError(
-            f"{place} '{named}' mixes the examples of a batch, so that {why} — declare it, losses.batchwise({named}), which is "
-            f"given the `mask` of the rows that count{drop}."
+            f"{place} '{name}' is batchwise and changes with rows where its mask is False: they only fill up the batch — leave "
+            "them out of every sum, mean, maximum and comparison, as in jnp.mean(values, where=mask)."
         )
 
 
-def _check_metric(place: str, metric: Mean, outputs: Any, targets: Any) -> None:
-    function = functools.partial(metric.function, *metric.arguments, **dict(metric.keywords))
+def _check_unmixed(place: str, function: Any, outputs: Any, targets: Any, why: str, ways: list[str]) -> None:
     if mixes_examples(function, outputs, targets):
-        raise ValueError(
-            f"{place} mixes the examples of a batch, so that rows that only fill up a smaller batch, or its cut over devices, "
-            "would count — write a Metric, which gathers what it needs with the weights, 0 for rows that fill up."
-        )
+        raise ValueError(f"{place} mixes the examples of a batch, so that {why} — {', or '.join(ways)}.")
 
 
 def _first_targets(feed: Feed, shapes: Any) -> Any:
@@ -108,7 +110,7 @@ def mixes_examples(function: Callable[..., Any], outputs: Any, targets: Any, mas
         targets: real ones, NumPy arrays with one entry an example; or shapes, of which some are drawn.
         masked: whether the function is given a `mask` that tells those rows apart, and may return one number.
     """
-    if getattr(innermost(function), "__module__", None) == "jaxdl.losses":
+    if not masked and str(getattr(innermost(function), "__module__", "")).startswith("jaxdl."):
         return False
     return _mixes(_Asked(function, masked, frozen_shapes((outputs, targets)), targets))
 

@@ -1,7 +1,7 @@
 """Autoencoders: a model learns to give back its input, whole or corrupted."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxdl.ops.floating import as_floating
 from jaxdl.per_example import shown
 from jaxdl.train.arguments import check_function
 from jaxdl.train.checks import check_as_targets, check_intensities, check_optimizer
-from jaxdl.train.step import Measured, Step, TrainingStep, TrainState
+from jaxdl.train.step import Measured, PerExample, Step, TrainingStep, TrainState
 from jaxdl.train.supervised import Evaluation, Supervised
 
 Corrupt = Callable[[Array, Any], Any]
@@ -33,7 +33,8 @@ class Reconstruction(TrainingStep):
 
     Args:
         model: f, whose outputs have the shape of its inputs.
-        loss: `loss(outputs, inputs) -> [batch]`; with `losses.binary_cross_entropy` the outputs are logits.
+        loss: `loss(outputs, inputs) -> [batch]`, or a `losses.batchwise` one; with `losses.binary_cross_entropy` outputs are
+            logits.
         optimizer: of optax.
         corrupt: `corrupt(key, x) -> x`, of a whole batch, such as added noise; None leaves inputs as they are.
     """
@@ -69,6 +70,11 @@ class Reconstruction(TrainingStep):
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         return self._supervised(state, self.pairs(fold_in_name(state.key, "corrupt"), state.step, batch))
+
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        x = jax.eval_shape(lambda x: jax.tree.map(as_floating, x), batch.inputs)
+        outputs, _ = jax.eval_shape(self.model.apply, state.params, state.state, x)
+        return (("loss", self.loss, outputs, x),)
 
     def finite(self, measured: Measured) -> Array:
         return self._supervised.finite(measured)

@@ -1,7 +1,7 @@
 """Pure training steps: `step(state, batch) -> (state, measured)`. What is trained, and how, differs here and nowhere else."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,8 @@ from jaxdl.ops.floating import widest
 from jaxdl.train.schedule import learning_rate, settled
 from jaxdl.train.spread import added_up
 
+PerExample = tuple[str, Callable[..., Any], Any, Any]
+"""What a function is called, the function, and the shapes of the outputs and the targets that it is given."""
 Augment = Callable[[Array, Any, Any], tuple[Any, Any]]
 
 
@@ -177,6 +179,16 @@ class TrainingStep(Updating):
     def sound(self, state: TrainState) -> bool:
         """Whether parameters and state are finite, so that a gradient which is not shows before the next loss."""
         return is_finite((state.params, state.state))
+
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        """Its functions that give each example a number of its own; `train` refuses those that mix examples.
+
+        Args:
+            state: the first state.
+            batch: the shapes of a batch.
+        """
+        del state, batch
+        return ()
 
     def check(self, name: str, batch: Batch) -> None:
         """Refuses data that the step cannot mean, in a sentence; a step that takes any data leaves this as it is.

@@ -1,7 +1,7 @@
 """`Supervised`: the step by the gradient of a model's loss; what evaluates and predicts with it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from jaxdl.train.spread import added_up, in_parts, own_draws
 from jaxdl.train.step import (
     Augment,
     Measured,
+    PerExample,
     Step,
     TrainingStep,
     TrainState,
@@ -175,6 +176,10 @@ class Supervised(TrainingStep):
         loss, gradients, sums = added_up((loss, gradients, measured.sums), across)
         return _Found(loss, gradients, new, {"loss": (loss * total, total), **sums}), measured.gathered
 
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        outputs, _ = jax.eval_shape(self.model.apply, state.params, state.state, batch.inputs)
+        return (("loss", self.loss, outputs, batch.targets),) if self.augment is None else ()
+
     def finite(self, measured: Measured) -> Array:
         return jnp.isfinite(measured.sums["loss"][0])
 
@@ -230,18 +235,18 @@ class Supervised(TrainingStep):
             return self._in_two_passes(state, batch, shares, mode)
 
         def part(carry: Any, xs: Any) -> Any:
-            model_state, gradients, loss = carry
+            model_state, gradients = carry
             index, batch, shares = xs
             own = mode.folded(index).masked(batch.mask)
-            (_, (more, outputs, new)), g = gradient(state.params, model_state, batch, shares, own)
-            return (new, added(gradients, g), loss + more), outputs
+            (_, (loss, outputs, new)), more = gradient(state.params, model_state, batch, shares, own)
+            return (new, added(gradients, more)), (loss, outputs)
 
         split = jax.tree.map(lambda leaf: leaf.reshape(self.accumulate, -1, *leaf.shape[1:]), (batch, shares))
-        first = (state.state, blank(state.params), jnp.zeros((), shares.dtype))
+        first = (state.state, blank(state.params))
         indices = jnp.arange(self.accumulate, dtype=jnp.int32)
-        (new, gradients, loss), outputs = lax.scan(part, first, (indices, *split))
+        (new, gradients), (losses, outputs) = lax.scan(part, first, (indices, *split))
         outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
-        return loss, outputs, new, as_of(state.params, gradients)
+        return losses.sum(), outputs, new, as_of(state.params, gradients)
 
     def _in_two_passes(self, state: TrainState, batch: Batch, shares: Array, mode: Train) -> tuple[Array, Any, State, Params]:
         def objective(outputs: Any) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from jaxdl.train.feed import Feed, ResidentFeed
 from jaxdl.train.guard import Guarded, IfNotFinite
 from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, run_training
+from jaxdl.train.mixing import check_functions
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.step import TrainingStep, TrainState
@@ -103,10 +104,12 @@ def train(
     )
     start = _start(step, feed.example, key, initial)
     checks.check_step_runs(step, start, feed)
+    check_functions("data", step, start, feed)
     held = None
     if validation_set is not None:
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, **stream)
         checks.check_measures(step.evaluation(), start, held)
+        check_functions("validation", step, start, held)
     return run(
         step,
         feed,

@@ -1,7 +1,7 @@
 """Variational autoencoders: training by the evidence lower bound."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from jaxdl import losses
+from jaxdl.batchwise import is_batchwise
 from jaxdl.data.source import Batch
 from jaxdl.layer import Eval, Mode, Params, State, Train, fold_in_name
 from jaxdl.models.autoencoder import VariationalAutoencoder, draw
@@ -22,6 +23,7 @@ from jaxdl.train.checks import check_as_targets, check_intensities, check_optimi
 from jaxdl.train.schedule import estimated
 from jaxdl.train.step import (
     Measured,
+    PerExample,
     Step,
     TrainingStep,
     TrainState,
@@ -85,6 +87,10 @@ class Variational(TrainingStep):
         if not isinstance(self.model, VariationalAutoencoder):
             raise TypeError(f"Variational: model is a VariationalAutoencoder(encoder, decoder, latent), got {self.model!r}.")
         check_function("Variational: likelihood", self.likelihood, "likelihood(outputs, x) -> [batch]")
+        if is_batchwise(self.likelihood):
+            raise TypeError(
+                f"Variational: the bound is a mean over examples, so likelihood is of each, got {self.likelihood!r}."
+            )
         if not (isinstance(self.beta, Array) or (is_number(self.beta) and self.beta >= 0)):
             raise ValueError(f"Variational: beta weighs the divergence and is at least 0, got {self.beta!r}.")
 
@@ -125,6 +131,11 @@ class Variational(TrainingStep):
         )
         return state, measured
 
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        x = jax.eval_shape(as_floating, batch.inputs)
+        outputs, _ = jax.eval_shape(self.model.apply, state.params, state.state, x)
+        return (("likelihood", self.likelihood, outputs, x),)
+
     def finite(self, measured: Measured) -> Array:
         return jnp.isfinite(measured.sums["loss"][0])
 
@@ -147,7 +158,13 @@ class Variational(TrainingStep):
                 f"Variational: the decoder gives shape {outputs.shape} for inputs of shape {x.shape} — end it with "
                 f"Reshape({x.shape[1:]})."
             )
-        reconstruction, divergence = -self.likelihood(outputs, x), gaussian_divergence(mean, log_variance)
+        likelihood = self.likelihood(outputs, x)
+        if likelihood.shape != x.shape[:1]:
+            raise ValueError(
+                f"Variational: the likelihood returned shape {likelihood.shape} for {x.shape[0]} examples — return "
+                "log p(x | z) of each, [batch], summed over the example's own numbers."
+            )
+        reconstruction, divergence = -likelihood, gaussian_divergence(mean, log_variance)
         return {"loss": reconstruction + self.beta * divergence, "reconstruction": reconstruction, "kl": divergence}, state
 
 

@@ -107,6 +107,18 @@ def test_all_other_settings_of_fit_mean_the_same() -> None:
     assert runs[1].average is not None
 
 
+@pytest.mark.parametrize("changed", [{}, {"shuffle": False}, {"validation": 0.2}])
+def test_a_smaller_last_batch_is_dropped(changed: dict[str, Any]) -> None:
+    settings = SETTINGS | {"drop_last": True} | changed
+    runs = dl.fit_many(MODEL, blobs(90), seeds=2, **settings)
+    for seed in range(2):
+        single = dl.fit(MODEL, blobs(90), seed=seed, **settings)
+        assert_same_run(runs[seed], single)
+        assert int(single.train_state.step) == settings["epochs"] * (
+            (72 if "validation" in changed else 90) // settings["batch_size"]
+        )
+
+
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_the_ways_to_run_give_the_same_numbers(way: Any) -> None:
     settings = SETTINGS | {"epochs": 1}

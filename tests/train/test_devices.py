@@ -105,6 +105,36 @@ def test_the_last_batch_has_parts_without_examples():
     same(train(None, (x, y)), train(four(), (x, y)))
 
 
+def apart(outputs, targets, *, mask):
+    """− log softmax of each output's likeness to its own class's mean output, over the classes."""
+    own = jax.nn.one_hot(targets, 3) * mask[:, None].astype(jnp.float32)
+    means = own.T @ outputs / jnp.maximum(own.sum(0), 1)[:, None]
+    return losses.softmax_cross_entropy(outputs @ means.T, targets)
+
+
+@several
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}}, {"drop_last": True}])
+def test_a_loss_that_mixes_examples_sees_all_of_a_batch(options):
+    model = dl.Sequential(dl.Flatten(), dl.Dense(8), jax.nn.tanh, dl.Dense(3))
+    options = options | {"loss": losses.batchwise(apart), "validation": (X[:21], Y[:21]), "epochs": 3}
+    same(train(None, (X, Y), model=model, **options), train(four(), (X, Y), model=model, **options))
+    number = losses.batchwise(lambda outputs, targets, *, mask: jnp.mean(apart(outputs, targets, mask=mask), where=mask))
+    if "class_weight" not in options:
+        options |= {"loss": number}
+        same(train(None, (X, Y), model=model, **options), train(four(), (X, Y), model=model, **options))
+
+
+@several
+def test_a_loss_that_mixes_examples_undeclared_is_refused():
+    def centred(outputs, targets):
+        return ((outputs - outputs.mean(0, keepdims=True)) ** 2).mean(-1)
+
+    data = (X[:48], Y[:48])
+    assert train(None, data, loss=centred).stopped == "finished"
+    with pytest.raises(ValueError, match="each part of a batch would be a batch to it — declare it"):
+        train(four(), data, loss=centred)
+
+
 @pytest.mark.once
 @several
 @pytest.mark.parametrize(

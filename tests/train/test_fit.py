@@ -210,6 +210,58 @@ def test_accumulated_batches_make_the_same_update(way):
     assert a.history["a"] == b.history["a"]
 
 
+def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
+    """Moments of the parts, and running ones that move once a part: r ← m r + (1 − m) μ of one part after another."""
+    model = dl.Sequential(dl.Dense(2, use_bias=False), a=dl.Sequential(dl.BatchNorm(momentum=0.5)), b=dl.BatchNorm())
+    start = model.init(jax.random.key(0), X)
+    options = {"loss": losses.mean_squared_error, "optimizer": optax.sgd(0.1), "batch_size": 8, "shuffle": False}
+    data = (X[:8], X[:8, :2])
+    with pytest.warns(UserWarning, match=r"accumulate=2: the moments of BatchNorm at 'a.batch_norm_0' and 1 more are those of"):
+        run = fit(model, data, initial=start, accumulate=2, **options)
+    first, second = (X[rows] @ start[0]["dense_0"]["kernel"] for rows in (slice(0, 4), slice(4, 8)))
+    expected = 0.25 * first.mean(0) + 0.5 * second.mean(0)
+    np.testing.assert_allclose(run.state["a"]["batch_norm_0"]["mean"], expected, rtol=1e-5, atol=1e-6)
+    fit(model, data, initial=start, **options)
+    fit(CLASSIFIER, (X, Y), accumulate=4, **(options | {"loss": losses.softmax_cross_entropy}))
+    with pytest.warns(UserWarning, match="BatchNorm at 'batch_norm_0' are those"):
+        dl.fit_many(dl.Sequential(dl.BatchNorm(), dl.Dense(2)), data, seeds=2, accumulate=2, progress=False, **options)
+
+
+def test_a_smaller_last_batch_is_dropped():
+    params, state = CLASSIFIER.init(jax.random.key(3), X)
+    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "batch_size": 8, "epochs": 2}
+    run = fit(CLASSIFIER, (X, Y), initial=(params, state), shuffle=False, drop_last=True, validation=(X, Y), **options)
+    same(run.params, by_hand(params, batches(8, X[:40], Y[:40]) * 2, jax.grad(mean_loss), optax.sgd(0.1)))
+    assert int(run.train_state.step) == 10
+    np.testing.assert_allclose(run.history["validation_loss"][-1], mean_loss(run.params, X, Y), rtol=1e-5)
+    rate = dl.schedules.Linear(peak=0.1)
+    run = fit(CLASSIFIER, (X, Y), drop_last=True, **(options | {"optimizer": optax.sgd, "learning_rate": rate}))
+    assert np.isfinite(run.history["loss"]).all()
+    everything = fit(CLASSIFIER, (X[:40], Y[:40]), drop_last=True, **options)
+    assert everything.history["loss"] == fit(CLASSIFIER, (X[:40], Y[:40]), **options).history["loss"]
+
+
+def test_each_epoch_drops_other_examples():
+    """Each example is seen at most once an epoch; a loss of its own weight in a vector of parameters tells which."""
+    count, epochs = 11, 40
+    data = (np.eye(count, dtype=np.float32), np.zeros(count, np.float32))
+    model = dl.Dense(1, use_bias=False, kernel_init=jax.nn.initializers.zeros)
+    options = {"loss": lambda outputs, targets: outputs[:, 0], "optimizer": optax.sgd(4.0), "batch_size": 4, "drop_last": True}
+    once = -np.asarray(fit(model, data, **options).params["kernel"])[:, 0]
+    assert sorted(once) == [0] * 3 + [1] * 8
+    seen = -np.asarray(fit(model, data, epochs=epochs, **options).params["kernel"])[:, 0]
+    assert seen.sum() == 8 * epochs
+    assert (seen < epochs).all()
+    assert (seen > epochs / 2).all()
+    run = fit(model, data, steps=5, **options)
+    assert len(run.history["loss"]) == 3
+
+
+def test_what_is_dropped_cannot_be_everything():
+    with pytest.raises(ValueError, match="drop_last: 43 examples are fewer than a batch of 64, so that nothing remains"):
+        fit(CLASSIFIER, (X, Y), loss=losses.softmax_cross_entropy, optimizer=optax.sgd(0.1), batch_size=64, drop_last=True)
+
+
 def test_clip_norm_bounds_the_update():
     options = {"loss": losses.mean_squared_error, "optimizer": optax.sgd(1.0), "batch_size": 43, "shuffle": False}
     start = LINEAR.init(jax.random.key(0), X)

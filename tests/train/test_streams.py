@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -59,6 +60,40 @@ def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
         progress=False,
     )
     assert run.history["loss"] == run.history["validation_loss"] == pytest.approx([8 / count] * 2)
+
+
+@pytest.mark.parametrize("way", ["step", "epoch"])
+def test_a_smaller_last_batch_is_dropped(way):
+    whole = fit((X, Y), batch_size=8, epochs=3, shuffle=False, drop_last=True)
+    stream = fit(batches, epochs=3, compile=way, drop_last=True)
+    assert int(stream.train_state.step) == int(whole.train_state.step) == 18
+    np.testing.assert_allclose(stream.history["loss"], whole.history["loss"], rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), stream.params, whole.params)
+
+
+def test_smaller_batches_of_each_shape_are_dropped():
+    """As of buckets, of which each has a smaller batch at its end; an epoch of so many steps counts what is left."""
+    sizes = [(4, 3), (4, 5), (2, 3), (4, 3), (3, 5), (4, 5)]
+    data = [(np.ones((rows, length, 1), np.float32), np.full(rows, rows, np.float32)) for rows, length in sizes]
+    model = dl.Sequential(dl.GlobalAvgPool(), dl.Dense(1))
+    options = {"loss": lambda outputs, targets: targets + 0 * outputs[:, 0], "optimizer": optax.sgd(0.1), "progress": False}
+    run = dl.fit(model, data, new_shapes=True, drop_last=True, epochs=2, **options)
+    assert run.history["loss"] == [4, 4]
+    assert int(run.train_state.step) == 8
+    assert int(dl.fit(model, data, new_shapes=True, epochs=2, **options).train_state.step) == 12
+
+
+def test_what_fills_up_a_batch_has_a_gradient_that_is_finite():
+    """The root's slope at 0 is infinite, and where rows of zeros met targets of zero it was multiplied by a weight of zero."""
+    options = {"loss": lambda o, t: jnp.sqrt(((o - t) ** 2).sum(-1)), "optimizer": optax.sgd(0.01), "progress": False}
+    data = (X, X @ np.ones((4, 2), np.float32))
+    start = dl.Dense(2, use_bias=False).init(jax.random.key(0), X)
+    stream, whole = (
+        dl.fit(dl.Dense(2, use_bias=False), given, initial=start, epochs=2, batch_size=8, shuffle=False, **options)
+        for given in (list(batches(arrays=data)), data)
+    )
+    assert stream.stopped == "finished"
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stream.params, whole.params)
 
 
 def test_a_list_of_batches_and_weights():
