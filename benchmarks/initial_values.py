@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
@@ -111,7 +112,7 @@ def feedforward() -> dict[str, tuple[Callable[[], Task], dl.Layer]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.initial_values")
     parser.add_argument("--seeds", type=int, default=5, help="runs from each start: %(default)s")
-    parser.add_argument("--trials", help="which, with ; between: all")
+    parser.add_argument("--trials", help="which, with ; between; else all")
     parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
     given = parser.parse_args()
     path = given.out / "initial_values.json"
@@ -119,7 +120,11 @@ def main() -> None:
     chosen = trials()
     names = given.trials.split(";") if given.trials else list(chosen)
     for name in names:
-        result["trials"][name] = measured(chosen[name], given.seeds)
+        try:
+            result["trials"][name] = measured(chosen[name], given.seeds)
+        except FileNotFoundError as missing:
+            sys.exit(str(missing))
+        result["trials"] = {each: result["trials"][each] for each in chosen if each in result["trials"]}
         result["machine"] = machine.description()
         given.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
@@ -193,7 +198,7 @@ def factors() -> Any:
     import keras
 
     given = Factors()
-    pairs = keras.Input((2,), dtype="int32")
+    pairs: Any = keras.Input((2,), dtype="int32")
     user, film = pairs[:, 0], pairs[:, 1]
     vectors = keras.layers.Embedding(given.users, given.width)(user), keras.layers.Embedding(given.films, given.width)(film)
     product = keras.ops.sum(vectors[0] * vectors[1], axis=1, keepdims=True)

@@ -44,7 +44,7 @@ class Task(NamedTuple):
 
     def error(self, outputs: np.ndarray) -> float:
         """The figure of outputs for the test."""
-        outputs, targets = np.float64(outputs), self.test[1]
+        outputs, targets = outputs.astype(np.float64), self.test[1]
         if self.figure == "cross-entropy":
             return float((logsumexp(outputs, 1) - outputs[np.arange(len(targets)), targets]).mean())
         error = float(np.square(outputs - targets).mean())
