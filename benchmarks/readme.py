@@ -1,4 +1,4 @@
-"""Writes the README's tables from the JSON in `benchmarks/results/`.
+"""Writes the tables of the README, and of the page of the benchmarks, from the JSON in `benchmarks/results/`.
 
 python -m benchmarks.readme
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faults, populations
+from benchmarks import faults, initial_values, populations
 from benchmarks.experiments import NAMES
 from benchmarks.report import markdown
 
@@ -17,8 +17,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+    for path, fill in ((ROOT / "README.md", filled), (ROOT / "benchmarks" / "README.md", filled_page)):
+        path.write_text(fill(path.read_text()))
 
 
 def filled(readme: str) -> str:
@@ -30,11 +30,21 @@ def filled(readme: str) -> str:
         "training": training_table(),
         "accelerators": "\n".join(map(accelerator_tables, accelerators())),
     }
+    return with_tables(readme, tables)
+
+
+def filled_page(page: str) -> str:
+    """The page of the benchmarks with its table replaced."""
+    return with_tables(page, {"initial values": initial_values.markdown(result("initial_values"))})
+
+
+def with_tables(page: str, tables: dict[str, str]) -> str:
+    """A page with each table between its marks replaced."""
     for name, table in tables.items():
-        before, rest = readme.split(f"<!-- {name} -->\n", 1)
+        before, rest = page.split(f"<!-- {name} -->\n", 1)
         _, after = rest.split("<!-- end -->", 1)
-        readme = f"{before}<!-- {name} -->\n{table}<!-- end -->{after}"
-    return readme
+        page = f"{before}<!-- {name} -->\n{table}<!-- end -->{after}"
+    return page
 
 
 def result(name: str) -> Any:

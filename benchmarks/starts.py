@@ -60,6 +60,11 @@ def flax(node: Node, key: Array) -> Node:
     return drawn
 
 
+def he(node: Node, key: Array) -> Node:
+    """he_normal for kernels."""
+    return {"kernel": initializers.he_normal()(key, node["kernel"].shape)} if "kernel" in node else {}
+
+
 def torch(node: Node, key: Array) -> Node:
     """Uniform in ±1/√inputs, biases too; of recurrent layers ±1/√features, and two biases in one; embeddings normal."""
     kernel_key, recurrent_key, *bias_keys = jax.random.split(key, 4)
@@ -73,7 +78,8 @@ def torch(node: Node, key: Array) -> Node:
     draw = symmetric(bound)
     drawn = {"kernel": draw(kernel_key, shape)}
     if "bias" in node:
-        drawn["bias"] = sum(draw(key, node["bias"].shape) for key in bias_keys[: 1 + recurrent])
+        biases = [draw(key, node["bias"].shape) for key in bias_keys[: 1 + recurrent]]
+        drawn["bias"] = jnp.stack(biases).sum(0)
     if recurrent:
         drawn["recurrent_kernel"] = draw(recurrent_key, node["recurrent_kernel"].shape)
     return drawn

@@ -62,7 +62,8 @@ class LearnedPositions(Stateless):
 
     Args:
         longest: how many positions there are; a longer sequence is refused. None is as many as the input of init has.
-        embedding_init: from `dl.initializers`.
+        embedding_init: from `dl.initializers`. GPT-2's N(0, 0.02²) suits embeddings, which are as small; what a dense layer
+            or a convolution gives hides so small positions, and `Normal(1.0)` learns faster.
         dtype: of the output; None means the input's own.
         param_dtype: of the stored parameters.
     """

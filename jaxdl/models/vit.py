@@ -2,6 +2,7 @@
 
 from jax import Array
 
+from jaxdl.initializers import Normal
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv
@@ -28,7 +29,8 @@ def vit(
     """A transformer over the patches of an image: [batch, height, width, channels] to logits [batch, classes].
 
     Each patch becomes a vector by one product, a learned position is added, and blocks with the normalisation in front follow;
-    the mean over all patches is read by one dense layer, in place of the class token.
+    the mean over all patches is read by one dense layer, in place of the class token. Positions begin as wide as patches are,
+    N(0, 1).
 
     Source: Dosovitskiy et al., *An image is worth 16x16 words* (2021), section 3.1; the mean: Beyer et al., *Better plain ViT
     baselines for ImageNet-1k* (2022).
@@ -53,7 +55,8 @@ def vit(
     return Sequential(
         patches=Conv(features, patch, patch, padding="VALID"),
         sequence=Reshape((-1, features)),
-        positions=LearnedPositions(),
+        # Beside patches GPT-2's 0.02 is lost (`benchmarks/README.md`, "Initial values").
+        positions=LearnedPositions(embedding_init=Normal(1.0)),
         **({} if is_zero(dropout) else {"dropout": Dropout(dropout)}),
         **{f"block_{index}": block for index in range(layers)},
         norm=LayerNorm(),
