@@ -151,8 +151,9 @@ def made_of(function: Callable[..., Any], *shapes: Any) -> Made:
             raise Computes from error
     if any(shape.weak_type for shape in closed.out_avals):
         raise Computes
-    arguments = [_argument(place, variable.aval) for place, variable in enumerate(closed.jaxpr.invars)]
-    known = dict(zip(closed.jaxpr.invars, arguments, strict=True))
+    variables = closed.jaxpr.invars
+    pairs = enumerate(zip(variables, jax.tree.leaves(shapes), strict=True))
+    known = {variable: _argument(place, variable.aval, leaf) for place, (variable, leaf) in pairs}
     return Made(jax.tree.structure(given), tuple(map(_final, _origins(closed.jaxpr, known))))
 
 
@@ -164,8 +165,8 @@ def values_of(made: Made, *arguments: Any) -> Any:
     """
     leaves = jax.tree.leaves(arguments)
     drawn = _drawn_of(made, {place: _words(leaves[place]) for place in _places_of_keys(made)})
-    filled = (_constant(leaf, leaves) for leaf in made.leaves if isinstance(leaf, (Constant, Filled)))
-    constants = iter(_arrays(tuple(filled)))
+    filled = tuple(leaf for leaf in made.leaves if isinstance(leaf, (Constant, Filled)))
+    constants = iter(_arrays(filled, {leaf.place: leaves[leaf.place] for leaf in filled if isinstance(leaf, Filled)}))
 
     def value(leaf: Constant | Argument | Filled | Key | Drawn) -> Any:
         if isinstance(leaf, (Constant, Filled)):
@@ -179,20 +180,20 @@ def values_of(made: Made, *arguments: Any) -> Any:
     return jax.tree.unflatten(made.structure, list(map(value, made.leaves)))
 
 
-def _constant(leaf: Constant | Filled, leaves: list[Any]) -> Constant:
-    return leaf if isinstance(leaf, Constant) else Constant(leaf.shape, leaf.dtype, leaves[leaf.place])
-
-
-def _arrays(constants: tuple[Constant, ...]) -> list[Array]:
+def _arrays(filled: tuple[Constant | Filled, ...], numbers: dict[int, Any]) -> list[Array]:
     """On a CPU without a program, elsewhere without moving them to the device."""
     if platform() == "cpu":
-        return jax.device_put([constant.array() for constant in constants])
-    return _filled_together(constants)
+        return jax.device_put([_constant(leaf, numbers).array() for leaf in filled])
+    return _filled_together(filled, numbers)
 
 
 @functools.partial(jit_once, static_argnums=(0,))
-def _filled_together(constants: tuple[Constant, ...]) -> list[Array]:
-    return [jax.numpy.full(shape, value, dtype) for shape, dtype, value in constants]
+def _filled_together(filled: tuple[Constant | Filled, ...], numbers: dict[int, Any]) -> list[Array]:
+    return [jax.numpy.full(shape, value, dtype) for shape, dtype, value in (_constant(leaf, numbers) for leaf in filled)]
+
+
+def _constant(leaf: Constant | Filled, numbers: dict[int, Any]) -> Constant:
+    return leaf if isinstance(leaf, Constant) else Constant(leaf.shape, leaf.dtype, numbers[leaf.place])
 
 
 def _drawn_of(made: Made, words: dict[int, np.ndarray]) -> dict[Drawn, Array]:
@@ -238,8 +239,8 @@ def _places_of_keys(made: Made) -> set[int]:
     return {leaf.place for leaf in made.leaves if isinstance(leaf, (Key, Drawn))}
 
 
-def _argument(place: int, aval: Any) -> Argument | Filled | Key:
-    if aval.weak_type:
+def _argument(place: int, aval: Any, given: Any) -> Argument | Filled | Key:
+    if isinstance(given, (int, float, np.generic)):
         return Filled((), aval.dtype, place)
     if aval.shape == () and jax.numpy.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return Key(place, _paths([()], ()))

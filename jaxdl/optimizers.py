@@ -52,7 +52,7 @@ def as_optimizer(
     """The optimizer that is meant; the same object for one that was built alike, so that equal calls share a compiled program.
 
     Args:
-        optimizer: of optax; a function of a learning rate, such as `optax.adam`; or a name.
+        optimizer: of optax, `optax.MultiSteps` too; a function of a learning rate, such as `optax.adam`; or a name.
         learning_rate: what the function is given.
         steps: of the whole run, or None where nobody knows.
         steps_per_epoch: of one epoch, or None.
@@ -60,6 +60,8 @@ def as_optimizer(
     Raises:
         TypeError, ValueError: the optimizer is none, the name is not known, or a schedule needs a number of steps.
     """
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
     if isinstance(optimizer, optax.GradientTransformation):
         if learning_rate is not None:
             raise ValueError(

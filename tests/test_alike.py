@@ -33,6 +33,10 @@ def chained() -> optax.GradientTransformation:
         lambda: optax.contrib.prodigy(),
         lambda: optax.contrib.schedule_free_sgd(0.1),
         lambda: optax.lookahead(optax.adabelief(0.1), 5, 0.5),
+        lambda: optax.sgd(jnp.float32(0.1)),
+        lambda: optax.masked(optax.sgd(0.1), {"kernel": True, "bias": False}),
+        lambda: optax.inject_hyperparams(optax.adam)(optax.exponential_decay(0.1, 3, 0.5, end_value=0.01)),
+        lambda: optax.MultiSteps(optax.sgd(optax.piecewise_constant_schedule(0.1, {5: 0.5})), 3).gradient_transformation(),
         chained,
     ],
 )
@@ -68,8 +72,7 @@ def test_what_may_read_something_else_is_like_itself_alone() -> None:
         lambda: optax.sgd(lambda count: 0.1),
         lambda: optax.sgd(mine),
         lambda: optax.sgd(functools.partial(mine)),
-        lambda: optax.sgd(jnp.float32(0.1)),
-        lambda: optax.masked(optax.sgd(0.1), {"kernel": True}),
+        lambda: optax.add_noise(0.1, 0.5, jax.random.key(0)),
         lambda: optax.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state)),
     ):
         one, other = make(), make()

@@ -203,3 +203,49 @@ def test_auto_learns_without_a_rate():
 def test_schedules_and_names_go_together():
     run = fit((X, T), optimizer="sgd", learning_rate=schedules.Linear(0.1), epochs=2)
     np.testing.assert_allclose(run.history["learning_rate"], [0.06, 0.01], atol=1e-7)
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": "step"}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "make",
+    [optax.lbfgs, lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15, store_grad=True))],
+    ids=["lbfgs", "backtracking"],
+)
+def test_a_search_along_a_line_is_that_of_optax(make, options):
+    """On all examples at once, against optax's own loop, which is given the loss as a function."""
+    model, optimizer = dl.Sequential(dl.Dense(5), jnp.tanh, dl.Dense(1)), make()
+    start = model.init(jax.random.key(1), X)
+
+    def mean_loss(params):
+        return jnp.mean(jnp.square(model.apply(params, {}, X)[0] - T))
+
+    @jax.jit
+    def step(params, state):
+        value, gradients = jax.value_and_grad(mean_loss)(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(gradients, state, params, value=value, grad=gradients, value_fn=mean_loss)
+        return optax.apply_updates(params, updates), state
+
+    params, state = start[0], optimizer.init(start[0])
+    for _ in range(5):
+        params, state = step(params, state)
+    settings = {"loss": losses.mean_squared_error, "optimizer": make(), "initial": start, "batch_size": 40, "epochs": 5}
+    run = dl.fit(model, (X, T), shuffle=False, progress=False, **settings, **options)
+    same(run.params, params)
+    assert float(mean_loss(params)) < 0.9 * float(mean_loss(start[0]))
+
+
+def test_a_step_that_cannot_give_the_loss_of_other_parameters_says_so():
+    step = dl.Adversarial(dl.Dense(2), dl.Dense(1), 2, optax.lbfgs(), optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"optimizer: it searches along a line.*train with `fit` or `Supervised`, or take"):
+        dl.train(step, X[:, :2], progress=False)
+
+
+def test_many_steps_as_one_update_are_those_of_optax():
+    """k batches of one size as one update are their mean gradient, as a batch k times as large has it."""
+    start = MODEL.init(jax.random.key(3), X)
+    whole = fit((X, T), optimizer=optax.adam(0.1), initial=start, shuffle=False, epochs=3, batch_size=40)
+    parts = fit((X, T), optimizer=optax.MultiSteps(optax.adam(0.1), 5), initial=start, shuffle=False, epochs=3)
+    same(parts.params, whole.params)
+    with pytest.raises(TypeError, match=r"give optax\.MultiSteps\(…\)\.gradient_transformation\(\)"):
+        dl.Adversarial(dl.Dense(2), dl.Dense(1), 2, optax.MultiSteps(optax.sgd(0.1), 2), optax.sgd(0.1))

@@ -208,7 +208,9 @@ def test_equal_schedules_share_a_program():
     before = program._loop._cache_size()
     fit((X, T), optimizer=optax.adam, learning_rate=schedules.Cosine(0.1), epochs=2)
     assert program._loop._cache_size() == before
-    fit((X, T), optimizer=optax.adam, learning_rate=schedules.Cosine(0.1), epochs=3)
+    fit((X, T), optimizer=optax.adam, learning_rate=schedules.Cosine(0.2), epochs=3)
+    assert program._loop._cache_size() == before
+    fit((X, T), optimizer=optax.adam, learning_rate=schedules.Linear(0.1), epochs=3)
     assert program._loop._cache_size() == before + 1
 
 

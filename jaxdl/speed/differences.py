@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax import core
 
+from jaxdl.train.step_form import OptimizerForm, StepForm
+
 Kind = Literal[
     "shape", "dtype", "weak type", "placement", "transformation", "structure", "static value", "static object", "function",
     "setting", "option",
@@ -97,6 +99,7 @@ def differences(path: str, old: Any, new: Any, depth: int = 0, composed: bool = 
     """
     if old is new or _equal(old, new):
         return
+    old, new = _given(old), _given(new)
     if isinstance(old, Leaf) and isinstance(new, Leaf):
         yield from _of_leaves(path, old, new)
     elif type(old) is not type(new) or depth > DEEPEST:
@@ -107,6 +110,13 @@ def differences(path: str, old: Any, new: Any, depth: int = 0, composed: bool = 
     else:
         found = list(_inside(path, old, new, depth + 1, composed))
         yield from found or [Difference(path, "static object", shown(old), shown(new))]
+
+
+def _given(value: Any) -> Any:
+    """A step or an optimizer as the user gave it, of the form that a program is compiled for."""
+    if isinstance(value, StepForm):
+        return value.template
+    return value.example if isinstance(value, OptimizerForm) else value
 
 
 def shown(value: Any) -> str:

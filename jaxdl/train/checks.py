@@ -62,6 +62,8 @@ def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, optax.GradientTransformation):
         return
     called = " — call it, as in optax.adam(1e-3)" if callable(optimizer) else " — such as optax.adam(1e-3)"
+    if isinstance(optimizer, optax.MultiSteps):
+        called = " — give optax.MultiSteps(…).gradient_transformation()"
     raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}.")
 
 

@@ -296,7 +296,8 @@ class Loop:
         if not self.known.compiled:
             steps = 0 if self.way == "epoch" else 1
             begun = self.program.beginning(piece.source)
-            self.program.run(piece.source, state, begun, piece.place, steps)
+            ran = self.program.run(piece.source, state, begun, piece.place, steps)
+            self.position.begun = self.position.begun._replace(orders=ran.begun.orders)
             self.known.compiled = True
         self.longest = self.program.longest(piece.source)
         self.compile_seconds = time.perf_counter() - began

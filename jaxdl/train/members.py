@@ -19,7 +19,7 @@ from jaxdl.train.loop import Loop
 from jaxdl.train.position import Ends
 from jaxdl.train.program import Ran
 from jaxdl.train.run import Best
-from jaxdl.train.step import Measured, Step, TrainState, Updating, all_finite
+from jaxdl.train.step import Measured, Step, TrainState, Updating, all_finite, zeros_like
 
 Hyperparameters = dict[str, Array]
 FOREVER = np.int32(2**31 - 1)
@@ -155,7 +155,7 @@ class Members(Updating):
         return evaluated(self.over, state.members), state.members.state
 
     def evaluated_from(self, state: MembersState) -> MembersState:
-        members = state.members._replace(step=jnp.zeros_like(state.members.step))
+        members = state.members._replace(step=zeros_like(state.members.step))
         return state._replace(members=members)
 
 

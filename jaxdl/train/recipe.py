@@ -99,11 +99,13 @@ class SupervisedRecipe(Recipe):
             return
         try:
             jax.eval_shape(self._traced, dict.fromkeys(self.names, jax.ShapeDtypeStruct((), jnp.float32)))
-        except jax.errors.JAXTypeError as error:
+        except Exception as error:
+            if not isinstance(error, jax.errors.JAXTypeError) and "Tracer" not in str(error):
+                raise
             raise ValueError(
-                f"sweep: one of {', '.join(map(repr, self.names))} decides what is compiled, such as a number of features or "
-                "of steps, and all members share one program — sweep over numbers that are only computed with, and call "
-                "`sweep` anew for each of the others."
+                f"sweep: one of {', '.join(map(repr, self.names))} decides what is compiled, such as a width, a number of "
+                "layers or of steps, and all members share one program — train each of those with `fit` in a loop (or with a "
+                "`sweep` of its own), and sweep over numbers that are only computed with, such as a rate."
             ) from error
 
     def _traced(self, values: Mapping[str, Any]) -> Array:

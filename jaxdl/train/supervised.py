@@ -157,7 +157,7 @@ class Supervised(TrainingStep):
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         (loss, gradients, new, sums), gathered = in_parts(self.mesh, self._part, state, batch)
-        params, optimizer_state = self._updated(state, gradients, loss)
+        params, optimizer_state = self._updated(state, gradients, loss, self._loss_of(state, batch))
         average = self._averaged(state.average, params)
         estimate = estimated(state.optimizer_state)
         state = TrainState(state.step + 1, params, new, optimizer_state, state.key, average, estimate=estimate)
@@ -193,15 +193,30 @@ class Supervised(TrainingStep):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return report(self.metrics, sums, gathered)
 
-    def _updated(self, state: TrainState, gradients: Params, loss: Array) -> tuple[Params, Any]:
+    def _updated(
+        self, state: TrainState, gradients: Params, loss: Array, loss_of: Callable[[Params], Array]
+    ) -> tuple[Params, Any]:
         """The parameters and the optimizer's state one update on."""
         if self.loss_scaling is None:
-            return updated(self.optimizer, gradients, state.optimizer_state, state.params, loss)
+            return updated(self.optimizer, gradients, state.optimizer_state, state.params, loss, loss_of)
 
         def update(gradients: Params, optimizer_state: Any) -> tuple[Params, Any]:
-            return updated(self.optimizer, gradients, optimizer_state, state.params, loss)
+            return updated(self.optimizer, gradients, optimizer_state, state.params, loss, loss_of)
 
         return self.loss_scaling.updated(update, gradients, state.optimizer_state, state.params)
+
+    def _loss_of(self, state: TrainState, batch: Batch) -> Callable[[Params], Array]:
+        """L of other parameters, with the draws of this step; its derivative is the gradient that the step takes."""
+
+        def found(params: Params) -> tuple[Array, Params]:
+            (loss, gradients, *_), _ = in_parts(self.mesh, self._part, state._replace(params=params), batch)
+            if self.loss_scaling is None:
+                return loss, gradients
+            return loss, jax.tree.map(lambda g: g / state.optimizer_state.scale.astype(g.dtype), gradients)
+
+        loss_of = jax.custom_vjp(lambda params: found(params)[0])
+        loss_of.defvjp(found, lambda gradients, slope: (jax.tree.map(lambda g: g * jnp.asarray(slope, g.dtype), gradients),))
+        return loss_of
 
     def report_members(self, sums: dict[str, Any], gathered: dict[str, Any], count: int) -> dict[str, Any]:
         return report_members(self.metrics, sums, gathered, count)

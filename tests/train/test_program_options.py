@@ -12,6 +12,7 @@ from jaxdl.loops import outermost_loops
 from jaxdl.train import program
 from jaxdl.train.checks import check_arrays
 from jaxdl.train.sources import resident
+from jaxdl.train.step_form import closed_step
 
 X = np.random.default_rng(0).normal(size=(20, 6, 4)).astype(np.float32)
 Y = np.arange(20, dtype=np.int32) % 3
@@ -35,7 +36,7 @@ def test_passes_for_loops_are_left_out_where_a_step_has_none(layers: tuple, loop
     step = dl.Supervised(dl.Sequential(*layers), losses.softmax_cross_entropy, optax.adam(1e-2))
     state = step.init(jax.random.key(0), feed.example)
     assert program.outcome(step, feed.source, state).loops == loops
-    options = program._loop.options(step, 4, "cpu", feed.source, state)
+    options = program._loop.options(closed_step(step), 4, "cpu", (), feed.source, state)
     assert ("while-loop-invariant-code-motion" in options.get("xla_disable_hlo_passes", "")) == (not loops)
 
 
