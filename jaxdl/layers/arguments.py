@@ -163,8 +163,8 @@ def padding_argument(layer: str, padding: Any) -> None:
     if not pairs and not pads_both_sides(padding):
         raise LayerError(
             layer,
-            "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with one for "
-            f"each) or a tuple of (low, high) pairs, got {padding!r}.",
+            "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with one "
+            f"for each) or a tuple of (low, high) pairs, got {padding!r}.",
         )
     entries = padding if isinstance(padding, tuple) else (padding,)
     if any(abs(n) > LARGEST for entry in entries for n in (entry if isinstance(entry, tuple) else (entry,))):

@@ -98,8 +98,10 @@ class Embedding(Stateless):
         rows = rows.astype(widest(rows.dtype))  # in which the gradient adds up all that read one row
         x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
         inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
-        return rows.at[inside].get(mode="fill", fill_value=jnp.nan, out_sharding=of_product(inside[..., None], rows)).astype(
-            params["embedding"].dtype if self.dtype is None else self.dtype
+        return (
+            rows.at[inside]
+            .get(mode="fill", fill_value=jnp.nan, out_sharding=of_product(inside[..., None], rows))
+            .astype(params["embedding"].dtype if self.dtype is None else self.dtype)
         )
 
     def _check(self, x: Any) -> None:

@@ -99,7 +99,13 @@ def conv_transpose(
     "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads the stretched input.
     """
     return _conv_transpose(
-        gathered(x, -1), gathered(kernel), stride=stride, padding=padding, dilation=dilation, mapped=in_mapped(), platform=program_platform()
+        gathered(x, -1),
+        gathered(kernel),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        mapped=in_mapped(),
+        platform=program_platform(),
     )
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.sharding import taken
 
-
 Axes = Sequence[int]
 
 

@@ -26,7 +26,7 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.spread import as_mesh, parts, whole
+from jaxdl.train.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.train.step import Augment, TrainState, step_key
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
@@ -37,6 +37,7 @@ Precision = Literal["bfloat16", "float16"]
 
 
 @noting()
+@without_mesh()
 def fit(
     model: Layer,
     data: Any,
@@ -242,6 +243,7 @@ def whole_targets(feed: Feed) -> Any:
 
 
 @noting()
+@without_mesh()
 def evaluate(
     model: Layer,
     params: Params,
@@ -281,6 +283,7 @@ def evaluate(
 
 
 @noting()
+@without_mesh()
 def predict(
     model: Layer,
     params: Params,

@@ -17,6 +17,7 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
+from jaxdl.train.spread import without_mesh
 from jaxdl.train.step import TrainingStep, TrainState
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
 
@@ -24,6 +25,7 @@ Compile = Literal["eager", "step", "epoch", "auto"]
 
 
 @noting()
+@without_mesh()
 def train(
     step: TrainingStep,
     data: Any,
