@@ -102,7 +102,7 @@ def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.Fixture
     known = {primitive.name for primitive in jet.jet_rules}
     assert not lacking & known
     if lacking or request.node.callspec.id in BY_JAX_ITSELF:
-        with pytest.raises(Exception, match="cond|scan|racer"):
+        with pytest.raises(Exception, match=r"cond|scan|racer"):
             jet.jet(function, (point,), ((jnp.ones_like(point), jnp.zeros_like(point)),))
         return
     direction = jnp.asarray(np.random.default_rng(1).normal(size=point.shape), jnp.float32)
@@ -117,37 +117,35 @@ def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.Fixture
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
 
 
-REFUSED_BY_JAX = {"tied": "the plain product of its own function has sums over devices, whose sharding JAX asks for"}
+def batch_sharding(mesh: Any) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def sharding(mesh: Any, leaf: Any, kernel: bool) -> NamedSharding:
-    """The batch over one axis of the mesh, or the last axis of a parameter over the other, where it can be."""
-    if not kernel:
-        return NamedSharding(mesh, PartitionSpec("data"))
-    split = leaf.ndim > 0 and leaf.shape[-1] % 2 == 0
-    return NamedSharding(mesh, PartitionSpec(*(None,) * (leaf.ndim - 1), "model") if split else PartitionSpec())
+def kernel_sharding(mesh: Any, leaf: Any, split: bool = True) -> NamedSharding:
+    """The last axis of a parameter over the other axis of the mesh, where it can be."""
+    last = "model" if split and leaf.ndim and leaf.shape[-1] % 2 == 0 else None
+    return NamedSharding(mesh, PartitionSpec(*((None,) * leaf.ndim)[:-1], *(last,)[: leaf.ndim]))
 
 
 @every_layer
 @pytest.mark.parametrize("kernels", [False, True], ids=["batch", "batch and kernels"])
 def test_explicit_sharding_is_kept(entry: Entry, kernels: bool, request: pytest.FixtureRequest) -> None:
     """Outputs lie as the batch does, and gradients as what they are of."""
-    if kernels and request.node.callspec.id.endswith(tuple(REFUSED_BY_JAX)):
-        pytest.skip("the plain product in its function needs an out_sharding, which its author has to give")
+    if kernels and request.node.callspec.id.endswith("tied"):
+        pytest.skip("JAX asks the author of the plain product in its function for the sharding of sums over devices")
     params, state = entry.drawn()
     mesh = AbstractMesh((2, 2), AXES, axis_types=(AxisType.Explicit,) * 2)
 
-    def struct(leaf: Any, kernel: bool) -> Any:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(mesh, leaf, kernel))
+    def struct(leaf: Any, over: NamedSharding) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over)
 
-    x = struct(entry.input(), False)
-    given = jax.tree.map(lambda leaf: struct(leaf, kernels) if kernels else leaf, params)
+    x = struct(entry.input(), batch_sharding(mesh))
+    given = jax.tree.map(lambda leaf: struct(leaf, kernel_sharding(mesh, leaf, kernels)), params)
     with jax.sharding.use_abstract_mesh(mesh):
         y = jax.eval_shape(outputs(entry, state), given, x)
         found = jax.eval_shape(gradients(outputs(entry, state), entry), given, x)
     assert y.sharding.spec[0] == "data"
-    if kernels:
-        assert [g.sharding.spec for g in jax.tree.leaves(found[0])] == [p.sharding.spec for p in jax.tree.leaves(given)]
+    assert [g.sharding.spec for g in jax.tree.leaves(found[0])] == [p.sharding.spec for p in jax.tree.leaves(given)]
 
 
 SHARDED = ("dense", "conv 2d", "conv transpose 2d", "max pool overlapping", "batch norm", "embedding", "lstm", "attention")
@@ -163,8 +161,8 @@ def test_sharded_numbers_are_those_of_one_device(name: str) -> None:
     expected = function(params, x)
     mesh = jax.make_mesh((2, 2), AXES, axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
-        placed = jax.tree.map(lambda leaf: jax.device_put(leaf, sharding(mesh, leaf, True)), params)
-        found = function(placed, jax.device_put(x, sharding(mesh, x, False)))
+        placed = jax.tree.map(lambda leaf: jax.device_put(leaf, kernel_sharding(mesh, leaf)), params)
+        found = function(placed, jax.device_put(x, batch_sharding(mesh)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-5, atol=1e-5), found, expected)
 
 
