@@ -23,6 +23,7 @@ from jaxdl.train.fit import Loss, Precision, first_start, supervised
 from jaxdl.train.loop import FIRST
 from jaxdl.train.pace import Pace
 from jaxdl.train.program import Program
+from jaxdl.train.spread import without_mesh
 from jaxdl.train.step import Augment, Measured, Step, TrainState
 from jaxdl.train.supervised import Supervised
 from jaxdl.train.train import Compile, as_way
@@ -79,6 +80,7 @@ class LearningRateSearch:
         return figure
 
 
+@without_mesh()
 def find_learning_rate(
     model: Layer,
     data: Any,

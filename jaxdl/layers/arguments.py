@@ -159,14 +159,33 @@ def sizes(layer: str, **arguments: Any) -> None:
 
 
 def padding_argument(layer: str, padding: Any) -> None:
-    """Refuses a padding that is not one of the two words nor a tuple of pairs."""
-    pairs = isinstance(padding, tuple) and all(
-        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(n, (int, np.integer)) for n in pair) for pair in padding
-    )
-    if not pairs and not (isinstance(padding, str) and padding in ("SAME", "VALID")):
-        raise LayerError(layer, f"padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got {padding!r}.")
-    if not isinstance(padding, str) and any(abs(n) > LARGEST for pair in padding for n in pair):
+    """Refuses a padding that is not one of the two words, whole numbers of at least 0, nor a tuple of pairs."""
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
+        return
+    pairs = isinstance(padding, tuple) and all(_is_pair(entry) for entry in padding)
+    if not pairs and not pads_both_sides(padding):
+        raise LayerError(
+            layer,
+            "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with one "
+            f"for each) or a tuple of (low, high) pairs, got {padding!r}.",
+        )
+    entries = padding if isinstance(padding, tuple) else (padding,)
+    if any(abs(n) > LARGEST for entry in entries for n in (entry if isinstance(entry, tuple) else (entry,))):
         raise LayerError(layer, f"padding is at most {LARGEST} on each side, got {padding!r}.")
+
+
+def pads_both_sides(padding: Any) -> bool:
+    """Whether a padding is one number for both sides, or a tuple with one for each dimension."""
+    entries = padding if isinstance(padding, tuple) else (padding,)
+    return bool(entries) and all(_is_whole(n) and n >= 0 for n in entries)
+
+
+def _is_pair(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2 and all(isinstance(n, (int, np.integer)) for n in entry)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def spatial(layer: str, x: Any, **arguments: Any) -> tuple[tuple[Any, ...], ...]:
@@ -195,7 +214,10 @@ def spatial(layer: str, x: Any, **arguments: Any) -> tuple[tuple[Any, ...], ...]
 
 def spatial_padding(layer: str, x: Any, padding: Any) -> Any:
     """The padding as the words 'SAME' or 'VALID', or one pair a spatial dimension."""
-    return padding if isinstance(padding, str) else spatial(layer, x, padding=padding)[0]
+    if isinstance(padding, str):
+        return padding
+    (entries,) = spatial(layer, x, padding=padding)
+    return tuple(entry if isinstance(entry, tuple) else (entry, entry) for entry in entries)
 
 
 def same_rank(layer: str, x: Any, expected: int) -> None:

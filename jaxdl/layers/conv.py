@@ -17,7 +17,8 @@ from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import add_bias
 
-Padding = str | tuple[tuple[int, int], ...]
+Padding = str | Sizes | tuple[tuple[int, int], ...]
+"""A word, so much on both sides of all dimensions or of each (PyTorch's padding), or (low, high) for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Conv(Stateless):
         features: the number of output channels.
         kernel_size: of the window; an int stands for every spatial dimension, as in all that follow.
         stride: the step of the window.
-        padding: "SAME" (out = ⌈space / stride⌉), "VALID" (the window stays inside), or (low, high) pairs of zeros.
+        padding: "SAME" (out = ⌈space / stride⌉), "VALID" (the window stays inside), or how many zeros: on both sides of each
+            dimension (an int or one a dimension, PyTorch's padding), or (low, high) pairs.
         dilation: the step between the window's own elements.
         groups: channels are split into so many groups, convolved apart; groups = channels is a depthwise convolution.
         use_bias: whether b is added.
@@ -105,8 +107,9 @@ class ConvTranspose(Stateless):
     Args:
         features: the number of output channels.
         kernel_size, stride, dilation: an int stands for every spatial dimension.
-        padding: "SAME", "VALID" (space · stride + max(kernel_size − stride, 0) outputs), or (low, high) pairs added to the
-            stretched input.
+        padding: "SAME", "VALID" (space · stride + max(kernel_size − stride, 0) outputs), (low, high) pairs added to the
+            stretched input, or an int or one a dimension, PyTorch's padding: that of the convolution whose transpose this is,
+            which leaves as much off both sides of all outputs that touch the input.
         use_bias, kernel_init, bias_init, dtype, param_dtype: as in `Conv`.
     """
 
@@ -148,7 +151,7 @@ class ConvTranspose(Stateless):
             arguments.floating("ConvTranspose", x, self.dtype),
             params["kernel"],
             stride=stride,
-            padding=arguments.spatial_padding("ConvTranspose", x, self.padding),
+            padding=self._pads(x),
             dilation=dilation,
         )
         return add_bias(y, params["bias"]) if self.use_bias else y
@@ -157,9 +160,18 @@ class ConvTranspose(Stateless):
         window, stride, dilation = arguments.spatial(
             "ConvTranspose", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
         )
-        padding = arguments.spatial_padding("ConvTranspose", x, self.padding)
+        padding = self._pads(x)
         if padding != "VALID":
             arguments.window_fits("ConvTranspose", x, _extents(window, dilation), padding, stride)
+
+    def _pads(self, x: Any) -> Any:
+        """The padding of the stretched input."""
+        padding = arguments.spatial_padding("ConvTranspose", x, self.padding)
+        if not arguments.pads_both_sides(self.padding):
+            return padding
+        window, dilation = arguments.spatial("ConvTranspose", x, kernel_size=self.kernel_size, dilation=self.dilation)
+        extents = _extents(window, dilation)
+        return tuple((extent - 1 - low, extent - 1 - high) for extent, (low, high) in zip(extents, padding, strict=True))
 
 
 def _extents(window: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ class MaxPool(Parameterless):
     Args:
         window: its size; an int stands for every spatial dimension.
         stride: its step; None means the window itself, so that windows do not overlap.
-        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME" or (low, high) pairs;
-            padding never wins.
+        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME", an int or one a dimension
+            for both sides (PyTorch's padding), or (low, high) pairs; padding never wins.
     """
 
     window: Sizes
@@ -118,7 +118,8 @@ def _check(name: str, pool: MaxPool | AvgPool) -> None:
     arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
     arguments.padding_argument(name, pool.padding)
     arguments.declared(pool)
-    if not isinstance(pool.padding, str) and any(n < 0 for pair in pool.padding for n in pair):
+    by_hand = not isinstance(pool.padding, str) and not arguments.pads_both_sides(pool.padding)
+    if by_hand and any(n < 0 for pair in pool.padding for n in pair):
         raise LayerError(name, f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.")
 
 

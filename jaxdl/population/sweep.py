@@ -25,6 +25,7 @@ from jaxdl.train.fit import Precision, whole_steps, whole_targets
 from jaxdl.train.interrupts import noting
 from jaxdl.train.recipe import SupervisedRecipe
 from jaxdl.train.run import EarlyStopping
+from jaxdl.train.spread import without_mesh
 from jaxdl.train.step import Augment, TrainState
 from jaxdl.train.supervised import Supervised
 from jaxdl.train.train import Compile, as_way
@@ -63,6 +64,7 @@ class Options(TypedDict, total=False):
     checkpoint: Checkpoints | None
 
 
+@without_mesh()
 def fit_many(
     model: Layer,
     data: Any,
@@ -103,6 +105,7 @@ def fit_many(
 
 
 @noting()
+@without_mesh()
 def sweep(
     model: Layer | Callable[..., Any],
     data: Any,

@@ -27,7 +27,7 @@ from jaxdl.train.interrupts import noting
 from jaxdl.train.loop import Callback, measure
 from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.scaling import LossScaling
-from jaxdl.train.spread import as_mesh, parts, whole
+from jaxdl.train.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.train.step import Augment, TrainState, step_key
 from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
@@ -39,6 +39,7 @@ Precision = Literal["bfloat16", "float16"]
 
 
 @noting()
+@without_mesh()
 def fit(
     model: Layer,
     data: Any,
@@ -258,6 +259,7 @@ def whole_targets(feed: Feed) -> Any:
 
 
 @noting()
+@without_mesh()
 def evaluate(
     model: Layer,
     params: Params,
@@ -297,6 +299,7 @@ def evaluate(
 
 
 @noting()
+@without_mesh()
 def predict(
     model: Layer,
     params: Params,

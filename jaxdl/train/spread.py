@@ -1,6 +1,7 @@
 """A batch over several devices: each computes its part of it, and what they found is added up."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,20 @@ SMALL = 2**17
 
 Part = Callable[[Any, Any, str | None], tuple[Any, Any]]
 """`part(whole, rows, across) -> (totals, rows)`, where `across` names the axis to add up along, or is None."""
+
+
+@contextlib.contextmanager
+def without_mesh() -> Iterator[None]:
+    """Leaves the mesh that a caller may have set by `jax.set_mesh`; decorates what trains and evaluates.
+
+    Within one, every program and operation would run on all of its devices, each computing the same; which devices a run has,
+    its `devices` say.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        yield
+        return
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        yield
 
 
 def as_mesh(devices: Sequence[Any] | None) -> Mesh | None:

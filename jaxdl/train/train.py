@@ -22,6 +22,7 @@ from jaxdl.train.loop import Callback, run_training
 from jaxdl.train.mixing import check_functions
 from jaxdl.train.program import Way
 from jaxdl.train.run import EarlyStopping, Run
+from jaxdl.train.spread import without_mesh
 from jaxdl.train.step import TrainingStep, TrainState
 from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
@@ -30,6 +31,7 @@ Compile = Literal["eager", "step", "epoch", "auto"]
 
 
 @noting()
+@without_mesh()
 def train(
     step: TrainingStep,
     data: Any,

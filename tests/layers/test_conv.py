@@ -100,6 +100,36 @@ def test_conv_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Conv) -> None
     close(layer_figures(layer, params, x), torch_figures(forward, params, x))
 
 
+SYMMETRIC = [
+    (shape, window, stride, dilation, padding)
+    for shape, window in (((2, 11, 4), 3), ((2, 9, 8, 4), (3, 4)), ((1, 6, 5, 7, 2), (3, 2, 3)))
+    for stride in (1, 2, 3)
+    for dilation, padding in ((2, 1), (1, (1, 0, 1)[: len(shape) - 2]))
+]
+
+
+@pytest.mark.parametrize(("shape", "window", "stride", "dilation", "padding"), SYMMETRIC)
+def test_whole_numbers_pad_as_in_pytorch(shape: Any, window: Any, stride: int, dilation: int, padding: Any) -> None:
+    torch = pytest.importorskip("torch")
+    dimensions = len(shape) - 2
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    for layer in (dl.Conv(3, window, **options), dl.ConvTranspose(3, window, **options)):
+        params, x = drawn(layer, shape)
+        transposed = isinstance(layer, dl.ConvTranspose)
+        kernel = np.moveaxis(np.asarray(params["kernel"]), (-2, -1), (0, 1) if transposed else (1, 0))
+        if transposed:  # PyTorch's is the gradient of a convolution, and so has the window reversed
+            kernel = np.flip(kernel, tuple(range(2, dimensions + 2)))
+        name = f"conv{'_transpose' if transposed else ''}{dimensions}d"
+        theirs = getattr(torch.nn.functional, name)(
+            torch.from_numpy(np.moveaxis(np.array(x), -1, 1)),
+            torch.from_numpy(kernel.copy()),
+            torch.from_numpy(np.array(params["bias"])),
+            **options,
+        )
+        y, _ = layer.apply(params, {}, x)
+        np.testing.assert_allclose(np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def same_pads(space: Any, window: Any, stride: Any, dilation: Any) -> Any:
     """⌈space / stride⌉ outputs, the odd zero at the end."""
     pads = []
@@ -180,9 +210,14 @@ def test_initial_kernels_are_those_of_flax() -> None:
         (lambda: Conv(3, 3, stride=0.5), "Conv: stride is a whole number of at least 1, got 0.5."),
         (
             lambda: dl.Conv(3, 3, padding="same"),
-            "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'same'.",
+            "Conv: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with "
+            "one for each) or a tuple of (low, high) pairs, got 'same'.",
         ),
-        (lambda: Conv(3, 3, padding=1), "Conv: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 1."),
+        (
+            lambda: Conv(3, 3, padding=(1, True)),
+            "Conv: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with "
+            "one for each) or a tuple of (low, high) pairs, got (1, True).",
+        ),
         (lambda: dl.Conv(3, 3, dtype=jnp.int8), "Conv: dtype is a floating-point dtype, got int8."),
         (lambda: dl.Conv(3, 3, groups=2), "Conv: 3 features cannot be split into 2 groups of one size."),
         (lambda: dl.ConvTranspose(3, 3, stride=-1), "ConvTranspose: stride is a whole number of at least 1, got -1."),

@@ -72,6 +72,54 @@ def test_pools_are_those_of_flax(shape: tuple[int, ...], arguments: dict[str, An
         close(layer_figures(layer, {}, x), flax_figures(theirs, {}, x), 1e-6)
 
 
+@pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [1, "each"])
+def test_whole_numbers_pad_as_in_pytorch(shape: tuple[int, ...], stride: int, padding: Any) -> None:
+    x, dimensions = normal(0, shape), len(shape) - 2
+    padding = (1, 0, 1)[:dimensions] if padding == "each" else padding
+    window = (3, 2, 3)[:dimensions]
+    theirs_of = pytest.importorskip("torch").from_numpy(np.moveaxis(np.array(x), -1, 1))
+    pairs = {
+        dl.MaxPool(window, stride, padding): functional("max_pool", dimensions)(theirs_of, window, stride, padding),
+        dl.AvgPool(window, stride, padding): functional("avg_pool", dimensions)(theirs_of, window, stride, padding),
+        dl.AvgPool(window, stride, padding, count_padding=False): functional("avg_pool", dimensions)(
+            theirs_of, window, stride, padding, count_include_pad=False
+        ),
+    }
+    for layer, theirs in pairs.items():
+        y, _ = layer.apply({}, {}, x)
+        np.testing.assert_allclose(np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("window", [8, 32, 96])
+@pytest.mark.parametrize("count", [True, False])
+def test_means_of_narrow_numbers_are_rounded_once(dtype: str, window: int, count: bool) -> None:
+    """A sum in bfloat16 no longer grows after 256 terms, and one in float16 overflows."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(0, 1500, (1, 96, 96, 2)), dtype)
+    blocks = np.asarray(x, np.float64).reshape(1, 96 // window, window, 96 // window, window, 2)
+    y, _ = dl.AvgPool(window, count_padding=count).apply({}, {}, x)
+    np.testing.assert_allclose(np.asarray(y, np.float64), blocks.mean((2, 4)), rtol=float(jnp.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"])
+def test_gradients_of_narrow_numbers_are_summed_before_they_are_rounded(layer: Any) -> None:
+    """The last element lies in 64 windows; with x rising, each of them has its maximum at its end."""
+    x = jnp.arange(127, dtype=jnp.bfloat16).reshape(1, 127, 1)
+    slope = np.random.default_rng(0).uniform(0.5, 1, 64).astype(np.float32)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(layer.apply({}, {}, x)[0].astype(jnp.float32) * slope[None, :, None])
+
+    got = np.asarray(jax.grad(loss)(x), np.float64)[0, :, 0]
+    rounded = np.asarray(jnp.asarray(slope, jnp.bfloat16), np.float64)
+    if isinstance(layer, dl.AvgPool):
+        np.testing.assert_allclose(got, np.convolve(rounded, np.ones(64)) / 64, rtol=2**-7)
+    else:
+        assert got.sum() == pytest.approx(rounded.sum(), rel=2**-7)
+
+
 @pools
 @pytest.mark.parametrize("ties", [False, True])
 def test_max_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str, Any], ties: bool) -> None:
@@ -141,7 +189,8 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
         (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
         (
             lambda: dl.AvgPool(2, padding="FULL"),
-            "AvgPool: padding is 'SAME', 'VALID' or a tuple of (low, high) pairs, got 'FULL'.",
+            "AvgPool: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple "
+            "with one for each) or a tuple of (low, high) pairs, got 'FULL'.",
         ),
         (
             lambda: dl.MaxPool(2, padding=((0, -1),)),
