@@ -28,6 +28,7 @@ FLOORS = {
             "padded",
             "activations",
             "initializers",
+            "entry",
             "losses",
             "metrics",
             "metric",

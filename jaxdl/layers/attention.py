@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from jaxdl import ops
 from jaxdl.initializers import Initializer
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays, fold_in_name, refuse_padded
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, fold_in_name, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.ops.floating import DType
@@ -83,6 +83,7 @@ class MultiHeadAttention(Layer):
     bias_init: Initializer = zeros
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.positive("MultiHeadAttention", heads=self.heads)
@@ -137,7 +138,7 @@ class MultiHeadAttention(Layer):
         return features
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        attend = _parts(as_arrays(x))
+        attend = _parts(x)
         queries = self._values(attend.queries)
         read = queries if attend.keys_values is None else self._values(attend.keys_values)
         mask = _mask(attend, self.heads)
@@ -159,7 +160,7 @@ class MultiHeadAttention(Layer):
         if isinstance(x, Attend):
             raise LayerError("MultiHeadAttention", "only self attention without a mask reads a sequence step by step.")
         refuse_padded("MultiHeadAttention", x)
-        x = self._values(as_arrays(x))
+        x = self._values(x)
         query, key, value = self._projected(params, x, x, span.start)
         if not cache:
             rest = ((0, 0), (0, span.longest - x.shape[1]), (0, 0), (0, 0))

@@ -80,6 +80,7 @@ class Embedding(Stateless):
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.positive("Embedding", count=self.count, features=self.features)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, as_arrays, refuse_padded
+from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 
@@ -54,7 +54,7 @@ class BatchNorm(Layer):
         refuse_padded("BatchNorm", x)
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
         arguments.some_space("BatchNorm", x)
-        x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
+        x = arguments.floating("BatchNorm", x, self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
             mean, variance = ops.norm.moments(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxdl.initializers import Initializer, Normal
-from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless, as_arrays
+from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType
 
@@ -37,7 +37,7 @@ class SinusoidalPositions(Stateless):
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
         del params, state
-        return self._added(as_arrays(x), span.start), cache
+        return self._added(x, span.start), cache
 
     def _added(self, x: Array, start: Array) -> Array:
         _sequences("SinusoidalPositions", x)
@@ -93,7 +93,7 @@ class LearnedPositions(Stateless):
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
         del state
         _fits(span.longest, params["embedding"].shape[0])
-        return self._added(params, as_arrays(x), span.start), cache
+        return self._added(params, x, span.start), cache
 
     def _added(self, params: Params, x: Array, start: Array | None) -> Array:
         _sequences("LearnedPositions", x)

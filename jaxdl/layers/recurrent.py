@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxdl import ops
 from jaxdl.initializers import Initializer, Orthogonal
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.layers.wiring import Composite, Wiring
@@ -76,7 +76,7 @@ class Recurrent(Layer):
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        values, lengths, first = self._parts(as_arrays(x))
+        values, lengths, first = self._parts(x)
         name = type(self).__name__
         arguments.same_features(name, values, params["kernel"].shape[0])
         values = arguments.floating(name, values, self.dtype)
