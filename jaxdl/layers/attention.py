@@ -183,8 +183,7 @@ class MultiHeadAttention(Layer):
 
     def _projected(self, params: Params, queries: Array, read: Array, start: Array) -> tuple[Array, Array, Array]:
         """q, k and v of the steps from `start` on, [batch, time, heads, width]."""
-        for name, x in (("query", queries), ("key", read)):
-            arguments.same_features("MultiHeadAttention", x, params[name]["kernel"].shape[0])
+        _check_parameters(self, params, queries, read)
         read = read.astype(queries.dtype)
         query = _split(_dense(params["query"], queries), self.heads)
         key, value = (_split(_dense(params[name], read), self._kv_heads) for name in ("key", "value"))
@@ -194,6 +193,19 @@ class MultiHeadAttention(Layer):
 
     def _out(self, params: Params, heads: Array) -> Array:
         return _dense(params["out"], heads.reshape(*heads.shape[:2], heads.shape[2] * heads.shape[3]))
+
+
+def _check_parameters(layer: MultiHeadAttention, params: Params, queries: Array, read: Array) -> None:
+    for name, x in (("query", queries), ("key", read), ("value", read)):
+        part = arguments.holds("MultiHeadAttention", params, name)
+        arguments.parameters("MultiHeadAttention", part, kernel=(None, None))
+        arguments.same_features("MultiHeadAttention", x, part["kernel"].shape[0])
+    features = layer._features(queries.shape[-1])
+    kv_features = features // layer.heads * layer._kv_heads
+    for name, width in (("query", features), ("key", kv_features), ("value", kv_features), ("out", features)):
+        kernel = (features if name == "out" else None, width)
+        part = arguments.holds("MultiHeadAttention", params, name)
+        arguments.parameters("MultiHeadAttention", part, kernel=kernel, bias=(width,) if layer.use_bias else None)
 
 
 def _dense(params: Params, x: Array) -> Array:

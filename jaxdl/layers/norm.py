@@ -52,7 +52,10 @@ class BatchNorm(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         refuse_padded("BatchNorm", x)
+        arguments.parameters("BatchNorm", state, mean=(None,))
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
+        arguments.parameters("BatchNorm", state, var=x.shape[-1:])
+        _check_affine(self, params, x)
         arguments.some_space("BatchNorm", x)
         x = arguments.floating("BatchNorm", x, self.dtype)
         if isinstance(mode, Train):
@@ -98,7 +101,7 @@ class LayerNorm(Stateless):
         return _affine(self, arguments.features("LayerNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("LayerNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("LayerNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         return _normalised(self, params, rows, *ops.norm.moments(rows, (1,))).reshape(x.shape)
@@ -123,7 +126,7 @@ class RMSNorm(Stateless):
         return _affine(self, arguments.features("RMSNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("RMSNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("RMSNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         wide = rows.astype(widest(x.dtype))
@@ -156,7 +159,7 @@ class GroupNorm(Stateless):
         return _affine(self, channels)
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("GroupNorm", params, x)
+        _check_affine(self, params, x)
         self._check_groups(x.shape[-1])
         x = arguments.floating("GroupNorm", x, self.dtype)
         split = x.reshape(*x.shape[:-1], self.groups, -1)
@@ -195,7 +198,7 @@ class InstanceNorm(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         arguments.spatial("InstanceNorm", x)
-        _check_affine("InstanceNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("InstanceNorm", x, self.dtype)
         return _normalised(self, params, x, *ops.norm.moments(x, tuple(range(1, x.ndim - 1))))
 
@@ -218,10 +221,13 @@ def _affine(norm: _Norm, channels: int) -> Params:
     return params
 
 
-def _check_affine(name: str, params: Params, x: Array) -> None:
+def _check_affine(norm: _Norm, params: Params, x: Array) -> None:
+    name = type(norm).__name__
     arguments.features(name, x)
-    for value in params.values():
-        arguments.same_features(name, x, value.shape[0])
+    for parameter in ("scale", "bias"):
+        if getattr(norm, f"use_{parameter}", False):
+            arguments.parameters(name, params, **{parameter: (None,)})
+            arguments.same_features(name, x, params[parameter].shape[0], "channels" if name == "BatchNorm" else "features")
 
 
 def _normalised(norm: _Norm, params: Params, x: Array, mean: Array | None, variance: Array) -> Array:

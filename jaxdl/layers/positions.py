@@ -97,6 +97,7 @@ class LearnedPositions(Stateless):
 
     def _added(self, params: Params, x: Array, start: Array | None) -> Array:
         _sequences("LearnedPositions", x)
+        arguments.parameters("LearnedPositions", params, embedding=(self.longest, None))
         embedding, steps = params["embedding"], x.shape[1]
         arguments.same_features("LearnedPositions", x, embedding.shape[1])
         _fits(steps, embedding.shape[0])

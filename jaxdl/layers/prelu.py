@@ -39,6 +39,7 @@ class PReLU(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         x = arguments.floating("PReLU", x)
+        arguments.parameters("PReLU", params, negative_slope=() if self.shared else (None,))
         slope = params["negative_slope"].astype(x.dtype)
         if not self.shared:
             arguments.same_features("PReLU", x, slope.shape[0], "channels")

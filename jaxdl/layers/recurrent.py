@@ -78,6 +78,7 @@ class Recurrent(Layer):
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         values, lengths, first = self._parts(x)
         name = type(self).__name__
+        self._check_parameters(params)
         arguments.same_features(name, values, params["kernel"].shape[0])
         values = arguments.floating(name, values, self.dtype)
         if lengths is not None:
@@ -99,6 +100,17 @@ class Recurrent(Layer):
             return y, state
         last = jax.tree.map(lambda begun, every: ops.recurrent.last_within(begun, every, lengths), first, states)
         return (y, last), state
+
+    def _check_parameters(self, params: Params) -> None:
+        name, gates = type(self).__name__, self.gates * self.features
+        arguments.parameters(
+            name,
+            params,
+            kernel=(None, gates),
+            recurrent_kernel=(self.features, gates),
+            bias=(gates,) if self.use_bias else None,
+            recurrent_bias=(self.features,) if "recurrent_bias" in params else None,
+        )
 
     @final
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:

@@ -91,7 +91,18 @@ class Composite(Layer):
     def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:
         """The first parameters and state, and the shapes of what comes out."""
         wiring = _Init(key, self._groups() if isinstance(key, Tracer) else {})
-        y = self.wire(wiring, shapes(x))
+        try:
+            y = self.wire(wiring, shapes(x))
+        except (AttributeError, TypeError) as error:
+            if "ShapeDtypeStruct" not in str(error):
+                raise
+            raise LayerError(
+                type(self).__name__,
+                f"wire computes with arrays itself, and init runs it on their shapes alone ({error}) — put mathematics into "
+                "wiring.math(function, *arrays).",
+            ) from error
+        if y is None:
+            raise LayerError(type(self).__name__, "wire gives None — it returns what comes out of the last part.")
         return wiring.params, wiring.state, y
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
