@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, final
 
 import jax
@@ -16,7 +16,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxdl import activations, threefry
-from jaxdl.arrays import as_numpy, is_foreign
+from jaxdl.entry import as_arrays, as_intensities, zero_behind
 from jaxdl.padded import Padded, over_values
 from jaxdl.values import Value
 
@@ -31,8 +31,13 @@ OnPadded = Literal["refused", "each step", "whole"]
 
 
 def call_repr(layer: Any) -> str:
-    """`Conv(32, 3, stride=2)`: required fields by position, the others by name where they differ from the default."""
+    """`Conv(32, 3, stride=2)`: required fields by position, the others by name where they differ from the default.
+
+    Of what is no dataclass, its attributes.
+    """
     shown = []
+    if not dataclasses.is_dataclass(layer):
+        return f"{type(layer).__name__}({', '.join(f'{name}={_value_repr(value)}' for name, value in vars(layer).items())})"
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -80,11 +85,12 @@ class Train:
     across: str | None
     _root: Any
     _folds: tuple[Any, ...]
+    is_inside: bool = dataclasses.field(compare=False)
 
     def __init__(self, key: Any, mask: Any = None, across: str | None = None) -> None:
         if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
             raise TypeError(f"Train(key): expected a typed key, jax.random.key(seed), got {_describe(key)}.")
-        self._set(key, (), mask, across)
+        self._set(key, (), mask, across, False)
 
     @property
     def key(self) -> Array:
@@ -97,27 +103,34 @@ class Train:
 
     def folded(self, number: Any) -> "Train":
         """The mode with `jax.random.fold_in(key, number)` for a key."""
-        return Train.tree_unflatten(self.across, (self._root, self.mask, (*self._folds, number)))
+        return self._with(self.mask, (*self._folds, number), self.is_inside)
 
     def masked(self, mask: Any) -> "Train":
         """The mode with another mask."""
-        return Train.tree_unflatten(self.across, (self._root, mask, self._folds))
+        return self._with(mask, self._folds, self.is_inside)
 
-    def _set(self, root: Any, folds: tuple[Any, ...], mask: Any, across: str | None) -> None:
-        for name, value in {"_root": root, "_folds": folds, "mask": mask, "across": across}.items():
+    def inside(self) -> "Train":
+        """The mode for the parts of a model, whose input has entered it: `Padded` sequences are not zeroed behind again."""
+        return self if self.is_inside else self._with(self.mask, self._folds, True)
+
+    def _with(self, mask: Any, folds: tuple[Any, ...], inside: bool) -> "Train":
+        return Train.tree_unflatten((self.across, inside), (self._root, mask, folds))
+
+    def _set(self, root: Any, folds: tuple[Any, ...], mask: Any, across: str | None, inside: bool) -> None:
+        for name, value in {"_root": root, "_folds": folds, "mask": mask, "across": across, "is_inside": inside}.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"Train({self.key!r}, mask={self.mask!r}, across={self.across!r})"
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any, Any], str | None]:
-        return (self._root, self.mask, self._folds), self.across
+    def tree_flatten(self) -> tuple[tuple[Any, Any, Any], tuple[str | None, bool]]:
+        return (self._root, self.mask, self._folds), (self.across, self.is_inside)
 
     @classmethod
-    def tree_unflatten(cls, across: str | None, children: tuple[Any, Any, Any]) -> "Train":
+    def tree_unflatten(cls, static: tuple[str | None, bool], children: tuple[Any, Any, Any]) -> "Train":
         mode = object.__new__(cls)  # JAX also unflattens placeholders, which __init__ would refuse
         root, mask, folds = children
-        mode._set(root, folds, mask, across)
+        mode._set(root, folds, mask, *static)
         return mode
 
 
@@ -126,17 +139,23 @@ class Train:
 class Eval:
     """The mode of an evaluating pass: no randomness, running statistics, state left as it is."""
 
+    is_inside: bool = dataclasses.field(default=False, compare=False, repr=False)
+
     def within(self, name: str) -> "Eval":
         del name
         return self
 
-    def tree_flatten(self) -> tuple[tuple[()], None]:
-        return (), None
+    def inside(self) -> "Eval":
+        """The mode for the parts of a model, as of `Train`."""
+        return Eval(True)
+
+    def tree_flatten(self) -> tuple[tuple[()], bool]:
+        return (), self.is_inside
 
     @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[()]) -> "Eval":
+    def tree_unflatten(cls, inside: bool, children: tuple[()]) -> "Eval":
         del children
-        return cls()
+        return cls(inside)
 
 
 Mode = Train | Eval
@@ -161,11 +180,20 @@ class Layer(Value, abc.ABC):
 
     A subclass is a frozen dataclass. It prints as the call that built it, and equal values hash alike, so that a layer is
     a static argument of `jax.jit`. What its pickle gives is equal to it, and its deep copy is itself.
+
+    Whatever calls it, its methods see an input as it enters a model: NumPy arrays as arrays of JAX; images in uint8 as x / 255,
+    in the layer's `dtype` or float32, unless it `takes_bytes`; zeros behind the lengths of `Padded` sequences.
     """
+
+    takes_bytes: ClassVar[bool] = False
+    """Whether inputs in uint8 come as they are, for a layer that passes them on, or reads them as indices."""
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = call_repr  # type: ignore[method-assign]
+        for name, enters in {"init": _init_enters, "apply": _apply_enters, "extend": _extend_enters}.items():
+            if name in cls.__dict__:
+                setattr(cls, name, enters(cls.__dict__[name]))
 
     @abc.abstractmethod
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
@@ -201,6 +229,66 @@ class Layer(Value, abc.ABC):
         )
 
 
+def _init_enters(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`Layer.init` of an input that enters."""
+
+    @functools.wraps(method)
+    def init(self: Layer, key: Array, x: Any) -> tuple[Params, State]:
+        x = x if self.takes_bytes else as_intensities(x, getattr(self, "dtype", None))
+        drawn = method(self, key, x)
+        if not (_is_pair(drawn) and isinstance(drawn[0], Mapping) and isinstance(drawn[1], Mapping)):
+            raise LayerError(
+                type(self).__name__,
+                f"init gives two dicts, (params, state), got {_described(drawn)} — of a part without parameters or state, an "
+                "empty dict.",
+            )
+        return drawn
+
+    return init
+
+
+def _apply_enters(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`Layer.apply` of an input that enters."""
+
+    @functools.wraps(method)
+    def apply(self: Layer, params: Params, state: State, x: Any, mode: Mode = Eval(), *more: Any, **named: Any) -> Any:
+        if not isinstance(mode, (Train, Eval)):
+            raise LayerError(type(self).__name__, f"the mode is dl.Train(key) or dl.Eval(), got {_describe(mode)}.")
+        x = _entered(self, x)
+        x = x if mode.is_inside else zero_behind(x)
+        result = method(self, params, state, x, mode.inside(), *more, **named)
+        if not (_is_pair(result) and isinstance(result[1], Mapping)):
+            raise LayerError(
+                type(self).__name__, f"apply gives the pair (output, state), state being a dict, got {_described(result)}."
+            )
+        return result
+
+    return apply
+
+
+def _extend_enters(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`Layer.extend` of an input that enters."""
+
+    @functools.wraps(method)
+    def extend(self: Layer, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+        return method(self, params, state, cache, _entered(self, x), span)
+
+    return extend
+
+
+def _entered(layer: Layer, x: Any) -> Any:
+    """An input as the layer's methods see it."""
+    try:
+        x = as_arrays(x)
+    except ValueError as error:
+        raise LayerError(type(layer).__name__, str(error)) from None
+    return x if layer.takes_bytes else as_intensities(x, getattr(layer, "dtype", None))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
+
+
 class Stateless(Layer):
     """A layer without state or randomness; it writes only mathematics, and is lifted to the contract here.
 
@@ -225,7 +313,6 @@ class Stateless(Layer):
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del mode
-        x = as_arrays(x)
         if _lifted(self, x):
             return over_values(lambda values: self.forward(params, values), x), state
         return self.forward(params, x), state
@@ -296,7 +383,7 @@ class Function(Parameterless):
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         """The function of these steps; that it computes each alone is taken on trust."""
         del params, state, span
-        return self.compute(as_arrays(x)), cache
+        return self.compute(x), cache
 
     @property
     def name(self) -> str:
@@ -359,17 +446,6 @@ def forward(model: Layer, state: State) -> Callable[[Params, Any], Any]:
     (1, 1, 1, 3)
     """
     return lambda params, x: model.apply(params, state, x, Eval())[0]
-
-
-def as_arrays(x: Any) -> Any:
-    """An input with its NumPy arrays, and those of other libraries, as JAX has them, in the dtypes that JAX has enabled."""
-    return jax.tree.map(_as_array, x)
-
-
-def _as_array(leaf: Any) -> Array:
-    if isinstance(leaf, Array):
-        return leaf
-    return jnp.asarray(as_numpy("input", leaf) if is_foreign(leaf) else leaf)
 
 
 def fold_in_name(key: Array, name: str) -> Array:

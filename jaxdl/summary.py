@@ -1,7 +1,6 @@
 """What a model consists of: a table of its parts, their output shapes, parameters, operations and memory."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,6 @@ import jax
 from jaxdl import threefry
 from jaxdl.layer import Function, Layer, Params, State, as_layer, located
 from jaxdl.layers.wiring import Composite, Wiring
-from jaxdl.padded import over_values
 from jaxdl.tree import byte_count, parameter_count, shapes
 
 
@@ -102,7 +100,7 @@ def summary(model: Layer | Callable[[Any], Any], x: Any, *, show: bool = True) -
         layer.wire(record, given)
     else:
         record.params, record.state = {"": params}, {"": state}
-        record.part("", layer, given)
+        record.run_part("", layer, given, None)
         record.rows[0] = dataclasses.replace(record.rows[0], path=_kind(layer).lower())
     whole = Summary(
         _shapes(given),
@@ -129,7 +127,7 @@ class _Record(Wiring):
     rows: list[Row] = dataclasses.field(default_factory=list)
     flops: int | None = 0
 
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
         owner = shares or name
         params, state = self.params.get(owner, {}), self.state.get(owner, {})
         inner = _Record(f"{self.prefix}{name}.", params, state)
@@ -147,8 +145,8 @@ class _Record(Wiring):
         self._add(inner.flops)
         return y
 
-    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return self.run(functools.partial(over_values, function), *xs)
+    def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return self.run(function, *xs)
 
     def run(self, function: Callable[..., Any], *xs: Any) -> Any:
         """The shapes of what a function gives; its FLOPs are counted."""

@@ -33,6 +33,7 @@ FLOORS = {
             "padded",
             "activations",
             "initializers",
+            "entry",
             "losses",
             "batchwise",
             "metrics",

@@ -282,3 +282,57 @@ def test_notes_of_others_are_kept() -> None:
     with pytest.raises(KeyError) as caught, located("a"), located("b"):
         raise error
     assert caught.value.__notes__ == ["theirs", "in the part 'a.b' of the model"]
+
+
+def test_a_layer_that_is_no_dataclass_prints_its_attributes() -> None:
+    class Plain(dl.Parameterless):
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def compute(self, x: Any) -> Any:
+            return x * self.factor
+
+    assert repr(Plain(3.0)) == "Plain(factor=3.0)"
+    assert repr(dl.Sequential(Plain(2.0))) == "Sequential(Plain(factor=2.0))"
+    np.testing.assert_array_equal(dl.Sequential(Plain(2.0)).apply({}, {}, X)[0], 2 * X)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gives(dl.Layer):
+    """A layer that gives what it is told to."""
+
+    drawn: Any = ({}, {})
+    result: Any = None
+
+    def __hash__(self) -> int:
+        return 0
+
+    def init(self, key: Any, x: Any) -> Any:
+        return self.drawn
+
+    def apply(self, params: Any, state: Any, x: Any, mode: Any = dl.Eval()) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize("drawn", [{}, None, ({}, {}, {}), ({}, None), (X, {})], ids=str)
+def test_init_gives_two_dicts(drawn: Any) -> None:
+    with pytest.raises(LayerError, match=r"^Gives: init gives two dicts, \(params, state\), got "):
+        Gives(drawn).init(KEY, X)
+    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': init gives two dicts"):
+        dl.Sequential(Gives(drawn)).init(KEY, X)
+
+
+@pytest.mark.parametrize("result", [X, None, (X, None), (X, {}, {}), (X, X)], ids=lambda value: type(value).__name__)
+def test_apply_gives_an_output_and_a_state(result: Any) -> None:
+    with pytest.raises(LayerError, match=r"^Gives: apply gives the pair \(output, state\), state being a dict, got "):
+        Gives(result=result).apply({}, {}, X)
+    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': apply gives the pair"):
+        dl.Sequential(dl.Flatten(), Gives(result=result)).init(KEY, X)
+
+
+@pytest.mark.parametrize("mode", [True, None, "train"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_mode_is_one_of_two(mode: Any) -> None:
+    for layer in (Gives(result=(X, {})), dl.Dense(3), dl.Sequential(dl.Flatten())):
+        with pytest.raises(LayerError, match=r"the mode is dl.Train\(key\) or dl.Eval\(\), got"):
+            layer.apply({}, {}, X, mode)

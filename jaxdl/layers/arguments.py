@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -259,6 +260,47 @@ def same_features(layer: str, x: Any, expected: int, what: str = "features") -> 
             f"expected {expected} {what}, as at init, got {got} (input of shape {tuple(x.shape)}) — was the input's size "
             "changed after init?",
         )
+
+
+def parameters(layer: str, params: Any, **expected: tuple[int | None, ...] | None) -> None:
+    """Refuses parameters that are not of the names and shapes that init draws.
+
+    Args:
+        layer: its kind.
+        params: its parameters, or its state.
+        expected: a shape by name, in which None is any size; None for one that the layer has not.
+    """
+    for name, shape in expected.items():
+        if shape is None:
+            continue
+        held = holds(layer, params, name)
+        if not _matches(np.shape(held), shape):
+            raise LayerError(layer, _unlike(name, shape, np.shape(held)))
+
+
+def holds(layer: str, params: Any, name: str) -> Any:
+    """The parameter or part of that name; an error where there is none."""
+    if isinstance(params, Mapping) and name in params:
+        return params[name]
+    told = ", ".join(map(repr, params)) or "none" if isinstance(params, Mapping) else f"a {type(params).__name__}"
+    raise LayerError(
+        layer, f"expected parameters by name, among them '{name}', got {told} — init draws them as they have to be."
+    )
+
+
+def _matches(got: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(got) == len(shape) and all(size in (None, length) for size, length in zip(shape, got, strict=True))
+
+
+def _unlike(name: str, shape: tuple[int | None, ...], got: tuple[int, ...]) -> str:
+    """The sentence for a parameter of another shape, with what is likely."""
+    told = ", ".join("…" if size is None else str(size) for size in shape)
+    fix = "was the layer changed after init?"
+    if len(got) == len(shape) > 1 and _matches(got[::-1], shape):
+        fix = f"it seems to be transposed, as PyTorch's are: params['{name}'].T."
+    elif len(got) == len(shape) > 2 and _matches((*got[2:], got[1], got[0]), shape):
+        fix = f"it seems to be PyTorch's, with the window last: jnp.moveaxis(params['{name}'], (1, 0), (-2, -1))."
+    return f"expected '{name}' of shape [{told}], got {list(got)} — {fix}"
 
 
 def mask_fits(layer: str, x: Any, mask: Any) -> None:

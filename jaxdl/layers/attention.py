@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from jaxdl import ops
 from jaxdl.initializers import Initializer
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays, fold_in_name, refuse_padded
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, fold_in_name, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.ops.floating import DType
@@ -84,6 +84,7 @@ class MultiHeadAttention(Layer):
     bias_init: Initializer = zeros
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.positive("MultiHeadAttention", heads=self.heads)
@@ -138,7 +139,7 @@ class MultiHeadAttention(Layer):
         return features
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        attend = _parts(as_arrays(x))
+        attend = _parts(x)
         queries = self._values(attend.queries)
         read = queries if attend.keys_values is None else self._values(attend.keys_values)
         mask = _mask(attend, self.heads)
@@ -160,7 +161,7 @@ class MultiHeadAttention(Layer):
         if isinstance(x, Attend):
             raise LayerError("MultiHeadAttention", "only self attention without a mask reads a sequence step by step.")
         refuse_padded("MultiHeadAttention", x)
-        x = self._values(as_arrays(x))
+        x = self._values(x)
         query, key, value = self._projected(params, x, x, span.start)
         if not cache:
             rest = ((0, 0), (0, span.longest - x.shape[1]), (0, 0), (0, 0))
@@ -183,8 +184,7 @@ class MultiHeadAttention(Layer):
 
     def _projected(self, params: Params, queries: Array, read: Array, start: Array) -> tuple[Array, Array, Array]:
         """q, k and v of the steps from `start` on, [batch, time, heads, width]."""
-        for name, x in (("query", queries), ("key", read)):
-            arguments.same_features("MultiHeadAttention", x, params[name]["kernel"].shape[0])
+        _check_parameters(self, params, queries, read)
         read = read.astype(queries.dtype)
         query = _split(splittable(_dense(params["query"], queries), self._kv_heads), self.heads)
         key, value = (
@@ -196,6 +196,19 @@ class MultiHeadAttention(Layer):
 
     def _out(self, params: Params, heads: Array) -> Array:
         return _dense(params["out"], heads.reshape(*heads.shape[:2], heads.shape[2] * heads.shape[3]))
+
+
+def _check_parameters(layer: MultiHeadAttention, params: Params, queries: Array, read: Array) -> None:
+    for name, x in (("query", queries), ("key", read), ("value", read)):
+        part = arguments.holds("MultiHeadAttention", params, name)
+        arguments.parameters("MultiHeadAttention", part, kernel=(None, None))
+        arguments.same_features("MultiHeadAttention", x, part["kernel"].shape[0])
+    features = layer._features(queries.shape[-1])
+    kv_features = features // layer.heads * layer._kv_heads
+    for name, width in (("query", features), ("key", kv_features), ("value", kv_features), ("out", features)):
+        kernel = (features if name == "out" else None, width)
+        part = arguments.holds("MultiHeadAttention", params, name)
+        arguments.parameters("MultiHeadAttention", part, kernel=kernel, bias=(width,) if layer.use_bias else None)
 
 
 def _dense(params: Params, x: Array) -> Array:

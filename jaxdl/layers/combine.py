@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from jaxdl.layer import (
     State,
     Stateless,
     Train,
-    as_arrays,
     as_layer,
     call_repr,
     fold_in_name,
@@ -30,12 +29,10 @@ from jaxdl.layer import (
     refuse_padded,
 )
 from jaxdl.layers import arguments
-from jaxdl.layers.wiring import Composite, Wiring
-from jaxdl.ops.floating import as_floating, widest
+from jaxdl.layers.wiring import Composite, Part, Wiring
+from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import alike
 from jaxdl.values import Value
-
-Part = Layer | Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +70,7 @@ class _Using(Stateless):
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         del state, span
-        return self.use(params, as_arrays(x)), cache
+        return self.use(params, x), cache
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -211,7 +208,7 @@ class Parallel(Composite):
             raise LayerError("Parallel", f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.")
         if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
             raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
-        return wiring.math(lambda *terms: jnp.concatenate(alike(_intensities(terms)), axis), *ys)
+        return wiring.math(lambda *terms: jnp.concatenate(alike(terms), axis), *ys)
 
     def __repr__(self) -> str:
         options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"
@@ -232,6 +229,7 @@ class Map(Layer):
 
     body: Layer
     axis: int = 1
+    takes_bytes: ClassVar[bool] = True
 
     def __init__(self, body: Part, axis: int = 1) -> None:
         arguments.axis("Map", axis)
@@ -251,7 +249,6 @@ class Map(Layer):
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         refuse_padded("Map", x)
         arguments.array("Map", x)
-        x = as_arrays(x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:
             mode = mode.masked(jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
@@ -282,6 +279,7 @@ class Frozen(Layer):
     """
 
     body: Layer
+    takes_bytes: ClassVar[bool] = True
 
     def __init__(self, body: Part) -> None:
         object.__setattr__(self, "body", as_layer(body))
@@ -292,7 +290,7 @@ class Frozen(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del params, mode
-        y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval())
+        y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval().inside())
         return y, state
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
@@ -302,15 +300,9 @@ class Frozen(Layer):
 
 def _sum(*terms: Array) -> Array:
     """The sum, in the first term's dtype; of floating terms it is taken in at least float32."""
-    first, *others = _intensities(terms)
+    first, *others = terms
     wide = widest(first.dtype) if jnp.issubdtype(first.dtype, jnp.floating) else first.dtype
     return sum((other.astype(wide) for other in others), first.astype(wide)).astype(first.dtype)
-
-
-def _intensities(terms: Sequence[Array]) -> list[Array]:
-    """Images in uint8 as x / 255, as the layers beside them have read them, in the dtype of what those give."""
-    dtype = next((term.dtype for term in terms if jnp.issubdtype(term.dtype, jnp.floating)), None)
-    return [as_floating(term, dtype) if term.dtype == jnp.uint8 else term for term in terms]
 
 
 def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:

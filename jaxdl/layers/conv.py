@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxdl import ops
@@ -76,8 +77,10 @@ class Conv(Stateless):
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
-        stride, dilation = arguments.spatial("Conv", x, stride=self.stride, dilation=self.dilation)
-        arguments.same_rank("Conv", x, params["kernel"].ndim)
+        window, stride, dilation = arguments.spatial(
+            "Conv", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
+        )
+        _check_parameters(self, params, x, window)
         arguments.same_features("Conv", x, params["kernel"].shape[-2] * self.groups, "channels")
         self._check_window(x)
         y = ops.conv.conv(
@@ -143,8 +146,10 @@ class ConvTranspose(Stateless):
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
-        stride, dilation = arguments.spatial("ConvTranspose", x, stride=self.stride, dilation=self.dilation)
-        arguments.same_rank("ConvTranspose", x, params["kernel"].ndim)
+        window, stride, dilation = arguments.spatial(
+            "ConvTranspose", x, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation
+        )
+        _check_parameters(self, params, x, window)
         arguments.same_features("ConvTranspose", x, params["kernel"].shape[-2], "channels")
         self._check_window(x)
         y = ops.conv.conv_transpose(
@@ -172,6 +177,13 @@ class ConvTranspose(Stateless):
         window, dilation = arguments.spatial("ConvTranspose", x, kernel_size=self.kernel_size, dilation=self.dilation)
         extents = _extents(window, dilation)
         return tuple((extent - 1 - low, extent - 1 - high) for extent, (low, high) in zip(extents, padding, strict=True))
+
+
+def _check_parameters(layer: Conv | ConvTranspose, params: Params, x: Array, window: tuple[int, ...]) -> None:
+    name = type(layer).__name__
+    arguments.same_rank(name, x, np.ndim(arguments.holds(name, params, "kernel")))
+    bias = (layer.features,) if layer.use_bias else None
+    arguments.parameters(name, params, kernel=(*window, None, layer.features), bias=bias)
 
 
 def _extents(window: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:

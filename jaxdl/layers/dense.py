@@ -56,8 +56,10 @@ class Dense(Stateless):
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
+        arguments.parameters("Dense", params, kernel=(None, self.features), bias=(self.features,) if self.use_bias else None)
         arguments.same_features("Dense", x, params["kernel"].shape[0])
-        return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], params.get("bias"))
+        bias = params["bias"] if self.use_bias else None
+        return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], bias)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Embedding(Stateless):
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     padded: ClassVar[OnPadded] = "each step"
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.positive("Embedding", count=self.count, features=self.features)
@@ -94,10 +97,14 @@ class Embedding(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         self._check(x)
+        arguments.parameters("Embedding", params, embedding=(self.count, self.features))
         rows = jnp.asarray(params["embedding"])
         rows = rows.astype(widest(rows.dtype))  # in which the gradient adds up all that read one row
         x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
-        inside = jnp.where(x < 0, self.count, x)  # a negative index would count from the end
+        outside = x < 0  # a negative index would count from the end
+        if x.dtype != jnp.int32:
+            outside |= x >= self.count  # the lookup would wrap it to int32
+        inside = jnp.where(outside, self.count, x).astype(jnp.int32)
         return (
             rows.at[inside]
             .get(mode="fill", fill_value=jnp.nan, out_sharding=of_product(inside[..., None], rows))

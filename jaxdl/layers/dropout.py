@@ -1,12 +1,12 @@
 """Dropout, of elements or of whole channels."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train, as_arrays
+from jaxdl.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train
 from jaxdl.layers import arguments
 from jaxdl.padded import over_values
 
@@ -24,6 +24,7 @@ class Dropout(Layer):
 
     rate: float | Array
     channels: bool = False
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.probability("Dropout", rate=self.rate)
@@ -35,14 +36,13 @@ class Dropout(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         del params
-        x = as_arrays(x)
         if not isinstance(mode, Train) or arguments.is_zero(self.rate):
             return x, state
         return over_values(lambda values: self._dropped(mode.key, values), x), state
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         del params, state, span
-        return as_arrays(x), cache
+        return x, cache
 
     def _dropped(self, key: Array, x: Array) -> Array:
         x = arguments.floating("Dropout", x)

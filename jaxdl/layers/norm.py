@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, as_arrays, refuse_padded
+from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, refuse_padded
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.sharding import splittable
@@ -53,9 +53,12 @@ class BatchNorm(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
         refuse_padded("BatchNorm", x)
+        arguments.parameters("BatchNorm", state, mean=(None,))
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
+        arguments.parameters("BatchNorm", state, var=x.shape[-1:])
+        _check_affine(self, params, x)
         arguments.some_space("BatchNorm", x)
-        x = arguments.floating("BatchNorm", as_arrays(x), self.dtype)
+        x = arguments.floating("BatchNorm", x, self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
             residuals, mean, variance = ops.norm.centred(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)
@@ -101,7 +104,7 @@ class LayerNorm(Stateless):
         return _affine(self, arguments.features("LayerNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("LayerNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("LayerNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         residuals, _, variance = ops.norm.centred(rows, (1,))
@@ -127,7 +130,7 @@ class RMSNorm(Stateless):
         return _affine(self, arguments.features("RMSNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("RMSNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("RMSNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         wide = rows.astype(widest(x.dtype))
@@ -160,7 +163,7 @@ class GroupNorm(Stateless):
         return _affine(self, channels)
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine("GroupNorm", params, x)
+        _check_affine(self, params, x)
         self._check_groups(x.shape[-1])
         x = arguments.floating("GroupNorm", x, self.dtype)
         split = splittable(x, self.groups).reshape(*x.shape[:-1], self.groups, -1)
@@ -198,7 +201,7 @@ class InstanceNorm(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         arguments.spatial("InstanceNorm", x)
-        _check_affine("InstanceNorm", params, x)
+        _check_affine(self, params, x)
         x = arguments.floating("InstanceNorm", x, self.dtype)
         residuals, _, variance = ops.norm.centred(x, tuple(range(1, x.ndim - 1)))
         return _normalised(self, params, residuals, variance, x.dtype)
@@ -222,10 +225,13 @@ def _affine(norm: _Norm, channels: int) -> Params:
     return params
 
 
-def _check_affine(name: str, params: Params, x: Array) -> None:
+def _check_affine(norm: _Norm, params: Params, x: Array) -> None:
+    name = type(norm).__name__
     arguments.features(name, x)
-    for value in params.values():
-        arguments.same_features(name, x, value.shape[0])
+    for parameter in ("scale", "bias"):
+        if getattr(norm, f"use_{parameter}", False):
+            arguments.parameters(name, params, **{parameter: (None,)})
+            arguments.same_features(name, x, params[parameter].shape[0], "channels" if name == "BatchNorm" else "features")
 
 
 def _normalised(norm: _Norm, params: Params, residuals: Array, variance: Array, dtype: DType) -> Array:

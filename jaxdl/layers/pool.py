@@ -30,6 +30,7 @@ class MaxPool(Parameterless):
     window: Sizes
     stride: Sizes | None = None
     padding: Padding = "VALID"
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check("MaxPool", self)
@@ -69,6 +70,7 @@ class GlobalMaxPool(Parameterless):
     """
 
     padded: ClassVar[OnPadded] = "whole"
+    takes_bytes: ClassVar[bool] = True
 
     def compute(self, x: Any) -> Array:
         arguments.spatial("GlobalMaxPool", x)

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxdl.initializers import Initializer, Normal
-from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless, as_arrays
+from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 
@@ -37,7 +37,7 @@ class SinusoidalPositions(Stateless):
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
         del params, state
-        return self._added(as_arrays(x), span.start), cache
+        return self._added(x, span.start), cache
 
     def _added(self, x: Array, start: Array) -> Array:
         _sequences("SinusoidalPositions", x)
@@ -94,10 +94,11 @@ class LearnedPositions(Stateless):
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
         del state
         _fits(span.longest, params["embedding"].shape[0])
-        return self._added(params, as_arrays(x), span.start), cache
+        return self._added(params, x, span.start), cache
 
     def _added(self, params: Params, x: Array, start: Array | None) -> Array:
         _sequences("LearnedPositions", x)
+        arguments.parameters("LearnedPositions", params, embedding=(self.longest, None))
         embedding, steps = params["embedding"], x.shape[1]
         arguments.same_features("LearnedPositions", x, embedding.shape[1])
         _fits(steps, embedding.shape[0])

@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_arrays, as_layer
+from jaxdl.entry import as_intensities
+from jaxdl.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_layer
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType, widest
 
@@ -60,6 +61,7 @@ class _InPrecision(Layer):
 
     body: Layer
     dtype: str
+    takes_bytes: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return f"in_precision({self.body!r}, {self.dtype!r})"
@@ -69,12 +71,12 @@ class _InPrecision(Layer):
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         layer = _narrowed(self.body, self.dtype)
-        y, state = layer.apply(params, state, _cast(as_arrays(x), self.dtype), mode)
+        y, state = layer.apply(params, state, _cast(x, self.dtype), mode)
         return _widened(y), state
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         layer = _narrowed(self.body, self.dtype)
-        y, cache = layer.extend(params, state, cache, _cast(as_arrays(x), self.dtype), span)
+        y, cache = layer.extend(params, state, cache, _cast(x, self.dtype), span)
         return _widened(y), cache
 
 
@@ -119,11 +121,11 @@ class _NarrowWiring(Wiring):
     wiring: Wiring
     dtype: str
 
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
-        return self.wiring.part(name, _narrowed(layer, self.dtype), x, shares)
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
+        return self.wiring.run_part(name, _narrowed(layer, self.dtype), x, shares)
 
-    def math(self, function: Any, *xs: Any) -> Any:
-        return self.wiring.math(function, *xs)
+    def run_math(self, function: Any, *xs: Any) -> Any:
+        return self.wiring.run_math(function, *xs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +134,20 @@ class _Cast(Layer):
 
     body: Layer
     dtype: str
+    takes_bytes: ClassVar[bool] = True
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         return self.body.init(key, x)
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        y, new = self.body.apply(_cast(params, self.dtype), state, _cast(x, self.dtype), mode)
+        y, new = self.body.apply(_cast(params, self.dtype), state, self._input(x), mode)
         return y, jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, state)
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
-        return self.body.extend(_cast(params, self.dtype), state, cache, _cast(x, self.dtype), span)
+        return self.body.extend(_cast(params, self.dtype), state, cache, self._input(x), span)
+
+    def _input(self, x: Any) -> Any:
+        return _cast(x if self.body.takes_bytes else as_intensities(x, self.dtype), self.dtype)
 
 
 def _cast(tree: Any, dtype: DType) -> Any:

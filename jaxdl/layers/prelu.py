@@ -40,6 +40,7 @@ class PReLU(Stateless):
 
     def forward(self, params: Params, x: Array) -> Array:
         x = arguments.floating("PReLU", x)
+        arguments.parameters("PReLU", params, negative_slope=() if self.shared else (None,))
         wide = widest(x.dtype)  # in which the gradient of the slope is summed
         slope = gathered(params["negative_slope"]).astype(wide)
         if not self.shared:

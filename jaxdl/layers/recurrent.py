@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxdl import ops
 from jaxdl.initializers import GlorotUniform, Initializer, Orthogonal
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train, as_arrays
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import zeros
 from jaxdl.layers.wiring import Composite, Wiring
@@ -79,8 +79,9 @@ class Recurrent(Layer):
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        values, lengths, first = self._parts(as_arrays(x))
+        values, lengths, first = self._parts(x)
         name = type(self).__name__
+        self._check_parameters(params)
         arguments.same_features(name, values, params["kernel"].shape[0])
         values = arguments.floating(name, values, self.dtype)
         if lengths is not None:
@@ -102,6 +103,17 @@ class Recurrent(Layer):
             return y, state
         last = jax.tree.map(lambda begun, every: ops.recurrent.last_within(begun, every, lengths), first, states)
         return (y, last), state
+
+    def _check_parameters(self, params: Params) -> None:
+        name, gates = type(self).__name__, self.gates * self.features
+        arguments.parameters(
+            name,
+            params,
+            kernel=(None, gates),
+            recurrent_kernel=(self.features, gates),
+            bias=(gates,) if self.use_bias else None,
+            recurrent_bias=(self.features,) if "recurrent_bias" in params else None,
+        )
 
     @final
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from jax import Array
 
@@ -13,6 +14,8 @@ from jaxdl.ops.sharding import reshape
 @dataclasses.dataclass(frozen=True)
 class Flatten(Parameterless):
     """[batch, a, b, …] to [batch, a · b · …], in row order."""
+
+    takes_bytes: ClassVar[bool] = True
 
     def compute(self, x: Array) -> Array:
         arguments.array("Flatten", x)
@@ -30,6 +33,7 @@ class Reshape(Parameterless):
     """
 
     shape: int | tuple[int, ...]
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         entries = [n for n in self._entries() if not (isinstance(n, int) and n == -1)]

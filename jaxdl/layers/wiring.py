@@ -4,28 +4,51 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeGuard, final
+from typing import Any, ClassVar, TypeGuard, final
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from jaxdl.entry import as_intensities
 from jaxdl.jitted import in_program
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_arrays, fold_in_name, located
+from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_layer, fold_in_name, located
 from jaxdl.padded import over_values
 from jaxdl.tree import frozen_shapes, shapes
+
+Part = Layer | Callable[[Any], Any]
 
 
 class Wiring(abc.ABC):
     """What a composite's `wire` is given: it runs parts and plain functions, in init on shapes alone."""
 
-    @abc.abstractmethod
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
-        """Runs the part of that name, on its own parameters or on those that the part `shares` has."""
+    @final
+    def part(self, name: str, layer: Part, x: Any, shares: str | None = None) -> Any:
+        """Runs the part of that name, a layer or a plain function, on its own parameters or on those of the part `shares`."""
+        return self.run_part(name, as_layer(layer), x, shares)
+
+    @final
+    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        """Runs a plain function of arrays, such as the sum that ends a residual block; of `Padded`, on their values.
+
+        Images in uint8 come as x / 255, in the dtype of the first array in floats.
+        """
+        return self.run_math(functools.partial(_of_values, function), *xs)
 
     @abc.abstractmethod
-    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        """Runs a plain function of arrays, such as the sum that ends a residual block; of `Padded`, on their values."""
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
+        """What `part` does with a layer."""
+
+    @abc.abstractmethod
+    def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        """What `math` does with a function that takes xs as they are."""
+
+
+def _of_values(function: Callable[..., Any], *xs: Any) -> Any:
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(xs) if hasattr(leaf, "dtype")]
+    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return over_values(function, *as_intensities(xs, floating[0] if floating else None))
 
 
 class Composite(Layer):
@@ -46,6 +69,8 @@ class Composite(Layer):
     ['gate', 'value']
     """
 
+    takes_bytes: ClassVar[bool] = True
+
     @abc.abstractmethod
     def wire(self, wiring: Wiring, x: Any) -> Any:
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
@@ -61,17 +86,28 @@ class Composite(Layer):
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         wiring = _Apply(params, dict(state), mode, self._groups() if in_program() else {})
-        return self.wire(wiring, as_arrays(x)), wiring.state
+        return self.wire(wiring, x), wiring.state
 
     def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:
         """The first parameters and state, and the shapes of what comes out."""
         wiring = _Init(key, self._groups() if isinstance(key, Tracer) else {})
-        y = self.wire(wiring, shapes(x))
+        try:
+            y = self.wire(wiring, shapes(x))
+        except (AttributeError, TypeError) as error:
+            if "ShapeDtypeStruct" not in str(error):
+                raise
+            raise LayerError(
+                type(self).__name__,
+                f"wire computes with arrays itself, and init runs it on their shapes alone ({error}) — put mathematics into "
+                "wiring.math(function, *arrays).",
+            ) from error
+        if y is None:
+            raise LayerError(type(self).__name__, "wire gives None — it returns what comes out of the last part.")
         return wiring.params, wiring.state, y
 
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         wiring = _Extend(params, state, dict(cache), span)
-        return self.wire(wiring, as_arrays(x)), wiring.cache
+        return self.wire(wiring, x), wiring.cache
 
 
 def _is_its_wiring(layer: Layer) -> TypeGuard[Composite]:
@@ -106,7 +142,7 @@ class _Init(Wiring):
         self.names, self.owners = set[str](), set[str]()
         self.groups, self.drawn = groups, dict[int, _Drawn]()
 
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
         owner = shares or name
         with located(name):
             self._check(name, type(layer).__name__, shares)
@@ -129,8 +165,8 @@ class _Init(Wiring):
         drawn = self.drawn[number]
         return drawn(key) if drawn.shapes == frozen_shapes(x) else _first(layer, key, x)
 
-    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return jax.eval_shape(functools.partial(over_values, function), *xs)
+    def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return jax.eval_shape(function, *xs)
 
     def _check(self, name: str, kind: str, shares: str | None) -> None:
         if name in self.names:
@@ -154,7 +190,7 @@ class _Apply(Wiring):
     groups: dict[str, int]
     traced: dict[int, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
         owner = shares or name
         mode = self.mode if isinstance(layer, Stateless) else self.mode.within(name)
         with located(name):
@@ -169,8 +205,8 @@ class _Apply(Wiring):
             return layer.apply
         return self.traced.setdefault(self.groups[name], jax.jit(lambda *arguments: layer.apply(*arguments)))
 
-    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return over_values(function, *xs)
+    def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return function(*xs)
 
 
 @dataclasses.dataclass
@@ -180,7 +216,7 @@ class _Extend(Wiring):
     cache: Cache
     span: Span
 
-    def part(self, name: str, layer: Layer, x: Any, shares: str | None = None) -> Any:
+    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
         owner = shares or name
         params, state = self.params.get(owner, {}), self.state.get(owner, {})
         with located(name):
@@ -189,5 +225,5 @@ class _Extend(Wiring):
             self.cache[name] = cache
         return y
 
-    def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        return over_values(function, *xs)
+    def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
+        return function(*xs)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from jaxdl.activations import relu
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_arrays, as_layer, fold_in_name, located
+from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_layer, fold_in_name, located
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
@@ -95,6 +95,7 @@ class VariationalAutoencoder(Layer):
     encoder: Layer
     decoder: Layer
     latent: int
+    takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", as_layer(self.encoder))
@@ -127,7 +128,7 @@ class VariationalAutoencoder(Layer):
 
     def encode(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Posterior, State]:
         """μ and log σ² of the code's distribution for each input, and the next state."""
-        h, state = self._run("encoder", self.encoder, params, state, as_arrays(x), mode)
+        h, state = self._run("encoder", self.encoder, params, state, x, mode)
         moments, _ = self._posterior.apply(params["posterior"], {}, h)
         return (moments[:, : self.latent], moments[:, self.latent :]), state
 

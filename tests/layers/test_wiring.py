@@ -275,3 +275,44 @@ def test_an_error_in_the_first_parameters_of_several_places_says_where_it_is() -
     model = dl.Sequential(*[dl.Sequential(dl.Dense(4, kernel_init=lambda key, shape, dtype: None))] * 2)
     with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):
         jax.eval_shape(lambda key: model.init(key, X), KEY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written(dl.Composite):
+    """A composite whose data flow is given."""
+
+    flow: Any
+
+    def wire(self, wiring: Any, x: Any) -> Any:
+        return self.flow(wiring, x)
+
+
+def test_a_part_may_be_a_plain_function() -> None:
+    x = jnp.array([[-1.0, 2.0]])
+    model = Written(lambda wiring, x: wiring.part("second", jnp.negative, wiring.part("first", jax.nn.relu, x)))
+    params, state = model.init(jax.random.key(0), x)
+    assert (params, state) == ({}, {})
+    for other in (model, dl.in_precision(model, "float32")):
+        np.testing.assert_array_equal(other.apply(params, state, x)[0], [[0.0, -2.0]])
+    assert [row.kind for row in dl.summary(model, x, show=False).rows] == ["relu", "negative"]
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        lambda wiring, x: wiring.part("dense", dl.Dense(2), x) * 2,
+        lambda wiring, x: jnp.tanh(wiring.part("dense", dl.Dense(2), x)),
+        lambda wiring, x: wiring.part("dense", dl.Dense(2), x).mean(),
+    ],
+)
+def test_mathematics_beside_the_wiring_is_named(flow: Any) -> None:
+    for model, place in ((Written(flow), "Written"), (dl.Sequential(Written(flow)), "Written at 'written_0'")):
+        with pytest.raises(
+            dl.LayerError, match=rf"^{place}: wire computes with arrays itself.* — put mathematics into wiring.math"
+        ):
+            model.init(jax.random.key(0), jnp.ones((1, 2)))
+
+
+def test_a_data_flow_gives_something() -> None:
+    with pytest.raises(dl.LayerError, match=r"^Written: wire gives None"):
+        Written(lambda wiring, x: None).init(jax.random.key(0), jnp.ones((1, 2)))
