@@ -198,8 +198,8 @@ class _Reader:
         if type(value) is dict:
             return self._dict(value, within, whole)
         if isinstance(value, functools.partial):
-            parts = (value.func, value.args, value.keywords)
-            return _Partial(*(self.read(part, within, whole) for part in parts))
+            whole = whole or str(getattr(value.func, "__module__", None)).startswith(SCHEDULES)
+            return _Partial(*(self.read(part, within, whole) for part in (value.func, value.args, value.keywords)))
         if _has_a_name(value):
             return _Fixed(type(value), value)
         if isinstance(value, MethodType):
@@ -234,7 +234,7 @@ class _Reader:
 
     def _function(self, value: FunctionType, within: tuple[int, ...]) -> _Function:
         module = value.__globals__["__name__"]
-        if id(value) in within or not (_of_library(module) or module.startswith(SCHEDULES)):
+        if id(value) in within or not _of_library(module):
             raise UnlikeError
         within = (*within, id(value))
         closed = tuple(self._content(cell, within, module.startswith(SCHEDULES)) for cell in value.__closure__ or ())
@@ -261,4 +261,4 @@ def _has_a_name(value: Any) -> bool:
 
 
 def _of_library(module: str) -> bool:
-    return module.partition(".")[0] in LIBRARIES
+    return module.partition(".")[0] in LIBRARIES or module.startswith(SCHEDULES)

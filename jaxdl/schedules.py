@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -107,10 +108,7 @@ class OneCycle(Schedule):
         if rise == 0:
             return fall
 
-        def up(count: Any) -> Any:
-            share = jnp.asarray(count, jnp.float32) / rise
-            return self.peak * (1 - (1 - self.start) * (1 + jnp.cos(jnp.pi * share)) / 2)
-
+        up = functools.partial(_half_cosine_up, self.peak, self.start, rise)
         return optax.join_schedules([up, fall], [rise])
 
 
@@ -155,6 +153,12 @@ class Plateau:
             accumulation_size=steps_per_epoch,
             min_scale=self.end,
         )
+
+
+def _half_cosine_up(peak: Any, start: Any, rise: Any, count: Any) -> Any:
+    """The rate after so many steps of the way up from a share of the peak."""
+    share = jnp.asarray(count, jnp.float32) / rise
+    return peak * (1 - (1 - start) * (1 + jnp.cos(jnp.pi * share)) / 2)
 
 
 def _rise(warmup: float, steps: int) -> int:

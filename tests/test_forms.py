@@ -64,7 +64,7 @@ def test_of_other_numbers_it_is_the_one_that_optax_builds_of_them(name):
     expected = jax.jit(lambda: trained(MAKE[name](0.02)))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), built, expected)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected, PARAMS)
-    assert max(jax.tree.leaves(moved)) > 1e-6
+    assert max(jax.tree.leaves(moved)) > 1e-7  # Prodigy begins with steps of a millionth
 
 
 def test_numbers_that_are_traced_are_no_further_from_the_truth_than_optax_s():
