@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from hypothesis import strategies as st
 
 import jaxdl as dl
@@ -220,6 +221,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "shuffle": st.booleans(),
     "steps_per_epoch": st.sampled_from([None, 1, 2, 100, 0]),
     "new_shapes": st.booleans(),
+    "drop_last": st.booleans(),
     "precision": st.sampled_from([None, None, "bfloat16", "float16", "float32"]),
     "compile": st.sampled_from(["auto", "step", "eager", "epoch", "fast"]),
     "if_not_finite": st.sampled_from(["stop", "skip", "go back", "never"]),
@@ -271,6 +273,7 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
+@pytest.mark.filterwarnings("ignore:accumulate=. the moments of BatchNorm")
 @examples(20)
 @hypothesis.given(fits())
 def test_a_run_has_what_was_asked_for_or_a_sentence(drawn: Any) -> None:

@@ -91,6 +91,7 @@ def test_the_same_members_give_the_same_bits() -> None:
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 def test_all_other_settings_of_fit_mean_the_same() -> None:
     settings = SETTINGS | {
         "class_weight": {0: 1.0, 1: 2.0, 2: 0.5},

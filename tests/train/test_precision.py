@@ -42,6 +42,7 @@ def test_all_that_is_kept_is_float32(precision):
     assert 0 < float(jnp.abs(outputs - full).max()) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_all_ways_scale_alike(way):
     a, b = (fit(MODEL, (X, Y), precision="float16", epochs=2, compile=c, clip_norm=1.0, accumulate=2) for c in ("epoch", way))
