@@ -32,6 +32,8 @@ def test_tables_come_from_the_measurements():
     from benchmarks import readme
 
     assert readme.filled(README) == README
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    assert readme.filled_page(page) == page
 
 
 def test_every_file_on_the_map_exists():

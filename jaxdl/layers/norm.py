@@ -1,4 +1,4 @@
-"""Normalisation layers. Names and defaults are Flax's; channels are last."""
+"""Normalisation layers. Names and defaults are Flax's, but for the momentum, which is PyTorch's; channels are last."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -23,14 +23,14 @@ class BatchNorm(Layer):
     Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias` [channels]; state: `mean`, `var` [channels].
 
     Args:
-        momentum: of the running statistics.
+        momentum: of the running statistics; at 0.99, as Flax and Keras have it, they take hundreds of steps to come near.
         epsilon: ε, added to the variance.
         use_scale, use_bias: whether the output is scaled and shifted.
         dtype: of the output; None means the input's own. Moments are taken in at least float32.
         param_dtype: of the stored parameters and statistics.
     """
 
-    momentum: float = 0.99
+    momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True
     use_bias: bool = True

@@ -229,7 +229,7 @@ class LSTM(Recurrent):
         recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
         forget_bias: is added to the forget gate's bias at the start (Jozefowicz et al., 2015, section 2.2).
         use_bias: whether b is added.
-        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates at once.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """
@@ -285,7 +285,7 @@ class GRU(Recurrent):
         dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
         recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
         use_bias: whether b and bᵣ are added.
-        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates at once.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """

@@ -118,9 +118,15 @@ def test_norms_are_those_of_flax(layer: Any, module: Any, shape: tuple[int, ...]
 @pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm"])
 def test_defaults_are_those_of_flax(name: str) -> None:
     ours, theirs = getattr(dl, name)(), getattr(nn, name)()
-    for field in {"momentum", "epsilon", "use_scale", "use_bias", "param_dtype"} & set(vars(ours)):
+    for field in {"epsilon", "use_scale", "use_bias", "param_dtype"} & set(vars(ours)):
         assert getattr(ours, field) == getattr(theirs, field)
     assert getattr(ours, "groups", None) == getattr(theirs, "num_groups", None)
+
+
+def test_momentum_and_epsilon_of_batch_norm_are_those_of_pytorch() -> None:
+    theirs = pytest.importorskip("torch").nn.BatchNorm1d(3)
+    assert dl.BatchNorm().momentum == pytest.approx(1 - theirs.momentum)
+    assert dl.BatchNorm().epsilon == theirs.eps
 
 
 @pytest.mark.parametrize("shape", [VECTORS, LINE, IMAGE])
