@@ -243,3 +243,42 @@ def test_wrong_arguments(build: Any, text: str) -> None:
     with pytest.raises(LayerError) as caught:
         build()
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("value", [100.0, 12345.678, 1e6 / 3, 1.7e9, 1e10])
+@pytest.mark.parametrize("shape", [(9, 2), (33, 3, 3, 2)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_constant_channel_gives_zero(value: float, shape: tuple[int, ...], masked: bool) -> None:
+    """However large it is: its mean is off by a rounding, which a tiny deviation would divide. What is masked is no part of it."""
+    mask = jnp.arange(shape[0]) > 1 if masked else None
+    x = jnp.full(shape, value, jnp.float32)
+    x = x.at[:2].set(-3.0) if masked else x
+    layer = dl.BatchNorm(momentum=0.0)
+    y, state = layer.apply(*layer.init(jax.random.key(0), x), x, dl.Train(jax.random.key(1), mask))
+    np.testing.assert_array_equal(y[2:], 0)
+    np.testing.assert_array_equal(state["mean"], np.float32(value))
+    np.testing.assert_array_equal(state["var"], 0)
+
+
+@pytest.mark.parametrize("layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(1), dl.InstanceNorm()])
+def test_deviations_that_are_small_beside_the_mean(layer: Any) -> None:
+    """Against the definition in float64: numbers of 10,000 that differ by their last bits."""
+    steps = np.random.default_rng(0).integers(0, 8, (4, 6, 5, 8))
+    x = (10_000 + steps * 2.0**-10).astype(np.float32)
+    axes = {"BatchNorm": (0, 1, 2), "LayerNorm": (3,), "GroupNorm": (1, 2, 3), "InstanceNorm": (1, 2)}[type(layer).__name__]
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axes, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(axes, keepdims=True) + layer.epsilon)
+    params, state = layer.init(jax.random.key(0), x)
+    y, _ = layer.apply(params, state, x, dl.Train(jax.random.key(1)))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 4, 4, 3)])
+def test_an_empty_batch_leaves_the_running_moments(shape: tuple[int, ...]) -> None:
+    layer = dl.BatchNorm()
+    x = jnp.zeros(shape)
+    params, state = layer.init(jax.random.key(0), x)
+    y, new = layer.apply(params, state, x, dl.Train(jax.random.key(1)))
+    assert y.shape == shape
+    jax.tree.map(np.testing.assert_array_equal, new, state)
