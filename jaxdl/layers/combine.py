@@ -113,9 +113,11 @@ class Sequential(Composite):
         return x
 
     def _groups(self) -> dict[str, int]:
-        composites = {name: id(part) for name, part in self.parts if isinstance(part, Composite)}
-        counts = Counter(composites.values())  # the same layer, not an equal one: 2 == 2.0, and a part may tell them apart
-        return {name: number for name, number in composites.items() if counts[number] > 1}
+        composites = {name: part for name, part in self.parts if isinstance(part, Composite)}
+        alike = {name: (part, repr(part)) for name, part in composites.items()}  # 2 == 2.0, and a part may tell them apart
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(alike.values()))}
+        counts = Counter(alike.values())
+        return {name: numbers[value] for name, value in alike.items() if counts[value] > 1}
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -9,6 +9,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,10 +179,11 @@ class Plan:
         with jax.default_device(device), contextlib.ExitStack() as stack:
             keys = [sources.as_key(member.seed) for member in cohort.members]
             step, feed, held = self._data(keys, device)
-            state = cohort.state
+            state, began = cohort.state, time.perf_counter()
             if state is None:
                 state = _started(step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example))
             state = state if device is None else jax.device_put(state, device)
+            prepared = time.perf_counter() - began
             position = begin(step, feed, state)
             position.history, position.best = cohort.history, cohort.best
             position.place = Place(cohort.epoch, 0)
@@ -191,6 +193,7 @@ class Plan:
             )
             saver, position = self._saver(stack, cohort.members, rung, step, feed, held, position)
             loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, (), saver)
+            loop.compile_seconds = prepared
             loops.append(loop)
             if stop.is_set():
                 return cohort.after(loop, cohort.epoch, "interrupted")

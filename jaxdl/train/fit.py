@@ -1,6 +1,7 @@
 """`fit`, `evaluate` and `predict`: the loop for a model, its data and a loss."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -174,7 +175,9 @@ def fit(
         precision=precision,
         mesh=mesh,
     )
+    began = time.perf_counter()
     start = first_start(step, feed, key, initial)
+    prepared = time.perf_counter() - began
     held = None
     if validation_set is not None:
         held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=key, new_shapes=new_shapes, mesh=mesh)
@@ -194,6 +197,7 @@ def fit(
         if_not_finite=if_not_finite,
         debug=debug,
         initial=initial,
+        prepared=prepared,
     )
     return made if mesh is None else made.on(mesh.devices[0])
 

@@ -60,6 +60,7 @@ def run_training(
     checkpoint: Checkpoints | None = None,
     debug: bool = False,
     initial: Any = None,
+    prepared: float = 0.0,
 ) -> Run:
     """Runs a training step over data; `fit` and `train` check what they are given, and call this.
 
@@ -77,6 +78,7 @@ def run_training(
         checkpoint: where the run saves itself, and goes on from where it was.
         debug: whether to say which operation first gave numbers that are not finite.
         initial: what a caller has given to start from, which tells the run from others.
+        prepared: how many seconds the first state has taken.
     """
     position = begin(step, feed, start)
     with contextlib.ExitStack() as stack:
@@ -88,6 +90,7 @@ def run_training(
             stack.callback(saver.close)
             position = saver.resume() or position
         loop = Loop(step, feed, position, way, validation, early_stopping, tuple(callbacks), saver, debug)
+        loop.compile_seconds = prepared
         shown = stack.enter_context(progress(show_progress, epochs, feed.steps))
         first = position.steps
         stopped = loop.run(epochs, steps, shown)
@@ -300,7 +303,7 @@ class Loop:
             self.position.begun = self.position.begun._replace(orders=ran.begun.orders)
             self.known.compiled = True
         self.longest = self.program.longest(piece.source)
-        self.compile_seconds = time.perf_counter() - began
+        self.compile_seconds += time.perf_counter() - began
 
     def _epochs(self, epochs: int, steps: int | None, shown: Progress) -> str:
         here = self.position

@@ -95,7 +95,7 @@ class Run:
         stopped: why training ended: "finished", "early stopping …", "callback", "interrupted", "the data ended …", or what was
             not finite; with " (in an earlier call)" where a checkpoint held a run that had ended, and nothing was left to
             train.
-        compile_seconds: the time until the first step could run: tracing and compiling.
+        compile_seconds: the time until the first step could run: drawing the first state, tracing and compiling.
     """
 
     params: Params

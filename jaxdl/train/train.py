@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -104,7 +105,9 @@ def train(
         drop_last=drop_last,
         **stream,
     )
+    began = time.perf_counter()
     start = _start(step, feed.example, key, initial)
+    prepared = time.perf_counter() - began
     checks.check_step_runs(step, start, feed)
     check_functions("data", step, start, feed)
     held = None
@@ -127,6 +130,7 @@ def train(
         if_not_finite=if_not_finite,
         debug=debug,
         initial=initial,
+        prepared=prepared,
     )
 
 
@@ -146,8 +150,9 @@ def run(
     if_not_finite: IfNotFinite,
     debug: bool,
     initial: Any = None,
+    prepared: float = 0.0,
 ) -> Run:
-    """The loop for a step whose data and first state are known to fit it."""
+    """The loop for a step whose data and first state are known to fit it; that state has taken `prepared` seconds."""
     arguments.check_callbacks(callbacks)
     for name, value in (("progress", progress), ("debug", debug)):
         arguments.check_flag(name, value)
@@ -177,6 +182,7 @@ def run(
         checkpoint=checkpoint,
         debug=debug,
         initial=initial,
+        prepared=prepared,
     )
 
 
