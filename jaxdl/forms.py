@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 LIBRARIES = frozenset({"jax", "numpy", "optax"})
 """Whose functions read nothing that changes but their arguments and what they closed over."""
@@ -158,7 +159,7 @@ class _Function:
     defaults: Any
     keyword_defaults: Any
     attributes: Any
-    first: FunctionType = dataclasses.field(compare=False)
+    first: Any = dataclasses.field(compare=False)
 
     def built(self, numbers: Sequence[Any]) -> FunctionType:
         cells = tuple(CellType(value.built(numbers)) for value in self.closed)
@@ -187,7 +188,7 @@ class _Reader:
         """
         if isinstance(value, (float, np.inexact)) and not isinstance(value, np.complexfloating):
             return self._number(value, type(value))
-        if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        if isinstance(value, jax.Array) and not isinstance(value, Tracer):
             return self._scalar(value)
         if whole and type(value) is int and abs(value) < 2**31:
             return self._number(value, int)
@@ -217,7 +218,7 @@ class _Reader:
     def _scalar(self, value: jax.Array) -> _Number:
         if value.shape != () or value.dtype not in (np.float16, np.float32, np.float64):
             raise UnlikeError
-        number = np.asarray(value)[()]
+        number: Any = np.asarray(value)[()]
         return self._number(number, type(number))
 
     def _dict(self, value: dict[Any, Any], within: tuple[int, ...], whole: bool) -> _Dict:

@@ -12,7 +12,7 @@ import optax
 from jaxdl.alike import first_alike
 from jaxdl.schedules import Cosine, Plateau, Schedule
 
-Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation] | str
+Optimizer = optax.GradientTransformation | optax.MultiSteps | Callable[..., optax.GradientTransformation] | str
 LearningRate = float | Schedule | Plateau | optax.Schedule
 
 NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(

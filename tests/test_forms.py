@@ -105,7 +105,7 @@ def test_forms_differ_where_what_is_computed_does():
         for optimizer in (
             optax.sgd(0.1),
             optax.sgd(1),
-            optax.sgd(np.float32(0.1)),
+            optax.sgd(np.float32(0.1)),  # type: ignore[arg-type]
             optax.sgd(0.1, momentum=0.9),
             optax.sgd(0.1, momentum=0.9, nesterov=True),
             optax.adam(0.1),

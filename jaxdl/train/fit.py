@@ -378,7 +378,7 @@ def _remade(step: StepForm, given: Shapes) -> Made | None:
     """How `_restart` makes what it gives, where it computes nothing."""
     key = threefry.of_seed(0)
     try:
-        return made_of(lambda numbers, *given: _begun(step, numbers, *given, key), step.example, *thawed_shapes(given))
+        return made_of(lambda numbers, *given: _begun(step, numbers, *given, key=key), step.example, *thawed_shapes(given))
     except Computes:
         return None
 
