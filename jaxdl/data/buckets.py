@@ -1,6 +1,6 @@
 """Sequences of different lengths, in batches of few shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -117,7 +117,7 @@ class Buckets:
         """Goes to where they were: the next pass begins there."""
         self._epochs, self._drawn = state["epochs"], state["drawn"]
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> Mapping[str, object]:
         """What tells these batches from others, for a run that saves itself."""
         settings = {"batch_size": self.batch_size, "boundaries": self.boundaries, "seed": self.seed, "targets": self._targets}
         return settings | {

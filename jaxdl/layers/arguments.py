@@ -170,7 +170,7 @@ def padding_argument(layer: str, padding: Any) -> None:
             "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with one "
             f"for each) or a tuple of (low, high) pairs, got {padding!r}.",
         )
-    entries = padding if isinstance(padding, tuple) else (padding,)
+    entries: tuple[Any, ...] = padding if isinstance(padding, tuple) else (padding,)
     if any(abs(n) > LARGEST for entry in entries for n in (entry if isinstance(entry, tuple) else (entry,))):
         raise LayerError(layer, f"padding is at most {LARGEST} on each side, got {padding!r}.")
 

@@ -120,8 +120,9 @@ def _check(name: str, pool: MaxPool | AvgPool) -> None:
     arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
     arguments.padding_argument(name, pool.padding)
     arguments.declared(pool)
-    by_hand = not isinstance(pool.padding, str) and not arguments.pads_both_sides(pool.padding)
-    if by_hand and any(n < 0 for pair in pool.padding for n in pair):
+    by_hand = isinstance(pool.padding, tuple) and not arguments.pads_both_sides(pool.padding)
+    pairs: Any = pool.padding if by_hand else ()
+    if any(n < 0 for pair in pairs for n in pair):
         raise LayerError(name, f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.")
 
 

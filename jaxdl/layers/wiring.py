@@ -76,7 +76,7 @@ class Composite(Layer):
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
 
     def _groups(self) -> dict[str, int]:
-        """A number for equal layers that stand in several places, by their names: a program traces them once for equal shapes."""
+        """A number for equal layers that stand in several places, by their names: a program traces them once."""
         return {}
 
     @final
