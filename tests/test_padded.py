@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxdl as dl
@@ -79,3 +80,18 @@ def test_a_summary_shows_padded_shapes() -> None:
         dl.Sequential(dl.Embedding(7, 3), dl.GlobalAvgPool()), padded(np.zeros((4, 5), np.int32)), show=False
     ).rows
     assert rows[-1].output == (4, 3)
+
+
+def test_what_lies_behind_the_ends_changes_no_run() -> None:
+    rng = np.random.default_rng(0)
+    values, lengths = rng.normal(size=(6, 5, 3)).astype(np.float32), np.array([5, 2, 1, 4, 3, 5], np.int32)
+    behind = np.arange(5) >= lengths[:, None]
+    runs = []
+    for filling in (0.0, np.nan, np.inf):
+        inputs = dl.Padded(np.where(behind[..., None], np.float32(filling), values), lengths)
+        model = dl.Sequential(dl.Dense(4), dl.LayerNorm(), dl.GRU(3, sequence=False), dl.Dense(1))
+        settings = {"loss": dl.losses.mean_squared_error, "optimizer": optax.sgd(0.1), "batch_size": 4, "progress": False}
+        runs.append(dl.fit(model, (inputs, values[:, 0, :1]), **settings))
+    for run in runs[1:]:
+        assert run.history["loss"] == runs[0].history["loss"]
+        jax.tree.map(np.testing.assert_array_equal, run.params, runs[0].params)

@@ -129,7 +129,7 @@ def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
     inputs, targets = host_arrays(f"{name} inputs", data[0]), host_arrays(f"{name} targets", data[1])
     batch = Batch(inputs, targets, as_weights(name, data[2]) if len(data) == 3 else None)
     check_lengths(name, batch, lists_read(data))
-    check_finite(f"{name} inputs", inputs)
+    check_finite(f"{name} inputs", [_that_count(leaf) for leaf in jax.tree.leaves(inputs, is_leaf=_is_padded)])
     leaves = jax.tree.leaves(targets, is_leaf=_is_padded)
     check_finite(f"{name} targets", [targets_that_count(leaf, inputs) for leaf in leaves])
     return batch
@@ -323,6 +323,11 @@ def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None 
     if not counts.any():
         of = "" if class_weights is None else ", with those of their classes,"
         raise ValueError(f"{name}: the weights of all examples{of} are 0, so that none counts — give some of them more.")
+
+
+def _that_count(leaf: Any) -> Any:
+    """An array of inputs, of `Padded` sequences with zeros behind their ends, as the model reads them."""
+    return targets_that_count(leaf, leaf) if _is_padded(leaf) else leaf
 
 
 def _is_padded(node: Any) -> bool:

@@ -88,10 +88,10 @@ def fit(
             `mask` of the rows that count.
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as `optax.adam`; or a name:
             "adam", "sgd", "schedule_free_adamw", … (those of `jaxdl.optimizers.NAMES`, each with a learning rate), and "auto",
-            which finds its step size itself in a run of some hundred steps or more. Calls that share one optimizer object, and
-            all else, share one compiled program; `optax.adam(1e-3)` written again is another object, the same function and
-            rate, or name, are not. Masks of optax freeze parameters and no statistics: that does `Frozen`. Where it is
-            schedule-free, validation and the run's `params` are of the average it keeps.
+            which finds its step size itself in a run of some hundred steps or more. Calls that differ in the numbers of such
+            an optimizer alone, as in its learning rate, share one compiled program; one written by hand is another for
+            each object. Masks of optax freeze parameters and no statistics: that does `Frozen`. Where it is schedule-free,
+            validation and the run's `params` are of the average it keeps.
         learning_rate: what the function, or the name's, is given: a number, a schedule of optax, which counts steps, or one of
             `jaxdl.schedules`, which knows how many steps the run has.
         epochs: passes over the data.
