@@ -241,7 +241,7 @@ def test_a_step_that_cannot_give_the_loss_of_other_parameters_says_so():
         dl.train(step, X[:, :2], progress=False)
 
 
-def test_many_steps_as_one_update_are_those_of_optax():
+def test_many_steps_as_one_update_are_those_of_optax(unchecked):
     """k batches of one size as one update are their mean gradient, as a batch k times as large has it."""
     start = MODEL.init(jax.random.key(3), X)
     whole = fit((X, T), optimizer=optax.adam(0.1), initial=start, shuffle=False, epochs=3, batch_size=40)

@@ -85,18 +85,26 @@ def _handler() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax from printing the traceback of what is raised as well."""
+    """Keeps Orbax, and asyncio of its tasks, from printing the traceback of what is raised as well."""
 
     def others(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
-    logger = logging.getLogger("absl")
-    logger.addFilter(others)
+    def not_of_tasks(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Task exception was never retrieved")
+
+    filters = {"absl": others, "asyncio": not_of_tasks}
+    for name, chosen in filters.items():
+        logging.getLogger(name).addFilter(chosen)
     try:
         with _late_callbacks_dropped():
             yield
+    except Exception:
+        gc.collect()  # tasks that failed, too, say so when they are collected
+        raise
     finally:
-        logger.removeFilter(others)
+        for name, chosen in filters.items():
+            logging.getLogger(name).removeFilter(chosen)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ class PReLU(Stateless):
         x = arguments.floating("PReLU", x)
         arguments.parameters("PReLU", params, negative_slope=() if self.shared else (None,))
         wide = widest(x.dtype)  # in which the gradient of the slope is summed
-        slope = gathered(params["negative_slope"]).astype(wide)
+        slope = gathered(jnp.asarray(params["negative_slope"], wide))
         if not self.shared:
             arguments.same_features("PReLU", x, slope.shape[0], "channels")
             slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))

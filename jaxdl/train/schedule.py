@@ -36,9 +36,7 @@ def learning_rate(optimizer: optax.GradientTransformation, optimizer_state: Any,
 
     >>> schedule = optax.linear_schedule(1.0, 0.0, 10)
     >>> optimizer = optax.adam(schedule)
-    >>> state = optimizer.init({"w": jnp.ones(2)})
-    >>> for _ in range(3):
-    ...     _, state = optimizer.update({"w": jnp.ones(2)}, state)
+    >>> state = optax.tree.set(optimizer.init({"w": jnp.ones(2)}), count=jnp.int32(3))  # after three updates
     >>> round(float(learning_rate(optimizer, state)), 6)
     0.8
     """

@@ -457,17 +457,18 @@ def test_a_share_for_validation_leaves_the_rest_for_training():
 
 
 def test_a_second_pass_over_the_same_shapes_is_one_run_of_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxdl.train import loop, pace
+    from jaxdl.train import pace
+    from jaxdl.train.program import Program
 
     pace.known.cache_clear()
-    run, steps = loop.run, []
+    run, steps = Program.run, []
 
-    def counted(*arguments: Any) -> Any:
-        ran = run(*arguments)
+    def counted(program: Program, *arguments: Any) -> Any:
+        ran = run(program, *arguments)
         steps.append(ran.steps)
         return ran
 
-    monkeypatch.setattr(loop, "run", counted)
+    monkeypatch.setattr(Program, "run", counted)
     model = dl.Dense(2)
     params, state = model.init(jax.random.key(0), X)
     first = dl.predict(model, params, state, X, batch_size=5)
