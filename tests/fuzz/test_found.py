@@ -120,7 +120,10 @@ CASES = {
     ),
     "an optimizer that takes no rate": (lambda: fit(optimizer=lambda: 3, learning_rate=0.1), "failed for a learning rate"),
     "params that are none": (lambda: ANY.predict(dl.Dense(1), 3, {}, X), "params: expected a dict of arrays"),
-    "params of another model": (lambda: dl.predict(dl.Dense(1), {}, {}, X), "Dense: expected parameters by name, among them 'kernel', got none"),
+    "params of another model": (
+        lambda: dl.predict(dl.Dense(1), {}, {}, X),
+        "Dense: expected parameters by name, among them 'kernel', got none",
+    ),
     "label smoothing of a word": (
         lambda: losses.softmax_cross_entropy(X, X, label_smoothing="a"),  # type: ignore[arg-type]
         "softmax_cross_entropy: label_smoothing is a finite number from 0 to 1, got 'a'.",
