@@ -90,21 +90,20 @@ def _quiet() -> Iterator[None]:
     def others(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
-    def not_of_tasks(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Task exception was never retrieved")
-
-    filters = {"absl": others, "asyncio": not_of_tasks}
-    for name, chosen in filters.items():
-        logging.getLogger(name).addFilter(chosen)
+    logger = logging.getLogger("absl")
+    logger.addFilter(others)
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)  # for good: tasks that failed are collected any time later
     try:
         with _late_callbacks_dropped():
             yield
-    except Exception:
-        gc.collect()  # tasks that failed, too, say so when they are collected
-        raise
     finally:
-        for name, chosen in filters.items():
-            logging.getLogger(name).removeFilter(chosen)
+        logger.removeFilter(others)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether asyncio tells of anything else than a failure of Orbax's that nobody asked for."""
+    told = record.getMessage()
+    return "exception was never retrieved" not in told or "orbax" not in told
 
 
 @contextlib.contextmanager
