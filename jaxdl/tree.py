@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import lax
 
 Tree = Any
 
@@ -45,6 +46,18 @@ def shapes(tree: Tree) -> Tree:
         return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
 
     return jax.tree.map(shape, tree)
+
+
+def strongly_typed(tree: Tree) -> Tree:
+    """The same tree with arrays of their dtype alone: one of a weak type would become another once it is updated.
+
+    A program is compiled for either.
+    """
+    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype) if _is_weak(leaf) else leaf, tree)
+
+
+def _is_weak(leaf: Any) -> bool:
+    return getattr(leaf, "weak_type", False)
 
 
 Shapes = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]

@@ -66,3 +66,13 @@ def test_shapes_frozen_to_a_value_and_thawed() -> None:
     assert hash(frozen) == hash(tree.frozen_shapes(tree.shapes(PARAMS)))
     assert frozen != tree.frozen_shapes(STATE)
     assert tree.thawed_shapes(frozen) == tree.shapes(PARAMS)
+
+
+def test_weak_types_are_taken_off() -> None:
+    weak = jnp.asarray(1.0)
+    assert weak.weak_type
+    made = tree.strongly_typed({"weak": weak, "strong": jnp.ones(2), "key": jax.random.key(0)})
+    assert not made["weak"].weak_type
+    assert (made["weak"], made["weak"].dtype) == (1.0, jnp.float32)
+    traced = jax.eval_shape(tree.strongly_typed, {"weak": weak})
+    assert not traced["weak"].weak_type

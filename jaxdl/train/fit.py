@@ -33,7 +33,7 @@ from jaxdl.train.step import Augment, TrainState, step_key
 from jaxdl.train.step_form import StepForm, open_step
 from jaxdl.train.supervised import Evaluation, Prediction, Supervised
 from jaxdl.train.train import Compile, as_way, first_state, run
-from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 
 Loss = Callable[[Any, Any], Array]
 Precision = Literal["bfloat16", "float16"]
@@ -390,7 +390,7 @@ def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Ar
 
 def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
     numbered: Any = step.step(numbers)
-    return numbered.start(key, params, state)._replace(key=None)  # folded in on the host: a smaller program
+    return strongly_typed(numbered.start(key, params, state)._replace(key=None))  # folded in on the host: a smaller program
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,6 +20,7 @@ from jaxdl.train.position import Ends
 from jaxdl.train.program import Ran
 from jaxdl.train.run import Best
 from jaxdl.train.step import Measured, Step, TrainState, Updating, all_finite, zeros_like
+from jaxdl.tree import strongly_typed
 
 Hyperparameters = dict[str, Array]
 FOREVER = np.int32(2**31 - 1)
@@ -112,7 +113,7 @@ class Members(Updating):
         """The first states: each member's is the single step's for its key."""
 
         def one(key: Array, values: Hyperparameters) -> TrainState:
-            return self.recipe(values).init(key, batch)
+            return strongly_typed(self.recipe(values).init(key, batch))
 
         members = jax.vmap(one, (0, 0), self.over.axis)(keys, hyperparameters)
         return MembersState(members, hyperparameters, jnp.full(self.over.count, FOREVER))

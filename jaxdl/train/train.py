@@ -26,7 +26,7 @@ from jaxdl.train.run import EarlyStopping, Run
 from jaxdl.train.spread import without_mesh
 from jaxdl.train.step import TrainingStep, TrainState
 from jaxdl.train.step_form import StepForm, open_step
-from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 
 Compile = Literal["eager", "step", "epoch", "auto"]
 
@@ -224,7 +224,7 @@ def _made(step: StepForm, example: Shapes) -> Made | None:
 def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
     numbered: Any = step.step(numbers)
     with tracing_program(only_platform()):
-        return numbered.init(key, thawed_shapes(example))
+        return strongly_typed(numbered.init(key, thawed_shapes(example)))
 
 
 _init_once = jit_once(_init, static_argnums=(0, 1))
