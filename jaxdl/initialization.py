@@ -290,6 +290,8 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
     if name == "copy":
         return operands
     match operands:
+        case [Key() as key] if name == "unstack":  # how an array of keys is gone through, from JAX 0.11 on
+            return _unstacked_keys(key, params["axis"])
         case [Key() as key, *others]:
             return [_of_key(name, params, key, others)]
         case [Constant() as constant, *_] if name in ("broadcast_in_dim", "convert_element_type"):
@@ -300,6 +302,11 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
             return [Filled(shape.shape, shape.dtype, filled.place)]
         case _:
             raise Computes
+
+
+def _unstacked_keys(key: Key, axis: int) -> list[Key]:
+    along = (slice(None),) * axis
+    return [Key(key.place, key.paths[(*along, index, ...)]) for index in range(key.paths.shape[axis])]
 
 
 def _of_key(name: str, params: dict[str, Any], key: Key, others: list[Any]) -> Key | Drawn:
