@@ -219,8 +219,7 @@ def _unstacked(values: Array, count: int) -> list[Array]:
     if count == 1:
         return [values]
     if all(device.platform == "cpu" for device in values.devices()):
-        (device,) = values.devices()
-        return jax.device_put(list(np.asarray(values)), device, may_alias=False)
+        return jax.device_put(list(np.asarray(values)), may_alias=False)  # committed nowhere, as all of a first state
     return [values[index] for index in range(count)]
 
 

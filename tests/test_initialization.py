@@ -12,6 +12,7 @@ import pytest
 import jaxdl as dl
 from jaxdl.data.source import Batch
 from jaxdl.initialization import Computes, Draw, _draw_together, made_of, values_of
+from jaxdl.train import program
 from jaxdl.train.train import first_state
 from jaxdl.tree import shapes
 
@@ -129,8 +130,28 @@ def test_equal_parameters_are_drawn_by_one_program_for_all_seeds(caplog: pytest.
     kernels = np.stack([leaf for state in states for leaf in jax.tree.leaves(state.params) if leaf.ndim == 2])
     assert len(np.unique(kernels[:, 0, 0])) == 3 * 21  # no key serves twice
     draw = Draw(jax.nn.initializers.lecun_normal(), (7, 7), np.dtype("float32"))
-    program = _draw_together.trace((draw,), [np.zeros((21, 2), np.uint32)])
-    assert str(program.jaxpr).count("random_bits") == 1
+    drawing = _draw_together.trace((draw,), [np.zeros((21, 2), np.uint32)])
+    assert str(drawing.jaxpr).count("random_bits") == 1
+
+
+def test_a_first_state_with_equal_parameters_and_the_state_after_it_share_a_program() -> None:
+    x = np.ones((12, 5), np.float32)
+    model = dl.Sequential(dl.Dense(5), *[dl.Dense(5) for _ in range(3)], dl.Dense(1))
+    before = program._loop._cache_size()
+    run = dl.fit(
+        model,
+        (x, x[:, :1]),
+        loss=dl.losses.mean_squared_error,
+        optimizer=optax.sgd(0.1),
+        epochs=3,
+        batch_size=4,
+        progress=False,
+    )
+    assert program._loop._cache_size() == before + 1
+    example = Batch(jax.ShapeDtypeStruct((4, 5), "float32"), jax.ShapeDtypeStruct((4, 1), "float32"))
+    step = dl.Supervised(model, dl.losses.mean_squared_error, optax.sgd(0.1))
+    assert not any(leaf.committed for leaf in jax.tree.leaves(first_state(step, example, jax.random.key(0))))
+    assert run.compile_seconds > 0
 
 
 def test_an_initializer_that_is_none_is_refused_where_it_stands() -> None:
