@@ -113,8 +113,7 @@ class Sequential(Composite):
         return x
 
     def _groups(self) -> dict[str, int]:
-        composites = {name: part for name, part in self.parts if isinstance(part, Composite)}
-        alike = {name: (part, repr(part)) for name, part in composites.items()}  # 2 == 2.0, and a part may tell them apart
+        alike = {name: _identity(part) for name, part in self.parts if isinstance(part, Composite)}
         numbers = {value: number for number, value in enumerate(dict.fromkeys(alike.values()))}
         counts = Counter(alike.values())
         return {name: numbers[value] for name, value in alike.items() if counts[value] > 1}
@@ -298,6 +297,15 @@ class Frozen(Layer):
     def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
         del params
         return self.body.extend(state.get("params", {}), state.get("state", {}), cache, x, span)
+
+
+def _identity(part: Layer) -> Any:
+    """Equal for layers that are traced alike; one that holds an array, as within a sweep, is like itself alone."""
+    try:
+        hash(part)
+    except TypeError:
+        return id(part)
+    return part, repr(part)  # 2 == 2.0, and a layer may tell them apart
 
 
 def _sum(*terms: Array) -> Array:
