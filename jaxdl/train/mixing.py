@@ -1,6 +1,6 @@
 """Refuses losses and metrics that mix the examples of a batch, found by calling them: on shapes alone it cannot be seen.
 
-On a CPU a probe of a loss of one's own takes some 25 ms, of which a program is compiled; jaxdl's own are known.
+On a CPU a probe of a loss of one's own takes some tens of milliseconds, of which a program is compiled; jaxdl's own are known.
 """
 
 import dataclasses
