@@ -101,6 +101,7 @@ def blank(params: Params) -> Params:
 
 
 def added(sums: Params, gradients: Params) -> Params:
+    """Sums with the gradients of one more part added, in the dtypes of the sums."""
     return jax.tree.map(lambda total, leaf: total + leaf.astype(total.dtype), sums, gradients)
 
 
