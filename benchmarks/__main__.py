@@ -1,4 +1,5 @@
-"""Measures everything that the README's speed tables show, one thing after another, and writes tables and plots.
+"""Measures everything that the README's speed tables show, one thing after another, and writes
+tables and plots.
 
     python -m benchmarks --rounds 5 --seconds 0.5
 

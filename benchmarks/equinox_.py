@@ -1,4 +1,6 @@
-"""Equinox: a model as a pytree, `jax.vmap` over the batch, and a step under `eqx.filter_jit`, as in its examples."""
+"""Equinox: a model as a pytree, `jax.vmap` over the batch, and a step under `eqx.filter_jit`, as in
+its examples.
+"""
 
 from typing import Any
 
@@ -49,7 +51,9 @@ class Equinox:
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         floats = as_floats(inputs)
-        self.inputs = np.ascontiguousarray(floats.transpose(0, 3, 1, 2)) if floats.ndim == 4 else floats
+        self.inputs = (
+            np.ascontiguousarray(floats.transpose(0, 3, 1, 2)) if floats.ndim == 4 else floats
+        )
         self.labels = labels
 
     def reset(self, weights: Weights) -> None:
@@ -59,7 +63,9 @@ class Equinox:
 
     def train(self, epochs: int, shuffle: bool) -> float:
         carried, losses = (self.model, self.statistics, self.optimizer_state), []
-        for inputs, labels in batches(self.inputs, self.labels, self.network.batch, epochs, shuffle):
+        for inputs, labels in batches(
+            self.inputs, self.labels, self.network.batch, epochs, shuffle
+        ):
             *carried, loss = step(*carried, self.optimizer, self.precision, inputs, labels)
             losses.append(loss)
         self.model, self.statistics, self.optimizer_state = jax.block_until_ready(carried)
@@ -81,7 +87,10 @@ class Model(eqx.Module):
     def __init__(self, network: Network, weights: Weights) -> None:
         self.network = network
         flattened = flattened_shapes(network)
-        self.layers = [layer_of(part, shape, weights.get(name, {}), flattened.get(name)) for name, part, shape in walk(network)]
+        self.layers = [
+            layer_of(part, shape, weights.get(name, {}), flattened.get(name))
+            for name, part, shape in walk(network)
+        ]
 
     def __call__(self, x: Array, statistics: eqx.nn.State) -> tuple[Array, eqx.nn.State]:
         for layer, (_, part, _) in zip(self.layers, walk(self.network), strict=True):
@@ -107,29 +116,46 @@ class Model(eqx.Module):
         return x, statistics
 
     def begun(self, statistics: eqx.nn.State) -> eqx.nn.State:
-        """With counts so high that running averages are read as they stand, as in every other library."""
+        """With counts so high that running averages are read as they stand, as in every other
+        library.
+        """
         is_norm = lambda node: isinstance(node, eqx.nn.BatchNorm)  # noqa: E731
         for norm in filter(is_norm, jax.tree.leaves(self, is_leaf=is_norm)):
             statistics = statistics.set(norm.batch_counter, jnp.array(1_000_000))
         return statistics
 
 
-def layer_of(part: Any, shape: tuple[int, ...], arrays: dict[str, np.ndarray], flattened: tuple[int, ...] | None) -> PyTree:
+def layer_of(
+    part: Any,
+    shape: tuple[int, ...],
+    arrays: dict[str, np.ndarray],
+    flattened: tuple[int, ...] | None,
+) -> PyTree:
     match part:
         case Conv(channels):
             kernel = arrays["kernel"].transpose(3, 2, 0, 1)
-            return laid(eqx.nn.Conv2d(shape[2], channels, 3, key=KEY), weight=kernel, bias=arrays["bias"][:, None, None])
+            return laid(
+                eqx.nn.Conv2d(shape[2], channels, 3, key=KEY),
+                weight=kernel,
+                bias=arrays["bias"][:, None, None],
+            )
         case Pool():
             return eqx.nn.MaxPool2d(2, 2)
         case Dense(units):
-            kernel = rows_channels_first(arrays["kernel"], flattened) if flattened else arrays["kernel"]
-            return laid(eqx.nn.Linear(shape[0], units, key=KEY), weight=kernel.T, bias=arrays["bias"])
+            kernel = (
+                rows_channels_first(arrays["kernel"], flattened) if flattened else arrays["kernel"]
+            )
+            return laid(
+                eqx.nn.Linear(shape[0], units, key=KEY), weight=kernel.T, bias=arrays["bias"]
+            )
         case Lstm(units, last):
             return Sequences(shape[-1], units, last, arrays)
         case Stage(channels):
             return Normalised(shape[2], channels, True, arrays, "")
         case Residual():
-            return Added([Normalised(shape[2], shape[2], False, arrays, ending) for ending in ("_0", "_1")])
+            return Added(
+                [Normalised(shape[2], shape[2], False, arrays, ending) for ending in ("_0", "_1")]
+            )
         case Tokens(count, features):
             return laid(eqx.nn.Embedding(count, features, key=KEY), weight=arrays["embedding"])
         case Positions():
@@ -169,7 +195,9 @@ class Normalised(eqx.Module):
     norm: eqx.nn.BatchNorm
     pool: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, channels: int, pool: bool, arrays: dict[str, np.ndarray], ending: str) -> None:
+    def __init__(
+        self, inputs: int, channels: int, pool: bool, arrays: dict[str, np.ndarray], ending: str
+    ) -> None:
         conv = eqx.nn.Conv2d(inputs, channels, 3, padding=1, use_bias=False, key=KEY)
         self.conv = laid(conv, weight=arrays[f"kernel{ending}"].transpose(3, 2, 0, 1))
         norm = eqx.nn.BatchNorm(channels, "batch", NORM_EPSILON, momentum=MOMENTUM, mode="batch")
@@ -196,7 +224,9 @@ class Added(eqx.Module):
 
 
 class TransformerBlock(eqx.Module):
-    """Attention and two dense layers, each behind a normalisation and added: [time, features] to the same."""
+    """Attention and two dense layers, each behind a normalisation and added: [time, features] to
+    the same.
+    """
 
     attention: eqx.nn.MultiheadAttention
     hidden: eqx.nn.Linear
@@ -207,11 +237,24 @@ class TransformerBlock(eqx.Module):
     def __init__(self, features: int, heads: int, arrays: dict[str, np.ndarray]) -> None:
         attention = eqx.nn.MultiheadAttention(heads, features, key=KEY)
         kernels = [jnp.asarray(arrays[name].T) for name in ("query", "key", "value", "out")]
-        places = lambda layer: [getattr(layer, f"{name}_proj").weight for name in ("query", "key", "value", "output")]  # noqa: E731
+
+        def places(layer: eqx.nn.MultiheadAttention) -> list[jax.Array]:
+            names = ("query", "key", "value", "output")
+            return [getattr(layer, f"{name}_proj").weight for name in names]
+
         self.attention = eqx.tree_at(places, attention, kernels)
-        self.hidden = laid(eqx.nn.Linear(features, 4 * features, use_bias=False, key=KEY), weight=arrays["hidden"].T)
-        self.mlp_out = laid(eqx.nn.Linear(4 * features, features, use_bias=False, key=KEY), weight=arrays["mlp_out"].T)
-        self.attention_norm, self.mlp_norm = layer_norm(arrays["attention_norm"]), layer_norm(arrays["mlp_norm"])
+        self.hidden = laid(
+            eqx.nn.Linear(features, 4 * features, use_bias=False, key=KEY),
+            weight=arrays["hidden"].T,
+        )
+        self.mlp_out = laid(
+            eqx.nn.Linear(4 * features, features, use_bias=False, key=KEY),
+            weight=arrays["mlp_out"].T,
+        )
+        self.attention_norm, self.mlp_norm = (
+            layer_norm(arrays["attention_norm"]),
+            layer_norm(arrays["mlp_norm"]),
+        )
 
     def __call__(self, x: Array) -> Array:
         y = jax.vmap(self.attention_norm)(x)
@@ -226,14 +269,19 @@ def layer_norm(scale: np.ndarray) -> eqx.nn.LayerNorm:
 def laid(layer: Any, **arrays: np.ndarray) -> Any:
     """The layer with these weights in place of its own."""
     return eqx.tree_at(
-        lambda layer: [getattr(layer, name) for name in arrays], layer, [jnp.asarray(a) for a in arrays.values()]
+        lambda layer: [getattr(layer, name) for name in arrays],
+        layer,
+        [jnp.asarray(a) for a in arrays.values()],
     )
 
 
-def applied(model: PyTree, statistics: eqx.nn.State, precision: Precision, inputs: np.ndarray) -> tuple[Array, eqx.nn.State]:
+def applied(
+    model: PyTree, statistics: eqx.nn.State, precision: Precision, inputs: np.ndarray
+) -> tuple[Array, eqx.nn.State]:
     """The outputs of a batch, computed in a precision."""
     model, x = jax.tree.map(
-        lambda leaf: leaf.astype(precision) if eqx.is_inexact_array(leaf) else leaf, (model, jnp.asarray(inputs))
+        lambda leaf: leaf.astype(precision) if eqx.is_inexact_array(leaf) else leaf,
+        (model, jnp.asarray(inputs)),
     )
     return jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(x, statistics)
 
@@ -259,6 +307,8 @@ def step(
 
 
 @eqx.filter_jit
-def outputs_of(model: PyTree, statistics: eqx.nn.State, precision: Precision, inputs: np.ndarray) -> Array:
+def outputs_of(
+    model: PyTree, statistics: eqx.nn.State, precision: Precision, inputs: np.ndarray
+) -> Array:
     outputs, _ = applied(model, statistics, precision, inputs)
     return (outputs[:, -1] if model.network.reads_tokens else outputs).astype(jnp.float32)

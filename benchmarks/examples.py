@@ -1,4 +1,6 @@
-"""The data that every peer is given, made from a seed, and the loss of what a peer predicts for it."""
+"""The data that every peer is given, made from a seed, and the loss of what a peer predicts for
+it.
+"""
 
 import numpy as np
 
@@ -6,10 +8,12 @@ from benchmarks.networks import Network
 
 
 def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and what belongs to each: uint8 images with int32 labels, float32 sequences with int32 labels, float32 features
-    with 0.0 and 1.0 as labels, int32 tokens with those that follow, or uint8 images with the float32 codes of fakes.
+    """Inputs and what belongs to each: uint8 images with int32 labels, float32 sequences with int32
+    labels, float32 features with 0.0 and 1.0 as labels, int32 tokens with those that follow, or
+    uint8 images with the float32 codes of fakes.
 
-    Each class has a pattern of its own under the noise, so that training is neither hopeless nor done at once.
+    Each class has a pattern of its own under the noise, so that training is neither hopeless nor
+    done at once.
     """
     generator = np.random.default_rng(seed)
     if network.discriminator:
@@ -23,7 +27,9 @@ def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, n
     labels = generator.integers(0, network.outputs, count, dtype=np.int32)
     if len(network.input_shape) == 2:
         tunes = generator.normal(size=(network.outputs, *network.input_shape))
-        return (tunes[labels] + generator.normal(size=(count, *network.input_shape))).astype(np.float32), labels
+        return (tunes[labels] + generator.normal(size=(count, *network.input_shape))).astype(
+            np.float32
+        ), labels
     patterns = generator.integers(0, 193, (network.outputs, *network.input_shape), dtype=np.uint8)
     images = generator.integers(0, 64, (count, *network.input_shape), dtype=np.uint8)
     for label, pattern in enumerate(patterns):
@@ -31,8 +37,12 @@ def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, n
     return images, labels
 
 
-def text(generator: np.random.Generator, count: int, context: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of a text whose next token is one of four, and the same windows one token on: [count, context] each."""
+def text(
+    generator: np.random.Generator, count: int, context: int, vocabulary: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of a text whose next token is one of four, and the same windows one token on: [count,
+    context] each.
+    """
     tokens = np.cumsum(generator.integers(0, 4, count * (context + 1)), dtype=np.int64) % vocabulary
     rows = tokens.reshape(count, context + 1).astype(np.int32)
     return rows[:, :-1].copy(), rows[:, 1:].copy()
@@ -47,7 +57,9 @@ def rings(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 
 def as_floats(inputs: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [0, 1], without a second float copy in between; everything else as it is."""
+    """uint8 images as float32 in [0, 1], without a second float copy in between; everything else as
+    it is.
+    """
     if inputs.dtype != np.uint8:
         return inputs
     return np.multiply(inputs, np.float32(1 / 255), dtype=np.float32)
@@ -61,8 +73,8 @@ def as_signed(images: np.ndarray) -> np.ndarray:
 def mean_loss(network: Network, outputs: np.ndarray, labels: np.ndarray) -> float:
     """The mean loss over what `Peer.predict` gave for all examples.
 
-    Of a language model the last token of each window counts; of an adversarial pair, whose outputs are the scores of an image
-    and of a fake, the discriminator's loss and the generator's together.
+    Of a language model the last token of each window counts; of an adversarial pair, whose outputs
+    are the scores of an image and of a fake, the discriminator's loss and the generator's together.
     """
     outputs = np.asarray(outputs, np.float64)
     if network.discriminator:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.experiments
 
-Each experiment is a process of its own, one after another; its `result.json` goes into `benchmarks/results/experiments.json`
-with the seconds it took, and the README's table is written anew. `--only` runs some and keeps the others' figures.
+Each experiment is a process of its own, one after another; its `result.json` goes into
+`benchmarks/results/experiments.json` with the seconds it took, and the README's table is written
+anew. `--only` runs some and keeps the others' figures.
 """
 
 import argparse
@@ -36,15 +37,24 @@ NAMES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", default=",".join(NAMES), help="which, with commas between: %(default)s")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where experiments write: %(default)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.experiments", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "--only", default=",".join(NAMES), help="which, with commas between: %(default)s"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where experiments write: %(default)s"
+    )
     given = parser.parse_args(arguments)
     path = RESULTS / "experiments.json"
     collected = json.loads(path.read_text()) if path.exists() else {}
     for name in given.only.split(","):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", f"experiments.{name}", "--out", str(given.runs / name)], check=True)
+        subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", "--out", str(given.runs / name)],
+            check=True,
+        )
         result = json.loads((given.runs / name / "result.json").read_text())
         collected[name] = result | {"seconds": round(time.perf_counter() - began, 1)}
         RESULTS.mkdir(exist_ok=True)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.faults
 
-Bits are flipped and files cut off at random: in a file of weights, and in each file of a checkpoint. Whatever is read
-afterwards must be, bit by bit, what was written, or an error that names the damage. As a control the same damage is shown to
-safetensors and Orbax without jaxdl's digests. The loaders of data sets are shown
-archives, arrays, pickles and sounds that are made to do harm.
+Bits are flipped and files cut off at random: in a file of weights, and in each file of a
+checkpoint. Whatever is read afterwards must be, bit by bit, what was written, or an error that
+names the damage. As a control the same damage is shown to safetensors and Orbax without jaxdl's
+digests. The loaders of data sets are shown archives, arrays, pickles and sounds that are made to do
+harm.
 """
 
 import argparse
@@ -28,29 +29,66 @@ from benchmarks.processes import Answer, serve
 from benchmarks.saving import Settings, asked
 
 Damage = Callable[[bytes], bytes]
-Outcome = Literal["named in an error", "fell back and said so", "harmless", "unnamed error", "silently wrong"]
+Outcome = Literal[
+    "named in an error", "fell back and said so", "harmless", "unnamed error", "silently wrong"
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults")
-    parser.add_argument("--flips", type=int, default=1000, help="flipped bits of each kind of file: %(default)s")
-    parser.add_argument("--truncations", type=int, default=200, help="truncations of each kind of file: %(default)s")
-    parser.add_argument("--controls", type=int, default=100, help="flips shown to readers without digests: %(default)s")
-    parser.add_argument("--megabytes", type=int, default=500, help="size of the state that is saved: %(default)s")
-    parser.add_argument("--window", type=float, default=20.0, help="seconds of training around a save: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="windows with a save and without: %(default)s")
-    parser.add_argument("--kills", type=int, default=100, help="signals of each kind sent to a run: %(default)s")
-    parser.add_argument("--parts", nargs="*", choices=[*PARTS], default=[*PARTS], metavar="PART", help="what to try: all")
-    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
+    parser.add_argument(
+        "--flips", type=int, default=1000, help="flipped bits of each kind of file: %(default)s"
+    )
+    parser.add_argument(
+        "--truncations", type=int, default=200, help="truncations of each kind of file: %(default)s"
+    )
+    parser.add_argument(
+        "--controls",
+        type=int,
+        default=100,
+        help="flips shown to readers without digests: %(default)s",
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=500, help="size of the state that is saved: %(default)s"
+    )
+    parser.add_argument(
+        "--window", type=float, default=20.0, help="seconds of training around a save: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="windows with a save and without: %(default)s"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=100, help="signals of each kind sent to a run: %(default)s"
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        choices=[*PARTS],
+        default=[*PARTS],
+        metavar="PART",
+        help="what to try: all",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=machine.results(), help="folder for the file: %(default)s"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        commands = {"by_orbax": by_orbax, "fill": fill, "memory": saving.memory, "cost": saving.cost}
+        commands = {
+            "by_orbax": by_orbax,
+            "fill": fill,
+            "memory": saving.memory,
+            "cost": saving.cost,
+        }
         serve(commands | {"attempt": malicious.attempt})
         return
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jaxdl-faults-") as folder:
-        chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(Settings) if field.name != "folder"}
+        chosen = {
+            field.name: getattr(given, field.name)
+            for field in dataclasses.fields(Settings)
+            if field.name != "folder"
+        }
         result = tried(Settings(folder=Path(folder), **chosen), given.parts)
     path = given.out / "faults.json"
     before = json.loads(path.read_text()) if path.exists() else {}
@@ -69,7 +107,9 @@ def tried(settings: Settings, parts: Sequence[str]) -> dict[str, Any]:
 def description() -> dict[str, Any]:
     """The machine, and the libraries that write the files."""
     found: dict[str, Any] = machine.description()
-    found["versions"] |= {name: machine.installed_version(name) for name in ("orbax-checkpoint", "safetensors")}
+    found["versions"] |= {
+        name: machine.installed_version(name) for name in ("orbax-checkpoint", "safetensors")
+    }
     return found
 
 
@@ -96,7 +136,9 @@ def example() -> tuple[dict[str, Any], dict[str, Any]]:
 
     import jaxdl as dl
 
-    model = dl.Sequential(dl.Conv(8, 3), dl.BatchNorm(), jax.nn.relu, dl.Flatten(), dl.Dense(10), half=dl.Dense(4))
+    model = dl.Sequential(
+        dl.Conv(8, 3), dl.BatchNorm(), jax.nn.relu, dl.Flatten(), dl.Dense(10), half=dl.Dense(4)
+    )
     params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 12, 12, 1), jnp.float32))
     params["half"] = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params["half"])
     return params, state | {"noise": {"key": jax.random.key(1), "count": jnp.zeros((), jnp.int32)}}
@@ -111,7 +153,9 @@ def content(tree: Any) -> str:
         if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+        digest.update(
+            f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -135,21 +179,34 @@ def weights(settings: Settings) -> dict[str, Any]:
 
     flips = Counter(outcome(flipped(generator)(whole)) for _ in range(settings.flips))
     cuts = Counter(outcome(truncated(generator)(whole)) for _ in range(settings.truncations))
-    bare = Counter(_by_safetensors(path, whole, flipped(generator)(whole)) for _ in range(settings.controls))
-    return {"bytes": len(whole), "flips": dict(flips), "truncations": dict(cuts), "flips, safetensors alone": dict(bare)}
+    bare = Counter(
+        _by_safetensors(path, whole, flipped(generator)(whole)) for _ in range(settings.controls)
+    )
+    return {
+        "bytes": len(whole),
+        "flips": dict(flips),
+        "truncations": dict(cuts),
+        "flips, safetensors alone": dict(bare),
+    }
 
 
 def _by_safetensors(path: Path, whole: bytes, damaged: bytes) -> str:
     from safetensors import deserialize
 
     try:
-        return "harmless" if dict(deserialize(damaged)) == dict(deserialize(whole)) else "silently wrong"
+        return (
+            "harmless"
+            if dict(deserialize(damaged)) == dict(deserialize(whole))
+            else "silently wrong"
+        )
     except Exception:
         return "error"
 
 
 def checkpoints(settings: Settings) -> dict[str, Any]:
-    """Counts of outcomes for a run's checkpoints: damage to the newest of two, and to the only one."""
+    """Counts of outcomes for a run's checkpoints: damage to the newest of two, and to the only
+    one.
+    """
     generator = np.random.default_rng(1)
     folder = settings.folder / "run"
     trees = [example(), _moved(example())]
@@ -157,7 +214,10 @@ def checkpoints(settings: Settings) -> dict[str, Any]:
     newest, oldest = _steps(folder)
     flips = [*_damages(newest, flipped(generator), settings.flips, generator)]
     cuts = [*_damages(newest, truncated(generator), settings.truncations, generator)]
-    result: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in _files(newest)), "files": len(_files(newest))}
+    result: dict[str, Any] = {
+        "bytes": sum(path.stat().st_size for path in _files(newest)),
+        "files": len(_files(newest)),
+    }
     for name, damages in (("flips", flips), ("truncations", cuts)):
         half = len(damages) // 2
         counts = Counter(_outcome(folder, trees, *damage) for damage in damages[:half])
@@ -166,7 +226,9 @@ def checkpoints(settings: Settings) -> dict[str, Any]:
         counts += Counter(_outcome(folder, trees[1:], *damage) for damage in damages[half:])
         hidden.rename(oldest)
         result[name] = dict(counts)
-    result["flips, Orbax alone"] = asked(settings, "by_orbax", folder=str(newest), count=settings.controls)
+    result["flips, Orbax alone"] = asked(
+        settings, "by_orbax", folder=str(newest), count=settings.controls
+    )
     return result
 
 
@@ -182,7 +244,10 @@ def _saved(folder: Path, trees: Sequence[Any]) -> None:
 def _moved(tree: Any) -> Any:
     import jax
 
-    return jax.tree.map(lambda leaf: leaf + 1 if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: leaf + 1 if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating) else leaf,
+        tree,
+    )
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -193,8 +258,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _damages(folder: Path, damage: Damage, count: int, generator: np.random.Generator) -> Iterator[tuple[Path, bytes]]:
-    """Damaged contents of files: every other one of a file chosen by its size, the rest of any file alike."""
+def _damages(
+    folder: Path, damage: Damage, count: int, generator: np.random.Generator
+) -> Iterator[tuple[Path, bytes]]:
+    """Damaged contents of files: every other one of a file chosen by its size, the rest of any file
+    alike.
+    """
     files = [path for path in _files(folder) if path.stat().st_size]
     sizes = np.array([path.stat().st_size for path in files], np.float64)
     for number in range(count):
@@ -205,7 +274,9 @@ def _damages(folder: Path, damage: Damage, count: int, generator: np.random.Gene
 
 @contextlib.contextmanager
 def _replaced(path: Path, damaged: bytes) -> Iterator[None]:
-    """A file with another content for a while; its folder comes back to its name, should it be set aside."""
+    """A file with another content for a while; its folder comes back to its name, should it be set
+    aside.
+    """
     whole, step = path.read_bytes(), next(part for part in path.parents if part.name[:1].isdigit())
     path.write_bytes(damaged)
     try:
@@ -217,7 +288,9 @@ def _replaced(path: Path, damaged: bytes) -> Iterator[None]:
 
 
 def _outcome(folder: Path, trees: Sequence[Any], path: Path, damaged: bytes) -> Outcome:
-    """What restoring gives while a file of the newest checkpoint is damaged; `trees` were saved, the newest last."""
+    """What restoring gives while a file of the newest checkpoint is damaged; `trees` were saved,
+    the newest last.
+    """
     from jaxdl.checkpoint.checkpoints import Checkpoints
     from jaxdl.checkpoint.error import CheckpointError
     from jaxdl.checkpoint.store import Store
@@ -240,7 +313,8 @@ def _outcome(folder: Path, trees: Sequence[Any], path: Path, damaged: bytes) -> 
 
 
 def by_orbax(folder: str, count: int) -> Answer:
-    """Counts of outcomes where Orbax reads the arrays of a checkpoint with a flipped bit, without jaxdl's digests.
+    """Counts of outcomes where Orbax reads the arrays of a checkpoint with a flipped bit, without
+    jaxdl's digests.
 
     In a process of its own, since Orbax leaves coroutines behind where it fails.
     """
@@ -257,16 +331,25 @@ def by_orbax(folder: str, count: int) -> Answer:
 
     with ocp.PyTreeCheckpointer() as reader:
         whole = content(reader.restore(arrays))
-        return dict(Counter(outcome(*damage, whole) for damage in _damages(arrays, flipped(generator), count, generator)))
+        return dict(
+            Counter(
+                outcome(*damage, whole)
+                for damage in _damages(arrays, flipped(generator), count, generator)
+            )
+        )
 
 
 def full_disk(settings: Settings) -> Answer:
-    """A run that may write no file beyond a size: what becomes of its save, and of the one before."""
+    """A run that may write no file beyond a size: what becomes of its save, and of the one
+    before.
+    """
     return asked(settings, "fill", folder=str(settings.folder / "full"))
 
 
 def fill(folder: str) -> Answer:
-    """Saves once, then again while no file may be longer than 100 kB, then again without that limit."""
+    """Saves once, then again while no file may be longer than 100 kB, then again without that
+    limit.
+    """
     import jax.numpy as jnp
 
     from jaxdl.checkpoint.checkpoints import Checkpoints
@@ -295,9 +378,12 @@ def ended(number: str, counts: dict[str, int]) -> str:
     """What became of the runs that a signal ended."""
     runs = f"{counts['runs']} run{'s' * (counts['runs'] > 1)}"
     return (
-        f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs} ({counts['before the first epoch']} times "
-        "while the process was compiling, else while it trained, evaluated and saved): a whole checkpoint was there "
-        f"{counts['a whole checkpoint after it']} times; taken up again until the end, {counts['same digest']} of {runs} gave "
+        f"\n`{number}`, sent {counts['signals']} times at a random moment of {runs} "
+        f"({counts['before the first epoch']} times "
+        "while the process was compiling, else while it trained, evaluated and saved): a whole "
+        "checkpoint was there "
+        f"{counts['a whole checkpoint after it']} times; taken up again until the end, "
+        f"{counts['same digest']} of {runs} gave "
         "the bits of the undisturbed one."
     )
 
@@ -306,9 +392,12 @@ def escaped(harm: dict[str, Any]) -> str:
     """What the data that were made to do harm did outside their folder, and with the memory."""
     memory = harm["most memory of a refusal over honest content"]
     return (
-        f"Of {harm['attacks']} data folders that were made to do harm, {harm['escapes'] or 'none'} had something written, run "
-        f"or called outside the folder; refusing one took at most {memory:.2f} times the memory of what its honest archive "
-        "unpacks to. Harmless is what gave the honest content, to the bit: nobody read the member that meant harm."
+        f"Of {harm['attacks']} data folders that were made to do harm, {harm['escapes'] or 'none'} "
+        f"had something written, run "
+        f"or called outside the folder; refusing one took at most {memory:.2f} times the memory of "
+        f"what its honest archive "
+        "unpacks to. Harmless is what gave the honest content, to the bit: nobody read the member "
+        "that meant harm."
     )
 
 
@@ -316,14 +405,22 @@ def survived(disk: dict[str, Any]) -> str:
     """What became of three saves, the second of which found no room."""
     first, second, third = disk["newest whole step after each save"]
     return (
-        f"\nOf three saves the second found no room on the disk: step {second} was whole then, as after the first ({first}), "
-        f"the run was told, and the third was whole again ({third}); {len(disk['left over']) or 'nothing'} was left over."
+        f"\nOf three saves the second found no room on the disk: step {second} was whole then, as "
+        f"after the first ({first}), "
+        f"the run was told, and the third was whole again ({third}); "
+        f"{len(disk['left over']) or 'nothing'} was left over."
     )
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The result as the README shows it: a table of outcomes, then what saving costs."""
-    names = ("named in an error", "fell back and said so", "harmless", "unnamed error", "silently wrong")
+    names = (
+        "named in an error",
+        "fell back and said so",
+        "harmless",
+        "unnamed error",
+        "silently wrong",
+    )
     lines = [f"| damage | tried | {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) + 1)}"]
     for part, what in (("weights", "a file of weights"), ("checkpoints", "a checkpoint")):
         for kind, told in (("flips", "a flipped bit in"), ("truncations", "the end cut off of")):
@@ -345,7 +442,10 @@ def markdown(result: dict[str, Any]) -> str:
             lines.append(f"| data with {kind} | {' | '.join(map(str, cells))} |")
         told = ["", escaped(harm)]
     memory, costs = result["saving memory"], result["saving cost"]
-    shares = (f"{cost['share of training, saving every minute']:.1%} (a state of {size})" for size, cost in costs.items())
+    shares = (
+        f"{cost['share of training, saving every minute']:.1%} (a state of {size})"
+        for size, cost in costs.items()
+    )
     measured_on = result["machine"]
     lines += [
         "",

@@ -2,8 +2,9 @@
 
     python -m benchmarks.first_step --networks gpt,lstm --rounds 9
 
-Every figure is that of a fresh process which has done its imports, and nothing else runs: the peers take turns, so many rounds
-of them. Prints a table, and writes `first_step.json`, of which `benchmarks.readme` makes the README's.
+Every figure is that of a fresh process which has done its imports, and nothing else runs: the peers
+take turns, so many rounds of them. Prints a table, and writes `first_step.json`, of which
+`benchmarks.readme` makes the README's.
 """
 
 import argparse
@@ -38,12 +39,26 @@ STEPS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_step", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--networks", default=",".join(usual_networks()), help="which, with commas between: %(default)s")
-    parser.add_argument("--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s")
-    parser.add_argument("--precision", default=",".join(usual_precisions()), help="which: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each peer: %(default)s")
-    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the files: %(default)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_step", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "--networks",
+        default=",".join(usual_networks()),
+        help="which, with commas between: %(default)s",
+    )
+    parser.add_argument(
+        "--peers", default=",".join(entry.name for entry in ENTRIES), help="which: %(default)s"
+    )
+    parser.add_argument(
+        "--precision", default=",".join(usual_precisions()), help="which: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="fresh processes of each peer: %(default)s"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=machine.results(), help="folder for the files: %(default)s"
+    )
     given = parser.parse_args(arguments)
     peers = {entry.name: entry for entry in ENTRIES}
     networks = [NETWORKS[name] for name in chosen(parser, "network", given.networks, NETWORKS)]
@@ -60,7 +75,9 @@ def measure(
     out: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Measures every network with every peer that is installed, and writes `first_step.json` after each."""
+    """Measures every network with every peer that is installed, and writes `first_step.json` after
+    each.
+    """
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "machine": machine.description(),
@@ -75,7 +92,10 @@ def measure(
         for number in range(rounds):
             for entry in taking_part:
                 seconds[entry.name].append(first_step(entry, network, precision, out))
-                console.print(f"{network.name}, round {number + 1}: {entry.name} {seconds[entry.name][-1]:.2f} s")
+                console.print(
+                    f"{network.name}, round {number + 1}: {entry.name} "
+                    f"{seconds[entry.name][-1]:.2f} s"
+                )
         result["networks"][label(network, precision)] = {"peers": in_turn(seconds, "seconds")}
         write(result, out / "first_step.json")
     console.print("\n".join(first_steps(result)))
@@ -83,12 +103,15 @@ def measure(
 
 
 def first_step(entry: Entry, network: Network, precision: Precision, out: Path) -> float:
-    """Seconds in a process of its own: what the first call of a short epoch took beyond the second, and one step.
+    """Seconds in a process of its own: what the first call of a short epoch took beyond the second,
+    and one step.
 
-    Of few steps, so that how long they take, which differs from call to call, is little beside what compiling takes; of whole
-    batches, so that no peer compiles for a smaller last one, too.
+    Of few steps, so that how long they take, which differs from call to call, is little beside what
+    compiling takes; of whole batches, so that no peer compiles for a smaller last one, too.
     """
-    with start(entry, replace(network, examples=STEPS * network.batch, epochs=1), precision, out) as worker:
+    with start(
+        entry, replace(network, examples=STEPS * network.batch, epochs=1), precision, out
+    ) as worker:
         return worker.ask("first", task="training", seconds=0.0)["first_step_seconds"]
 
 

@@ -1,4 +1,6 @@
-"""Flax Linen: a compact module, `TrainState`, and a step under `jax.jit`, as in its getting-started guide."""
+"""Flax Linen: a compact module, `TrainState`, and a step under `jax.jit`, as in its getting-started
+guide.
+"""
 
 from functools import partial
 from typing import Any
@@ -58,11 +60,15 @@ class FlaxLinen:
 
     def reset(self, weights: Weights) -> None:
         params, statistics = jax.tree.map(jnp.array, trees(self.network, weights))
-        self.state = State.create(apply_fn=self.model.apply, params=params, tx=self.rule, batch_stats=statistics)
+        self.state = State.create(
+            apply_fn=self.model.apply, params=params, tx=self.rule, batch_stats=statistics
+        )
 
     def train(self, epochs: int, shuffle: bool) -> float:
         losses = []
-        for inputs, labels in batches(self.inputs, self.labels, self.network.batch, epochs, shuffle):
+        for inputs, labels in batches(
+            self.inputs, self.labels, self.network.batch, epochs, shuffle
+        ):
             self.state, loss = step(self.state, inputs, labels)
             losses.append(loss)
         jax.block_until_ready(self.state)
@@ -88,7 +94,9 @@ class Model(nn.Module):
         for name, part, shape in walk(self.network):
             match part:
                 case Conv(channels):
-                    x = nn.relu(nn.Conv(channels, (3, 3), padding="VALID", dtype=dtype, name=name)(x))
+                    x = nn.relu(
+                        nn.Conv(channels, (3, 3), padding="VALID", dtype=dtype, name=name)(x)
+                    )
                 case Pool():
                     x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 case Flatten():
@@ -113,7 +121,9 @@ class Model(nn.Module):
                 case Block(heads):
                     x = TransformerBlock(heads, dtype, name=name)(x)
                 case Norm():
-                    x = nn.LayerNorm(use_bias=False, epsilon=NORM_EPSILON, dtype=dtype, name=name)(x)
+                    x = nn.LayerNorm(use_bias=False, epsilon=NORM_EPSILON, dtype=dtype, name=name)(
+                        x
+                    )
                 case Logits():
                     x = tokens.attend(x)
         return x
@@ -129,17 +139,23 @@ class TransformerBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         norm = partial(nn.LayerNorm, use_bias=False, epsilon=NORM_EPSILON, dtype=self.dtype)
         dense = partial(nn.Dense, use_bias=False, dtype=self.dtype)
-        attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False, dtype=self.dtype, name="attention")
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, use_bias=False, dtype=self.dtype, name="attention"
+        )
         mask = nn.make_causal_mask(x[..., 0])
         x = x + attention(norm(name="attention_norm")(x), mask=mask)
         y = nn.gelu(dense(4 * x.shape[-1], name="hidden")(norm(name="mlp_norm")(x)))
         return x + dense(x.shape[-1], name="mlp_out")(y)
 
 
-def normalised(x: Array, channels: int, name: str, train: bool, dtype: Any, pool: bool = False) -> Array:
+def normalised(
+    x: Array, channels: int, name: str, train: bool, dtype: Any, pool: bool = False
+) -> Array:
     x = nn.Conv(channels, (3, 3), use_bias=False, dtype=dtype, name=f"{name}_conv")(x)
     x = nn.max_pool(x, (2, 2), strides=(2, 2)) if pool else x
-    norm = nn.BatchNorm(not train, momentum=MOMENTUM, epsilon=NORM_EPSILON, dtype=dtype, name=f"{name}_norm")
+    norm = nn.BatchNorm(
+        not train, momentum=MOMENTUM, epsilon=NORM_EPSILON, dtype=dtype, name=f"{name}_norm"
+    )
     return nn.relu(norm(x))
 
 
@@ -150,16 +166,24 @@ def trees(network: Network, weights: Weights) -> tuple[dict[str, Any], dict[str,
         arrays = weights.get(name, {})
         match part:
             case Lstm():
-                gates = zip("ifgo", *(np.split(array, 4, -1) for array in arrays.values()), strict=True)
+                gates = zip(
+                    "ifgo", *(np.split(array, 4, -1) for array in arrays.values()), strict=True
+                )
                 params[name] = {}
                 for gate, kernel, recurrent, bias in gates:
-                    params[name] |= {f"i{gate}": {"kernel": kernel}, f"h{gate}": {"kernel": recurrent, "bias": bias}}
+                    params[name] |= {
+                        f"i{gate}": {"kernel": kernel},
+                        f"h{gate}": {"kernel": recurrent, "bias": bias},
+                    }
             case Stage() | Residual():
                 for ending in ("",) if isinstance(part, Stage) else ("_0", "_1"):
                     scale, bias = arrays[f"scale{ending}"], arrays[f"bias{ending}"]
                     params[f"{name}{ending}_conv"] = {"kernel": arrays[f"kernel{ending}"]}
                     params[f"{name}{ending}_norm"] = {"scale": scale, "bias": bias}
-                    statistics[f"{name}{ending}_norm"] = {"mean": np.zeros_like(bias), "var": np.ones_like(scale)}
+                    statistics[f"{name}{ending}_norm"] = {
+                        "mean": np.zeros_like(bias),
+                        "var": np.ones_like(scale),
+                    }
             case Block(heads):
                 params[name] = block_tree(arrays, shape[1], heads)
             case _ if name:

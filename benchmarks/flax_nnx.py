@@ -69,7 +69,9 @@ class FlaxNnx:
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(outputs_of, self.model)
         every = batches(self.inputs, self.labels, self.network.batch, 1, False)
-        return np.concatenate([np.asarray(given) for given in [one_batch(inputs) for inputs, _ in every]])
+        return np.concatenate(
+            [np.asarray(given) for given in [one_batch(inputs) for inputs, _ in every]]
+        )
 
 
 class FlaxNnxPair:
@@ -77,7 +79,9 @@ class FlaxNnxPair:
 
     def __init__(self, network: Network, precision: Precision) -> None:
         self.network = network
-        self.players = {name: Model(player, precision) for name, player in network.players().items()}
+        self.players = {
+            name: Model(player, precision) for name, player in network.players().items()
+        }
         self.rule = optax.adam(network.learning_rate, b1=network.b1, eps=EPSILON)
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
@@ -86,7 +90,10 @@ class FlaxNnxPair:
     def reset(self, weights: Weights) -> None:
         for name, model in self.players.items():
             model.lay(weights[name])
-        self.optimizers = {name: nnx.Optimizer(model, self.rule, wrt=nnx.Param) for name, model in self.players.items()}
+        self.optimizers = {
+            name: nnx.Optimizer(model, self.rule, wrt=nnx.Param)
+            for name, model in self.players.items()
+        }
 
     def train(self, epochs: int, shuffle: bool) -> float:
         one_step = nnx.cached_partial(play, *self.players.values(), *self.optimizers.values())
@@ -110,16 +117,29 @@ class Model(nnx.Module):
         for name, part, shape in walk(network):
             match part:
                 case Conv(channels):
-                    setattr(self, name, nnx.Conv(shape[2], channels, (3, 3), padding="VALID", **settings))
+                    setattr(
+                        self,
+                        name,
+                        nnx.Conv(shape[2], channels, (3, 3), padding="VALID", **settings),
+                    )
                 case Dense(units):
                     setattr(self, name, nnx.Linear(shape[0], units, **settings))
                 case Lstm(units):
-                    setattr(self, name, nnx.RNN(nnx.OptimizedLSTMCell(shape[-1], units, **settings), rngs=settings["rngs"]))
+                    setattr(
+                        self,
+                        name,
+                        nnx.RNN(
+                            nnx.OptimizedLSTMCell(shape[-1], units, **settings),
+                            rngs=settings["rngs"],
+                        ),
+                    )
                 case Stage(channels):
                     setattr(self, name, Normalised(shape[2], channels, True, settings))
                 case Residual():
                     for ending in ("_0", "_1"):
-                        setattr(self, name + ending, Normalised(shape[2], shape[2], False, settings))
+                        setattr(
+                            self, name + ending, Normalised(shape[2], shape[2], False, settings)
+                        )
                 case Tokens(count, features):
                     setattr(self, name, nnx.Embed(count, features, **settings))
                 case Positions():
@@ -127,7 +147,11 @@ class Model(nnx.Module):
                 case Block(heads):
                     setattr(self, name, TransformerBlock(shape[1], heads, settings))
                 case Norm():
-                    setattr(self, name, nnx.LayerNorm(shape[1], use_bias=False, epsilon=NORM_EPSILON, **settings))
+                    setattr(
+                        self,
+                        name,
+                        nnx.LayerNorm(shape[1], use_bias=False, epsilon=NORM_EPSILON, **settings),
+                    )
 
     def __call__(self, x: Array, train: bool) -> Array:
         tokens: Any = None
@@ -168,7 +192,10 @@ class Model(nnx.Module):
             match part:
                 case Lstm():
                     inner = {"kernel": arrays["recurrent_kernel"], "bias": arrays["bias"]}
-                    assign(getattr(self, name).cell, {"dense_i": {"kernel": arrays["kernel"]}, "dense_h": inner})
+                    assign(
+                        getattr(self, name).cell,
+                        {"dense_i": {"kernel": arrays["kernel"]}, "dense_h": inner},
+                    )
                 case Stage():
                     getattr(self, name).lay(arrays, "")
                 case Residual():
@@ -194,7 +221,12 @@ class Normalised(nnx.Module):
 
     def lay(self, arrays: dict[str, np.ndarray], ending: str) -> None:
         scale, bias = arrays[f"scale{ending}"], arrays[f"bias{ending}"]
-        norm = {"scale": scale, "bias": bias, "mean": np.zeros_like(bias), "var": np.ones_like(scale)}
+        norm = {
+            "scale": scale,
+            "bias": bias,
+            "mean": np.zeros_like(bias),
+            "var": np.ones_like(scale),
+        }
         assign(self, {"conv": {"kernel": arrays[f"kernel{ending}"]}, "norm": norm})
 
 
@@ -202,11 +234,14 @@ class TransformerBlock(nnx.Module):
     """Attention and two dense layers, each behind a normalisation and added."""
 
     def __init__(self, features: int, heads: int, settings: dict[str, Any]) -> None:
-        self.attention = nnx.MultiHeadAttention(heads, features, use_bias=False, decode=False, **settings)
+        self.attention = nnx.MultiHeadAttention(
+            heads, features, use_bias=False, decode=False, **settings
+        )
         self.hidden = nnx.Linear(features, 4 * features, use_bias=False, **settings)
         self.mlp_out = nnx.Linear(4 * features, features, use_bias=False, **settings)
         self.attention_norm, self.mlp_norm = (
-            nnx.LayerNorm(features, use_bias=False, epsilon=NORM_EPSILON, **settings) for _ in range(2)
+            nnx.LayerNorm(features, use_bias=False, epsilon=NORM_EPSILON, **settings)
+            for _ in range(2)
         )
 
     def __call__(self, x: Array) -> Array:
@@ -217,10 +252,14 @@ class TransformerBlock(nnx.Module):
 def block_tree(arrays: dict[str, np.ndarray], features: int, heads: int) -> dict[str, Any]:
     """A transformer block's weights as Flax nests them, a head an axis."""
     split = (features, heads, features // heads)
-    attention = {name: {"kernel": arrays[name].reshape(split)} for name in ("query", "key", "value")}
+    attention = {
+        name: {"kernel": arrays[name].reshape(split)} for name in ("query", "key", "value")
+    }
     attention["out"] = {"kernel": arrays["out"].reshape(heads, -1, features)}
     dense = {name: {"kernel": arrays[name]} for name in ("hidden", "mlp_out")}
-    return {"attention": attention, **dense} | {name: {"scale": arrays[name]} for name in ("attention_norm", "mlp_norm")}
+    return {"attention": attention, **dense} | {
+        name: {"scale": arrays[name]} for name in ("attention_norm", "mlp_norm")
+    }
 
 
 def assign(module: Any, tree: dict[str, Any]) -> None:
@@ -256,21 +295,25 @@ def play(
     images: np.ndarray,
     codes: np.ndarray,
 ) -> Array:
-    """One update of the discriminator, then one of the generator against the new discriminator; the sum of their losses."""
+    """One update of the discriminator, then one of the generator against the new discriminator; the
+    sum of their losses.
+    """
     fakes = generator(jnp.asarray(codes), True)
     of_discriminator, slopes = nnx.value_and_grad(
         lambda player: judged(player(jnp.asarray(images), True), player(fakes, True))
     )(discriminator)
     by_discriminator.update(discriminator, slopes)
-    of_generator, slopes = nnx.value_and_grad(lambda player: fooled(discriminator(player(jnp.asarray(codes), True), True)))(
-        generator
-    )
+    of_generator, slopes = nnx.value_and_grad(
+        lambda player: fooled(discriminator(player(jnp.asarray(codes), True), True))
+    )(generator)
     by_generator.update(generator, slopes)
     return of_discriminator + of_generator
 
 
 @nnx.jit
-def scores_of(generator: Model, discriminator: Model, images: np.ndarray, codes: np.ndarray) -> Array:
+def scores_of(
+    generator: Model, discriminator: Model, images: np.ndarray, codes: np.ndarray
+) -> Array:
     fakes = generator(jnp.asarray(codes), False)
     scores = [discriminator(x, False) for x in (jnp.asarray(images), fakes)]
     return jnp.concatenate(scores, -1).astype(jnp.float32)

@@ -38,7 +38,8 @@ def numbers(digits: dict[str, bytes]) -> Iterator[Attack]:
         "two bytes": b"\0\0",
         "only a header": whole[:16],
         "a pickle": pickle.dumps(np.zeros(3, object)),
-        "an array of NumPy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (9,)}",
+        "an array of NumPy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, "
+        b"'shape': (9,)}",
     }
     for name, lie in lies.items():
         yield digits_attack(kind, name, {first: lie}, digits)
@@ -49,14 +50,26 @@ def numbers(digits: dict[str, bytes]) -> Iterator[Attack]:
         "longer": whole + b"!",
         "altered": whole[::-1],
     }.items():
-        files = {f"{one}.gz": gzip.compress(data, 1) for one, data in (digits | {first: wrong}).items()}
-        yield Attack(kind, name, "mnist", files, contents_of(digits), sum(map(len, digits.values())))
+        files = {
+            f"{one}.gz": gzip.compress(data, 1) for one, data in (digits | {first: wrong}).items()
+        }
+        yield Attack(
+            kind, name, "mnist", files, contents_of(digits), sum(map(len, digits.values()))
+        )
 
 
-def digits_attack(kind: str, name: str, lies: Mapping[str, bytes], digits: Mapping[str, bytes], packed: bool = False) -> Attack:
+def digits_attack(
+    kind: str,
+    name: str,
+    lies: Mapping[str, bytes],
+    digits: Mapping[str, bytes],
+    packed: bool = False,
+) -> Attack:
     """IDX files of which some lie, and whose digests are as expected none the less."""
     files = {**digits, **lies}
-    laid: dict[str, bytes] = {f"{one}.gz": gzip.compress(data, 1) for one, data in files.items()} if packed else files
+    laid: dict[str, bytes] = (
+        {f"{one}.gz": gzip.compress(data, 1) for one, data in files.items()} if packed else files
+    )
     return Attack(kind, name, "mnist", laid, contents_of(files), sum(map(len, digits.values())))
 
 
@@ -71,7 +84,9 @@ class Call:
 
 
 def pickles(honest: Honest, outside: Path) -> Iterator[Attack]:
-    """Batches that run code, or build without end, and whose digests are as expected none the less."""
+    """Batches that run code, or build without end, and whose digests are as expected none the
+    less.
+    """
     kind = "a pickle with code, or without end"
     for name, content in [*calls(outside), *builders()]:
         files = honest.files | {[*honest.files][-1]: content}
@@ -99,7 +114,9 @@ def calls(outside: Path) -> Iterator[tuple[str, bytes]]:
         "attrgetter": Call(operator.attrgetter, "__class__"),
         "copyreg": Call(copyreg.pickle, bytearray, str),
         "nested": Call(getattr, Call(__import__, "os"), Call(str, "system")),
-        "deep": Call(list, Call(map, Call(getattr, Call(__import__, "os"), "system"), [f"touch {planted}"])),
+        "deep": Call(
+            list, Call(map, Call(getattr, Call(__import__, "os"), "system"), [f"touch {planted}"])
+        ),
         "bytearray": Call(bytearray, 1 << 33),
     }
     for (name, call), protocol in itertools.product(wanted.items(), range(5)):
@@ -124,9 +141,17 @@ def builders() -> Iterator[tuple[str, bytes]]:
         "a key that doubles": b"\x80\x04}" + laughs + b"K\x01s.",
         "a key that doubles in one place": b"\x80\x04}" + doubled + b"K\x01s.",
         "labels that double": b"\x80\x04}(C\x04dataK\x01C\x06labels" + laughs + b"u.",
-        "a shape that doubles": b"\x80\x04}(C\x04data" + array + b"(K\x01" + laughs + b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R"
+        "a shape that doubles": b"\x80\x04}(C\x04data"
+        + array
+        + b"(K\x01"
+        + laughs
+        + b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R"
         b"\x89C\x01atbC\x06labels]u.",
-        "a long type": b"\x80\x04}(C\x04data" + array + b"(K\x01)cnumpy\ndtype\nX\x40\x42\x0f\x00" + b"a\n" * 500_000 + b"\x85R"
+        "a long type": b"\x80\x04}(C\x04data"
+        + array
+        + b"(K\x01)cnumpy\ndtype\nX\x40\x42\x0f\x00"
+        + b"a\n" * 500_000
+        + b"\x85R"
         b"\x89C\x01atbC\x06labels]u.",
         "8 EiB of bytes": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",
         "4 GiB of bytes": b"\x80\x04B\xff\xff\xff\xff.",
@@ -140,17 +165,23 @@ def builders() -> Iterator[tuple[str, bytes]]:
         "no end": b"\x80\x04]",
         "an end at once": b".",
         "a number of 5000 digits": b"L" + b"9" * 5000 + b"L\n.",
-        "a number of a megabyte": b"\x80\x04\x8b" + struct.pack("<i", 1 << 20) + b"\x01" * (1 << 20) + b".",
+        "a number of a megabyte": b"\x80\x04\x8b"
+        + struct.pack("<i", 1 << 20)
+        + b"\x01" * (1 << 20)
+        + b".",
         "a number of negative length": b"\x80\x04\x8b\xff\xff\xff\xff.",
         "an instance": b"(ios\nsystem\n.",
         "an object": b"(cos\nsystem\no.",
         "a global": named,
         "a global in pieces": b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.",
-        "a global with line ends": b"\x80\x04X\x40\x42\x0f\x00" + b"o\n" * 500_000 + b"\x8c\x06system\x93.",
+        "a global with line ends": b"\x80\x04X\x40\x42\x0f\x00"
+        + b"o\n" * 500_000
+        + b"\x8c\x06system\x93.",
         "a global with a terminal's commands": b"c\x1b]0;owned\x07\nsystem\n.",
         "a new object": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x81.",
         "a new object by name": b"\x80\x04cnumpy\nndarray\n)}\x92.",
-        "a call of what is allowed": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x85R.",
+        "a call of what is "
+        "allowed": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x85R.",
         "state for what has none": b"\x80\x02K\x01}b.",
         "marks": b"(" * 90_000 + b".",
     }.items()
@@ -194,7 +225,14 @@ def recordings(honest: Honest) -> Iterator[Attack]:
         laid = {f"recordings/{one}": data for one, data in files.items()}
         expected = collection_of(honest.expected[0], files)
         yield Attack("a sound whose header lies", name, honest.loader, laid, expected, honest.size)
-        yield Attack("a sound whose header lies", f"{name}, alone", "read_wav", {"sound.wav": lie}, None, honest.size)
+        yield Attack(
+            "a sound whose header lies",
+            f"{name}, alone",
+            "read_wav",
+            {"sound.wav": lie},
+            None,
+            honest.size,
+        )
 
 
 def _with(data: bytes, place: int, form: str, number: int) -> bytes:
@@ -204,17 +242,36 @@ def _with(data: bytes, place: int, form: str, number: int) -> bytes:
 
 
 def texts(honest: Honest) -> Iterator[Attack]:
-    """Reviews that are no text, notes of a download that are no JSON, and a book that is another."""
+    """Reviews that are no text, notes of a download that are no JSON, and a book that is
+    another.
+    """
     last, kind = [*honest.files][-1], "a text that lies"
-    for name, wrong in {"no UTF-8": b"\xff\xfe", "half a letter": b"caf\xc3", "a surrogate": b"\xed\xa0\x80"}.items():
+    for name, wrong in {
+        "no UTF-8": b"\xff\xfe",
+        "half a letter": b"caf\xc3",
+        "a surrogate": b"\xed\xa0\x80",
+    }.items():
         files = honest.files | {last: wrong}
         laid = {f"aclImdb/{one}": data for one, data in files.items()}
-        yield Attack(kind, name, "imdb", laid, collection_of(honest.expected[0], files), honest.size)
+        yield Attack(
+            kind, name, "imdb", laid, collection_of(honest.expected[0], files), honest.size
+        )
     book = contents_of({"input.txt": b"text" * (honest.size // 4)})
     place = "tinyshakespeare/input.txt"
-    for name, wrong in {"altered": b"TEXT" * (honest.size // 4), "short": b"text", "long": bytes(honest.size * 2)}.items():
+    for name, wrong in {
+        "altered": b"TEXT" * (honest.size // 4),
+        "short": b"text",
+        "long": bytes(honest.size * 2),
+    }.items():
         yield Attack(kind, name, "shakespeare", {place: wrong}, book, honest.size)
-        yield Attack(kind, f"{name}, packed", "shakespeare", {f"{place}.gz": gzip.compress(wrong, 1)}, book, honest.size)
+        yield Attack(
+            kind,
+            f"{name}, packed",
+            "shakespeare",
+            {f"{place}.gz": gzip.compress(wrong, 1)},
+            book,
+            honest.size,
+        )
     for name, note in {
         "nothing": b"",
         "no JSON": b"\xff\xfe{",
@@ -224,5 +281,10 @@ def texts(honest: Honest) -> Iterator[Attack]:
         "64 MB": b'{"url": "' + b"a" * (64 << 20) + b'"}',
     }.items():
         yield Attack(
-            kind, f"note: {name}", "shakespeare", {f"{place}.part": b"te", f"{place}.part.json": note}, book, honest.size
+            kind,
+            f"note: {name}",
+            "shakespeare",
+            {f"{place}.part": b"te", f"{place}.part.json": note},
+            book,
+            honest.size,
         )

@@ -1,8 +1,9 @@
 """Runs that are ended at random moments and started again; a part of `benchmarks.faults`.
 
-A run trains, evaluates after every epoch, and saves itself every seventh step. Its process is ended by a signal, again and
-again, until the run has come to its end; the digest of what it gives back must then be that of a run which nobody disturbed.
-Every other signal comes while the process prepares and compiles, the others while it trains, evaluates and saves.
+A run trains, evaluates after every epoch, and saves itself every seventh step. Its process is ended
+by a signal, again and again, until the run has come to its end; the digest of what it gives back
+must then be that of a run which nobody disturbed. Every other signal comes while the process
+prepares and compiles, the others while it trains, evaluates and saves.
 """
 
 import hashlib
@@ -39,7 +40,9 @@ def interrupted(settings: Settings, number: signal.Signals) -> dict[str, Any]:
     """Counts of what became of the runs; `other digest` and `not whole` are what must not be."""
     folder, moments = settings.folder / number.name, random.Random(int(number))
     undisturbed = finished(folder / "undisturbed")
-    counts = dict.fromkeys(("signals", "before the first epoch", "runs", "same digest", "other digest"), 0)
+    counts = dict.fromkeys(
+        ("signals", "before the first epoch", "runs", "same digest", "other digest"), 0
+    )
     counts |= {"a whole checkpoint after it": 0, "not whole": 0}
     while counts["signals"] < settings.kills:
         run = folder / f"run-{counts['runs']}"
@@ -64,11 +67,14 @@ def finished(folder: Path) -> str:
     return digest
 
 
-def attempt(folder: Path, number: signal.Signals, after: float | None, training: bool = False) -> tuple[str | None, int]:
+def attempt(
+    folder: Path, number: signal.Signals, after: float | None, training: bool = False
+) -> tuple[str | None, int]:
     """Starts the run, and sends it a signal so long after it begins, or has trained for an epoch.
 
     Returns:
-        The digest of the run, or None where it did not come to its end; and how many epochs ended in this process.
+        The digest of the run, or None where it did not come to its end; and how many epochs ended
+        in this process.
     """
     command = [sys.executable, "-m", "benchmarks.interruptions", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
@@ -88,7 +94,10 @@ def environment() -> dict[str, str]:
     import os
 
     folder = Path(".jax_cache").resolve()
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return os.environ | machine.environment() | cache
 
 
@@ -139,7 +148,9 @@ def train(folder: str) -> str:
 
 
 def digest_of(run: Any) -> str:
-    """Over parameters, statistics, average, best, the whole training state, and the history but for its seconds."""
+    """Over parameters, statistics, average, best, the whole training state, and the history but for
+    its seconds.
+    """
     import jax
 
     state = run.train_state._replace(key=jax.random.key_data(run.train_state.key))

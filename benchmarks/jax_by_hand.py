@@ -1,4 +1,6 @@
-"""JAX by hand: what an expert writes for one network. The whole training run is one scanned program."""
+"""JAX by hand: what an expert writes for one network. The whole training run is one scanned
+program.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +43,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class JaxByHand:
-    """Epochs and steps under `lax.scan`; data on the device as uint8, shuffled and gathered inside the program."""
+    """Epochs and steps under `lax.scan`; data on the device as uint8, shuffled and gathered inside
+    the program.
+    """
 
     def __init__(self, network: Network, precision: Precision) -> None:
         self.network = network
@@ -60,12 +64,16 @@ class JaxByHand:
     def train(self, epochs: int, shuffle: bool) -> float:
         keys = jax.random.split(jax.random.key(0), epochs)
         carried = self.params, self.optimizer_state
-        carried, losses = training(self.network, self.precision, shuffle, carried, self.inputs, self.labels, keys)
+        carried, losses = training(
+            self.network, self.precision, shuffle, carried, self.inputs, self.labels, keys
+        )
         self.params, self.optimizer_state = carried
         return float(np.asarray(losses)[-1])
 
     def predict(self) -> np.ndarray:
-        return np.asarray(predictions(self.network, self.precision, self.params, self.inputs, self.labels))
+        return np.asarray(
+            predictions(self.network, self.precision, self.params, self.inputs, self.labels)
+        )
 
 
 def optimizer_of(network: Network) -> optax.GradientTransformation:
@@ -74,9 +82,17 @@ def optimizer_of(network: Network) -> optax.GradientTransformation:
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def training(
-    network: Network, precision: Precision, shuffle: bool, carried: Any, inputs: Array, labels: Array, keys: Array
+    network: Network,
+    precision: Precision,
+    shuffle: bool,
+    carried: Any,
+    inputs: Array,
+    labels: Array,
+    keys: Array,
 ) -> tuple[Any, Array]:
-    """One epoch for each key; returns the new parameters with the new optimizer state, and the mean loss of each epoch."""
+    """One epoch for each key; returns the new parameters with the new optimizer state, and the mean
+    loss of each epoch.
+    """
     count = len(inputs)
     steps = ceil(count / network.batch)
     rows = jnp.arange(steps * network.batch).reshape(steps, network.batch)
@@ -98,37 +114,63 @@ def training(
 
 
 def descend(
-    network: Network, precision: Precision, params: Any, state: Any, inputs: Array, labels: Array, mask: Array
+    network: Network,
+    precision: Precision,
+    params: Any,
+    state: Any,
+    inputs: Array,
+    labels: Array,
+    mask: Array,
 ) -> tuple[Any, Any, Array]:
     """One step, and its loss."""
 
     def objective(params):
-        return jnp.vdot(cross_entropy(forward(network, precision, params, inputs), labels), mask) / mask.sum()
+        return (
+            jnp.vdot(cross_entropy(forward(network, precision, params, inputs), labels), mask)
+            / mask.sum()
+        )
 
     loss, gradients = jax.value_and_grad(objective)(params)
     return *stepped(network, gradients, state, params), loss
 
 
 def play(
-    network: Network, precision: Precision, params: Any, states: Any, images: Array, codes: Array, mask: Array
+    network: Network,
+    precision: Precision,
+    params: Any,
+    states: Any,
+    images: Array,
+    codes: Array,
+    mask: Array,
 ) -> tuple[Any, Any, Array]:
-    """One update of the discriminator, then one of the generator against the new discriminator, of the same fakes.
+    """One update of the discriminator, then one of the generator against the new discriminator, of
+    the same fakes.
 
     Returns the sum of their losses, too. The examples must fill their batches.
     """
     del mask
     players = network.players()
     images, judge = signed(images), partial(forward, players["discriminator"], precision)
-    fakes, pullback = jax.vjp(lambda params: forward(players["generator"], precision, params, codes), params["generator"])
-    of_discriminator, slopes = jax.value_and_grad(lambda params: judged(judge(params, images), judge(params, fakes)))(
-        params["discriminator"]
+    fakes, pullback = jax.vjp(
+        lambda params: forward(players["generator"], precision, params, codes), params["generator"]
     )
-    discriminator, by_discriminator = stepped(network, slopes, states["discriminator"], params["discriminator"])
-    of_generator, slopes = jax.value_and_grad(lambda fakes: fooled(judge(discriminator, fakes)))(fakes)
+    of_discriminator, slopes = jax.value_and_grad(
+        lambda params: judged(judge(params, images), judge(params, fakes))
+    )(params["discriminator"])
+    discriminator, by_discriminator = stepped(
+        network, slopes, states["discriminator"], params["discriminator"]
+    )
+    of_generator, slopes = jax.value_and_grad(lambda fakes: fooled(judge(discriminator, fakes)))(
+        fakes
+    )
     (slopes,) = pullback(slopes)
     generator, by_generator = stepped(network, slopes, states["generator"], params["generator"])
     params = {"generator": generator, "discriminator": discriminator}
-    return params, {"generator": by_generator, "discriminator": by_discriminator}, of_discriminator + of_generator
+    return (
+        params,
+        {"generator": by_generator, "discriminator": by_discriminator},
+        of_discriminator + of_generator,
+    )
 
 
 def stepped(network: Network, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -137,7 +179,9 @@ def stepped(network: Network, gradients: Any, state: Any, params: Any) -> tuple[
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def predictions(network: Network, precision: Precision, params: Any, inputs: Array, labels: Array) -> Array:
+def predictions(
+    network: Network, precision: Precision, params: Any, inputs: Array, labels: Array
+) -> Array:
     """The outputs of all examples, a batch at a time."""
 
     def outputs(inputs: Array, labels: Array) -> Array:
@@ -150,10 +194,16 @@ def predictions(network: Network, precision: Precision, params: Any, inputs: Arr
         return jnp.concatenate([judge(signed(inputs)), judge(fakes)], -1)
 
     whole = len(inputs) // network.batch * network.batch
-    split = (arrays[:whole].reshape(-1, network.batch, *arrays.shape[1:]) for arrays in (inputs, labels))
+    split = (
+        arrays[:whole].reshape(-1, network.batch, *arrays.shape[1:]) for arrays in (inputs, labels)
+    )
     given = jax.lax.map(lambda both: outputs(*both), tuple(split))
     given = given.reshape(whole, given.shape[-1])
-    return jnp.concatenate([given, outputs(inputs[whole:], labels[whole:])]) if whole < len(inputs) else given
+    return (
+        jnp.concatenate([given, outputs(inputs[whole:], labels[whole:])])
+        if whole < len(inputs)
+        else given
+    )
 
 
 def signed(images: Array) -> Array:
@@ -165,7 +215,10 @@ def forward(network: Network, precision: Precision, params: Any, x: Array) -> Ar
     if x.dtype == jnp.uint8:
         x = x.astype(jnp.float32) / 255
     low = jnp.dtype(precision)
-    params, x = jax.tree.map(lambda leaf: leaf.astype(low) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, (params, x))
+    params, x = jax.tree.map(
+        lambda leaf: leaf.astype(low) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        (params, x),
+    )
     for name, part, _ in walk(network):
         match part:
             case Conv():
@@ -196,7 +249,9 @@ def block(x: Array, heads: int, params: dict[str, Array]) -> Array:
     """A transformer block; query, key and value come of one product."""
     kernel = jnp.concatenate([params[name] for name in ("query", "key", "value")], -1)
     projected = layer_norm(x, params["attention_norm"]) @ kernel
-    query, key, value = (part.reshape(*x.shape[:2], heads, -1) for part in jnp.split(projected, 3, -1))
+    query, key, value = (
+        part.reshape(*x.shape[:2], heads, -1) for part in jnp.split(projected, 3, -1)
+    )
     fused = "cudnn" if jax.default_backend() == "gpu" and x.dtype == jnp.bfloat16 else None
     attended = jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation=fused)
     x = x + attended.reshape(x.shape) @ params["out"]
@@ -206,11 +261,15 @@ def block(x: Array, heads: int, params: dict[str, Array]) -> Array:
 def layer_norm(x: Array, scale: Array) -> Array:
     y = x.astype(jnp.float32)
     y = y - y.mean(-1, keepdims=True)
-    return (y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON)).astype(x.dtype) * scale
+    return (y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON)).astype(
+        x.dtype
+    ) * scale
 
 
 def lstm(x: Array, kernel: Array, recurrent_kernel: Array, bias: Array) -> Array:
-    """The states of all steps, [time, batch, units]; the inputs' product is formed at once, in front of the loop."""
+    """The states of all steps, [time, batch, units]; the inputs' product is formed at once, in
+    front of the loop.
+    """
     projected = x @ kernel + bias
 
     def step(carry, projected):
@@ -225,17 +284,28 @@ def lstm(x: Array, kernel: Array, recurrent_kernel: Array, bias: Array) -> Array
 
 
 def convolution(x: Array, kernel: Array, bias: Array) -> Array:
-    """Nine shifted slices side by side, times one matrix: in a loop on a CPU far faster than `lax.conv`'s gradient."""
+    """Nine shifted slices side by side, times one matrix: in a loop on a CPU far faster than
+    `lax.conv`'s gradient.
+    """
     if jax.default_backend() != "cpu":
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        return (
+            jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            + bias
+        )
     height, width, channels = x.shape[1] - 2, x.shape[2] - 2, kernel.shape[-1]
-    shifted = [x[:, row : row + height, column : column + width] for row in range(3) for column in range(3)]
+    shifted = [
+        x[:, row : row + height, column : column + width] for row in range(3) for column in range(3)
+    ]
     patches = jnp.concatenate(shifted, axis=-1).reshape(-1, kernel[..., 0].size)
     return (patches @ kernel.reshape(-1, channels) + bias).reshape(-1, height, width, channels)
 
 
 def max_pool(x: Array) -> Array:
-    """The maximum of strided slices, columns and then rows: the fastest of the ways tried, its gradient included."""
+    """The maximum of strided slices, columns and then rows: the fastest of the ways tried, its
+    gradient included.
+    """
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     columns = jnp.maximum(x[:, :height, 0:width:2], x[:, :height, 1:width:2])
     return jnp.maximum(columns[:, 0::2], columns[:, 1::2])

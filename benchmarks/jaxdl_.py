@@ -38,9 +38,13 @@ Way: TypeAlias = Literal["eager", "step", "epoch"]
 
 
 class Jaxdl:
-    """`dl.Sequential` and `dl.fit`, compiled as said, each batch spread over all devices or not. uint8 images stay uint8."""
+    """`dl.Sequential` and `dl.fit`, compiled as said, each batch spread over all devices or not.
+    uint8 images stay uint8.
+    """
 
-    def __init__(self, network: Network, precision: Precision, compile: Way = "epoch", spread: bool = False) -> None:
+    def __init__(
+        self, network: Network, precision: Precision, compile: Way = "epoch", spread: bool = False
+    ) -> None:
         self.network = network
         self.devices = jax.devices() if spread else None
         self.compile: Way = compile
@@ -87,18 +91,28 @@ class JaxdlPair:
         self.network = network
         self.compile: Way = compile
         adam = optax.adam(network.learning_rate, b1=network.b1, eps=EPSILON)
-        drawing, judging = ([part.units for part in parts] for parts in (network.parts, network.discriminator))  # pyright: ignore
+        drawing, judging = (
+            [part.units for part in parts] for parts in (network.parts, network.discriminator)
+        )  # pyright: ignore
         generator: dl.Layer = models.dense_generator(*drawing[:-1], shape=drawing[-1])
         discriminator: dl.Layer = models.dense_discriminator(*judging[:-1])
         if precision != "float32":
-            generator, discriminator = dl.in_precision(generator, precision), dl.in_precision(discriminator, precision)
+            generator, discriminator = (
+                dl.in_precision(generator, precision),
+                dl.in_precision(discriminator, precision),
+            )
         self.step = GivenCodes(generator, discriminator, network.input_shape[0], adam, adam)
         self.judge = Judged(generator, discriminator)
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels
-        shapes = [jax.ShapeDtypeStruct((self.network.batch, *part.shape[1:]), part.dtype) for part in self.data]
-        first = jax.jit(lambda key: self.step.init(key, dl.Batch(*shapes))._replace(params=None))  # draws no parameters
+        shapes = [
+            jax.ShapeDtypeStruct((self.network.batch, *part.shape[1:]), part.dtype)
+            for part in self.data
+        ]
+        first = jax.jit(
+            lambda key: self.step.init(key, dl.Batch(*shapes))._replace(params=None)
+        )  # draws no parameters
         self.first_state = first(jax.random.key(0))
 
     def reset(self, weights: Weights) -> None:
@@ -119,12 +133,20 @@ class JaxdlPair:
         return run.history["discriminator_loss"][-1] + run.history["generator_loss"][-1]
 
     def predict(self) -> np.ndarray:
-        scores = dl.predict(self.judge, self.start.params, self.start.state, self.data, batch_size=self.network.batch)
+        scores = dl.predict(
+            self.judge,
+            self.start.params,
+            self.start.state,
+            self.data,
+            batch_size=self.network.batch,
+        )
         return np.asarray(scores)
 
 
 class GivenCodes(dl.Adversarial):
-    """The pair with codes from the data in place of drawn ones, so that every peer's fakes are the same."""
+    """The pair with codes from the data in place of drawn ones, so that every peer's fakes are the
+    same.
+    """
 
     def fakes(self, params: Any, state: Any, batch: dl.Batch, key: jax.Array, train: bool) -> Any:
         del key, train
@@ -141,12 +163,16 @@ class Judged(dl.Layer):
     def init(self, key: jax.Array, x: Any) -> Any:
         players = {"generator": (self.generator, x[1]), "discriminator": (self.discriminator, x[0])}
         drawn = {name: player.init(key, inputs) for name, (player, inputs) in players.items()}
-        return {name: params for name, (params, _) in drawn.items()}, {name: state for name, (_, state) in drawn.items()}
+        return {name: params for name, (params, _) in drawn.items()}, {
+            name: state for name, (_, state) in drawn.items()
+        }
 
     def apply(self, params: Any, state: Any, x: Any, mode: dl.Mode = dl.Eval()) -> Any:
         fakes, _ = self.generator.apply(params["generator"], state["generator"], x[1], mode)
         judged = [
-            self.discriminator.apply(params["discriminator"], state["discriminator"], images, mode)[0]
+            self.discriminator.apply(params["discriminator"], state["discriminator"], images, mode)[
+                0
+            ]
             for images in (x[0], fakes)
         ]
         return jnp.concatenate(judged, axis=-1), state
@@ -171,17 +197,24 @@ def model_of(network: Network) -> dl.Sequential:
     for index, (name, part, shape) in enumerate(walk(network)):
         match part:
             case Conv(channels):
-                layers |= {name: dl.Conv(channels, 3, padding="VALID"), f"relu_{index}": jax.nn.relu}
+                layers |= {
+                    name: dl.Conv(channels, 3, padding="VALID"),
+                    f"relu_{index}": jax.nn.relu,
+                }
             case Pool():
                 layers[f"pool_{index}"] = dl.MaxPool(2)
             case Flatten():
                 layers[f"flatten_{index}"] = dl.Flatten()
             case Dense(units, activation):
-                layers |= {name: dl.Dense(units)} | ({f"relu_{index}": jax.nn.relu} if activation == "relu" else {})
+                layers |= {name: dl.Dense(units)} | (
+                    {f"relu_{index}": jax.nn.relu} if activation == "relu" else {}
+                )
             case Lstm(units, last):
                 layers[name] = dl.LSTM(units, sequence=not last)
             case Stage(channels):
-                layers[name] = dl.Sequential(convolution(channels), dl.MaxPool(2), dl.BatchNorm(0.9), jax.nn.relu)
+                layers[name] = dl.Sequential(
+                    convolution(channels), dl.MaxPool(2), dl.BatchNorm(0.9), jax.nn.relu
+                )
             case Residual():
                 layers[name] = block(shape[-1])
             case Mean():
@@ -223,7 +256,10 @@ def params_of(network: Network, weights: Weights) -> Any:
             case Residual():
                 params[name] = {"body": normalised(arrays, "_0", 0) | normalised(arrays, "_1", 1)}
             case Block():
-                attention = {kernel: {"kernel": arrays[kernel]} for kernel in ("query", "key", "value", "out")}
+                attention = {
+                    kernel: {"kernel": arrays[kernel]}
+                    for kernel in ("query", "key", "value", "out")
+                }
                 mlp = {"hidden": {"kernel": arrays["hidden"]}, "out": {"kernel": arrays["mlp_out"]}}
                 norms = {norm: {"scale": arrays[norm]} for norm in ("attention_norm", "mlp_norm")}
                 params[name] = {"attention": attention, "mlp": mlp, **norms}

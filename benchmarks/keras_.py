@@ -1,4 +1,6 @@
-"""Keras 3 on JAX, PyTorch and TensorFlow: `compile` and `fit` on NumPy arrays, jitted as Keras does by default."""
+"""Keras 3 on JAX, PyTorch and TensorFlow: `compile` and `fit` on NumPy arrays, jitted as Keras does
+by default.
+"""
 
 from typing import Any
 
@@ -35,9 +37,13 @@ QUIET: Any = 0  # annotated in Keras as a string
 
 
 class Keras:
-    """A functional model and `fit`; `steps_per_execution` lets it go back to its own bookkeeping less often."""
+    """A functional model and `fit`; `steps_per_execution` lets it go back to its own bookkeeping
+    less often.
+    """
 
-    def __init__(self, network: Network, precision: Precision, steps_per_execution: int = 1) -> None:
+    def __init__(
+        self, network: Network, precision: Precision, steps_per_execution: int = 1
+    ) -> None:
         keras.config.set_dtype_policy(policy(precision))
         self.network, self.model = network, model_of(network)
         self.model.compile(
@@ -49,7 +55,9 @@ class Keras:
         )
         self.fresh_optimizer = built(self.model.optimizer, self.model)
         logits: Any = self.model.output
-        self.speaker = keras.Model(self.model.input, logits[:, -1]) if network.reads_tokens else self.model
+        self.speaker = (
+            keras.Model(self.model.input, logits[:, -1]) if network.reads_tokens else self.model
+        )
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.inputs = as_floats(inputs)
@@ -57,11 +65,18 @@ class Keras:
 
     def reset(self, weights: Weights) -> None:
         lay(self.network, self.model, weights)
-        for variable, value in zip(self.model.optimizer.variables, self.fresh_optimizer, strict=True):
+        for variable, value in zip(
+            self.model.optimizer.variables, self.fresh_optimizer, strict=True
+        ):
             variable.assign(value)
 
     def train(self, epochs: int, shuffle: bool) -> float:
-        settings: dict[str, Any] = {"batch_size": self.network.batch, "epochs": epochs, "shuffle": shuffle, "verbose": QUIET}
+        settings: dict[str, Any] = {
+            "batch_size": self.network.batch,
+            "epochs": epochs,
+            "shuffle": shuffle,
+            "verbose": QUIET,
+        }
         return self.model.fit(self.inputs, self.labels, **settings).history["loss"][-1]
 
     def predict(self) -> np.ndarray:
@@ -69,7 +84,9 @@ class Keras:
 
 
 class KerasPair:
-    """The loop that Keras's guide to training loops in JAX writes: `stateless_call`, `stateless_apply`, one jitted step."""
+    """The loop that Keras's guide to training loops in JAX writes: `stateless_call`,
+    `stateless_apply`, one jitted step.
+    """
 
     def __init__(self, network: Network, precision: Precision) -> None:
         import jax
@@ -78,7 +95,9 @@ class KerasPair:
         self.network, self.jax = network, jax
         self.players = {name: model_of(player) for name, player in network.players().items()}
         self.optimizers = {name: adam(network) for name in self.players}
-        self.fresh = {name: built(self.optimizers[name], model) for name, model in self.players.items()}
+        self.fresh = {
+            name: built(self.optimizers[name], model) for name, model in self.players.items()
+        }
         self.step, self.judge = jax.jit(self._step, donate_argnums=0), jax.jit(self._judge)
         self.criterion = keras.losses.BinaryCrossentropy(from_logits=True)
 
@@ -89,7 +108,8 @@ class KerasPair:
         for name, player in self.network.players().items():
             lay(player, self.players[name], weights[name])
         params = {
-            name: [self.jax.numpy.array(v.value) for v in model.trainable_variables] for name, model in self.players.items()
+            name: [self.jax.numpy.array(v.value) for v in model.trainable_variables]
+            for name, model in self.players.items()
         }
         self.variables = params, self.jax.tree.map(self.jax.numpy.array, self.fresh)
 
@@ -103,7 +123,9 @@ class KerasPair:
 
     def predict(self) -> np.ndarray:
         every = batches(self.images, self.codes, self.network.batch, 1, False)
-        return np.concatenate([self.judge(self.variables[0], images, codes) for images, codes in every])
+        return np.concatenate(
+            [self.judge(self.variables[0], images, codes) for images, codes in every]
+        )
 
     def _call(self, name: str, params: Any, x: Any) -> Any:
         return self.players[name].stateless_call(params, [], x, training=True)[0]
@@ -111,7 +133,9 @@ class KerasPair:
     def _step(self, variables: Any, images: Any, codes: Any) -> Any:
         params, optimizers = variables
         ones, zeros = keras.ops.ones((len(images), 1)), keras.ops.zeros((len(images), 1))
-        fakes, pullback = self.jax.vjp(lambda params: self._call("generator", params, codes), params["generator"])
+        fakes, pullback = self.jax.vjp(
+            lambda params: self._call("generator", params, codes), params["generator"]
+        )
 
         def judged(params: Any) -> Any:
             real, fake = (self._call("discriminator", params, x) for x in (images, fakes))
@@ -119,8 +143,12 @@ class KerasPair:
             return losses[0] + losses[1]
 
         of_discriminator, gradients = self.jax.value_and_grad(judged)(params["discriminator"])
-        discriminator, by_discriminator = self._apply("discriminator", optimizers, gradients, params)
-        fooled = self.jax.value_and_grad(lambda fakes: self.criterion(ones, self._call("discriminator", discriminator, fakes)))
+        discriminator, by_discriminator = self._apply(
+            "discriminator", optimizers, gradients, params
+        )
+        fooled = self.jax.value_and_grad(
+            lambda fakes: self.criterion(ones, self._call("discriminator", discriminator, fakes))
+        )
         of_generator, slopes = fooled(fakes)
         generator, by_generator = self._apply("generator", optimizers, pullback(slopes)[0], params)
         params = {"generator": generator, "discriminator": discriminator}
@@ -132,7 +160,9 @@ class KerasPair:
 
     def _judge(self, params: Any, images: Any, codes: Any) -> Any:
         fakes = self._call("generator", params["generator"], codes)
-        return keras.ops.concatenate([self._call("discriminator", params["discriminator"], x) for x in (images, fakes)], -1)
+        return keras.ops.concatenate(
+            [self._call("discriminator", params["discriminator"], x) for x in (images, fakes)], -1
+        )
 
 
 def policy(precision: Precision) -> str:
@@ -140,7 +170,9 @@ def policy(precision: Precision) -> str:
 
 
 def adam(network: Network) -> keras.optimizers.Adam:
-    """Keras adds epsilon before it corrects the bias, which makes it larger: this is the others' at the first step."""
+    """Keras adds epsilon before it corrects the bias, which makes it larger: this is the others' at
+    the first step.
+    """
     return keras.optimizers.Adam(network.learning_rate, network.b1, epsilon=EPSILON * 0.001**0.5)
 
 
@@ -163,14 +195,18 @@ def model_of(network: Network) -> keras.Model:
             case Flatten():
                 x = layers.Flatten()(x)
             case Dense(units, activation):
-                x = layers.Dense(units, name=name, activation=None if activation == "leaky relu" else activation)(x)
+                x = layers.Dense(
+                    units, name=name, activation=None if activation == "leaky relu" else activation
+                )(x)
                 x = layers.LeakyReLU(LEAK)(x) if activation == "leaky relu" else x
             case Lstm(units, last):
                 x = layers.LSTM(units, return_sequences=not last, name=name)(x)
             case Stage(channels):
                 x = normalised(x, channels, name, pool=True)
             case Residual():
-                x = layers.Add()([x, normalised(normalised(x, shape[2], f"{name}_0"), shape[2], f"{name}_1")])
+                x = layers.Add()(
+                    [x, normalised(normalised(x, shape[2], f"{name}_0"), shape[2], f"{name}_1")]
+                )
             case Mean():
                 x = layers.GlobalAveragePooling2D()(x)
             case Tokens(count, features):
@@ -200,7 +236,11 @@ class AddedPositions(keras.layers.Layer):
 def normalised(x: Any, channels: int, name: str, pool: bool = False) -> Any:
     x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = keras.layers.MaxPooling2D(2)(x) if pool else x
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=NORM_EPSILON, name=f"{name}_norm")(x))
+    return keras.layers.ReLU()(
+        keras.layers.BatchNormalization(
+            momentum=MOMENTUM, epsilon=NORM_EPSILON, name=f"{name}_norm"
+        )(x)
+    )
 
 
 def block(x: Any, heads: int, features: int, name: str) -> Any:
@@ -209,8 +249,12 @@ def block(x: Any, heads: int, features: int, name: str) -> Any:
     def gelu(x: Any) -> Any:
         return keras.ops.gelu(x, approximate=True)
 
-    y = layers.LayerNormalization(epsilon=NORM_EPSILON, center=False, name=f"{name}_attention_norm")(x)
-    attention = layers.MultiHeadAttention(heads, features // heads, use_bias=False, name=f"{name}_attention")
+    y = layers.LayerNormalization(
+        epsilon=NORM_EPSILON, center=False, name=f"{name}_attention_norm"
+    )(x)
+    attention = layers.MultiHeadAttention(
+        heads, features // heads, use_bias=False, name=f"{name}_attention"
+    )
     x = x + attention(y, y, use_causal_mask=True)
     y = layers.LayerNormalization(epsilon=NORM_EPSILON, center=False, name=f"{name}_mlp_norm")(x)
     y = layers.Dense(4 * features, gelu, use_bias=False, name=f"{name}_hidden")(y)
@@ -230,14 +274,20 @@ def lay(network: Network, model: keras.Model, weights: Weights) -> None:
             case Block(heads):
                 split = (shape[1], heads, -1)
                 kernels = [arrays[kernel].reshape(split) for kernel in ("query", "key", "value")]
-                model.get_layer(f"{name}_attention").set_weights([*kernels, arrays["out"].reshape(heads, -1, shape[1])])
+                model.get_layer(f"{name}_attention").set_weights(
+                    [*kernels, arrays["out"].reshape(heads, -1, shape[1])]
+                )
                 for inner in ("attention_norm", "mlp_norm", "hidden", "mlp_out"):
                     model.get_layer(f"{name}_{inner}").set_weights([arrays[inner]])
             case _ if name:
                 model.get_layer(name).set_weights(list(arrays.values()))
 
 
-def lay_normalised(model: keras.Model, name: str, arrays: dict[str, np.ndarray], ending: str) -> None:
+def lay_normalised(
+    model: keras.Model, name: str, arrays: dict[str, np.ndarray], ending: str
+) -> None:
     scale, bias = arrays[f"scale{ending}"], arrays[f"bias{ending}"]
     model.get_layer(f"{name}_conv").set_weights([arrays[f"kernel{ending}"]])
-    model.get_layer(f"{name}_norm").set_weights([scale, bias, np.zeros_like(bias), np.ones_like(scale)])
+    model.get_layer(f"{name}_norm").set_weights(
+        [scale, bias, np.zeros_like(bias), np.ones_like(scale)]
+    )

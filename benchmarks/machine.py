@@ -1,4 +1,6 @@
-"""What a figure was measured on: processor, accelerator, cores, versions, date, and a process's memory."""
+"""What a figure was measured on: processor, accelerator, cores, versions, date, and a process's
+memory.
+"""
 
 import os
 import platform
@@ -12,9 +14,25 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("jaxdl", "jax", "jaxlib", "numpy", "optax", "flax", "torch", "keras", "tensorflow", "equinox")
+PACKAGES = (
+    "jaxdl",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "optax",
+    "flax",
+    "torch",
+    "keras",
+    "tensorflow",
+    "equinox",
+)
 RESULTS = Path(__file__).parent / "results"
-PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}  # bfloat16 a second without sparsity, by data sheet
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+}  # bfloat16 a second without sparsity, by data sheet
 
 
 def description() -> dict[str, object]:
@@ -33,29 +51,41 @@ def description() -> dict[str, object]:
 
 @cache
 def device() -> tuple[str, str]:
-    """The platform that JAX chooses, and the name of its first accelerator; asked in a process that holds no memory of it."""
+    """The platform that JAX chooses, and the name of its first accelerator; asked in a process that
+    holds no memory of it.
+    """
     chosen = os.environ.get("JAX_PLATFORMS", "")
-    if chosen == "cpu" or not (chosen or shutil.which("nvidia-smi") or Path("/dev/accel0").exists()):
+    if chosen == "cpu" or not (
+        chosen or shutil.which("nvidia-smi") or Path("/dev/accel0").exists()
+    ):
         return "cpu", ""
     program = "import jax; first = jax.devices()[0]; print(first.platform, first.device_kind)"
-    platform_name, _, kind = subprocess.check_output([sys.executable, "-c", program], text=True).strip().partition(" ")
+    platform_name, _, kind = (
+        subprocess.check_output([sys.executable, "-c", program], text=True).strip().partition(" ")
+    )
     return platform_name, "" if platform_name == "cpu" else kind
 
 
 def results() -> Path:
-    """The folder for figures of this device: `benchmarks/results`, and of an accelerator a folder of its name in there."""
+    """The folder for figures of this device: `benchmarks/results`, and of an accelerator a folder
+    of its name in there.
+    """
     return RESULTS / re.sub(r"\W+", "-", device()[1].lower())
 
 
 def environment() -> dict[str, str]:
-    """What a process needs so that every framework computes on the same device, and takes no more of it than it uses."""
+    """What a process needs so that every framework computes on the same device, and takes no more
+    of it than it uses.
+    """
     if device()[0] == "cpu":
         return {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def peak_flops(kind: str) -> float | None:
-    """Operations a second that an accelerator's data sheet promises in bfloat16, where it is known."""
+    """Operations a second that an accelerator's data sheet promises in bfloat16, where it is
+    known.
+    """
     return next((peak for name, peak in PEAKS.items() if name in kind), None)
 
 
@@ -89,7 +119,9 @@ def peak_memory() -> int:
 
 
 def device_memory() -> int | None:
-    """The most memory this process ever held on an accelerator, in bytes, by the framework that it loaded; None on a CPU."""
+    """The most memory this process ever held on an accelerator, in bytes, by the framework that it
+    loaded; None on a CPU.
+    """
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()

@@ -1,9 +1,11 @@
-"""Archives, arrays, pickles and sounds that are made to do harm, and what becomes of them; a part of `benchmarks.faults`.
+"""Archives, arrays, pickles and sounds that are made to do harm, and what becomes of them; a part
+of `benchmarks.faults`.
 
-Each attack is a data folder, from which a child process loads a data set as users do. It must end in one sentence, or give the
-honest content, bit by bit. Every file that it opens for writing, every process it starts and every connection it makes is
-listed by Python itself, and what lies beside the folder is compared with what lay there before. Memory is what the child takes
-on top of what it was born with, as a multiple of what the honest archive unpacks to.
+Each attack is a data folder, from which a child process loads a data set as users do. It must end
+in one sentence, or give the honest content, bit by bit. Every file that it opens for writing, every
+process it starts and every connection it makes is listed by Python itself, and what lies beside the
+folder is compared with what lay there before. Memory is what the child takes on top of what it was
+born with, as a multiple of what the honest archive unpacks to.
 """
 
 import contextlib
@@ -29,7 +31,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.honest import BLOCK, PACKINGS, Attack, honest_cifar, honest_digits, honest_imdb, honest_sounds, member
+from benchmarks.honest import (
+    BLOCK,
+    PACKINGS,
+    Attack,
+    honest_cifar,
+    honest_digits,
+    honest_imdb,
+    honest_sounds,
+    member,
+)
 from benchmarks.hostile_archives import archives, damaged, dictionaries, disguises
 from benchmarks.hostile_files import digits_attack, numbers, pickles, recordings, texts
 from benchmarks.processes import Answer, Worker
@@ -38,15 +49,37 @@ from benchmarks.saving import Settings
 MEGABYTES = 16  # of honest content in an archive; two or three more are taken by any load
 PATIENCE = 300  # seconds until a load is taken to hang, of those in which this process is let run
 SECRET = "not for the data set"
-ACTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "ctypes.dlopen", "socket.connect")
-CHANGES = ("os.mkdir", "os.link", "os.symlink", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown")
+ACTS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "ctypes.dlopen",
+    "socket.connect",
+)
+CHANGES = (
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+)
 
 
 def malicious(settings: Settings) -> dict[str, Any]:
     """Counts of outcomes by kind of attack, and the most memory that one took."""
     generator = random.Random(0)
     damages = settings.flips // 50, settings.truncations // 10
-    return tried(settings.folder / "malicious", settings.out, corpus(settings.folder / "malicious", generator, *damages))
+    return tried(
+        settings.folder / "malicious",
+        settings.out,
+        corpus(settings.folder / "malicious", generator, *damages),
+    )
 
 
 def tried(folder: Path, out: Path, attacks: Iterator[Attack]) -> dict[str, Any]:
@@ -71,17 +104,30 @@ def tried(folder: Path, out: Path, attacks: Iterator[Attack]) -> dict[str, Any]:
                 ratio = answer["bytes"] / attack.honest
                 most[attack.kind] = max(most.get(attack.kind, 0.0), ratio)
             if outcome in ("unnamed error", "silently wrong") or answer["escapes"] or ratio >= 1.5:
-                failures.append({"kind": attack.kind, "name": attack.name, "loader": attack.loader, "ratio": ratio} | answer)
+                failures.append(
+                    {
+                        "kind": attack.kind,
+                        "name": attack.name,
+                        "loader": attack.loader,
+                        "ratio": ratio,
+                    }
+                    | answer
+                )
     return {
         "attacks": sum(counts.total() for counts in kinds.values()),
         "escapes": escapes,
         "kinds": {
-            kind: {"outcomes": dict(counts), "most memory over honest content": round(most.get(kind, 0.0), 2)}
+            kind: {
+                "outcomes": dict(counts),
+                "most memory over honest content": round(most.get(kind, 0.0), 2),
+            }
             for kind, counts in kinds.items()
         },
         "most memory of a refusal over honest content": round(max(most.values()), 2),
         "most memory of a harmless load over an honest one": round(loading, 2),
-        "memory of honest loads over their content": {loader: round(answer["ratio"], 2) for loader, answer in honest.items()},
+        "memory of honest loads over their content": {
+            loader: round(answer["ratio"], 2) for loader, answer in honest.items()
+        },
         **({"failures": failures} if failures else {}),
     }
 
@@ -92,14 +138,27 @@ def judged(answer: Answer, attack: Attack, honest: Mapping[str, Answer]) -> str:
     if answer["outcome"] == "loaded":
         right = honest.get(attack.loader, {}).get("digest") == answer["digest"]
         return "harmless" if right else "silently wrong"
-    sentence = answer["outcome"] == "refused" and "\n" not in said and said.isprintable() and len(said) < 1000
+    sentence = (
+        answer["outcome"] == "refused"
+        and "\n" not in said
+        and said.isprintable()
+        and len(said) < 1000
+    )
     return "named in an error" if sentence and " — " in said else "unnamed error"
 
 
 def server(out: Path) -> Worker:
-    """Gives large blocks back to the system when they are free, as in `saving.saving_memory`, and has no threads to start."""
+    """Gives large blocks back to the system when they are free, as in `saving.saving_memory`, and
+    has no threads to start.
+    """
     environment = {"MALLOC_MMAP_THRESHOLD_": "1048576", "OPENBLAS_NUM_THREADS": "1"}
-    return Worker("malicious", "benchmarks.faults", "--serve", log=out / "faults-malicious.log", environment=environment)
+    return Worker(
+        "malicious",
+        "benchmarks.faults",
+        "--serve",
+        log=out / "faults-malicious.log",
+        environment=environment,
+    )
 
 
 def attempted(worker: Worker, folder: Path, attack: Attack) -> Answer:
@@ -115,7 +174,10 @@ def attempted(worker: Worker, folder: Path, attack: Attack) -> Answer:
         path.write_bytes(content) if isinstance(content, bytes) else content(path)
     answer = worker.ask("attempt", loader=attack.loader, folder=str(data), expected=attack.expected)
     beside = [str(path) for path in folder.rglob("*") if data not in (path, *path.parents)]
-    if sorted(beside) != [str(outside), str(outside / "secret")] or (outside / "secret").read_text() != SECRET:
+    if (
+        sorted(beside) != [str(outside), str(outside / "secret")]
+        or (outside / "secret").read_text() != SECRET
+    ):
         answer["escapes"].append(f"changed: {beside}")
     shutil.rmtree(folder)
     return answer
@@ -170,7 +232,9 @@ def watched(load: Callable[[], object], folder: Path) -> Answer:
     sys.dont_write_bytecode = True
     os.close(0)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_virtual_memory() + (4 << 30), hard))  # so that the machine survives a hole
+    resource.setrlimit(
+        resource.RLIMIT_AS, (_virtual_memory() + (4 << 30), hard)
+    )  # so that the machine survives a hole
     sys.addaudithook(lambda event, arguments: _noted(escapes, folder, event, arguments))
     before = machine.peak_memory()
     digest, outcome, said = "", "loaded", ""
@@ -182,7 +246,13 @@ def watched(load: Callable[[], object], folder: Path) -> Answer:
         peak = machine.peak_memory()
         outcome, said = "refused" if type(error) is data.DataError else "unnamed", str(error)[:2000]
         said = said if outcome == "refused" else f"{type(error).__name__}: {said}"
-    return {"outcome": outcome, "said": said, "digest": digest, "bytes": peak - before, "escapes": escapes}
+    return {
+        "outcome": outcome,
+        "said": said,
+        "digest": digest,
+        "bytes": peak - before,
+        "escapes": escapes,
+    }
 
 
 def _virtual_memory() -> int:
@@ -193,16 +263,22 @@ def _virtual_memory() -> int:
 def _noted(escapes: list[str], folder: Path, event: str, arguments: tuple[Any, ...]) -> None:
     if event in ACTS:
         escapes.append(f"{event}{arguments!r}"[:300])
-    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    writes = event == "open" and arguments[2] & (
+        os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    )
     if writes or event in CHANGES:
         for path in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
-            if not isinstance(path, int) and not _inside(folder, Path(os.fsdecode(path)), follow=writes):
+            if not isinstance(path, int) and not _inside(
+                folder, Path(os.fsdecode(path)), follow=writes
+            ):
                 escapes.append(f"{event} {path!r}"[:300])
 
 
 def _inside(folder: Path, path: Path, follow: bool) -> bool:
     """Whether a path, or where it leads to, is the folder or in it."""
-    real = Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
+    real = (
+        Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
+    )
     return real.is_relative_to(os.path.realpath(folder))
 
 
@@ -210,7 +286,11 @@ def digest_of(value: Any) -> str:
     """Over what a loader gives: arrays and lists of texts, in tuples."""
     if isinstance(value, tuple | list):
         return hashlib.sha256("".join(map(digest_of, value)).encode()).hexdigest()
-    data = f"{value.dtype} {value.shape}".encode() + value.tobytes() if isinstance(value, np.ndarray) else value.encode()
+    data = (
+        f"{value.dtype} {value.shape}".encode() + value.tobytes()
+        if isinstance(value, np.ndarray)
+        else value.encode()
+    )
     return hashlib.sha256(data).hexdigest()
 
 
@@ -276,13 +356,17 @@ LOADERS: dict[str, Callable[[Path, Any], object]] = {
 }
 
 
-def corpus(folder: Path, generator: random.Random, flips: int, cuts: int, size: int = MEGABYTES << 20) -> Iterator[Attack]:
+def corpus(
+    folder: Path, generator: random.Random, flips: int, cuts: int, size: int = MEGABYTES << 20
+) -> Iterator[Attack]:
     """All attacks; `folder/outside` is where they want to."""
     outside = folder / "outside"
     cifar, imdb = honest_cifar(size), honest_imdb(size // 2)
     sounds, digits = honest_sounds(size), honest_digits(size // 2)
     for honest in (cifar, imdb, sounds):
-        yield honest.attack("honest", "", honest.packing("plain", "all") + bytes(2 * BLOCK), "plain")
+        yield honest.attack(
+            "honest", "", honest.packing("plain", "all") + bytes(2 * BLOCK), "plain"
+        )
     yield digits_attack("honest", "", {}, digits)
     for honest, packing in itertools.product((cifar, imdb), PACKINGS):
         yield from archives(honest, packing, outside)

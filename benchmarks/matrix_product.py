@@ -1,4 +1,6 @@
-"""What this machine's matrix product reaches in a precision, by `jnp.dot`: `python -m benchmarks.matrix_product float32 1`."""
+"""What this machine's matrix product reaches in a precision, by `jnp.dot`: `python -m
+benchmarks.matrix_product float32 1`.
+"""
 
 import sys
 import time
@@ -10,7 +12,9 @@ from benchmarks.processes import Answer, serve
 
 
 def main() -> None:
-    """Answers `round` with what so many seconds of products reached; 1024³ on a CPU, 8192³ on an accelerator."""
+    """Answers `round` with what so many seconds of products reached; 1024³ on a CPU, 8192³ on an
+    accelerator.
+    """
     precision, seconds = sys.argv[1], float(sys.argv[2])
     size = 1024 if jax.default_backend() == "cpu" else 8192
     left, right = jax.random.normal(jax.random.key(0), (2, size, size)).astype(precision)

@@ -42,7 +42,9 @@ class Dense:
 
 @dataclass(frozen=True)
 class Lstm:
-    """A long short-term memory, [batch, time, inputs] to [batch, time, units], or to its last state [batch, units]."""
+    """A long short-term memory, [batch, time, inputs] to [batch, time, units], or to its last state
+    [batch, units].
+    """
 
     units: int
     last: bool = False
@@ -50,7 +52,9 @@ class Lstm:
 
 @dataclass(frozen=True)
 class Stage:
-    """A padded 3x3 convolution without bias, the maximum of each 2x2 window, batch normalisation, relu."""
+    """A padded 3x3 convolution without bias, the maximum of each 2x2 window, batch normalisation,
+    relu.
+    """
 
     channels: int
 
@@ -80,7 +84,9 @@ class Positions:
 
 @dataclass(frozen=True)
 class Block:
-    """A causal transformer block with the normalisation in front, gelu by tanh, four times as wide inside; no biases."""
+    """A causal transformer block with the normalisation in front, gelu by tanh, four times as wide
+    inside; no biases.
+    """
 
     heads: int
 
@@ -97,7 +103,21 @@ class Logits:
     count: int
 
 
-Part: TypeAlias = Conv | Pool | Flatten | Dense | Lstm | Stage | Residual | Mean | Tokens | Positions | Block | Norm | Logits
+Part: TypeAlias = (
+    Conv
+    | Pool
+    | Flatten
+    | Dense
+    | Lstm
+    | Stage
+    | Residual
+    | Mean
+    | Tokens
+    | Positions
+    | Block
+    | Norm
+    | Logits
+)
 NAMES: dict[type, str] = {
     Conv: "conv",
     Dense: "dense",
@@ -115,10 +135,11 @@ NAMES: dict[type, str] = {
 class Network:
     """A network and the run that times it.
 
-    One timed call trains `epochs` epochs over `examples` examples in batches of `batch`, the smaller last one included.
-    With one output the loss is the binary cross-entropy of logits, with more the softmax cross-entropy. The optimizer
-    is Adam. Where a `discriminator` is given, the parts are a generator, from codes of `input_shape` to images, and the two
-    are trained against each other.
+    One timed call trains `epochs` epochs over `examples` examples in batches of `batch`, the
+    smaller last one included. With one output the loss is the binary cross-entropy of logits, with
+    more the softmax cross-entropy. The optimizer is Adam. Where a `discriminator` is given, the
+    parts are a generator, from codes of `input_shape` to images, and the two are trained against
+    each other.
     """
 
     name: str
@@ -154,11 +175,21 @@ class Network:
 
     def players(self) -> dict[str, "Network"]:
         """An adversarial pair's two networks."""
-        discriminator = replace(self, parts=self.discriminator, input_shape=(self.outputs,), discriminator=())
+        discriminator = replace(
+            self, parts=self.discriminator, input_shape=(self.outputs,), discriminator=()
+        )
         return {"generator": replace(self, discriminator=()), "discriminator": discriminator}
 
 
-def gpt(name: str, count: int, context: int, layers: int, heads: int, features: int, **settings: int | bool) -> Network:
+def gpt(
+    name: str,
+    count: int,
+    context: int,
+    layers: int,
+    heads: int,
+    features: int,
+    **settings: int | bool,
+) -> Network:
     parts = (Tokens(count, features), Positions(), *[Block(heads)] * layers, Norm(), Logits(count))
     return Network(name, (context,), parts, **settings)  # pyright: ignore[reportArgumentType]
 
@@ -170,7 +201,14 @@ def dense(*units: int, activation: Activation, last: Activation) -> tuple[Dense,
 NETWORKS = {
     network.name: network
     for network in (
-        Network("mlp", (10,), dense(10, 10, 1, activation="relu", last="linear"), batch=32, examples=1000, epochs=100),
+        Network(
+            "mlp",
+            (10,),
+            dense(10, 10, 1, activation="relu", last="linear"),
+            batch=32,
+            examples=1000,
+            epochs=100,
+        ),
         Network(
             "wide",
             (28, 28, 1),
@@ -181,25 +219,59 @@ NETWORKS = {
         Network(
             "mnist",
             (28, 28, 1),
-            (Conv(32), Pool(), Conv(64), Pool(), Conv(64), Flatten(), Dense(64), Dense(10, "linear")),
+            (
+                Conv(32),
+                Pool(),
+                Conv(64),
+                Pool(),
+                Conv(64),
+                Flatten(),
+                Dense(64),
+                Dense(10, "linear"),
+            ),
             batch=64,
             examples=2048,
         ),
         Network(
             "cifar",
             (32, 32, 3),
-            (Conv(32), Pool(), Conv(64), Pool(), Conv(128), Pool(), Flatten(), Dense(128), Dense(10, "linear")),
+            (
+                Conv(32),
+                Pool(),
+                Conv(64),
+                Pool(),
+                Conv(128),
+                Pool(),
+                Flatten(),
+                Dense(128),
+                Dense(10, "linear"),
+            ),
             batch=64,
             examples=2048,
         ),
         Network(
             "resnet",
             (32, 32, 3),
-            (Stage(16), Residual(), Stage(32), Residual(), Stage(64), Residual(), Mean(), Dense(10, "linear")),
+            (
+                Stage(16),
+                Residual(),
+                Stage(32),
+                Residual(),
+                Stage(64),
+                Residual(),
+                Mean(),
+                Dense(10, "linear"),
+            ),
             batch=64,
             examples=1280,
         ),
-        Network("lstm", (100, 10), (Lstm(64), Lstm(64, last=True), Dense(10, "linear")), batch=64, examples=1280),
+        Network(
+            "lstm",
+            (100, 10),
+            (Lstm(64), Lstm(64, last=True), Dense(10, "linear")),
+            batch=64,
+            examples=1280,
+        ),
         gpt("gpt", 65, 64, layers=4, heads=4, features=128, batch=12, examples=480),
         Network(
             "gan",
@@ -211,13 +283,25 @@ NETWORKS = {
             learning_rate=2e-4,
             b1=0.5,
         ),
-        gpt("gpt124m", 50257, 1024, layers=12, heads=12, features=768, batch=4, examples=128, accelerator_only=True),
+        gpt(
+            "gpt124m",
+            50257,
+            1024,
+            layers=12,
+            heads=12,
+            features=768,
+            batch=4,
+            examples=128,
+            accelerator_only=True,
+        ),
     )
 }
 
 
 def walk(network: Network) -> Iterator[tuple[str, Part, tuple[int, ...]]]:
-    """Yields each part's name (`conv_0`, `dense_1`; empty where it has no weights), the part, and its input's shape."""
+    """Yields each part's name (`conv_0`, `dense_1`; empty where it has no weights), the part, and
+    its input's shape.
+    """
     shape, seen = network.input_shape, dict.fromkeys(NAMES.values(), 0)
     for part in network.parts:
         kind = NAMES.get(type(part), "")
@@ -287,9 +371,10 @@ def products(network: Network) -> list[int]:
 def flops(network: Network, task: Task = "training") -> float:
     """Floating-point operations of the products in one step, or in one batch of inference.
 
-    A step takes three times the forward pass, less the gradient by the network's input, which nobody computes. An adversarial
-    pair draws once, judges real images and fakes, and the fakes once more for the generator, which needs no gradient by the
-    discriminator's weights. Attention counts whole, though half of it is masked.
+    A step takes three times the forward pass, less the gradient by the network's input, which
+    nobody computes. An adversarial pair draws once, judges real images and fakes, and the fakes
+    once more for the generator, which needs no gradient by the discriminator's weights. Attention
+    counts whole, though half of it is masked.
     """
     if network.discriminator:
         drawing, judging = (products(player) for player in network.players().values())

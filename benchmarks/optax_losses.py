@@ -6,7 +6,9 @@ from jaxtyping import Array, Float
 
 
 def cross_entropy(logits: Array, labels: Array) -> Float[Array, " batch"]:
-    """One output is the logit of a binary label; more are classes, of which each token of a window has one."""
+    """One output is the logit of a binary label; more are classes, of which each token of a window
+    has one.
+    """
     logits = logits.astype(jnp.float32)
     if logits.shape[-1] == 1:
         return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)

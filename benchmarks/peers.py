@@ -21,36 +21,41 @@ class Peer(Protocol):
         """Takes the data, in whatever form this library likes best. Not timed."""
 
     def reset(self, weights: Weights) -> None:
-        """Lays the weights over the model's own parameters and forgets the optimizer's state. Not timed."""
+        """Lays the weights over the model's own parameters and forgets the optimizer's state. Not
+        timed.
+        """
 
     def train(self, epochs: int, shuffle: bool) -> float:
-        """Trains over the data; returns the last epoch's mean loss, once the last step is done. Timed.
+        """Trains over the data; returns the last epoch's mean loss, once the last step is done.
+        Timed.
 
-        A loss that nobody asks for is one that a compiler leaves out of the step. Of an adversarial pair it is the sum of both.
+        A loss that nobody asks for is one that a compiler leaves out of the step. Of an adversarial
+        pair it is the sum of both.
         """
         ...
 
     def predict(self) -> np.ndarray:
-        """The outputs for all of the data in its order, batch by batch, with the weights as they are now. Timed.
+        """The outputs for all of the data in its order, batch by batch, with the weights as they
+        are now. Timed.
 
-        [examples, outputs]; of a language model the logits behind the last token; of an adversarial pair the scores of an image
-        and of the fake made of the code beside it, [examples, 2].
+        [examples, outputs]; of a language model the logits behind the last token; of an adversarial
+        pair the scores of an image and of the fake made of the code beside it, [examples, 2].
         """
         ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: the class `maker` of `module`, or for an adversarial pair `pair`, called with a network, a precision
-    and `options`.
+    """A line of the table: the class `maker` of `module`, or for an adversarial pair `pair`, called
+    with a network, a precision and `options`.
 
     Args:
         packages: what must be installed, by the names they are imported by.
         networks: names of the networks it takes part in.
         environment: variables that its process needs.
         programs: compilers that it calls, unless the variable CXX names another.
-        devices: over how many of the CPU's devices it spreads a batch; where there is an accelerator, one that needs several
-            does not take part.
+        devices: over how many of the CPU's devices it spreads a batch; where there is an
+            accelerator, one that needs several does not take part.
     """
 
     name: str
@@ -65,13 +70,21 @@ class Entry:
     devices: int = 1
 
     def missing(self) -> list[str]:
-        """The packages it needs and this Python does not have, and the programs this machine does not."""
+        """The packages it needs and this Python does not have, and the programs this machine does
+        not.
+        """
         packages = [package for package in self.packages if find_spec(package) is None]
-        return packages + [program for program in self.programs if which(os.environ.get("CXX", program)) is None]
+        return packages + [
+            program for program in self.programs if which(os.environ.get("CXX", program)) is None
+        ]
 
     def trains(self, network: Network) -> bool:
         present = self.devices == 1 or machine.device()[0] == "cpu"
-        return present and network.name in self.networks and bool(self.pair or not network.discriminator)
+        return (
+            present
+            and network.name in self.networks
+            and bool(self.pair or not network.discriminator)
+        )
 
     def make(self, network: Network, precision: Precision = "float32") -> Peer:
         maker = self.pair if network.discriminator else self.maker
@@ -80,7 +93,9 @@ class Entry:
 
 def keras(name: str, backend: str, package: str, **settings: Any) -> Entry:
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    return Entry(name, "benchmarks.keras_", "Keras", ("keras", package), environment=environment, **settings)
+    return Entry(
+        name, "benchmarks.keras_", "Keras", ("keras", package), environment=environment, **settings
+    )
 
 
 CORES = 2 ** (min(machine.cores(), 4).bit_length() - 1)
@@ -115,7 +130,13 @@ ENTRIES = (
         programs=("g++",),
     ),
     keras("keras on jax", "jax", "jax", pair="KerasPair"),
-    keras("keras on jax by 32 steps", "jax", "jax", networks=("mlp",), options={"steps_per_execution": 32}),
+    keras(
+        "keras on jax by 32 steps",
+        "jax",
+        "jax",
+        networks=("mlp",),
+        options={"steps_per_execution": 32},
+    ),
     keras("keras on torch", "torch", "torch"),
     keras("keras on tensorflow", "tensorflow", "tensorflow"),
     Entry("flax nnx", "benchmarks.flax_nnx", "FlaxNnx", ("flax", "optax"), pair="FlaxNnxPair"),

@@ -1,11 +1,13 @@
-"""Populations: 64 members of the 10-10-10-1 network as one program, beside the same runs one after another, and PyTorch.
+"""Populations: 64 members of the 10-10-10-1 network as one program, beside the same runs one after
+another, and PyTorch.
 
     python -m benchmarks.populations --rounds 5
 
-One process has the processor as one device, as JAX has it by itself; another has a device for each core
-(`JAX_NUM_CPU_DEVICES`), over which the members are spread; on an accelerator there is the first alone. In each, turns are
-taken: every run by `fit`, all by `fit_many`, and ten times one by `fit` and by `fit_many`. PyTorch trains one of the runs, in
-eager mode, in turns of the same process that has one device.
+One process has the processor as one device, as JAX has it by itself; another has a device for each
+core (`JAX_NUM_CPU_DEVICES`), over which the members are spread; on an accelerator there is the
+first alone. In each, turns are
+taken: every run by `fit`, all by `fit_many`, and ten times one by `fit` and by `fit_many`. PyTorch
+trains one of the runs, in eager mode, in turns of the same process that has one device.
 """
 
 import argparse
@@ -25,15 +27,22 @@ from benchmarks.processes import Answer, Worker, serve
 FEATURES, HIDDEN, BATCH = 10, 10, 32
 SINGLE = {"fit", "fit_many of one"}
 TURNS = 10
-"""Of single runs in a round, which take 40 ms each: five would tell nothing of five in a hundred."""
+"""Of single runs in a round, which take 40 ms each: five would tell nothing of five in a hundred.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.populations")
-    parser.add_argument("--members", type=int, default=64, help="runs in the population: %(default)s")
-    parser.add_argument("--epochs", type=int, default=100, help="of 1000 examples in batches of 32: %(default)s")
+    parser.add_argument(
+        "--members", type=int, default=64, help="runs in the population: %(default)s"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=100, help="of 1000 examples in batches of 32: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns: %(default)s")
-    parser.add_argument("--out", type=Path, default=machine.results(), help="folder for the file: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=machine.results(), help="folder for the file: %(default)s"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -44,8 +53,15 @@ def main() -> None:
     devices = {"one device": 1}
     if machine.device()[0] == "cpu":
         devices["a device for each core"] = machine.cores()
-    result: dict[str, Any] = {"machine": machine.description(), **asked, "examples": 1000, "batch_size": BATCH}
-    result["runs"] = {name: measured(name, count, asked, given.out) for name, count in devices.items()}
+    result: dict[str, Any] = {
+        "machine": machine.description(),
+        **asked,
+        "examples": 1000,
+        "batch_size": BATCH,
+    }
+    result["runs"] = {
+        name: measured(name, count, asked, given.out) for name, count in devices.items()
+    }
     print(table(result))
     (given.out / "populations.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -54,7 +70,9 @@ def measured(name: str, devices: int, asked: dict[str, int], out: Path) -> Answe
     """The seconds of each turn, from a process that has so many devices."""
     environment = {"JAX_NUM_CPU_DEVICES": str(devices)} if machine.device()[0] == "cpu" else {}
     log = out / f"populations-{name.replace(' ', '-')}.log"
-    with Worker(name, "benchmarks.populations", "--serve", log=log, environment=environment) as worker:
+    with Worker(
+        name, "benchmarks.populations", "--serve", log=log, environment=environment
+    ) as worker:
         return worker.ask("measure", **asked, torch=devices == 1)
 
 
@@ -97,7 +115,9 @@ def jaxdl_ways(members: int, epochs: int) -> dict[str, Callable[[], Any]]:
         "progress": False,
     }
     return {
-        "one after another": lambda: [dl.fit(model, data, seed=seed, **settings) for seed in range(members)],
+        "one after another": lambda: [
+            dl.fit(model, data, seed=seed, **settings) for seed in range(members)
+        ],
         "fit_many": lambda: dl.fit_many(model, data, seeds=members, **settings),
         "fit": lambda: dl.fit(model, data, seed=0, **settings),
         "fit_many of one": lambda: dl.fit_many(model, data, seeds=1, **settings),
@@ -116,14 +136,20 @@ def torch_run(epochs: int) -> Callable[[], None]:
         torch.manual_seed(0)
         sizes = (FEATURES, HIDDEN, HIDDEN, 1)
         first, second, last = (torch.nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        model = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU(), last).to(device)
+        model = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU(), last).to(
+            device
+        )
         optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs), device=device).split(BATCH):
                 optimizer.zero_grad()
-                torch.nn.functional.binary_cross_entropy_with_logits(model(inputs[rows]), targets[rows]).backward()
+                torch.nn.functional.binary_cross_entropy_with_logits(
+                    model(inputs[rows]), targets[rows]
+                ).backward()
                 optimizer.step()
-        targets.new_zeros(1).item()  # a device computes in order: what it gives last, it gives when all is done
+        targets.new_zeros(
+            1
+        ).item()  # a device computes in order: what it gives last, it gives when all is done
 
     return run
 
@@ -144,7 +170,9 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     if "PyTorch, one run" in runs[first]:
         found[f"PyTorch / fit_many, {first}"] = over(first, "PyTorch, one run", "fit_many", members)
         many = median(runs[list(runs)[-1]]["fit_many"])
-        found[f"PyTorch / fit_many, {list(runs)[-1]}"] = members * median(runs[first]["PyTorch, one run"]) / many
+        found[f"PyTorch / fit_many, {list(runs)[-1]}"] = (
+            members * median(runs[first]["PyTorch, one run"]) / many
+        )
     return found
 
 
@@ -154,10 +182,16 @@ def markdown(result: dict[str, Any]) -> str:
     alone = max(ratio for name, ratio in found.items() if name.startswith("fit_many of one"))
     cores = measured_on["cores"]
     on = f"{measured_on['accelerator']}; " if "accelerator" in measured_on else ""
-    devices = f" A device for each core is `JAX_NUM_CPU_DEVICES={cores}` in the environment." if len(result["runs"]) > 1 else ""
+    devices = (
+        f" A device for each core is `JAX_NUM_CPU_DEVICES={cores}` in the environment."
+        if len(result["runs"]) > 1
+        else ""
+    )
     return (
-        f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as `fit`.{devices} {on}"
-        f"{measured_on['processor']}, {cores} cores, {measured_on['date'][:10]}; medians of {result['rounds']} rounds in turn "
+        f"{table(result)}\n\n`fit_many` of one member takes {alone:.2f} times as long as "
+        f"`fit`.{devices} {on}"
+        f"{measured_on['processor']}, {cores} cores, {measured_on['date'][:10]}; medians of "
+        f"{result['rounds']} rounds in turn "
         "(`python -m benchmarks.populations`).\n"
     )
 
@@ -179,7 +213,9 @@ def table(result: dict[str, Any]) -> str:
     if "PyTorch, one run" in first[1]:
         rows.append(
             row(
-                "PyTorch, one after another (one run, times their number)", members * median(first[1]["PyTorch, one run"]), base
+                "PyTorch, one after another (one run, times their number)",
+                members * median(first[1]["PyTorch, one run"]),
+                base,
             )
         )
     rows.append(row("`fit`, one after another", base, base))

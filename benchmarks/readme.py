@@ -1,4 +1,5 @@
-"""Writes the tables of the README, and of the page of the benchmarks, from the JSON in `benchmarks/results/`.
+"""Writes the tables of the README, and of the page of the benchmarks, from the JSON in
+`benchmarks/results/`.
 
 python -m benchmarks.readme
 """
@@ -17,7 +18,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
-    for path, fill in ((ROOT / "README.md", filled), (ROOT / "benchmarks" / "README.md", filled_page)):
+    for path, fill in (
+        (ROOT / "README.md", filled),
+        (ROOT / "benchmarks" / "README.md", filled_page),
+    ):
         path.write_text(fill(path.read_text()))
 
 
@@ -69,12 +73,22 @@ def accelerator_tables(folder: Path) -> str:
 def experiments_table() -> str:
     """A row an experiment: what it should reach, what it reached, how long it took."""
     results = result("experiments")
-    lines = ["| experiment | figure | to reach | measured | seconds |", "| --- | --- | --- | --- | ---: |"]
+    lines = [
+        "| experiment | figure | to reach | measured | seconds |",
+        "| --- | --- | --- | --- | ---: |",
+    ]
     for name in NAMES:
         lines += rows(name, results[name])
-    devices = {f"{result['device']['processor']}, {result['device']['cores']} cores" for result in results.values()}
+    devices = {
+        f"{result['device']['processor']}, {result['device']['cores']} cores"
+        for result in results.values()
+    }
     dates = sorted(result["date"][:10] for result in results.values())
-    lines += ["", f"{'; '.join(sorted(devices))}; {dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'}."]
+    lines += [
+        "",
+        f"{'; '.join(sorted(devices))}; "
+        f"{dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -85,7 +99,10 @@ def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
         seconds = f"{result['seconds']:.0f}" if index == 0 else ""
         value = result["figures"].get(figure)
         measured = "–" if value is None else f"{value:.4g}"
-        yield f"| {first} | {figure.replace('_', ' ')} | {goal['to reach']} | {measured} | {seconds} |"
+        yield (
+            f"| {first} | {figure.replace('_', ' ')} | {goal['to reach']} | {measured} | "
+            f"{seconds} |"
+        )
 
 
 def training_table() -> str:
@@ -101,7 +118,8 @@ def remarks(memory: dict[str, Any], importing: dict[str, Any]) -> str:
     return (
         f"Peak memory of one epoch of the cifar network over {memory['examples']} images: "
         + ", ".join(f"{way} {size}" for way, size in peak.items())
-        + f". `import jaxdl` takes {importing['ratio']['median']:.2f} times as long as `import jax, optax, flax`."
+        + f". `import jaxdl` takes {importing['ratio']['median']:.2f} times as long as `import "
+        f"jax, optax, flax`."
     )
 
 

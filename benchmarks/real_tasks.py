@@ -1,8 +1,9 @@
-"""Small tasks on real data: the next month's air passengers, a transformer's next day, ratings of films, and images.
+"""Small tasks on real data: the next month's air passengers, a transformer's next day, ratings of
+films, and images.
 
-The first three are read from the folder `more` in `JAXDL_DATA`: `airline-passengers.csv` (Box and Jenkins, 1976),
-`ETTh1.csv.xz` (Zhou et al., *Informer*, 2021), `u1.base` and `u1.test` (MovieLens-100k: Harper and Konstan, 2015).
-The others are scikit-learn's, and MNIST.
+The first three are read from the folder `more` in `JAXDL_DATA`: `airline-passengers.csv` (Box and
+Jenkins, 1976), `ETTh1.csv.xz` (Zhou et al., *Informer*, 2021), `u1.base` and `u1.test`
+(MovieLens-100k: Harper and Konstan, 2015). The others are scikit-learn's, and MNIST.
 """
 
 import csv
@@ -25,7 +26,8 @@ class Task(NamedTuple):
 
     Args:
         train, test: inputs and targets, [n, ...]; integer targets are classes.
-        figure: what the task is measured by: the mean squared error, its root, or the cross-entropy in nats.
+        figure: what the task is measured by: the mean squared error, its root, or the cross-entropy
+            in nats.
         naive: what is predicted for the test without learning anything, as a model's outputs.
         learning_rate, batch_size, epochs: of Adam; the most passes over `train`.
         validation: what tells when to stop; without it, no run ends early.
@@ -60,17 +62,19 @@ def folder() -> Path:
     path = data_folder() / "more"
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path} is not there — put airline-passengers.csv, ETTh1.csv.xz, u1.base and u1.test into a folder "
+            f"{path} is not there — put airline-passengers.csv, ETTh1.csv.xz, u1.base and u1.test "
+            f"into a folder "
             "'more', and let JAXDL_DATA name the folder around it."
         )
     return path
 
 
 def airline_passengers() -> Task:
-    """The logarithm of a month's passengers, 1949 to 1960, from the twelve months before: [12, 1] to [1].
+    """The logarithm of a month's passengers, 1949 to 1960, from the twelve months before: [12, 1]
+    to [1].
 
-    Standardised by the first 70 % of the months, which are trained on; the last quarter is predicted, and the months
-    between tell when to stop. The naive prediction is the month before.
+    Standardised by the first 70 % of the months, which are trained on; the last quarter is
+    predicted, and the months between tell when to stop. The naive prediction is the month before.
     """
     with (folder() / "airline-passengers.csv").open() as file:
         passengers = np.array([row[1] for row in list(csv.reader(file))[1:]], np.float64)
@@ -85,9 +89,11 @@ def airline_passengers() -> Task:
 
 
 def electricity_transformer() -> Task:
-    """Seven variables of an electricity transformer, hourly, over 24 hours, from the 96 before: [96, 7] to [168].
+    """Seven variables of an electricity transformer, hourly, over 24 hours, from the 96 before:
+    [96, 7] to [168].
 
-    The standard split, 12, 4 and 4 months of 30 days, standardised by the first. The naive prediction is the last hour.
+    The standard split, 12, 4 and 4 months of 30 days, standardised by the first. The naive
+    prediction is the last hour.
     """
     with lzma.open(folder() / "ETTh1.csv.xz", "rt") as file:
         variables = np.array([row[1:] for row in list(csv.reader(file))[1:]], np.float64)
@@ -102,9 +108,11 @@ def electricity_transformer() -> Task:
 
 
 def film_ratings() -> Task:
-    """A user's rating of a film, above the mean of those trained on: [2] int32, a user and a film, to [1].
+    """A user's rating of a film, above the mean of those trained on: [2] int32, a user and a film,
+    to [1].
 
-    Fold 1 of MovieLens-100k; 8,000 ratings, drawn from a seed, tell when to stop. The naive prediction is the mean.
+    Fold 1 of MovieLens-100k; 8,000 ratings, drawn from a seed, tell when to stop. The naive
+    prediction is the mean.
     """
     base, test = (np.loadtxt(folder() / name, np.int64)[:, :3] for name in ("u1.base", "u1.test"))
     base = np.random.default_rng(0).permutation(base)
@@ -119,7 +127,9 @@ def film_ratings() -> Task:
 
 
 def digits() -> Task:
-    """scikit-learn's handwritten digits, [8, 8, 1] in [0, 1], to ten classes; every third is tested."""
+    """scikit-learn's handwritten digits, [8, 8, 1] in [0, 1], to ten classes; every third is
+    tested.
+    """
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -129,7 +139,9 @@ def digits() -> Task:
 
 
 def breast_cancer() -> Task:
-    """scikit-learn's breast cancers, 30 features, standardised, to two classes; every third is tested."""
+    """scikit-learn's breast cancers, 30 features, standardised, to two classes; every third is
+    tested.
+    """
     from sklearn.datasets import load_breast_cancer
 
     bunch: Any = load_breast_cancer()
@@ -138,7 +150,9 @@ def breast_cancer() -> Task:
 
 
 def diabetes() -> Task:
-    """scikit-learn's diabetes, 10 features to the progression, both standardised; every third is tested."""
+    """scikit-learn's diabetes, 10 features to the progression, both standardised; every third is
+    tested.
+    """
     from sklearn.datasets import load_diabetes
 
     bunch: Any = load_diabetes()
@@ -155,7 +169,9 @@ def mnist() -> Task:
 
 
 def mnist_itself() -> Task:
-    """The first 5,000 images of MNIST to themselves; 2,000 others are tested. The naive prediction is the mean image."""
+    """The first 5,000 images of MNIST to themselves; 2,000 others are tested. The naive prediction
+    is the mean image.
+    """
     (images, _), (others, _) = dl.data.mnist()
     train, test = ((some, some.astype(np.float32) / 255) for some in (images[:5000], others[:2000]))
     return Task(train, test, "MSE", np.broadcast_to(train[1].mean(0), test[1].shape), 1e-3, 64, 5)
@@ -169,7 +185,9 @@ def classes(examples: Examples, batch_size: int, epochs: int) -> Task:
 def classification(train: Examples, test: Examples, batch_size: int, epochs: int) -> Task:
     """Classification; the naive prediction is that all classes are as likely as any other."""
     count = int(train[1].max()) + 1
-    return Task(train, test, "cross-entropy", np.zeros((len(test[1]), count)), 1e-3, batch_size, epochs)
+    return Task(
+        train, test, "cross-entropy", np.zeros((len(test[1]), count)), 1e-3, batch_size, epochs
+    )
 
 
 def thirds(examples: Examples) -> tuple[Examples, Examples]:
@@ -180,12 +198,16 @@ def thirds(examples: Examples) -> tuple[Examples, Examples]:
 
 
 def standardised(series: np.ndarray, known: int) -> np.ndarray:
-    """Each variable of [time, variables] less its mean, over its deviation, both of the first `known` steps; float32."""
+    """Each variable of [time, variables] less its mean, over its deviation, both of the first
+    `known` steps; float32.
+    """
     first = series[:known]
     return ((series - first.mean(0)) / first.std(0)).astype(np.float32)
 
 
 def windows(series: np.ndarray, past: int, following: int) -> Examples:
-    """All windows of a series [time, variables]: [n, past, variables], and what follows, [n, following, variables]."""
+    """All windows of a series [time, variables]: [n, past, variables], and what follows, [n,
+    following, variables].
+    """
     spans = np.lib.stride_tricks.sliding_window_view(series, past + following, 0).swapaxes(1, 2)
     return np.ascontiguousarray(spans[:, :past]), np.ascontiguousarray(spans[:, past:])

@@ -44,21 +44,27 @@ def asked(settings: Settings, command: str, name: str = "", **arguments: Any) ->
     """What a process of its own answers."""
     log = settings.out / f"faults-{' '.join((command, name)).strip().replace(' ', '-')}.log"
     environment = {"MALLOC_MMAP_THRESHOLD_": "1048576"} if command == "memory" else None
-    with Worker(command, "benchmarks.faults", "--serve", log=log, environment=environment) as worker:
+    with Worker(
+        command, "benchmarks.faults", "--serve", log=log, environment=environment
+    ) as worker:
         return worker.ask(command, **arguments)
 
 
 def saving_memory(settings: Settings) -> dict[str, Any]:
     """The most memory of processes that train, and of processes that save meanwhile too: medians.
 
-    Large blocks are given back to the system as soon as they are free: what the C library keeps of them differs from run to run
-    by a gigabyte, with saves and without.
+    Large blocks are given back to the system as soon as they are free: what the C library keeps of
+    them differs from run to run by a gigabyte, with saves and without.
     """
     ways = {"training": False, "training and saving": True}
     peaks: dict[str, list[int]] = {name: [] for name in ways}
     for _ in range(settings.rounds):
         for name, saves in ways.items():
-            chosen = {"megabytes": settings.megabytes, "saves": saves, "folder": str(settings.folder / name)}
+            chosen = {
+                "megabytes": settings.megabytes,
+                "saves": saves,
+                "folder": str(settings.folder / name),
+            }
             peaks[name].append(asked(settings, "memory", name, **chosen)["peak_bytes"])
     ratio = median(peaks["training and saving"]) / median(peaks["training"])
     return {"state_megabytes": settings.megabytes, "peak_bytes": peaks, "ratio": ratio}
@@ -84,16 +90,19 @@ def saving_cost(settings: Settings) -> dict[str, Any]:
     sizes = {f"{settings.megabytes} MB": settings.megabytes, "5 MB": 5}
     chosen = {"window": settings.window, "rounds": settings.rounds}
     return {
-        name: asked(settings, "cost", name, megabytes=size, folder=str(settings.folder / name), **chosen)
+        name: asked(
+            settings, "cost", name, megabytes=size, folder=str(settings.folder / name), **chosen
+        )
         for name, size in sizes.items()
     }
 
 
 def cost(megabytes: int, window: float, rounds: int, folder: str) -> Answer:
-    """Seconds that a save takes from training: how much slower steps are while one save follows another.
+    """Seconds that a save takes from training: how much slower steps are while one save follows
+    another.
 
-    Windows with and without saves take turns; a save takes (1 − steps a second with / steps a second without) · seconds with /
-    saves.
+    Windows with and without saves take turns; a save takes (1 − steps a second with / steps a
+    second without) · seconds with / saves.
     """
     from jaxdl.checkpoint.checkpoints import Checkpoints
     from jaxdl.checkpoint.store import Store

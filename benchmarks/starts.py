@@ -32,7 +32,9 @@ def redrawn(params: Any, start: Start, seed: int) -> Any:
 
 
 def keras(node: Node, key: Array) -> Node:
-    """glorot_uniform for all gates at once, orthogonal over [features, gates · features], embeddings uniform in ±0.05."""
+    """glorot_uniform for all gates at once, orthogonal over [features, gates · features],
+    embeddings uniform in ±0.05.
+    """
     kernel_key, recurrent_key = jax.random.split(key)
     if "embedding" in node:
         return {"embedding": symmetric(0.05)(key, node["embedding"].shape)}
@@ -40,15 +42,23 @@ def keras(node: Node, key: Array) -> Node:
         return {}
     drawn = {"kernel": initializers.glorot_uniform()(kernel_key, node["kernel"].shape)}
     if "recurrent_kernel" in node:
-        drawn["recurrent_kernel"] = initializers.orthogonal()(recurrent_key, node["recurrent_kernel"].shape)
+        drawn["recurrent_kernel"] = initializers.orthogonal()(
+            recurrent_key, node["recurrent_kernel"].shape
+        )
     return drawn
 
 
 def flax(node: Node, key: Array) -> Node:
-    """lecun_normal, an orthogonal matrix for each gate, embeddings of variance 1 / features; a forget gate as it was."""
+    """lecun_normal, an orthogonal matrix for each gate, embeddings of variance 1 / features; a
+    forget gate as it was.
+    """
     kernel_key, recurrent_key = jax.random.split(key)
     if "embedding" in node:
-        return {"embedding": initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)(key, node["embedding"].shape)}
+        return {
+            "embedding": initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)(
+                key, node["embedding"].shape
+            )
+        }
     if "kernel" not in node:
         return {}
     drawn = {"kernel": initializers.lecun_normal()(kernel_key, node["kernel"].shape)}
@@ -62,11 +72,15 @@ def flax(node: Node, key: Array) -> Node:
 
 def he(node: Node, key: Array) -> Node:
     """he_normal for kernels."""
-    return {"kernel": initializers.he_normal()(key, node["kernel"].shape)} if "kernel" in node else {}
+    return (
+        {"kernel": initializers.he_normal()(key, node["kernel"].shape)} if "kernel" in node else {}
+    )
 
 
 def torch(node: Node, key: Array) -> Node:
-    """Uniform in ±1/√inputs, biases too; of recurrent layers ±1/√features, and two biases in one; embeddings normal."""
+    """Uniform in ±1/√inputs, biases too; of recurrent layers ±1/√features, and two biases in one;
+    embeddings normal.
+    """
     kernel_key, recurrent_key, *bias_keys = jax.random.split(key, 4)
     if "embedding" in node:
         return {"embedding": initializers.normal(1.0)(key, node["embedding"].shape)}

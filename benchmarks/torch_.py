@@ -38,13 +38,20 @@ from benchmarks.weights import Weights, rows_channels_first
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cuda":
     torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX multiplies float32 there
-ACTIVATIONS = {"relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(LEAK), "tanh": nn.Tanh, "linear": nn.Identity}
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky relu": lambda: nn.LeakyReLU(LEAK),
+    "tanh": nn.Tanh,
+    "linear": nn.Identity,
+}
 
 
 class Torch:
-    """`nn.Sequential`, `torch.optim.Adam` and a permutation an epoch, with PyTorch's own number of threads.
+    """`nn.Sequential`, `torch.optim.Adam` and a permutation an epoch, with PyTorch's own number of
+    threads.
 
-    Channels-last memory and the fused Adam are not PyTorch's defaults but its advice, and on a CPU the faster way for
+    Channels-last memory and the fused Adam are not PyTorch's defaults but its advice, and on a CPU
+    the faster way for
     every network here: convolutions by up to a third, the smallest network by a quarter.
     """
 
@@ -58,8 +65,12 @@ class Torch:
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.inputs = torch.from_numpy(as_floats(inputs)).to(DEVICE)
         if self.inputs.ndim == 4:
-            self.inputs = self.inputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        self.labels = torch.from_numpy(labels[:, None] if self.network.binary else labels.astype(np.int64)).to(DEVICE)
+            self.inputs = self.inputs.permute(0, 3, 1, 2).contiguous(
+                memory_format=torch.channels_last
+            )
+        self.labels = torch.from_numpy(
+            labels[:, None] if self.network.binary else labels.astype(np.int64)
+        ).to(DEVICE)
 
     def reset(self, weights: Weights) -> None:
         self.model.load_state_dict(state_dict(self.network, weights))
@@ -93,18 +104,27 @@ class Torch:
 
 
 class TorchPair:
-    """The loop of PyTorch's tutorial on adversarial networks: fakes once, detached for the discriminator; fused Adams."""
+    """The loop of PyTorch's tutorial on adversarial networks: fakes once, detached for the
+    discriminator; fused Adams.
+    """
 
     def __init__(self, network: Network, precision: Precision, compile: bool = False) -> None:
         self.network = network
         self.precision: Precision = precision
-        self.players = {name: placed(model_of(player)) for name, player in network.players().items()}
-        forwards = {name: compiled(model) if compile else model for name, model in self.players.items()}
+        self.players = {
+            name: placed(model_of(player)) for name, player in network.players().items()
+        }
+        forwards = {
+            name: compiled(model) if compile else model for name, model in self.players.items()
+        }
         self.generator, self.discriminator = forwards["generator"], forwards["discriminator"]
         self.criterion = nn.BCEWithLogitsLoss()
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.codes = torch.from_numpy(as_signed(inputs)).to(DEVICE), torch.from_numpy(labels).to(DEVICE)
+        self.images, self.codes = (
+            torch.from_numpy(as_signed(inputs)).to(DEVICE),
+            torch.from_numpy(labels).to(DEVICE),
+        )
 
     def reset(self, weights: Weights) -> None:
         for name, player in self.network.players().items():
@@ -114,7 +134,9 @@ class TorchPair:
     def train(self, epochs: int, shuffle: bool) -> float:
         losses = []
         for batch in batches(self.network, len(self.images), epochs, shuffle):
-            ones, zeros = (torch.full((len(batch), 1), target, device=DEVICE) for target in (1.0, 0.0))
+            ones, zeros = (
+                torch.full((len(batch), 1), target, device=DEVICE) for target in (1.0, 0.0)
+            )
             with lowered(self.precision):
                 fakes = self.generator(self.codes[batch])
                 judged = self.criterion(self.discriminator(self.images[batch]), ones)
@@ -130,9 +152,15 @@ class TorchPair:
     @torch.inference_mode()
     def predict(self) -> np.ndarray:
         scores = []
-        for images, codes in zip(self.images.split(self.network.batch), self.codes.split(self.network.batch), strict=True):
+        for images, codes in zip(
+            self.images.split(self.network.batch), self.codes.split(self.network.batch), strict=True
+        ):
             with lowered(self.precision):
-                scores.append(torch.cat([self.discriminator(images), self.discriminator(self.generator(codes))], 1))
+                scores.append(
+                    torch.cat(
+                        [self.discriminator(images), self.discriminator(self.generator(codes))], 1
+                    )
+                )
         return torch.cat(scores).float().numpy(force=True)
 
     def _step(self, player: str, loss: torch.Tensor) -> None:
@@ -146,13 +174,17 @@ def placed(model: nn.Module) -> nn.Module:
 
 
 def compiled(model: nn.Module) -> Any:
-    """A program for each shape, none thrown away: those of an earlier batch size would count against the limit of eight."""
+    """A program for each shape, none thrown away: those of an earlier batch size would count
+    against the limit of eight.
+    """
     torch.compiler.reset()
     return torch.compile(model, dynamic=False)
 
 
 def adam(network: Network, model: nn.Module) -> torch.optim.Adam:
-    return torch.optim.Adam(model.parameters(), network.learning_rate, (network.b1, 0.999), eps=EPSILON, fused=True)
+    return torch.optim.Adam(
+        model.parameters(), network.learning_rate, (network.b1, 0.999), eps=EPSILON, fused=True
+    )
 
 
 def lowered(precision: Precision) -> torch.autocast:
@@ -160,7 +192,10 @@ def lowered(precision: Precision) -> torch.autocast:
 
 
 def batches(network: Network, count: int, epochs: int, shuffle: bool) -> list[torch.Tensor]:
-    orders = (torch.randperm(count, device=DEVICE) if shuffle else torch.arange(count, device=DEVICE) for _ in range(epochs))
+    orders = (
+        torch.randperm(count, device=DEVICE) if shuffle else torch.arange(count, device=DEVICE)
+        for _ in range(epochs)
+    )
     return [batch for order in orders for batch in order.split(network.batch)]
 
 
@@ -210,7 +245,9 @@ def model_of(network: Network) -> nn.Sequential:
 
 
 class Sequences(nn.Module):
-    """`nn.LSTM`, batch first. Its second bias, which adds to the first, stays zero: the others have one."""
+    """`nn.LSTM`, batch first. Its second bias, which adds to the first, stays zero: the others have
+    one.
+    """
 
     def __init__(self, inputs: int, units: int, last: bool) -> None:
         super().__init__()
@@ -225,7 +262,12 @@ class Sequences(nn.Module):
 def normalised(inputs: int, channels: int, *pool: nn.Module) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
     return nn.Sequential(
-        OrderedDict(conv=convolution, pool=nn.Sequential(*pool), norm=nn.BatchNorm2d(channels), relu=nn.ReLU())
+        OrderedDict(
+            conv=convolution,
+            pool=nn.Sequential(*pool),
+            norm=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(),
+        )
     )
 
 
@@ -253,9 +295,16 @@ class TransformerBlock(nn.Module):
     def __init__(self, features: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm, self.mlp_norm = (nn.LayerNorm(features, NORM_EPSILON, bias=False) for _ in range(2))
-        self.projection, self.out = (nn.Linear(features, size * features, bias=False) for size in (3, 1))
-        self.hidden, self.mlp_out = nn.Linear(features, 4 * features, bias=False), nn.Linear(4 * features, features, bias=False)
+        self.attention_norm, self.mlp_norm = (
+            nn.LayerNorm(features, NORM_EPSILON, bias=False) for _ in range(2)
+        )
+        self.projection, self.out = (
+            nn.Linear(features, size * features, bias=False) for size in (3, 1)
+        )
+        self.hidden, self.mlp_out = (
+            nn.Linear(features, 4 * features, bias=False),
+            nn.Linear(4 * features, features, bias=False),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = (
@@ -285,7 +334,10 @@ def state_dict(network: Network, weights: Weights) -> dict[str, torch.Tensor]:
         arrays = dict(weights.get(name, {}))
         if name in flattened:
             arrays["kernel"] = rows_channels_first(arrays["kernel"], flattened[name])
-        tensors |= {f"{name or 'logits'}.{theirs}": array for theirs, array in part_arrays(part, arrays, weights).items()}
+        tensors |= {
+            f"{name or 'logits'}.{theirs}": array
+            for theirs, array in part_arrays(part, arrays, weights).items()
+        }
     return {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
 
 
@@ -294,8 +346,15 @@ def part_arrays(part: Part, arrays: dict[str, np.ndarray], weights: Weights) -> 
         case Conv() | Dense():
             return {"weight": outputs_first(arrays["kernel"]), "bias": arrays["bias"]}
         case Lstm(units):
-            kernels = {"lstm.weight_ih_l0": arrays["kernel"].T, "lstm.weight_hh_l0": arrays["recurrent_kernel"].T}
-            return {**kernels, "lstm.bias_ih_l0": arrays["bias"], "lstm.bias_hh_l0": np.zeros(4 * units, np.float32)}
+            kernels = {
+                "lstm.weight_ih_l0": arrays["kernel"].T,
+                "lstm.weight_hh_l0": arrays["recurrent_kernel"].T,
+            }
+            return {
+                **kernels,
+                "lstm.bias_ih_l0": arrays["bias"],
+                "lstm.bias_hh_l0": np.zeros(4 * units, np.float32),
+            }
         case Stage():
             return normalised_arrays(arrays, "", "")
         case Residual():
@@ -317,7 +376,12 @@ def part_arrays(part: Part, arrays: dict[str, np.ndarray], weights: Weights) -> 
 def normalised_arrays(arrays: dict[str, np.ndarray], ending: str, prefix: str) -> dict[str, Any]:
     """Those of a convolution and its batch normalisation, whose statistics begin anew."""
     scale, bias = arrays[f"scale{ending}"], arrays[f"bias{ending}"]
-    norm = {"weight": scale, "bias": bias, "running_mean": np.zeros_like(bias), "running_var": np.ones_like(scale)}
+    norm = {
+        "weight": scale,
+        "bias": bias,
+        "running_mean": np.zeros_like(bias),
+        "running_var": np.ones_like(scale),
+    }
     named = {f"{prefix}norm.{name}": array for name, array in norm.items()}
     return named | {
         f"{prefix}conv.weight": outputs_first(arrays[f"kernel{ending}"]),

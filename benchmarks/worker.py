@@ -1,4 +1,6 @@
-"""The process in which one peer trains one network: `python -m benchmarks.worker '{"peer": …, "network": …}'`."""
+"""The process in which one peer trains one network: `python -m benchmarks.worker '{"peer": …,
+"network": …}'`.
+"""
 
 import json
 import sys
@@ -33,7 +35,9 @@ class Job:
 
     @staticmethod
     def of(entry: Entry, network: Network, precision: Precision) -> "Job":
-        return Job(entry.name, network.name, network.batch, network.examples, network.epochs, precision)
+        return Job(
+            entry.name, network.name, network.batch, network.examples, network.epochs, precision
+        )
 
     def resolved(self) -> tuple[Entry, Network]:
         (entry,) = [entry for entry in ENTRIES if entry.name == self.peer]
@@ -49,7 +53,9 @@ def start(entry: Entry, network: Network, precision: Precision, out: Path) -> Wo
 
 
 class Timing:
-    """Answers a driver's questions about one peer: how fast it becomes, whether it is right, how fast it is."""
+    """Answers a driver's questions about one peer: how fast it becomes, whether it is right, how
+    fast it is.
+    """
 
     def __init__(self, entry: Entry, network: Network, precision: Precision) -> None:
         import_module(entry.module)
@@ -59,10 +65,11 @@ class Timing:
         self._draw(network)
 
     def first(self, task: Task, seconds: float) -> Answer:
-        """Builds, compiles and runs once; once more to see the pace; then fixes how many calls make a round.
+        """Builds, compiles and runs once; once more to see the pace; then fixes how many calls make
+        a round.
 
-        What the first call took beyond the second is the price of the first step. Inference is asked for after training, whose
-        model it uses.
+        What the first call took beyond the second is the price of the first step. Inference is
+        asked for after training, whose model it uses.
         """
         making = timed(self._make) if task == "training" else 0.0
         call = self._call(task)
@@ -71,13 +78,17 @@ class Timing:
         again = timed(call)
         self.calls[task] = max(1, ceil(seconds / again))
         overhead = max(0.0, making + resetting + running - again)
-        return {"first_step_seconds": overhead + again / self._steps(task), "calls_per_round": self.calls[task]}
+        return {
+            "first_step_seconds": overhead + again / self._steps(task),
+            "calls_per_round": self.calls[task],
+        }
 
     def check(self) -> Answer:
-        """Losses of the weights that all start from, and after one and after two epochs in the data's own order.
+        """Losses of the weights that all start from, and after one and after two epochs in the
+        data's own order.
 
-        And the mean loss that the peer itself tells of the last of those epochs. Where the timed epochs end with a smaller
-        batch, these do too.
+        And the mean loss that the peer itself tells of the last of those epochs. Where the timed
+        epochs end with a smaller batch, these do too.
         """
         inputs, labels = self.data
         count = CHECK_BATCHES * self.network.batch + self.network.examples % self.network.batch
@@ -95,7 +106,9 @@ class Timing:
         return {"losses": losses, "steps": [0, *steps], "told": told, "told_after": steps}
 
     def round(self, task: Task) -> Answer:
-        """The fixed number of calls, each from the same weights: none trains on what another has overfitted."""
+        """The fixed number of calls, each from the same weights: none trains on what another has
+        overfitted.
+        """
         seconds, call = 0.0, self._call(task)
         for _ in range(self.calls[task]):
             if task == "training":
@@ -105,10 +118,14 @@ class Timing:
 
     def memory(self) -> Answer:
         device = device_memory()
-        return {"peak_bytes": peak_memory()} | ({} if device is None else {"device_peak_bytes": device})
+        return {"peak_bytes": peak_memory()} | (
+            {} if device is None else {"device_peak_bytes": device}
+        )
 
     def at_batch(self, batch: int, steps: int, seconds: float) -> Answer:
-        """Milliseconds a step of training and a batch of inference at another batch size, and the memory so far."""
+        """Milliseconds a step of training and a batch of inference at another batch size, and the
+        memory so far.
+        """
         self._draw(replace(self.network, batch=batch, examples=batch * steps, epochs=1))
         answer: Answer = {"batch": batch}
         tasks: tuple[Task, ...] = ("training", "inference")

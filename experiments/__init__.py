@@ -1,1 +1,3 @@
-"""One file a question: `python -m experiments.NAME [--quick] [--seed 0] [--epochs N] [--out runs/NAME]`."""
+"""One file a question: `python -m experiments.NAME [--quick] [--seed 0] [--epochs N] [--out
+runs/NAME]`.
+"""

@@ -1,15 +1,16 @@
-"""What does an activation function do to learning? The step, the sigmoid, tanh and relu, and the gradients they pass on.
+"""What does an activation function do to learning? The step, the sigmoid, tanh and relu, and the
+gradients they pass on.
 
-A network learns by what its activations let through: the gradient of the loss by a layer's weights holds one factor f'(x) for
-each activation above it. That factor is 0 for the step (so that only the last layer learns), at most 1/4 for the sigmoid (so
-that lower layers hardly learn), at most 1 for tanh, and 0 or 1 for relu. One network of four hidden layers shows it on the
-handwritten digits.
+A network learns by what its activations let through: the gradient of the loss by a layer's weights
+holds one factor f'(x) for each activation above it. That factor is 0 for the step (so that only the
+last layer learns), at most 1/4 for the sigmoid (so that lower layers hardly learn), at most 1 for
+tanh, and 0 or 1 for relu. One network of four hidden layers shows it on the handwritten digits.
 
     python -m experiments.activations                # a quarter of a minute
 
 Data: 1,797 digits of 8×8 pixels (Alpaydin and Kaynak, 1998), which come with scikit-learn.
-Expect: test accuracy 0.97 with tanh and relu, 0.3 with the step, and 0.1, which is chance, with the sigmoid, whose gradient is
-four times smaller in each layer below.
+Expect: test accuracy 0.97 with tanh and relu, 0.3 with the step, and 0.1, which is chance, with the
+sigmoid, whose gradient is four times smaller in each layer below.
 """
 
 import dataclasses
@@ -62,7 +63,9 @@ class Config:
 
 
 def network(activation: Activation, config: Config) -> dl.Layer:
-    return dl.Sequential(dl.Flatten(), *models.mlp(*[config.width] * config.hidden_layers, 10, activation=activation))
+    return dl.Sequential(
+        dl.Flatten(), *models.mlp(*[config.width] * config.hidden_layers, 10, activation=activation)
+    )
 
 
 def first_gradients(model: dl.Layer, train: tuple[Any, Any], config: Config) -> list[float]:
@@ -70,8 +73,13 @@ def first_gradients(model: dl.Layer, train: tuple[Any, Any], config: Config) -> 
     images, labels = train
     params, state = model.init(jax.random.key(config.seed), images[:1])
     f = dl.forward(model, state)
-    gradients = jax.grad(lambda p: losses.softmax_cross_entropy(f(p, images), labels).mean())(params)
-    return [float(jnp.linalg.norm(gradients[f"dense_{index}"]["kernel"])) for index in range(config.hidden_layers + 1)]
+    gradients = jax.grad(lambda p: losses.softmax_cross_entropy(f(p, images), labels).mean())(
+        params
+    )
+    return [
+        float(jnp.linalg.norm(gradients[f"dense_{index}"]["kernel"]))
+        for index in range(config.hidden_layers + 1)
+    ]
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -105,7 +113,13 @@ def main(config: Config) -> dict[str, Any]:
         f"{config.hidden_layers} hidden layers of {config.width} on the digits",
         ["activation", "test accuracy", "training loss", "first layer's gradient", "last layer's"],
         [
-            (name, f"{each['test_accuracy']:.4f}", each["training_loss"][-1], norms[name][0], norms[name][-1])
+            (
+                name,
+                f"{each['test_accuracy']:.4f}",
+                each["training_loss"][-1],
+                norms[name][0],
+                norms[name][-1],
+            )
             for name, each in figures.items()
         ],
         "The gradients are the norms before training, of the loss by a layer's kernel.",
@@ -127,7 +141,11 @@ def draw(runs: dict[str, dl.Run], norms: dict[str, list[float]], config: Config)
         training.plot(range(1, len(losses_of_run) + 1), losses_of_run, label=name)
     values.set(title="f(x)", xlabel="x", ylabel="f(x)", ylim=(-1.2, 2.2))
     slopes.set(title="its gradient", xlabel="x", ylabel="f'(x)", ylim=(-0.1, 1.1))
-    layers.set(title="gradient by layer, before training", xlabel="layer (the step passes 0 to the lower ones)", yscale="log")
+    layers.set(
+        title="gradient by layer, before training",
+        xlabel="layer (the step passes 0 to the lower ones)",
+        yscale="log",
+    )
     layers.set_ylabel("norm of ∂loss / ∂kernel")
     layers.set_xticks(range(1, config.hidden_layers + 2))
     training.set(title="training", ylabel="cross-entropy, nats", ylim=(0, None))

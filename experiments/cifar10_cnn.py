@@ -1,12 +1,15 @@
 """A plain convolutional network on CIFAR-10: what ten epochs of the simplest recipe reach.
 
-Conv32-pool-Conv64-pool-Conv128-pool-Dense128-Dense10: 3×3 convolutions without padding, each followed by relu, maximum pooling
-over 2×2; Adam with step size 1e-3, batches of 64, 10 epochs. Images stay uint8, and the first layer reads them as x / 255.
-`cifar10_resnet` shows what normalisation, residual blocks, augmentation and a schedule add.
+Conv32-pool-Conv64-pool-Conv128-pool-Dense128-Dense10: 3×3 convolutions without padding, each
+followed by relu, maximum pooling over 2×2; Adam with step size 1e-3, batches of 64, 10 epochs.
+Images stay uint8, and the first layer reads them as x / 255. `cifar10_resnet` shows what
+normalisation, residual blocks, augmentation and a schedule add.
 
-    python -m experiments.cifar10_cnn                # about 10 minutes on two cores; --seeds 1 for a third of that
+    python -m experiments.cifar10_cnn                # about 10 minutes on two cores; --seeds 1 for
+    a third of that
 
-Data: 50,000 + 10,000 photographs of 32×32 pixels in ten classes (Krizhevsky, 2009), downloaded once.
+Data: 50,000 + 10,000 photographs of 32×32 pixels in ten classes (Krizhevsky, 2009), downloaded
+once.
 Expect: mean test accuracy of 3 runs at least 0.69. Keras, with the same recipe: 0.700 ± 0.007.
 """
 
@@ -68,14 +71,21 @@ def main(config: Config) -> dict[str, Any]:
     recipe = subject(config)
     model, test = recipe["model"], recipe["validation"]
     epochs = min(config.epochs, 2) if config.quick else config.epochs
-    runs = [dl.fit(**recipe, epochs=epochs, seed=config.seed + index) for index in range(1 if config.quick else config.seeds)]
+    runs = [
+        dl.fit(**recipe, epochs=epochs, seed=config.seed + index)
+        for index in range(1 if config.quick else config.seeds)
+    ]
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
-    confusion = dl.evaluate(model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)})
+    confusion = dl.evaluate(
+        model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)}
+    )
     figures = {
         "mean_test_accuracy": statistics.mean(accuracies),
         "test_accuracies": accuracies,
-        "seconds_an_epoch": statistics.median(seconds for each in runs for seconds in each.history["seconds"]),
+        "seconds_an_epoch": statistics.median(
+            seconds for each in runs for seconds in each.history["seconds"]
+        ),
         "compile_seconds": runs[0].compile_seconds,
         "confusion_matrix": confusion["matrix"],
         "histories": [each.history for each in runs],
@@ -83,18 +93,35 @@ def main(config: Config) -> dict[str, Any]:
     show_table(
         f"CIFAR-10: mean test accuracy {figures['mean_test_accuracy']:.4f}",
         ["seed", "epochs", "training accuracy", "test accuracy", "s an epoch", "s to step 1"],
-        [row(config.seed + index, each.history, each.compile_seconds) for index, each in enumerate(runs)],
+        [
+            row(config.seed + index, each.history, each.compile_seconds)
+            for index, each in enumerate(runs)
+        ],
         "All runs share the program that the first compiles." if len(runs) > 1 else None,
     )
-    pictures.save(pictures.curves_of_seeds([each.history for each in runs], "accuracy"), config.out, "accuracy")
-    pictures.save(pictures.confusion(confusion["matrix"], data.CIFAR10_CLASSES), config.out, "confusion_matrix")
+    pictures.save(
+        pictures.curves_of_seeds([each.history for each in runs], "accuracy"),
+        config.out,
+        "accuracy",
+    )
+    pictures.save(
+        pictures.confusion(confusion["matrix"], data.CIFAR10_CLASSES),
+        config.out,
+        "confusion_matrix",
+    )
     write_result("cifar10_cnn", config, figures, GOALS)
     return figures
 
 
 def row(seed: int, history: dict[str, list[Any]], compile_seconds: float) -> list[Any]:
     accuracies = (f"{history[name][-1]:.4f}" for name in ("accuracy", "validation_accuracy"))
-    return [seed, len(history["loss"]), *accuracies, f"{statistics.median(history['seconds']):.1f}", f"{compile_seconds:.1f}"]
+    return [
+        seed,
+        len(history["loss"]),
+        *accuracies,
+        f"{statistics.median(history['seconds']):.1f}",
+        f"{compile_seconds:.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""What do normalisation, residual blocks, augmentation and a schedule add on CIFAR-10, in the time of the plain network?
+"""What do normalisation, residual blocks, augmentation and a schedule add on CIFAR-10, in the time
+of the plain network?
 
-Three stages of 24, 48 and 96 channels. Each halves the image (convolution, maximum pooling, batch normalisation, relu) and adds
-one residual block of two convolutions; the mean over space is read by one dense layer. That is 14 million multiplications an
-image, so that ten epochs fit into a quarter of an hour on two CPU cores. Each image is mirrored or not and moved by up to four
-pixels; labels are smoothed by 0.1; the step size of Nesterov's momentum rises over a quarter of the steps and falls to zero
-over the rest (Smith, 2018); kernels decay.
+Three stages of 24, 48 and 96 channels. Each halves the image (convolution, maximum pooling, batch
+normalisation, relu) and adds one residual block of two convolutions; the mean over space is read by
+one dense layer. That is 14 million multiplications an image, so that ten epochs fit into a quarter
+of an hour on two CPU cores. Each image is mirrored or not and moved by up to four pixels; labels
+are smoothed by 0.1; the step size of Nesterov's momentum rises over a quarter of the steps and
+falls to zero over the rest (Smith, 2018); kernels decay.
 
     python -m experiments.cifar10_resnet             # about 10 minutes on two cores
 
-Data: 50,000 + 10,000 photographs of 32×32 pixels in ten classes (Krizhevsky, 2009), downloaded once.
+Data: 50,000 + 10,000 photographs of 32×32 pixels in ten classes (Krizhevsky, 2009), downloaded
+once.
 Source: He et al., 2016; the shape of the stages is Page's, *How to train your ResNet*, 2018.
 Expect: test accuracy at least 0.80, ten points above `cifar10_cnn`, within 20 minutes.
 """
@@ -28,7 +31,7 @@ from experiments import pictures
 from experiments.reporting import Goal, first, run, show_table, write_result
 from jaxdl import data, losses, metrics, models
 from jaxdl.data import augment
-from jaxdl.summary import summary
+from jaxdl.debugging.summary import summary
 
 GOALS = (Goal("test_accuracy", 0.80), Goal("minutes", 20.0, "at most"))
 
@@ -62,7 +65,9 @@ class Config:
     quick: bool = False
 
 
-def flip_and_crop(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def flip_and_crop(
+    key: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Mirrors each image or not, and moves it by up to four pixels."""
     flip_key, crop_key = jax.random.split(key)
     return augment.crop(crop_key, augment.flip(flip_key, images), padding=4), labels
@@ -72,7 +77,9 @@ def one_cycle(config: Config, steps: int) -> optax.GradientTransformation:
     """Nesterov's momentum with one cycle of the step size, and weight decay of the kernels."""
     schedule = optax.cosine_onecycle_schedule(steps, config.learning_rate, pct_start=0.25)
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, mask=functools.partial(dl.tree.map_named, is_kernel)),
+        optax.add_decayed_weights(
+            config.weight_decay, mask=functools.partial(dl.tree.map_named, is_kernel)
+        ),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
     )
 
@@ -94,7 +101,9 @@ def main(config: Config) -> dict[str, Any]:
     trained = dl.fit(
         model,
         train,
-        loss=functools.partial(losses.softmax_cross_entropy, label_smoothing=config.label_smoothing),
+        loss=functools.partial(
+            losses.softmax_cross_entropy, label_smoothing=config.label_smoothing
+        ),
         optimizer=one_cycle(config, epochs * -(-len(train[1]) // config.batch_size)),
         epochs=epochs,
         batch_size=config.batch_size,
@@ -132,7 +141,11 @@ def main(config: Config) -> dict[str, Any]:
         "All in all: reading data, compiling, training and a test after each epoch.",
     )
     draw(trained.history, config)
-    pictures.save(pictures.confusion(measured["confusion"], data.CIFAR10_CLASSES), config.out, "confusion_matrix")
+    pictures.save(
+        pictures.confusion(measured["confusion"], data.CIFAR10_CLASSES),
+        config.out,
+        "confusion_matrix",
+    )
     write_result("cifar10_resnet", config, figures, GOALS)
     return figures
 
@@ -140,7 +153,9 @@ def main(config: Config) -> dict[str, Any]:
 def draw(history: dict[str, list[float]], config: Config) -> None:
     figure, axes = pictures.panels(3)
     epochs = range(1, len(history["loss"]) + 1)
-    for axis, name, label in zip(axes, ("loss", "accuracy"), ("smoothed cross-entropy, nats", "accuracy"), strict=False):
+    for axis, name, label in zip(
+        axes, ("loss", "accuracy"), ("smoothed cross-entropy, nats", "accuracy"), strict=False
+    ):
         axis.plot(epochs, history[name], "--", label="training, augmented")
         axis.plot(epochs, history[f"validation_{name}"], "-o", markersize=3, label="test")
         axis.set_ylabel(label)

@@ -1,16 +1,20 @@
-"""What does compiling buy? A small convolutional network on real handwritten digits, trained three ways.
+"""What does compiling buy? A small convolutional network on real handwritten digits, trained three
+ways.
 
-The same step, from the same seed and with the same recipe, is run operation by operation ("eager"), as one compiled step
-after another ("step"), and as a compiled loop over whole epochs ("epoch"). The numbers agree to rounding; the time does not.
+The same step, from the same seed and with the same recipe, is run operation by operation ("eager"),
+as one compiled step after another ("step"), and as a compiled loop over whole epochs ("epoch"). The
+numbers agree to rounding; the time does not.
 
-The network is two convolutions, a pooling and a third convolution, trained for 30 epochs by Adam whose step size rises and
-falls once. Shifting images by up to a pixel and dropping three tenths of the last features makes 1,437 images go further.
+The network is two convolutions, a pooling and a third convolution, trained for 30 epochs by Adam
+whose step size rises and falls once. Shifting images by up to a pixel and dropping three tenths of
+the last features makes 1,437 images go further.
 
     python -m experiments.digits_cnn                 # about half a minute on two cores
 
 Data: 1,797 digits of 8×8 pixels (Alpaydin and Kaynak, 1998), which come with scikit-learn.
-Expect: test accuracy 0.99 (at least 0.975); eager takes five to ten times as long as compiled, and its parameters agree to
-1e-6. By the step takes about as long as by the epoch, since a step of this network is 5 ms of arithmetic; smaller ones gain.
+Expect: test accuracy 0.99 (at least 0.975); eager takes five to ten times as long as compiled, and
+its parameters agree to 1e-6. By the step takes about as long as by the epoch, since a step of this
+network is 5 ms of arithmetic; smaller ones gain.
 """
 
 import dataclasses
@@ -116,21 +120,27 @@ def main(config: Config) -> dict[str, Any]:
     show(figures)
 
     pictures.save(trained.plot(), config.out, "learning_curves")
-    pictures.save(pictures.confusion(measured["confusion"], range(10)), config.out, "confusion_matrix")
+    pictures.save(
+        pictures.confusion(measured["confusion"], range(10)), config.out, "confusion_matrix"
+    )
     write_result("digits_cnn", config, figures, GOALS)
     return figures
 
 
 def compared(one: dl.Run, reference: dl.Run) -> dict[str, float]:
     """What a run took, and how far its losses and parameters are from those of the reference."""
-    steady, steady_reference = (statistics.median(each.history["seconds"]) for each in (one, reference))
+    steady, steady_reference = (
+        statistics.median(each.history["seconds"]) for each in (one, reference)
+    )
     return {
         "epochs": len(one.history["loss"]),
         "test_accuracy": one.history["validation_accuracy"][-1],
         "seconds_an_epoch": steady,
         "times_as_long": steady / steady_reference,
         "seconds_to_first_step": one.compile_seconds,
-        "loss_difference": float(np.abs(np.subtract(one.history["loss"], reference.history["loss"])).max()),
+        "loss_difference": float(
+            np.abs(np.subtract(one.history["loss"], reference.history["loss"])).max()
+        ),
         "parameter_difference": largest_difference(one.params, reference.params),
     }
 
@@ -141,22 +151,49 @@ def largest_difference(these: dict[str, Any], those: dict[str, Any]) -> float:
 
 def show(figures: dict[str, Any]) -> None:
     def row(way: str, each: dict[str, Any], to_first_step: str) -> list[Any]:
-        times = (f"{each['seconds_an_epoch']:.3f}", f"{each['times_as_long']:.1f}" if "times_as_long" in each else None)
-        differences = (f"{each[name]:.0e}" if name in each else None for name in ("loss_difference", "parameter_difference"))
-        return [way, each["epochs"], f"{each['test_accuracy']:.4f}", *times, to_first_step, *differences]
+        times = (
+            f"{each['seconds_an_epoch']:.3f}",
+            f"{each['times_as_long']:.1f}" if "times_as_long" in each else None,
+        )
+        differences = (
+            f"{each[name]:.0e}" if name in each else None
+            for name in ("loss_difference", "parameter_difference")
+        )
+        return [
+            way,
+            each["epochs"],
+            f"{each['test_accuracy']:.4f}",
+            *times,
+            to_first_step,
+            *differences,
+        ]
 
     main_run = figures | {"epochs": len(figures["training"]["loss"])}
-    compiling = {way: f"{each['seconds_to_first_step']:.1f}" for way, each in figures["ways"].items()} | {"epoch": "as above"}
+    compiling = {
+        way: f"{each['seconds_to_first_step']:.1f}" for way, each in figures["ways"].items()
+    } | {"epoch": "as above"}
     few = figures["ways"]["epoch"]["epochs"]
     show_table(
-        "Compiled by the epoch, jitted by the step, and eagerly: accuracy on the test set, and time",
-        ["compile", "epochs", "accuracy", "s an epoch", "ratio", "s to step 1", "Δ loss", "Δ params"],
+        "Compiled by the epoch, jitted by the step, and eagerly: accuracy on the test set, and "
+        "time",
+        [
+            "compile",
+            "epochs",
+            "accuracy",
+            "s an epoch",
+            "ratio",
+            "s to step 1",
+            "Δ loss",
+            "Δ params",
+        ],
         [
             row("epoch", main_run, f"{figures['seconds_to_first_step']:.1f}"),
             *(row(way, each, compiling[way]) for way, each in figures["ways"].items()),
         ],
-        f"The first row is the main run; side by side, {few} of its epochs in each way, few because eager is slow. Seconds an "
-        "epoch are medians without compiling, which comes before step 1. Δ: the largest difference from compiled epochs.",
+        f"The first row is the main run; side by side, {few} of its epochs in each way, few "
+        f"because eager is slow. Seconds an "
+        "epoch are medians without compiling, which comes before step 1. Δ: the largest difference "
+        "from compiled epochs.",
     )
 
 

@@ -1,21 +1,25 @@
-"""A generator that draws digits, and a discriminator that it has to deceive: the dense pair and the convolutional one.
+"""A generator that draws digits, and a discriminator that it has to deceive: the dense pair and the
+convolutional one.
 
-The generator turns 128 random numbers into an image, and the discriminator says how likely an image is to be real. Dense:
-layers of 256, 512 and 1024 against 1024, 512, 256 and 128, leaky relu of slope 0.2. Convolutional: a 7×7 image of 64 channels,
-doubled twice by transposed convolutions, against two convolutions that halve (Radford et al., 2016). Adam with step size 2e-4
-and β₁ = 0.5; the target of real images is 0.9 (Salimans et al., 2016), and the dense discriminator drops units: without that it
-soon knows its examples by heart, and the generator draws fewer and fewer digits.
+The generator turns 128 random numbers into an image, and the discriminator says how likely an image
+is to be real. Dense: layers of 256, 512 and 1024 against 1024, 512, 256 and 128, leaky relu of
+slope 0.2. Convolutional: a 7×7 image of 64 channels, doubled twice by transposed convolutions,
+against two convolutions that halve (Radford et al., 2016). Adam with step size 2e-4 and β₁ = 0.5;
+the target of real images is 0.9 (Salimans et al., 2016), and the dense discriminator drops units:
+without that it soon knows its examples by heart, and the generator draws fewer and fewer digits.
 
     python -m experiments.gan                        # about 15 minutes on two cores
 
-Two networks that try to outwit each other have no loss that falls. What was learnt is judged by a third: a classifier of
-digits, trained here on the same images. It counts how often each digit is among 10,000 samples, and its last features tell how
-far the distribution of samples is from that of real images: the Fréchet distance between normal distributions of the same
-moments (Heusel et al., 2017), shown beside that of real test images, the least one can hope for.
+Two networks that try to outwit each other have no loss that falls. What was learnt is judged by a
+third: a classifier of digits, trained here on the same images. It counts how often each digit is
+among 10,000 samples, and its last features tell how far the distribution of samples is from that of
+real images: the Fréchet distance between normal distributions of the same moments (Heusel et al.,
+2017), shown beside that of real test images, the least one can hope for.
 
 Data: 60,000 + 10,000 handwritten digits of 28×28 pixels (LeCun et al., 1998), downloaded once.
 Source: Goodfellow et al., *Generative adversarial nets* (2014).
-Expect: a classifier of at least 99 %; of either pair all ten digits, and no digit less than 2 % of the samples.
+Expect: a classifier of at least 99 %; of either pair all ten digits, and no digit less than 2 % of
+the samples.
 """
 
 import dataclasses
@@ -32,7 +36,7 @@ import jaxdl as dl
 from experiments import pictures
 from experiments.reporting import Goal, first, run, show_table, write_result
 from jaxdl import data, losses, metrics, models
-from jaxdl.layer import Params, State
+from jaxdl.core.layer import Params, State
 
 GOALS = (
     Goal("classifier_accuracy", 0.99),
@@ -102,20 +106,27 @@ def main(config: Config) -> dict[str, Any]:
     train, test = data.mnist()
     if config.quick:
         train, test = first(2000, train), first(1000, test)
-        config = dataclasses.replace(config, epochs=1, convolutional_epochs=1, classifier_epochs=1, samples=1000)
+        config = dataclasses.replace(
+            config, epochs=1, convolutional_epochs=1, classifier_epochs=1, samples=1000
+        )
     classifier = learn_digits(train, test, config)
     features = classifier.features(train[0])
     figures: dict[str, Any] = {
         "classifier_accuracy": classifier.accuracy,
         "test_images_distance": frechet_distance(features, classifier.features(test[0])),
     }
-    rows: list[list[Any]] = [["test images", None, None, np.bincount(test[1], minlength=10).min() / len(test[1])]]
+    rows: list[list[Any]] = [
+        ["test images", None, None, np.bincount(test[1], minlength=10).min() / len(test[1])]
+    ]
     rows[0].append(figures["test_images_distance"])
     for name, epochs in (("dense", config.epochs), ("convolutional", config.convolutional_epochs)):
         trained, stages = play(name, epochs, train[0], test[0], config)
         samples = draw(name, trained.params, trained.state, config.samples, config.seed)
         shares = np.bincount(classifier.digits(samples), minlength=10) / len(samples)
-        distance, seconds = frechet_distance(features, classifier.features(samples)), trained.history["seconds"]
+        distance, seconds = (
+            frechet_distance(features, classifier.features(samples)),
+            trained.history["seconds"],
+        )
         figures |= {
             f"{name}_least_share": shares.min(),
             f"{name}_shares": shares,
@@ -124,9 +135,13 @@ def main(config: Config) -> dict[str, Any]:
             f"{name}_history": trained.history,
         }
         rows.append([name, len(seconds), f"{sum(seconds):.0f}", shares.min(), distance])
-        over_time = pictures.images(np.stack(list(stages.values())), [f"epoch {epoch}" for epoch in stages])
+        over_time = pictures.images(
+            np.stack(list(stages.values())), [f"epoch {epoch}" for epoch in stages]
+        )
         pictures.save(over_time, config.out, f"{name}_epochs")
-        pictures.save(pictures.images(samples[:160].reshape(8, 20, 28, 28)), config.out, f"{name}_samples")
+        pictures.save(
+            pictures.images(samples[:160].reshape(8, 20, 28, 28)), config.out, f"{name}_samples"
+        )
         pictures.save(game(trained.history), config.out, f"{name}_scores")
 
     show_table(
@@ -139,7 +154,9 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def learn_digits(train: Any, test: Any, config: Config) -> Classifier:
-    """The judge: a convolutional network, dropout in front of its dense layers, a step size that falls to zero."""
+    """The judge: a convolutional network, dropout in front of its dense layers, a step size that
+    falls to zero.
+    """
     steps = config.classifier_epochs * -(-len(train[0]) // 128)
     trained = dl.fit(
         CLASSIFIER,
@@ -155,19 +172,31 @@ def learn_digits(train: Any, test: Any, config: Config) -> Classifier:
     return Classifier(trained.params, trained.state, trained.history["validation_accuracy"][-1])
 
 
-def play(name: str, epochs: int, train: Any, test: Any, config: Config) -> tuple[dl.Run, dict[int, np.ndarray]]:
+def play(
+    name: str, epochs: int, train: Any, test: Any, config: Config
+) -> tuple[dl.Run, dict[int, np.ndarray]]:
     """Trains a pair; also gives what the same 20 codes became after some of the epochs."""
     optimizer = optax.adam(config.learning_rate, b1=0.5)
-    step = dl.Adversarial(*PAIRS[name], LATENT, optimizer, optimizer, dl.NonSaturating(smoothing=0.1))
+    step = dl.Adversarial(
+        *PAIRS[name], LATENT, optimizer, optimizer, dl.NonSaturating(smoothing=0.1)
+    )
     shown = {1, 2, 3, 5, 10, 15, 20, epochs}
     stages = {}
 
     def look(end: dl.EpochEnd) -> None:
         if end.epoch + 1 in shown:
-            stages[end.epoch + 1] = draw(name, end.train_state.params, end.train_state.state, 20, config.seed)[..., 0]
+            stages[end.epoch + 1] = draw(
+                name, end.train_state.params, end.train_state.state, 20, config.seed
+            )[..., 0]
 
     trained = dl.train(
-        step, train, epochs=epochs, batch_size=config.batch_size, validation=test, callbacks=[look], seed=config.seed
+        step,
+        train,
+        epochs=epochs,
+        batch_size=config.batch_size,
+        validation=test,
+        callbacks=[look],
+        seed=config.seed,
     )
     return trained, stages
 
@@ -178,8 +207,11 @@ def draw(name: str, params: Params, state: State, count: int, seed: int) -> np.n
     return np.asarray(dl.predict(PAIRS[name][0], params["generator"], state["generator"], codes))
 
 
-def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]) -> float:
-    """|μ − ν|² + tr(A + B − 2 (A B)^½), of the means and covariances of two sets of features (Heusel et al., 2017, equation 6).
+def frechet_distance(
+    a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]
+) -> float:
+    """|μ − ν|² + tr(A + B − 2 (A B)^½), of the means and covariances of two sets of features
+    (Heusel et al., 2017, equation 6).
 
     The trace of (A B)^½ is that of (√A B √A)^½, whose matrix is symmetric.
     """
@@ -195,12 +227,26 @@ def game(history: dict[str, list[Any]]) -> Figure:
     """How real the discriminator holds either kind to be, and both losses, over the epochs."""
     figure, axes = pictures.panels(2)
     for axis, names, label in zip(
-        axes, (("real_score", "fake_score"), ("discriminator_loss", "generator_loss")), ("D(x)", "loss"), strict=True
+        axes,
+        (("real_score", "fake_score"), ("discriminator_loss", "generator_loss")),
+        ("D(x)", "loss"),
+        strict=True,
     ):
         for colour, name in enumerate(names):
             epochs = range(1, len(history[name]) + 1)
-            axis.plot(epochs, history[name], "--", color=f"C{colour}", label=f"{name.replace('_', ' ')}, training")
-            axis.plot(epochs, history[f"validation_{name}"], color=f"C{colour}", label=f"{name.replace('_', ' ')}, test")
+            axis.plot(
+                epochs,
+                history[name],
+                "--",
+                color=f"C{colour}",
+                label=f"{name.replace('_', ' ')}, training",
+            )
+            axis.plot(
+                epochs,
+                history[f"validation_{name}"],
+                color=f"C{colour}",
+                label=f"{name.replace('_', ' ')}, test",
+            )
         axis.set_ylabel(label)
         pictures.count_epochs(axis)
         axis.legend(fontsize="small")

@@ -1,14 +1,19 @@
-"""Is a film review for or against? Three kinds of recurrent layer read 25,000 real ones, word by word.
+"""Is a film review for or against? Three kinds of recurrent layer read 25,000 real ones, word by
+word.
 
-Each word of the 20,000 commonest is a vector (Embedding), a recurrent layer with 64 features reads them in order, the largest
-value of each of its features over all words goes to Dense(1); binary cross-entropy, Adam. The layer is SimpleRNN, GRU or LSTM.
-Reviews have 10 to 2,500 words: they are padded to the next of five lengths, so that each cell compiles five programs and
-computes little in vain, and what lies behind a review's end changes nothing. Half of the words' features are dropped in
-training. A tenth of the training reviews is kept from training, and tells which epoch was the best.
+Each word of the 20,000 commonest is a vector (Embedding), a recurrent layer with 64 features reads
+them in order, the largest value of each of its features over all words goes to Dense(1); binary
+cross-entropy, Adam. The layer is SimpleRNN, GRU or LSTM.
+Reviews have 10 to 2,500 words: they are padded to the next of five lengths, so that each cell
+compiles five programs and computes little in vain, and what lies behind a review's end changes
+nothing. Half of the words' features are dropped in training. A tenth of the training reviews is
+kept from training, and tells which epoch was the best.
 
-    python -m experiments.imdb_sentiment             # about 8 minutes on two cores; --cells lstm for a third of that
+    python -m experiments.imdb_sentiment             # about 8 minutes on two cores; --cells lstm
+    for a third of that
 
-Data: 25,000 + 25,000 reviews (Maas et al., 2011), downloaded once; the words are those of the training part alone.
+Data: 25,000 + 25,000 reviews (Maas et al., 2011), downloaded once; the words are those of the
+training part alone.
 Expect: test accuracy of the LSTM at least 0.86.
 """
 
@@ -24,7 +29,7 @@ import jaxdl as dl
 from experiments import pictures
 from experiments.reporting import Goal, run, show_table, write_result
 from jaxdl import data, losses, metrics
-from jaxdl.train.run import History
+from jaxdl.training.run import History
 
 GOALS = (Goal("lstm_test_accuracy", 0.86),)
 CELLS = {"simple_rnn": dl.SimpleRNN(64), "gru": dl.GRU(64), "lstm": dl.LSTM(64)}
@@ -64,11 +69,18 @@ def main(config: Config) -> dict[str, Any]:
     runs, accuracies = {}, {}
     for cell in ("lstm",) if config.quick else config.cells:
         model = dl.Sequential(
-            dl.Embedding(size, 64), dl.Dropout(0.5), CELLS[cell], dl.GlobalMaxPool(), dl.Dropout(0.5), dl.Dense(1)
+            dl.Embedding(size, 64),
+            dl.Dropout(0.5),
+            CELLS[cell],
+            dl.GlobalMaxPool(),
+            dl.Dropout(0.5),
+            dl.Dense(1),
         )
         runs[cell] = dl.fit(
             model,
-            data.Buckets(*train, batch_size=config.batch_size, boundaries=boundaries, seed=config.seed),
+            data.Buckets(
+                *train, batch_size=config.batch_size, boundaries=boundaries, seed=config.seed
+            ),
             loss=losses.binary_cross_entropy,
             optimizer=optax.adam(config.learning_rate),
             epochs=1 if config.quick else config.epochs,
@@ -80,7 +92,11 @@ def main(config: Config) -> dict[str, Any]:
         )
         tested = data.Buckets(*test, batch_size=256, boundaries=boundaries)
         accuracies[cell] = dl.evaluate(
-            model, runs[cell].params, runs[cell].state, tested, metrics={"accuracy": metrics.accuracy}
+            model,
+            runs[cell].params,
+            runs[cell].state,
+            tested,
+            metrics={"accuracy": metrics.accuracy},
         )["accuracy"]
 
     figures = {
@@ -90,16 +106,27 @@ def main(config: Config) -> dict[str, Any]:
     }
     show_table(
         "IMDB: accuracy on reviews never seen",
-        ["cell", "best epoch", "training accuracy", "held-out accuracy", "test accuracy", "s an epoch"],
+        [
+            "cell",
+            "best epoch",
+            "training accuracy",
+            "held-out accuracy",
+            "test accuracy",
+            "s an epoch",
+        ],
         [row(cell, each, accuracies[cell]) for cell, each in runs.items()],
     )
-    pictures.save(curves({cell: each.history for cell, each in runs.items()}), config.out, "accuracy")
+    pictures.save(
+        curves({cell: each.history for cell, each in runs.items()}), config.out, "accuracy"
+    )
     write_result("imdb_sentiment", config, figures, GOALS)
     return figures
 
 
 def reviews(config: Config, size: int) -> tuple[Reviews, Reviews, Reviews]:
-    """Reviews as word numbers: nine tenths of the training part, the tenth that is held out, and the test part."""
+    """Reviews as word numbers: nine tenths of the training part, the tenth that is held out, and
+    the test part.
+    """
     (texts, labels), (test_texts, test_labels) = data.imdb()
     order = np.random.default_rng(config.seed).permutation(len(texts))
     test_order = np.arange(len(test_texts))
@@ -111,7 +138,11 @@ def reviews(config: Config, size: int) -> tuple[Reviews, Reviews, Reviews]:
     def read(texts: list[str], labels: np.ndarray, rows: np.ndarray) -> Reviews:
         return words.encode([texts[index] for index in rows]), labels[rows, None]
 
-    return read(texts, labels, order[count:]), read(texts, labels, order[:count]), read(test_texts, test_labels, test_order)
+    return (
+        read(texts, labels, order[count:]),
+        read(texts, labels, order[:count]),
+        read(test_texts, test_labels, test_order),
+    )
 
 
 def row(cell: str, trained: dl.Run, accuracy: float) -> list[Any]:
@@ -125,8 +156,22 @@ def curves(histories: dict[str, History]) -> Figure:
     figure, (axis,) = pictures.panels(1)
     for number, (cell, history) in enumerate(histories.items()):
         epochs = range(1, len(history["accuracy"]) + 1)
-        axis.plot(epochs, history["accuracy"], "o--", markersize=3, color=f"C{number}", label=f"{cell}, training")
-        axis.plot(epochs, history["validation_accuracy"], "o-", markersize=3, color=f"C{number}", label=f"{cell}, held out")
+        axis.plot(
+            epochs,
+            history["accuracy"],
+            "o--",
+            markersize=3,
+            color=f"C{number}",
+            label=f"{cell}, training",
+        )
+        axis.plot(
+            epochs,
+            history["validation_accuracy"],
+            "o-",
+            markersize=3,
+            color=f"C{number}",
+            label=f"{cell}, held out",
+        )
     axis.set_ylabel("accuracy")
     pictures.count_epochs(axis)
     axis.legend(fontsize="small")

@@ -1,13 +1,17 @@
-"""Does gradient descent find what the normal equations give? One dense layer and the mean squared error.
+"""Does gradient descent find what the normal equations give? One dense layer and the mean squared
+error.
 
-A line, y = 2x + 1 + noise, is fitted by plain gradient descent; the diabetes data, whose ten features are so correlated that
-plain descent would need thousands of steps, by descent with Nesterov's momentum. Every step sees all examples. The same
-coefficients follow in closed form from least squares, w = argmin ‖Xw − y‖², which NumPy solves in float64.
+A line, y = 2x + 1 + noise, is fitted by plain gradient descent; the diabetes data, whose ten
+features are so correlated that plain descent would need thousands of steps, by descent with
+Nesterov's momentum. Every step sees all examples. The same coefficients follow in closed form from
+least squares, w = argmin ‖Xw − y‖², which NumPy solves in float64.
 
     python -m experiments.linear_regression          # a few seconds
 
-Data: 1,000 points drawn from the line; 442 diabetes patients (Efron et al., 2004), which come with scikit-learn.
-Expect: all coefficients within 1e-3 of the closed form, relative to the largest; R² of 0.33 on the diabetes test set.
+Data: 1,000 points drawn from the line; 442 diabetes patients (Efron et al., 2004), which come with
+scikit-learn.
+Expect: all coefficients within 1e-3 of the closed form, relative to the largest; R² of 0.33 on the
+diabetes test set.
 """
 
 import dataclasses
@@ -55,7 +59,9 @@ def line(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def descend(train: tuple[Any, Any], optimizer: optax.GradientTransformation, config: Config) -> dl.Run:
+def descend(
+    train: tuple[Any, Any], optimizer: optax.GradientTransformation, config: Config
+) -> dl.Run:
     """Full-batch gradient descent of the mean squared error."""
     return dl.fit(
         dl.Dense(1),
@@ -77,7 +83,9 @@ def closed_form(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def coefficients(trained: dl.Run) -> np.ndarray:
     """The coefficients of the dense layer, the intercept last."""
-    return np.concatenate([trained.params["kernel"][:, 0], trained.params["bias"]]).astype(np.float64)
+    return np.concatenate([trained.params["kernel"][:, 0], trained.params["bias"]]).astype(
+        np.float64
+    )
 
 
 def difference(found: np.ndarray, exact: np.ndarray) -> float:
@@ -93,7 +101,9 @@ def main(config: Config) -> dict[str, Any]:
 
     found = {"line": coefficients(straight), "diabetes": coefficients(patients)}
     exact = {"line": closed_form(*points), "diabetes": closed_form(*train)}
-    tested = dl.evaluate(dl.Dense(1), patients.params, patients.state, test, metrics={"r2": metrics.R2()})
+    tested = dl.evaluate(
+        dl.Dense(1), patients.params, patients.state, test, metrics={"r2": metrics.R2()}
+    )
     figures = {
         "line_difference": difference(found["line"], exact["line"]),
         "diabetes_difference": difference(found["diabetes"], exact["diabetes"]),
@@ -101,12 +111,21 @@ def main(config: Config) -> dict[str, Any]:
         "coefficients": found,
         "closed_form": exact,
     }
-    names = ["line: slope", "line: intercept", *(f"diabetes: {name}" for name in (*FEATURES, "intercept"))]
-    pairs = zip(names, np.concatenate([*found.values()]), np.concatenate([*exact.values()]), strict=True)
+    names = [
+        "line: slope",
+        "line: intercept",
+        *(f"diabetes: {name}" for name in (*FEATURES, "intercept")),
+    ]
+    pairs = zip(
+        names, np.concatenate([*found.values()]), np.concatenate([*exact.values()]), strict=True
+    )
     show_table(
         "Coefficients by gradient descent and in closed form",
         ["coefficient", "gradient descent", "closed form", "difference"],
-        [(name, f"{ours:.5f}", f"{theirs:.5f}", f"{ours - theirs:.0e}") for name, ours, theirs in pairs],
+        [
+            (name, f"{ours:.5f}", f"{theirs:.5f}", f"{ours - theirs:.0e}")
+            for name, ours, theirs in pairs
+        ],
         f"R² on the diabetes test set: {tested['r2']:.3f}",
     )
     draw(points, straight, patients, config)
@@ -114,7 +133,9 @@ def main(config: Config) -> dict[str, Any]:
     return figures
 
 
-def draw(points: tuple[np.ndarray, np.ndarray], straight: dl.Run, patients: dl.Run, config: Config) -> None:
+def draw(
+    points: tuple[np.ndarray, np.ndarray], straight: dl.Run, patients: dl.Run, config: Config
+) -> None:
     figure, (left, right) = pictures.panels(2)
     left.scatter(points[0], points[1], s=6, alpha=0.4, label="data")
     ends = np.array([[-2.0], [2.0]], np.float32)
@@ -126,7 +147,12 @@ def draw(points: tuple[np.ndarray, np.ndarray], straight: dl.Run, patients: dl.R
     for name, each in (("line", straight), ("diabetes, with momentum", patients)):
         loss = np.array(each.history["loss"])
         right.plot(range(1, len(loss) + 1), loss / loss[0], label=name)
-    right.set(xlabel="step of gradient descent", ylabel="loss, relative to the first", xscale="log", yscale="log")
+    right.set(
+        xlabel="step of gradient descent",
+        ylabel="loss, relative to the first",
+        xscale="log",
+        yscale="log",
+    )
     right.legend()
     pictures.save(figure, config.out, "line_and_losses")
 

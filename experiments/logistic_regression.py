@@ -1,15 +1,17 @@
-"""Does gradient descent find scikit-learn's logistic regression? One dense layer, a sigmoid, and an L2 penalty.
+"""Does gradient descent find scikit-learn's logistic regression? One dense layer, a sigmoid, and an
+L2 penalty.
 
-Both minimise the mean cross-entropy plus ‖w‖² / (2 C n), C being scikit-learn's inverse strength of the penalty and n the
-number of examples; the bias is not penalised. Here the penalty is optax's weight decay, and every step sees all examples.
-scikit-learn finds the same minimum by Newton's method, in float64.
+Both minimise the mean cross-entropy plus ‖w‖² / (2 C n), C being scikit-learn's inverse strength of
+the penalty and n the number of examples; the bias is not penalised. Here the penalty is optax's
+weight decay, and every step sees all examples. scikit-learn finds the same minimum by Newton's
+method, in float64.
 
     python -m experiments.logistic_regression        # a few seconds
 
-Data: 1,000 points in the unit square, of class 1 where x₁ + x₂ > 1; 569 breast tumours (Wolberg et al., 1995), which come
-with scikit-learn.
-Expect: coefficients within 1e-3 of scikit-learn's, relative to the largest; test accuracy 0.98 on breast cancer (at least
-0.96).
+Data: 1,000 points in the unit square, of class 1 where x₁ + x₂ > 1; 569 breast tumours (Wolberg et
+al., 1995), which come with scikit-learn.
+Expect: coefficients within 1e-3 of scikit-learn's, relative to the largest; test accuracy 0.98 on
+breast cancer (at least 0.96).
 """
 
 import dataclasses
@@ -69,14 +71,18 @@ def subject(config: Config) -> dict[str, Any]:
 
 
 def recipe(train: tuple[Any, Any], config: Config) -> dict[str, Any]:
-    """Full-batch gradient descent with Nesterov's momentum and weight decay on the kernel, as the arguments of `fit`."""
+    """Full-batch gradient descent with Nesterov's momentum and weight decay on the kernel, as the
+    arguments of `fit`.
+    """
     penalty = 1 / (config.inverse_penalty * len(train[1]))
     return {
         "model": dl.Dense(1),
         "data": train,
         "loss": losses.binary_cross_entropy,
         "optimizer": optax.chain(
-            optax.add_decayed_weights(penalty, mask=lambda params: dl.tree.map_named(is_kernel, params)),
+            optax.add_decayed_weights(
+                penalty, mask=lambda params: dl.tree.map_named(is_kernel, params)
+            ),
             optax.sgd(config.learning_rate, config.momentum, nesterov=True),
         ),
         "batch_size": len(train[1]),
@@ -105,9 +111,13 @@ def main(config: Config) -> dict[str, Any]:
         trained = runs[name] = descend(train, config)
         oracle = LogisticRegression(C=config.inverse_penalty, solver="newton-cholesky", tol=1e-8)
         oracle.fit(train[0].astype(np.float64), train[1])
-        ours = np.concatenate([trained.params["kernel"][:, 0], trained.params["bias"]]).astype(np.float64)
+        ours = np.concatenate([trained.params["kernel"][:, 0], trained.params["bias"]]).astype(
+            np.float64
+        )
         theirs = np.concatenate([oracle.coef_[0], oracle.intercept_])
-        tested = dl.evaluate(dl.Dense(1), trained.params, trained.state, test, metrics={"accuracy": metrics.accuracy})
+        tested = dl.evaluate(
+            dl.Dense(1), trained.params, trained.state, test, metrics={"accuracy": metrics.accuracy}
+        )
         measured = {
             "test_accuracy": tested["accuracy"],
             "test_accuracy_scikit_learn": oracle.score(*test),
@@ -116,13 +126,21 @@ def main(config: Config) -> dict[str, Any]:
         figures |= {f"{name}_{figure}": value for figure, value in measured.items()}
         figures |= {f"{name}_coefficients": ours, f"{name}_coefficients_scikit_learn": theirs}
         largest = np.argmax(np.abs(theirs))
-        rows.append((name.replace("_", " "), *measured.values(), float(ours[largest]), float(theirs[largest])))
+        rows.append(
+            (
+                name.replace("_", " "),
+                *measured.values(),
+                float(ours[largest]),
+                float(theirs[largest]),
+            )
+        )
 
     show_table(
         "Logistic regression by gradient descent, and scikit-learn's",
         ["data", "accuracy", "scikit-learn", "difference", "largest coef.", "scikit-learn"],
         rows,
-        "Accuracy is on the test set; the difference is the largest between coefficients, relative to the largest of them.",
+        "Accuracy is on the test set; the difference is the largest between coefficients, relative "
+        "to the largest of them.",
     )
     draw(problems["square"][0], runs, config)
     write_result("logistic_regression", config, figures, GOALS)
@@ -131,10 +149,21 @@ def main(config: Config) -> dict[str, Any]:
 
 def draw(points: tuple[np.ndarray, np.ndarray], runs: dict[str, dl.Run], config: Config) -> None:
     figure, (left, right) = pictures.panels(2)
-    grid = np.stack(np.meshgrid(np.linspace(0, 1, 101), np.linspace(0, 1, 101)), -1).astype(np.float32)
-    logits = dl.predict(dl.Dense(1), runs["square"].params, {}, grid.reshape(-1, 2)).reshape(101, 101)
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 101), np.linspace(0, 1, 101)), -1).astype(
+        np.float32
+    )
+    logits = dl.predict(dl.Dense(1), runs["square"].params, {}, grid.reshape(-1, 2)).reshape(
+        101, 101
+    )
     probability = 1 / (1 + np.exp(-np.asarray(logits)))
-    shades = left.contourf(grid[..., 0], grid[..., 1], probability, levels=np.linspace(0, 1, 11), cmap="RdBu", alpha=0.7)
+    shades = left.contourf(
+        grid[..., 0],
+        grid[..., 1],
+        probability,
+        levels=np.linspace(0, 1, 11),
+        cmap="RdBu",
+        alpha=0.7,
+    )
     left.contour(grid[..., 0], grid[..., 1], probability, levels=[0.5], colors="black")
     for label, colour in ((0, "darkred"), (1, "darkblue")):
         x = points[0][points[1] == label]
@@ -144,8 +173,16 @@ def draw(points: tuple[np.ndarray, np.ndarray], runs: dict[str, dl.Run], config:
     left.legend(fontsize="small", loc="lower left")
     figure.colorbar(shades, ax=left, label="probability of class 1")
     for name, each in runs.items():
-        right.plot(range(1, len(each.history["loss"]) + 1), each.history["loss"], label=name.replace("_", " "))
-    right.set(xlabel="step of gradient descent", ylabel="cross-entropy (without the penalty), nats", xscale="log")
+        right.plot(
+            range(1, len(each.history["loss"]) + 1),
+            each.history["loss"],
+            label=name.replace("_", " "),
+        )
+    right.set(
+        xlabel="step of gradient descent",
+        ylabel="cross-entropy (without the penalty), nats",
+        xscale="log",
+    )
     right.legend()
     pictures.save(figure, config.out, "boundary_and_losses")
 

@@ -1,9 +1,11 @@
 """A plain convolutional network on MNIST: the recipe that every tutorial has, three times.
 
-Conv32-pool-Conv64-pool-Conv64-Dense64-Dense10: 3×3 convolutions without padding, each followed by relu, maximum pooling over
-2×2; Adam with step size 1e-3, batches of 64, 10 epochs. Images stay uint8, and the first layer reads them as x / 255.
+Conv32-pool-Conv64-pool-Conv64-Dense64-Dense10: 3×3 convolutions without padding, each followed by
+relu, maximum pooling over 2×2; Adam with step size 1e-3, batches of 64, 10 epochs. Images stay
+uint8, and the first layer reads them as x / 255.
 
-    python -m experiments.mnist_cnn                  # about 7 minutes on two cores; --seeds 1 for a third of that
+    python -m experiments.mnist_cnn                  # about 7 minutes on two cores; --seeds 1 for a
+    third of that
 
 Data: 60,000 + 10,000 handwritten digits of 28×28 pixels (LeCun et al., 1998), downloaded once.
 Expect: mean test accuracy of 3 runs at least 0.989. Keras, with the same recipe: 0.990.
@@ -67,14 +69,21 @@ def main(config: Config) -> dict[str, Any]:
     recipe = subject(config)
     model, test = recipe["model"], recipe["validation"]
     epochs = min(config.epochs, 2) if config.quick else config.epochs
-    runs = [dl.fit(**recipe, epochs=epochs, seed=config.seed + index) for index in range(1 if config.quick else config.seeds)]
+    runs = [
+        dl.fit(**recipe, epochs=epochs, seed=config.seed + index)
+        for index in range(1 if config.quick else config.seeds)
+    ]
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
-    confusion = dl.evaluate(model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)})
+    confusion = dl.evaluate(
+        model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)}
+    )
     figures = {
         "mean_test_accuracy": statistics.mean(accuracies),
         "test_accuracies": accuracies,
-        "seconds_an_epoch": statistics.median(seconds for each in runs for seconds in each.history["seconds"]),
+        "seconds_an_epoch": statistics.median(
+            seconds for each in runs for seconds in each.history["seconds"]
+        ),
         "compile_seconds": runs[0].compile_seconds,
         "confusion_matrix": confusion["matrix"],
         "histories": [each.history for each in runs],
@@ -82,18 +91,33 @@ def main(config: Config) -> dict[str, Any]:
     show_table(
         f"MNIST: mean test accuracy {figures['mean_test_accuracy']:.4f}",
         ["seed", "epochs", "training accuracy", "test accuracy", "s an epoch", "s to step 1"],
-        [row(config.seed + index, each.history, each.compile_seconds) for index, each in enumerate(runs)],
+        [
+            row(config.seed + index, each.history, each.compile_seconds)
+            for index, each in enumerate(runs)
+        ],
         "All runs share the program that the first compiles." if len(runs) > 1 else None,
     )
-    pictures.save(pictures.curves_of_seeds([each.history for each in runs], "accuracy"), config.out, "accuracy")
-    pictures.save(pictures.confusion(confusion["matrix"], range(10)), config.out, "confusion_matrix")
+    pictures.save(
+        pictures.curves_of_seeds([each.history for each in runs], "accuracy"),
+        config.out,
+        "accuracy",
+    )
+    pictures.save(
+        pictures.confusion(confusion["matrix"], range(10)), config.out, "confusion_matrix"
+    )
     write_result("mnist_cnn", config, figures, GOALS)
     return figures
 
 
 def row(seed: int, history: dict[str, list[Any]], compile_seconds: float) -> list[Any]:
     accuracies = (f"{history[name][-1]:.4f}" for name in ("accuracy", "validation_accuracy"))
-    return [seed, len(history["loss"]), *accuracies, f"{statistics.median(history['seconds']):.1f}", f"{compile_seconds:.1f}"]
+    return [
+        seed,
+        len(history["loss"]),
+        *accuracies,
+        f"{statistics.median(history['seconds']):.1f}",
+        f"{compile_seconds:.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxdl.train.run import History
+from jaxdl.training.run import History
 
 WIDTH, HEIGHT = 4.6, 3.6
 """Of one panel, in inches."""
@@ -38,14 +38,21 @@ def count_epochs(axis: Axes) -> None:
 
 
 def curves_of_seeds(histories: Sequence[History], name: str) -> Figure:
-    """The curves of one figure over the epochs, training dashed and test solid, a colour for each seed."""
+    """The curves of one figure over the epochs, training dashed and test solid, a colour for each
+    seed.
+    """
     figure, (axis,) = panels(1)
     for seed, history in enumerate(histories):
         epochs = range(1, len(history[name]) + 1)
         dots = "o" if len(epochs) <= 30 else ""
         axis.plot(epochs, history[name], "--", color=f"C{seed}", label=f"training, run {seed + 1}")
         axis.plot(
-            epochs, history[f"validation_{name}"], marker=dots, markersize=3, color=f"C{seed}", label=f"test, run {seed + 1}"
+            epochs,
+            history[f"validation_{name}"],
+            marker=dots,
+            markersize=3,
+            color=f"C{seed}",
+            label=f"test, run {seed + 1}",
         )
     axis.set_ylabel(name)
     count_epochs(axis)
@@ -64,14 +71,20 @@ def images(grid: Num[np.ndarray, "rows columns height width"], names: Sequence[A
     page = framed.transpose(0, 2, 1, 3).reshape(rows * (height + 2), columns * (width + 2))
     axis.imshow(page, cmap="gray_r", vmin=0, vmax=1)
     axis.set_xticks([])
-    axis.set_yticks([(row + 0.5) * (height + 2) for row in range(len(names))], [str(name) for name in names], fontsize="small")
+    axis.set_yticks(
+        [(row + 0.5) * (height + 2) for row in range(len(names))],
+        [str(name) for name in names],
+        fontsize="small",
+    )
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
 
 
 def confusion(matrix: Num[np.ndarray, "classes classes"], classes: Sequence[Any]) -> Figure:
-    """A confusion matrix: how many examples of each true class (row) were taken for each class (column)."""
+    """A confusion matrix: how many examples of each true class (row) were taken for each class
+    (column).
+    """
     figure, (axis,) = panels(1)
     figure.set_size_inches(5.4, 5.0)
     axis.grid(False)
@@ -79,7 +92,15 @@ def confusion(matrix: Num[np.ndarray, "classes classes"], classes: Sequence[Any]
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(matrix > 0):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axis.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour, fontsize="small")
+        axis.text(
+            column,
+            row,
+            f"{matrix[row, column]:.0f}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize="small",
+        )
     places, names = range(len(classes)), [str(name) for name in classes]
     if max(map(len, names)) > 2:
         axis.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")

@@ -59,17 +59,25 @@ class Goal:
         return f"{self.best} {self.limit:g}"
 
 
-def run(experiment: Callable[[AnyConfig], Any], config: type[AnyConfig], description: str | None) -> None:
-    """Reads the command line into the experiment's config, and runs it; data that cannot be had end it with a sentence."""
+def run(
+    experiment: Callable[[AnyConfig], Any], config: type[AnyConfig], description: str | None
+) -> None:
+    """Reads the command line into the experiment's config, and runs it; data that cannot be had end
+    it with a sentence.
+    """
     import tyro
 
     try:
-        experiment(tyro.cli(config, description=description, config=(tyro.conf.FlagCreatePairsOff,)))
+        experiment(
+            tyro.cli(config, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+        )
     except DataError as error:
         raise SystemExit(str(error)) from error
 
 
-def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], note: str | None = None) -> None:
+def show_table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], note: str | None = None
+) -> None:
     """Prints a table: text in the first column, numbers in the others; None is a dash."""
     tight = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
     table = Table(title=title, title_justify="left", caption=note, caption_justify="left", **tight)
@@ -80,8 +88,11 @@ def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]
     Console().print(table)
 
 
-def write_result(experiment: str, config: Config, figures: Mapping[str, Any], goals: Sequence[Goal] = ()) -> Path:
-    """Writes `result.json` beside the pictures, and says which goals were reached and where everything lies.
+def write_result(
+    experiment: str, config: Config, figures: Mapping[str, Any], goals: Sequence[Goal] = ()
+) -> Path:
+    """Writes `result.json` beside the pictures, and says which goals were reached and where
+    everything lies.
 
     A quick run says nothing about goals: their `reached` is null.
 
@@ -98,10 +109,17 @@ def write_result(experiment: str, config: Config, figures: Mapping[str, Any], go
         "experiment": experiment,
         "figures": dict(figures),
         "goals": {
-            goal.figure: {"to reach": str(goal), "reached": None if config.quick else goal.reached(figures)} for goal in goals
+            goal.figure: {
+                "to reach": str(goal),
+                "reached": None if config.quick else goal.reached(figures),
+            }
+            for goal in goals
         },
         "settings": dataclasses.asdict(config),  # type: ignore[call-overload]
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
         "device": _device(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -110,9 +128,20 @@ def write_result(experiment: str, config: Config, figures: Mapping[str, Any], go
     path.write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n")
     console = Console(highlight=False, soft_wrap=True)
     for goal in goals:
-        verdict = "not judged in a quick run" if config.quick else "reached" if goal.reached(figures) else "NOT reached"
-        console.print(f"{goal.figure.replace('_', ' ')} {_cell(figures[goal.figure])}, expected {goal}: {verdict}")
-    console.print(f"written to {config.out}: {', '.join(sorted(file.name for file in config.out.iterdir()))}")
+        verdict = (
+            "not judged in a quick run"
+            if config.quick
+            else "reached"
+            if goal.reached(figures)
+            else "NOT reached"
+        )
+        console.print(
+            f"{goal.figure.replace('_', ' ')} {_cell(figures[goal.figure])}, expected {goal}: "
+            f"{verdict}"
+        )
+    console.print(
+        f"written to {config.out}: {', '.join(sorted(file.name for file in config.out.iterdir()))}"
+    )
     return path
 
 
@@ -150,7 +179,12 @@ def _version(package: str) -> str | None:
 def _device() -> dict[str, Any]:
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"platform": device.platform, "kind": device.device_kind, "processor": _processor(), "cores": cores}
+    return {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "processor": _processor(),
+        "cores": cores,
+    }
 
 
 def _processor() -> str:

@@ -1,18 +1,22 @@
 """A small GPT learns to write Shakespeare, one character after another.
 
-Four transformer blocks of four heads, 128 wide, read 64 characters and predict the next at each place: nanoGPT's setting for a
-computer without a graphics card. AdamW (0.9, 0.99) with weight decay 0.1 on matrices, a warm-up of 100 steps and a cosine from
-2e-3 to a tenth, gradients clipped at norm 1, batches of 12 windows drawn anywhere in the text, no dropout.
+Four transformer blocks of four heads, 128 wide, read 64 characters and predict the next at each
+place: nanoGPT's setting for a computer without a graphics card. AdamW (0.9, 0.99) with weight decay
+0.1 on matrices, a warm-up of 100 steps and a cosine from 2e-3 to a tenth, gradients clipped at norm
+1, batches of 12 windows drawn anywhere in the text, no dropout.
 
     python -m experiments.shakespeare_gpt            # two minutes
 
-nanoGPT estimates its losses from 20 batches of random windows. Here they are means over parts of the text, cut into windows
-that lie side by side: all of the validation part, and as much of the training part. So measured, nanoGPT's own step size of
-1e-3 reaches 1.895; twice that learns more in as many steps.
+nanoGPT estimates its losses from 20 batches of random windows. Here they are means over parts of
+the text, cut into windows
+that lie side by side: all of the validation part, and as much of the training part. So measured,
+nanoGPT's own step size of 1e-3 reaches 1.895; twice that learns more in as many steps.
 
-Data: Tiny Shakespeare, one megabyte of plays; the first nine tenths train, the rest validates. Source: Karpathy,
-*nanoGPT* (2022); Radford et al., *Language models are unsupervised multitask learners* (2019).
-Expect: validation loss at most 1.88 nats a character, the figure that nanoGPT gives for this setting.
+Data: Tiny Shakespeare, one megabyte of plays; the first nine tenths train, the rest validates.
+Source: Karpathy, *nanoGPT* (2022); Radford et al., *Language models are unsupervised multitask
+learners* (2019).
+Expect: validation loss at most 1.88 nats a character, the figure that nanoGPT gives for this
+setting.
 """
 
 import dataclasses
@@ -83,7 +87,9 @@ def main(config: Config) -> dict[str, Any]:
     seen = first(len(held[0]), data.windows(train, CONTEXT))
     figures = {
         "validation_loss": trained.history["validation_loss"][-1],
-        "training_loss": dl.evaluate(model, trained.params, trained.state, seen, loss=losses.softmax_cross_entropy)["loss"],
+        "training_loss": dl.evaluate(
+            model, trained.params, trained.state, seen, loss=losses.softmax_cross_entropy
+        )["loss"],
         "parameters": dl.tree.parameter_count(trained.params),
         "seconds": sum(trained.history["seconds"]),
         "compile_seconds": trained.compile_seconds,
@@ -110,19 +116,35 @@ def adamw(config: Config, steps: int) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(100, steps // 2), steps, end_value=config.learning_rate / 10
     )
-    adam = optax.adamw(schedule, 0.9, 0.99, weight_decay=0.1, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    adam = optax.adamw(
+        schedule,
+        0.9,
+        0.99,
+        weight_decay=0.1,
+        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    )
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
 
-def written(model: dl.Layer, trained: dl.Run, characters: data.Characters, config: Config, pieces: int = 15) -> str:
-    """What the model writes after a line break. Behind its last position it goes on from the latter half of what it knows."""
+def written(
+    model: dl.Layer, trained: dl.Run, characters: data.Characters, config: Config, pieces: int = 15
+) -> str:
+    """What the model writes after a line break. Behind its last position it goes on from the latter
+    half of what it knows.
+    """
     half = CONTEXT // 2
     tokens = jnp.asarray(characters.encode("\n"))[None]
     for index in range(pieces):
         key = jax.random.fold_in(jax.random.key(config.seed), index)
         prompt = tokens[:, -half:]
         more = dl.generate(
-            model, trained.params, trained.state, prompt, CONTEXT - half, key=key, temperature=config.temperature
+            model,
+            trained.params,
+            trained.state,
+            prompt,
+            CONTEXT - half,
+            key=key,
+            temperature=config.temperature,
         )
         tokens = jnp.concatenate([tokens, more[:, prompt.shape[1] :]], 1)
     return characters.decode(np.asarray(tokens[0, 1:]))
@@ -134,7 +156,9 @@ def curves(history: dict[str, list[float]], steps: int) -> Figure:
     after = np.arange(1, len(history["loss"]) + 1) * (steps // len(history["loss"]))
     axis.plot(after, history["loss"], "--", label="training, mean since the point before")
     axis.plot(after, history["validation_loss"], "o-", markersize=3, label="validation part")
-    axis.axhline(GOALS[0].limit, color="black", linewidth=0.8, linestyle=":", label="nanoGPT's figure")
+    axis.axhline(
+        GOALS[0].limit, color="black", linewidth=0.8, linestyle=":", label="nanoGPT's figure"
+    )
     axis.set(xlabel="steps", ylabel="nats a character")
     axis.legend(fontsize="small")
     return figure

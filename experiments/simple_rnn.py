@@ -1,13 +1,14 @@
 """A recurrent network learns to count: does a sequence of 10 bits hold more ones than zeros?
 
-Embedding(16) turns each bit into a vector, SimpleRNN(16) reads the ten of them, and Dense(1) judges its last state; binary
-cross-entropy, Adam. There are 1,024 sequences in all. A quarter of them is kept from training, so that what is right there was
+Embedding(16) turns each bit into a vector, SimpleRNN(16) reads the ten of them, and Dense(1) judges
+its last state; binary cross-entropy, Adam. There are 1,024 sequences in all. A quarter of them is
+kept from training, so that what is right there was
 not learnt by heart: the network has to have found a rule for sequences that it never saw.
 
     python -m experiments.simple_rnn                 # five seconds
 
-After training, the last layer reads every state instead of the last: what it answers goes up with each one that the network
-has read and down with each zero.
+After training, the last layer reads every state instead of the last: what it answers goes up with
+each one that the network has read and down with each zero.
 
 Data: all sequences of 10 bits. Source: Elman, *Finding structure in time* (1990).
 Expect: test accuracy at least 0.99.
@@ -28,7 +29,7 @@ import jaxdl as dl
 from experiments import pictures
 from experiments.reporting import Goal, run, show_table, write_result
 from jaxdl import losses, metrics
-from jaxdl.layer import Params
+from jaxdl.core.layer import Params
 
 GOALS = (Goal("test_accuracy", 0.99),)
 LENGTH = 10
@@ -95,7 +96,9 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def sequences(seed: int) -> tuple[Any, Any]:
-    """All sequences of ten bits with their answers, [n, 10] and [n, 1] int32: three quarters, and the rest."""
+    """All sequences of ten bits with their answers, [n, 10] and [n, 1] int32: three quarters, and
+    the rest.
+    """
     every = (np.arange(2**LENGTH)[:, None] >> np.arange(LENGTH)[None] & 1).astype(np.int32)
     every = np.random.default_rng(seed).permutation(every)
     answers = (every.sum(1, keepdims=True) > LENGTH / 2).astype(np.int32)
@@ -103,19 +106,33 @@ def sequences(seed: int) -> tuple[Any, Any]:
     return (every[held:], answers[held:]), (every[:held], answers[:held])
 
 
-def logits_by_step(params: Params, bits: Int32[np.ndarray, "n steps"]) -> Float[jax.Array, "n steps"]:
-    """What the network would answer after each step: Dense on every state, instead of on the last."""
+def logits_by_step(
+    params: Params, bits: Int32[np.ndarray, "n steps"]
+) -> Float[jax.Array, "n steps"]:
+    """What the network would answer after each step: Dense on every state, instead of on the
+    last.
+    """
     reader = dl.Sequential(dl.Embedding(2, 16), dl.SimpleRNN(16), dl.Dense(1))
     return dl.forward(reader, {})(params, jnp.asarray(bits))[..., 0]
 
 
 def counting(params: Params, bits: Int32[np.ndarray, "n steps"]) -> Figure:
-    """What the network would answer after each bit, and what it answers in the end, of sequences never seen."""
+    """What the network would answer after each bit, and what it answers in the end, of sequences
+    never seen.
+    """
     ahead = np.cumsum(2 * bits - 1, 1)
     logits = np.asarray(logits_by_step(params, bits))
     figure, axes = pictures.panels(2)
-    for row in np.argsort(ahead[:, -1], stable=True)[[len(bits) // 8, len(bits) // 2, -len(bits) // 8]]:
-        axes[0].plot(range(1, LENGTH + 1), logits[row], "o-", markersize=3, label="".join(map(str, bits[row])))
+    for row in np.argsort(ahead[:, -1], stable=True)[
+        [len(bits) // 8, len(bits) // 2, -len(bits) // 8]
+    ]:
+        axes[0].plot(
+            range(1, LENGTH + 1),
+            logits[row],
+            "o-",
+            markersize=3,
+            label="".join(map(str, bits[row])),
+        )
     axes[0].axhline(0, color="black", linewidth=0.8)
     axes[0].set(xlabel="bits read", ylabel="logit of “more ones”", title="three sequences")
     axes[0].legend(fontsize="small", prop={"family": "monospace", "size": 8})
@@ -123,7 +140,11 @@ def counting(params: Params, bits: Int32[np.ndarray, "n steps"]) -> Figure:
     axes[1].plot(ahead[:, -1] + jitter, logits[:, -1], ".", markersize=4)
     axes[1].axhline(0, color="black", linewidth=0.8)
     axes[1].axvline(1, color="black", linewidth=0.8, linestyle=":")
-    axes[1].set(xlabel="ones minus zeros, all 10 bits read", ylabel="logit of “more ones”", title="all sequences never seen")
+    axes[1].set(
+        xlabel="ones minus zeros, all 10 bits read",
+        ylabel="logit of “more ones”",
+        title="all sequences never seen",
+    )
     return figure
 
 

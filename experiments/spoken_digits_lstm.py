@@ -1,12 +1,15 @@
-"""Two LSTM layers listen to spoken digits: ten words, six voices, 100 frames of 10 cepstral coefficients each.
+"""Two LSTM layers listen to spoken digits: ten words, six voices, 100 frames of 10 cepstral
+coefficients each.
 
-LSTM(64), LSTM(64), Dense(10) on the last state; softmax cross-entropy; Adam with gradients clipped to norm 1, its step size
-going from 4e-3 to 0 along a cosine; batches of 64. The frames of a recording span it from its beginning to its end, however
-long it is.
+LSTM(64), LSTM(64), Dense(10) on the last state; softmax cross-entropy; Adam with gradients clipped
+to norm 1, its step size going from 4e-3 to 0 along a cosine; batches of 64. The frames of a
+recording span it from its beginning to its end, however long it is.
 
-    python -m experiments.spoken_digits_lstm         # about 3 minutes on two cores; --seeds 1 for a third of that
+    python -m experiments.spoken_digits_lstm         # about 3 minutes on two cores; --seeds 1 for a
+    third of that
 
-Data: 3,000 recordings of 0.1 to 2.3 seconds (Jackson et al., 2018), in the official split into 2,700 and 300, downloaded once.
+Data: 3,000 recordings of 0.1 to 2.3 seconds (Jackson et al., 2018), in the official split into
+2,700 and 300, downloaded once.
 Expect: mean test accuracy of 3 runs at least 0.95.
 """
 
@@ -79,11 +82,15 @@ def main(config: Config) -> dict[str, Any]:
     ]
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
-    confusion = dl.evaluate(model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)})
+    confusion = dl.evaluate(
+        model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)}
+    )
     figures = {
         "mean_test_accuracy": statistics.mean(accuracies),
         "test_accuracies": accuracies,
-        "seconds_an_epoch": statistics.median(seconds for each in runs for seconds in each.history["seconds"]),
+        "seconds_an_epoch": statistics.median(
+            seconds for each in runs for seconds in each.history["seconds"]
+        ),
         "compile_seconds": runs[0].compile_seconds,
         "confusion_matrix": confusion["matrix"],
         "histories": [each.history for each in runs],
@@ -93,8 +100,14 @@ def main(config: Config) -> dict[str, Any]:
         ["seed", "epochs", "training accuracy", "test accuracy", "s an epoch"],
         [row(config.seed + index, each.history) for index, each in enumerate(runs)],
     )
-    pictures.save(pictures.curves_of_seeds([each.history for each in runs], "accuracy"), config.out, "accuracy")
-    pictures.save(pictures.confusion(confusion["matrix"], range(10)), config.out, "confusion_matrix")
+    pictures.save(
+        pictures.curves_of_seeds([each.history for each in runs], "accuracy"),
+        config.out,
+        "accuracy",
+    )
+    pictures.save(
+        pictures.confusion(confusion["matrix"], range(10)), config.out, "confusion_matrix"
+    )
     write_result("spoken_digits_lstm", config, figures, GOALS)
     return figures
 

@@ -1,4 +1,6 @@
-"""`python -m jaxdl`: what this machine has, which experiments there are, and what compiling buys them."""
+"""`python -m jaxdl`: what this machine has, which experiments there are, and what compiling buys
+them.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from jaxdl.speed.compare import WAYS
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.experiments import compare_experiment, found
 from jaxdl.speed.units import scaled
-from jaxdl.train.program import Way
+from jaxdl.training.program import Way
 
 EXPERIMENTS = Path("experiments")
 
@@ -28,7 +30,9 @@ def devices(seconds: float = 0.4) -> None:
         "devices": [f"{each.count} × {each.platform}" for each in speeds],
         "kind": [each.kind for each in speeds],
         "cores of the host": [str(each.cores) for each in speeds],
-        "memory": ["—" if each.memory_bytes is None else f"{scaled(each.memory_bytes)}B" for each in speeds],
+        "memory": [
+            "—" if each.memory_bytes is None else f"{scaled(each.memory_bytes)}B" for each in speeds
+        ],
         **{
             f"matrix product, {dtype}": [_product(each, dtype) for each in speeds]
             for dtype in ("float32", "bfloat16")
@@ -36,7 +40,9 @@ def devices(seconds: float = 0.4) -> None:
         },
         "memory's speed": [f"{scaled(each.bandwidth)}B/s" for each in speeds],
     }
-    _show_table(["", *(each.platform for each in speeds)], [[name, *cells] for name, cells in rows.items()])
+    _show_table(
+        ["", *(each.platform for each in speeds)], [[name, *cells] for name, cells in rows.items()]
+    )
 
 
 def list_experiments(folder: Path = EXPERIMENTS) -> None:
@@ -47,7 +53,10 @@ def list_experiments(folder: Path = EXPERIMENTS) -> None:
     """
     rows = [[each.name + " *" * each.comparable, each.idea, each.expect] for each in found(folder)]
     _show_table(["experiment", "idea", "expect"], rows)
-    print(f"Run one by `python -m {folder.name}.NAME`; those with * can be compared: `python -m jaxdl compare NAME`.")
+    print(
+        f"Run one by `python -m {folder.name}.NAME`; those with * can be compared: `python -m "
+        f"jaxdl compare NAME`."
+    )
 
 
 def compare(
@@ -75,7 +84,13 @@ def compare(
         folder: where the experiment lies.
     """
     report = compare_experiment(
-        folder, experiment, quick, ways=ways, rounds=rounds, seconds=seconds, widest_spread=widest_spread
+        folder,
+        experiment,
+        quick,
+        ways=ways,
+        rounds=rounds,
+        seconds=seconds,
+        widest_spread=widest_spread,
     )
     print(report)
     if json is not None:
@@ -88,7 +103,9 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line, sys.argv where None is given; what cannot be done ends it with a sentence."""
+    """Reads the command line, sys.argv where None is given; what cannot be done ends it with a
+    sentence.
+    """
     try:
         import tyro
     except ModuleNotFoundError as error:

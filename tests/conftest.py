@@ -8,7 +8,9 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # an accelerator's own rounding is not what these tests are about
+os.environ.setdefault(
+    "JAX_PLATFORMS", "cpu"
+)  # an accelerator's own rounding is not what these tests are about
 os.environ.setdefault("MPLBACKEND", "Agg")
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float, as Python has it
 jaxtyping.install_import_hook("jaxdl", CHECKER)  # before jaxdl is imported for the first time
@@ -21,19 +23,27 @@ ROOT = Path(__file__).parent.parent
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))  # shared by workers, and by one run with the next
+    jax.config.update(
+        "jax_compilation_cache_dir", str(ROOT / ".jax_cache")
+    )  # shared by workers, and by one run with the next
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-hypothesis.settings.register_profile("strict", deadline=None, derandomize=True, database=None, print_blob=False)
+hypothesis.settings.register_profile(
+    "strict", deadline=None, derandomize=True, database=None, print_blob=False
+)
 hypothesis.settings.load_profile("strict")
 
 
-gc.set_threshold(100_000, 20, 100)  # what JAX keeps of thousands of programs would be searched again and again
+gc.set_threshold(
+    100_000, 20, 100
+)  # what JAX keeps of thousands of programs would be searched again and again
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Two workers may write one entry of the cache, and a run may be interrupted in the middle of one: JAX compiles anew.
-    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")

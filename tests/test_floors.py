@@ -4,53 +4,33 @@ import ast
 import graphlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import jaxdl
+
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "ops": 0,
-    "tree": 0,
-    "origin": 0,
-    "warn": 0,
-    "alike": 0,
-    "forms": -1,
-    "number": 0,
-    "values": 0,
-    "describe": -1,
-    "arrays": 0,
-    "plotting": 0,
-    "figure": -1,
-    "threefry": -1,
-    "jitted": -1,
-    "loops": -1,
-    "initialization": 0,
-    **dict.fromkeys(
-        [
-            "layer",
-            "padded",
-            "activations",
-            "initializers",
-            "entry",
-            "losses",
-            "batchwise",
-            "metrics",
-            "metric",
-            "per_example",
-            "targets",
-            "classification",
-            "schedules",
-        ],
-        1,
-    ),
-    "layers": 2,
-    **dict.fromkeys(["models", "summary", "data", "checkpoint", "optimizers"], 3),
-    "train": 4,
+    "compiling": 1,
+    "optim": 1,
+    "ops": 2,
+    "core": 3,
+    "layers": 4,
+    "losses": 4,
+    "data": 4,
+    "checkpoint": 4,
+    "metrics": 5,
+    "models": 5,
+    "debugging": 5,
+    "generation": 5,
+    "training": 6,
+    "population": 7,
+    "speed": 7,
 }
-TOP = 5
-GROUND = {"layer", "tree", "padded"}
+TOP = 8
 HEAVY = [
     "rich",
     "matplotlib",
@@ -72,8 +52,13 @@ Graph = dict[str, set[str]]
 
 
 def modules(package: Path) -> dict[str, Path]:
-    paths = {".".join(path.relative_to(package).with_suffix("").parts): path for path in package.rglob("*.py")}
-    return {name.removesuffix(".__init__"): path for name, path in paths.items() if name != "__init__"}
+    paths = {
+        ".".join(path.relative_to(package).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
+    return {
+        name.removesuffix(".__init__"): path for name, path in paths.items() if name != "__init__"
+    }
 
 
 def imports(package: Path) -> Graph:
@@ -107,22 +92,22 @@ def floor(module: str) -> int:
 
 
 def rising(graph: Graph) -> list[str]:
-    """The arrows that run up, or across to another folder."""
+    """The imports that do not lead to a lower floor, nor to the file's own package."""
     wrong = []
     for module, targets in graph.items():
-        folder = module.split(".")[0]
         for target in sorted(targets):
-            together = folder == target.split(".")[0] or (floor(module) == floor(target) == 1)
-            if not (floor(target) < floor(module) or together or target in GROUND or floor(module) == floor(target) == TOP):
+            together = module.split(".")[0] == target.split(".")[0]
+            if not (together or floor(target) < floor(module) or module == "__main__"):
                 wrong.append(f"{module} -> {target or 'jaxdl'}")
-            elif folder == "data" and target.split(".")[0] in ("layers", "models", "layer"):
-                wrong.append(f"{module} -> {target}")
     return wrong
 
 
 def without_packages(graph: Graph) -> Graph:
     """Only files: an `__init__` imports its own files, which import their siblings."""
-    return {name: {t for t in targets if not any(o.startswith(t + ".") for o in graph)} for name, targets in graph.items()}
+    return {
+        name: {t for t in targets if not any(o.startswith(t + ".") for o in graph)}
+        for name, targets in graph.items()
+    }
 
 
 def circle(graph: Graph) -> list[str]:
@@ -137,6 +122,18 @@ def test_no_arrow_runs_up() -> None:
     graph = imports(ROOT / "jaxdl")
     assert len(graph) > 30
     assert rising(graph) == []
+
+
+def test_every_file_lies_in_a_package_that_has_a_floor() -> None:
+    assert {path.name for path in (ROOT / "jaxdl").glob("*.py")} == {"__init__.py", "__main__.py"}
+    folders = {path.name for path in (ROOT / "jaxdl").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == set(FLOORS)
+    assert all((ROOT / "jaxdl" / folder / "__init__.py").exists() for folder in folders)
+
+
+def test_no_public_name_hides_a_package() -> None:
+    hidden = [name for name in FLOORS if not isinstance(getattr(jaxdl, name), types.ModuleType)]
+    assert hidden == []
 
 
 def test_no_circle() -> None:
@@ -155,26 +152,53 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("files", "wrong"),
     [
-        ({"ops/conv.py": "from jaxdl.layers import dense", "layers/dense.py": ""}, ["ops.conv -> layers.dense"]),
-        ({"ops/conv.py": "def f():\n    import jaxdl.layers.dense", "layers/dense.py": ""}, ["ops.conv -> layers.dense"]),
-        ({"data/idx.py": "from jaxdl.layers.dense import Dense", "layers/dense.py": ""}, ["data.idx -> layers.dense"]),
-        ({"data/idx.py": "from jaxdl.layer import Layer", "layer.py": ""}, ["data.idx -> layer"]),
-        ({"data/idx.py": "from jaxdl.models import cnn", "models/cnn.py": ""}, ["data.idx -> models.cnn"]),
-        ({"train/fit.py": "from jaxdl.compare import table", "compare.py": ""}, ["train.fit -> compare"]),
+        (
+            {"ops/conv.py": "from jaxdl.layers import dense", "layers/dense.py": ""},
+            ["ops.conv -> layers.dense"],
+        ),
+        (
+            {"ops/conv.py": "def f():\n    import jaxdl.layers.dense", "layers/dense.py": ""},
+            ["ops.conv -> layers.dense"],
+        ),
+        (
+            {"data/idx.py": "from jaxdl.layers.dense import Dense", "layers/dense.py": ""},
+            ["data.idx -> layers.dense"],
+        ),
+        (
+            {"optim/alike.py": "from jaxdl.core.tree import shapes", "core/tree.py": ""},
+            ["optim.alike -> core.tree"],
+        ),
+        (
+            {"data/idx.py": "from jaxdl.models import cnn", "models/cnn.py": ""},
+            ["data.idx -> models.cnn"],
+        ),
+        (
+            {"training/fit.py": "from jaxdl.speed.compare import table", "speed/compare.py": ""},
+            ["training.fit -> speed.compare"],
+        ),
         ({"layers/dense.py": "import jaxdl"}, ["layers.dense -> jaxdl"]),
         ({"layers/dense.py": "from jaxdl import Layer"}, ["layers.dense -> jaxdl"]),
         (
             {
                 "layers/dense.py": "from jaxdl.layers.conv import Conv",
-                "layers/conv.py": "from jaxdl.layer import Layer",
-                "layer.py": "",
+                "layers/conv.py": "from jaxdl.core.layer import Layer",
+                "core/layer.py": "",
             },
             [],
         ),
-        ({"train/fit.py": "from jaxdl.data.idx import read", "data/idx.py": "from jaxdl.tree import count", "tree.py": ""}, []),
+        (
+            {
+                "training/fit.py": "from jaxdl.data.idx import read",
+                "data/idx.py": "from jaxdl.core.tree import count",
+                "core/tree.py": "",
+            },
+            [],
+        ),
     ],
 )
-def test_arrows_that_run_up_are_found(tmp_path: Path, files: dict[str, str], wrong: list[str]) -> None:
+def test_arrows_that_run_up_are_found(
+    tmp_path: Path, files: dict[str, str], wrong: list[str]
+) -> None:
     assert rising(imports(written(tmp_path, files))) == wrong
 
 
@@ -195,4 +219,6 @@ def test_importing_jaxdl_brings_nothing_heavy(module: str, brought: list[str]) -
 @pytest.fixture(scope="module")
 def brought() -> list[str]:
     program = "import sys, jaxdl; print(*{name.split('.')[0] for name in sys.modules})"
-    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout.split()

@@ -54,7 +54,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_list_shows_experiments_and_what_they_expect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_experiments_and_what_they_expect(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["list", "--folder", str(folder)])
     printed = " ".join(capsys.readouterr().out.split())
     assert "game Two networks play. nothing." in printed
@@ -62,11 +64,25 @@ def test_list_shows_experiments_and_what_they_expect(folder: Path, capsys: pytes
     assert "shared" not in printed
 
 
-def test_compare_prints_a_report_and_writes_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_a_report_and_writes_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
     out, picture = tmp_path / "out.json", tmp_path / "out.png"
     quick = ["--quick", "--rounds", "3", "--seconds", "0.001", "--ways", "step", "epoch"]
-    main(["compare", "line", "--folder", str(folder), *quick, "--json", str(out), "--plot", str(picture)])
+    main(
+        [
+            "compare",
+            "line",
+            "--folder",
+            str(folder),
+            *quick,
+            "--json",
+            str(out),
+            "--plot",
+            str(picture),
+        ]
+    )
     printed = capsys.readouterr().out
     assert "line: a step of 4 examples" in printed
     assert [way["name"] for way in json.loads(out.read_text())["ways"]] == ["step", "epoch"]
@@ -86,7 +102,9 @@ def test_what_cannot_be_compared_is_said(folder: Path, arguments: list[str], sen
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="there is no such folder — run this where the experiments lie"):
+    with pytest.raises(
+        SystemExit, match="there is no such folder — run this where the experiments lie"
+    ):
         main(["list", "--folder", str(tmp_path / "none")])
 
 

@@ -1,1 +1,3 @@
-"""Two networks with their backward passes in plain NumPy, to be read: `sigmoid_network`, then `convolutional_network`."""
+"""Two networks with their backward passes in plain NumPy, to be read: `sigmoid_network`, then
+`convolutional_network`.
+"""

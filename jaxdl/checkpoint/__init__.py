@@ -1,1 +1,8 @@
-"""Weights and checkpoints on disk: written whole or not at all, and never read when they are not what was written."""
+"""Weights and checkpoints on disk: written whole or not at all, and never read when they are not
+what was written.
+"""
+
+from jaxdl.checkpoint.checkpoints import Checkpoints as Checkpoints
+from jaxdl.checkpoint.error import CheckpointError as CheckpointError
+from jaxdl.checkpoint.weights import load as load
+from jaxdl.checkpoint.weights import save as save

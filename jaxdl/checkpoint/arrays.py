@@ -27,10 +27,11 @@ _LARGE = 2**26  # bytes; collecting takes about a tenth of a second
 
 
 def held(leaf: Any) -> tuple[Any, str | None]:
-    """A leaf as it is now, whatever becomes of it later, and the name of its generator where it is one of keys.
+    """A leaf as it is now, whatever becomes of it later, and the name of its generator where it is
+    one of keys.
 
-    A JAX array on the CPU is held as it is, for it never changes; one on an accelerator is copied from there, so that its
-    memory is free again; NumPy arrays are copied.
+    A JAX array on the CPU is held as it is, for it never changes; one on an accelerator is copied
+    from there, so that its memory is free again; NumPy arrays are copied.
 
     Raises:
         TypeError: it is neither an array nor a number.
@@ -65,34 +66,49 @@ def read(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
     """
     import orbax.checkpoint as ocp
 
-    items = {_entry(path): ocp.RestoreArgs(restore_type=np.ndarray) for path, leaf in leaves.items() if leaf.size}
+    items = {
+        _entry(path): ocp.RestoreArgs(restore_type=np.ndarray)
+        for path, leaf in leaves.items()
+        if leaf.size
+    }
     restored: dict[str, Any] = {}
     if items:
         try:
             with _quiet(), ocp.Checkpointer(_handler()) as reader:
-                restored = reader.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=items))
+                restored = reader.restore(
+                    folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=items)
+                )
         except Exception as error:
             raise Flaw(f"has arrays that Orbax cannot read ({reason(error)})") from error
         _release(restored)
-    return {path: _checked(path, restored.pop(_entry(path), None), leaf) for path, leaf in leaves.items()}
+    return {
+        path: _checked(path, restored.pop(_entry(path), None), leaf)
+        for path, leaf in leaves.items()
+    }
 
 
 def _handler() -> Any:
     import orbax.checkpoint as ocp
 
-    return ocp.PyTreeCheckpointHandler(use_compression=False)  # weights do not shrink, and it takes ten times as long
+    return ocp.PyTreeCheckpointHandler(
+        use_compression=False
+    )  # weights do not shrink, and it takes ten times as long
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax, and asyncio of its tasks, from printing the traceback of what is raised as well."""
+    """Keeps Orbax, and asyncio of its tasks, from printing the traceback of what is raised as
+    well.
+    """
 
     def others(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
     logger = logging.getLogger("absl")
     logger.addFilter(others)
-    logging.getLogger("asyncio").addFilter(_not_of_orbax)  # for good: tasks that failed are collected any time later
+    logging.getLogger("asyncio").addFilter(
+        _not_of_orbax
+    )  # for good: tasks that failed are collected any time later
     try:
         with _late_callbacks_dropped():
             yield
@@ -110,13 +126,17 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 def _late_callbacks_dropped() -> Iterator[None]:
     """Keeps a failure from being told once for each array.
 
-    Orbax closes its event loop at the first operation that fails; TensorStore's threads, which come to the end of all the
-    others then, find it closed, and Python prints a traceback for each. What is raised says it all.
+    Orbax closes its event loop at the first operation that fails; TensorStore's threads, which come
+    to the end of all the others then, find it closed, and Python prints a traceback for each. What
+    is raised says it all.
     """
     before, late = sys.unraisablehook, threading.Event()
 
     def hook(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed":
+        if (
+            isinstance(unraisable.exc_value, RuntimeError)
+            and str(unraisable.exc_value) == "Event loop is closed"
+        ):
             late.set()
         else:
             before(unraisable)
@@ -134,7 +154,9 @@ def _late_callbacks_dropped() -> Iterator[None]:
 
 
 def _release(items: Mapping[str, Any]) -> None:
-    """Frees large arrays once nobody else holds them: Orbax leaves cycles that do until Python happens to collect them."""
+    """Frees large arrays once nobody else holds them: Orbax leaves cycles that do until Python
+    happens to collect them.
+    """
     if sum(array.nbytes for array in items.values()) > _LARGE:
         gc.collect()
 

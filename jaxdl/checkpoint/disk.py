@@ -1,4 +1,6 @@
-"""Writing that survives a kill, a full disk and a power cut: the new is whole before the old goes."""
+"""Writing that survives a kill, a full disk and a power cut: the new is whole before the old
+goes.
+"""
 
 import errno
 import os
@@ -12,8 +14,8 @@ from pathlib import Path
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Puts a file in place in one move; whatever fails before leaves the old one as it was.
 
-    As a plain `open(path, "w")` has it, what a symbolic link leads to is written, a file that was there keeps its permissions,
-    and a new one has those that the umask leaves.
+    As a plain `open(path, "w")` has it, what a symbolic link leads to is written, a file that was
+    there keeps its permissions, and a new one has those that the umask leaves.
 
     Args:
         path: where it shall lie.
@@ -56,7 +58,11 @@ def remove_folder(path: Path) -> None:
     """Takes a folder away so that a removal broken off never leaves part of it under its name."""
     if not path.exists():
         return
-    hidden = path if path.name.startswith(".") else path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
+    hidden = (
+        path
+        if path.name.startswith(".")
+        else path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
+    )
     if hidden != path:
         os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.arrays import as_numpy, is_foreign
+from jaxdl.core.arrays import as_numpy, is_foreign
 
 SHOWN_DIFFERENCES = 20
 _NUMBERS = (bool, int, float, complex)
@@ -53,7 +53,9 @@ class Leaf:
 
 
 def leaves_by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by dotted path; a dot within a name is written `\\.`, so that no two paths are alike."""
+    """The leaves of a tree by dotted path; a dot within a name is written `\\.`, so that no two
+    paths are alike.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {joined(_name(entry) for entry in path): leaf for path, leaf in leaves}
 
@@ -94,11 +96,16 @@ def _name(entry: Any) -> str:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf, or the shape of one, is of typed keys."""
-    return hasattr(leaf, "dtype") and not is_foreign(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return (
+        hasattr(leaf, "dtype")
+        and not is_foreign(leaf)
+        and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )
 
 
 def as_plain(leaf: Any) -> tuple[Any, str | None]:
-    """A leaf as an array of numbers, without copying, and the name of its generator where it is one of keys.
+    """A leaf as an array of numbers, without copying, and the name of its generator where it is one
+    of keys.
 
     Raises:
         TypeError: it is neither an array nor a number.
@@ -112,7 +119,9 @@ def as_plain(leaf: Any) -> tuple[Any, str | None]:
     try:
         return as_numpy("it", leaf), None
     except ValueError as error:
-        raise TypeError(f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number ({error}).") from error
+        raise TypeError(
+            f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number ({error})."
+        ) from error
 
 
 def as_bytes(array: Any) -> np.ndarray:
@@ -137,7 +146,9 @@ def as_dtype(name: str) -> np.dtype:
 def shape_of(leaf: Any) -> Leaf:
     """The shape and dtype of a leaf, or of what stands for one, without a digest."""
     if is_key(leaf):
-        data = jax.eval_shape(jax.random.key_data, leaf if isinstance(leaf, jax.Array) else _abstract(leaf))
+        data = jax.eval_shape(
+            jax.random.key_data, leaf if isinstance(leaf, jax.Array) else _abstract(leaf)
+        )
         return Leaf(np.dtype(data.dtype).name, data.shape, "", _generator(leaf))
     if not hasattr(leaf, "dtype"):
         leaf = np.asarray(leaf)
@@ -180,7 +191,9 @@ def told(lines: Sequence[str]) -> str:
 
 
 def as_leaf(array: np.ndarray, key: str | None) -> Any:
-    """A JAX array, or typed keys; a NumPy array where JAX does not have the dtype enabled, so that no bit is lost."""
+    """A JAX array, or typed keys; a NumPy array where JAX does not have the dtype enabled, so that
+    no bit is lost.
+    """
     if key is not None:
         return jax.random.wrap_key_data(jnp.asarray(array), impl=key)
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
@@ -189,7 +202,9 @@ def as_leaf(array: np.ndarray, key: str | None) -> Any:
 
 
 def as_wanted(array: np.ndarray, key: str | None, wanted: Any) -> Any:
-    """An array as the kind of thing that stands in the tree it goes into: on its devices, or as NumPy, or as a number."""
+    """An array as the kind of thing that stands in the tree it goes into: on its devices, or as
+    NumPy, or as a number.
+    """
     if wanted is ... or isinstance(wanted, np.ndarray):
         return array if key is None else as_leaf(array, key)
     if isinstance(wanted, np.generic):
@@ -198,9 +213,15 @@ def as_wanted(array: np.ndarray, key: str | None, wanted: Any) -> Any:
         return array.item()
     leaf = as_leaf(array, key)
     if getattr(wanted, "weak_type", False) and key is None and not array.shape:
-        weak = jnp.asarray(array.item())  # only a Python number gives a weak type, which promotes as the saved leaf did
+        weak = jnp.asarray(
+            array.item()
+        )  # only a Python number gives a weak type, which promotes as the saved leaf did
         leaf = weak if weak.dtype == array.dtype else leaf
     sharding = getattr(wanted, "sharding", None)
-    if sharding is None or not isinstance(leaf, jax.Array) or sharding.device_set == leaf.sharding.device_set:
+    if (
+        sharding is None
+        or not isinstance(leaf, jax.Array)
+        or sharding.device_set == leaf.sharding.device_set
+    ):
         return leaf
     return jax.device_put(leaf, sharding)

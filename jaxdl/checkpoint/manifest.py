@@ -1,8 +1,8 @@
 """A checkpoint's folder: arrays as Orbax lays them, and a manifest that knows every byte of them.
 
 000012-step-600/
-    manifest.json    what was saved, and SHA-256 of each array, of each file and of the manifest itself
-    arrays/          an Orbax checkpoint, `array.PATH` for each leaf
+    manifest.json    what was saved, and SHA-256 of each array, of each file and of the manifest
+    itself arrays/          an Orbax checkpoint, `array.PATH` for each leaf
 """
 
 import base64
@@ -48,7 +48,9 @@ class Manifest:
     leaves: Mapping[str, Leaf]
     files: Mapping[str, tuple[int, str]]
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
-    saved: str = dataclasses.field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    saved: str = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
 
     def write(self, folder: Path) -> None:
         """Writes it, and waits until it lies on the disk."""
@@ -74,7 +76,10 @@ class Manifest:
             raise Flaw(f"has a {NAME} that is not of a jaxdl checkpoint", damaged=False)
         if fields["version"] != VERSION:
             age = "a newer" if fields["version"] > VERSION else "an older"
-            other = f"is of format {fields['version']}, which {age} jaxdl wrote; this one reads format {VERSION}"
+            other = (
+                f"is of format {fields['version']}, which {age} jaxdl wrote; this one reads format "
+                f"{VERSION}"
+            )
             raise Flaw(other, damaged=False)
         kept = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
         kept["leaves"] = {path: Leaf.of_note(note) for path, note in fields["leaves"].items()}
@@ -128,15 +133,26 @@ def thawed(description: Any) -> Any:
         return description
     if set(description) == {_ARRAY, "dtype", "shape"}:
         data = base64.b64decode(description[_ARRAY])
-        return np.frombuffer(data, as_dtype(description["dtype"])).reshape(description["shape"]).copy()[()]
+        return (
+            np.frombuffer(data, as_dtype(description["dtype"]))
+            .reshape(description["shape"])
+            .copy()[()]
+        )
     return {name: thawed(part) for name, part in description.items()}
 
 
 def _array_note(value: Any) -> dict[str, Any]:
     if not hasattr(value, "dtype") or np.asarray(value).dtype.kind not in "biufcV":
-        raise TypeError(f"a checkpoint's description holds numbers, texts, lists, dicts and arrays, got {value!r:.60}.")
+        raise TypeError(
+            f"a checkpoint's description holds numbers, texts, lists, dicts and arrays, got "
+            f"{value!r:.60}."
+        )
     array = np.asarray(value)
-    return {_ARRAY: base64.b64encode(array.tobytes()).decode(), "dtype": array.dtype.name, "shape": list(array.shape)}
+    return {
+        _ARRAY: base64.b64encode(array.tobytes()).decode(),
+        "dtype": array.dtype.name,
+        "shape": list(array.shape),
+    }
 
 
 def digests(folder: Path) -> dict[str, tuple[int, str]]:
@@ -148,7 +164,10 @@ def digests(folder: Path) -> dict[str, tuple[int, str]]:
             continue
         flush(path)
         with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = (path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+            found[path.relative_to(folder).as_posix()] = (
+                path.stat().st_size,
+                hashlib.file_digest(file, "sha256").hexdigest(),
+            )
     flush(folder)
     return found
 
@@ -159,7 +178,9 @@ def check_files(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
     Raises:
         Flaw: one is missing, too much, shorter, longer or altered.
     """
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    found = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()
+    }
     if lacking := sorted(files.keys() - found.keys()):
         raise Flaw(f"lacks {len(lacking)} of its files, {ARRAYS}/{lacking[0]} for one")
     if added := sorted(found.keys() - files.keys()):
@@ -171,6 +192,8 @@ def check_files(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
                 raise Flaw(f"has {came} bytes in {ARRAYS}/{name} where {size} were written")
             with found[name].open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise Flaw(f"has a damaged {ARRAYS}/{name}: its bytes are not those that were written")
+                    raise Flaw(
+                        f"has a damaged {ARRAYS}/{name}: its bytes are not those that were written"
+                    )
         except OSError as error:
             raise Flaw(f"has an {ARRAYS}/{name} that cannot be read ({reason(error)})") from error

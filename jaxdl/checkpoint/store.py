@@ -1,4 +1,6 @@
-"""A run's folder of checkpoints: saved in the background, checked when read, the newest and the best kept."""
+"""A run's folder of checkpoints: saved in the background, checked when read, the newest and the
+best kept.
+"""
 
 import concurrent.futures
 import contextlib
@@ -22,7 +24,7 @@ from jaxdl.checkpoint.disk import flush, remove_folder
 from jaxdl.checkpoint.error import CheckpointError, Flaw, reason
 from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.manifest import ARRAYS, Manifest, check_files, digests, frozen
-from jaxdl.warn import warn
+from jaxdl.core.warnings import warn
 
 _NAME = re.compile(r"(\d{6,})-step-(\d+)")
 _LOCK = ".lock"
@@ -50,8 +52,9 @@ class Restored(NamedTuple):
 class Store:
     """The checkpoints of one run, which has the folder to itself until `close`.
 
-    Saving goes on in a thread of its own. A save that fails is told in a warning, by the next call, and the run goes on: the
-    checkpoints before it stay as they were, and the next save is tried when it is due.
+    Saving goes on in a thread of its own. A save that fails is told in a warning, by the next call,
+    and the run goes on: the checkpoints before it stay as they were, and the next save is tried
+    when it is due.
 
     Args:
         checkpoints: where, how often, and what is kept.
@@ -74,7 +77,8 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise CheckpointError(
-                f"checkpoint: cannot write into {self.folder} ({reason(error)}) — make it writable or give another folder."
+                f"checkpoint: cannot write into {self.folder} ({reason(error)}) — make it writable "
+                f"or give another folder."
             ) from error
         self._figures = _figures(self.folder) if checkpoints.best else {}
 
@@ -104,9 +108,14 @@ class Store:
         Args:
             step: how many steps were made in all.
             epoch: how many epochs have ended.
-            figure: at the end of an epoch, the value of `best`; where it is better than ever before, it is time.
+            figure: at the end of an epoch, the value of `best`; where it is better than ever
+                before, it is time.
         """
-        if figure is not None and self.checkpoints.best and self.checkpoints.better(figure, self.best):
+        if (
+            figure is not None
+            and self.checkpoints.best
+            and self.checkpoints.better(figure, self.best)
+        ):
             return True
         if self.busy:
             return False
@@ -117,7 +126,9 @@ class Store:
         return now // interval.count > self._last[interval.unit] // interval.count
 
     def steps_until_due(self, step: int) -> int | None:
-        """How many more steps to make before a save is due, where `every` counts steps, else None."""
+        """How many more steps to make before a save is due, where `every` counts steps, else
+        None.
+        """
         interval = self.checkpoints.interval
         if interval.unit != "steps":
             return None
@@ -129,7 +140,9 @@ class Store:
         self._settle(0)
         return self._pending is not None
 
-    def save(self, step: int, epoch: int, tree: Any, description: Any, figure: float | None = None) -> None:
+    def save(
+        self, step: int, epoch: int, tree: Any, description: Any, figure: float | None = None
+    ) -> None:
         """Begins to save, and returns; waits first for the save before.
 
         JAX arrays on the CPU are not copied: none of them may be donated until the save is done.
@@ -151,12 +164,16 @@ class Store:
             except TypeError as error:
                 raise TypeError(f"checkpoint: {path} {error}") from None
         self._last = {"steps": step, "epochs": epoch, "seconds": time.monotonic()}
-        self._saver = self._saver or concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-saver")
+        self._saver = self._saver or concurrent.futures.ThreadPoolExecutor(
+            1, thread_name_prefix="jaxdl-saver"
+        )
         self._pending_step = step
         self._pending = self._saver.submit(self._write, step, named, frozen(description), figure)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until what is being saved is saved; says whether it is, after at most `timeout` seconds."""
+        """Waits until what is being saved is saved; says whether it is, after at most `timeout`
+        seconds.
+        """
         return self._settle(timeout)
 
     def close(self) -> None:
@@ -169,18 +186,21 @@ class Store:
             self._lock.release()
 
     def restore(self, like: Callable[[Any, Mapping[str, Leaf]], Any]) -> Restored | None:
-        """Reads the newest checkpoint that is whole; says in a warning which newer ones are not, and sets damaged ones aside.
+        """Reads the newest checkpoint that is whole; says in a warning which newer ones are not,
+        and sets damaged ones aside.
 
         Args:
-            like: given the description and what is noted of each leaf by path, the tree to read into: arrays (whose devices the
-                new ones go to), shapes, NumPy arrays, numbers, or `...` for an array of any shape.
+            like: given the description and what is noted of each leaf by path, the tree to read
+                into: arrays (whose devices the new ones go to), shapes, NumPy arrays, numbers, or
+                    `...` for an array of any shape.
 
         Returns:
             None where there is no checkpoint.
 
         Raises:
-            CheckpointError: there are checkpoints and none is whole, each named with what is wrong; or the newest whole one
-                does not fit the tree: then the leaves that are missing, extra or of another shape or dtype are listed.
+            CheckpointError: there are checkpoints and none is whole, each named with what is wrong;
+                or the newest whole one does not fit the tree: then the leaves that are missing,
+                extra or of another shape or dtype are listed.
         """
         self.wait()
         paths, flaws = self.paths, {}
@@ -198,11 +218,14 @@ class Store:
             return None
         told = "".join(f"\n  {path.name} {flaw}" for path, flaw in flaws.items())
         raise CheckpointError(
-            f"checkpoint: none of the {len(paths)} in {self.folder} can be read — move them away to start anew:{told}"
+            f"checkpoint: none of the {len(paths)} in {self.folder} can be read — move them away "
+            f"to start anew:{told}"
         )
 
     def begin_anew(self) -> Path:
-        """Moves all checkpoints into a folder of their own beside the new ones, where they stay; that folder."""
+        """Moves all checkpoints into a folder of their own beside the new ones, where they stay;
+        that folder.
+        """
         self.wait()
         number = 1
         while (aside := self.folder / f"{_EARLIER}{number}").exists():
@@ -216,7 +239,9 @@ class Store:
         return aside
 
     def _settle(self, timeout: float | None) -> bool:
-        """Waits for the saver, and tells of a save that failed; here, since a warning in its thread would reach nobody."""
+        """Waits for the saver, and tells of a save that failed; here, since a warning in its thread
+        would reach nobody.
+        """
         if self._pending is None:
             return True
         concurrent.futures.wait([self._pending], timeout)
@@ -228,15 +253,27 @@ class Store:
             last = next((path.name for path in self.paths), None)
             before = f"{last} is whole" if last else "there is none before it"
             warn(
-                f"checkpoint: step {self._pending_step} was not saved in {self.folder} ({reason(error)}); {before}, training "
+                f"checkpoint: step {self._pending_step} was not saved in {self.folder} "
+                f"({reason(error)}); {before}, training "
                 "goes on, and the next save is tried when it is due.",
                 RuntimeWarning,
             )
         return True
 
-    def _write(self, step: int, named: dict[str, tuple[Any, str | None]], description: Any, figure: float | None) -> None:
-        """Writes all into a hidden folder, moves it to its name, and only then takes older ones away."""
-        serial = 1 + max((int(match[1]) for path in self.paths if (match := _NAME.fullmatch(path.name))), default=0)
+    def _write(
+        self,
+        step: int,
+        named: dict[str, tuple[Any, str | None]],
+        description: Any,
+        figure: float | None,
+    ) -> None:
+        """Writes all into a hidden folder, moves it to its name, and only then takes older ones
+        away.
+        """
+        serial = 1 + max(
+            (int(match[1]) for path in self.paths if (match := _NAME.fullmatch(path.name))),
+            default=0,
+        )
         target = self.folder / f"{serial:06}-step-{step}"
         hidden = self.folder / f".saving-{target.name}-{secrets.token_hex(4)}"
         try:
@@ -267,7 +304,10 @@ class Store:
 
     def _set_aside(self, flaws: dict[Path, Flaw], restored: Path) -> None:
         told = "".join(f"\n  {path.name} {flaw}" for path, flaw in flaws.items())
-        warn(f"checkpoint: going on from {restored}, for what is newer cannot be read:{told}", RuntimeWarning)
+        warn(
+            f"checkpoint: going on from {restored}, for what is newer cannot be read:{told}",
+            RuntimeWarning,
+        )
         for path, flaw in flaws.items():
             if flaw.damaged:
                 with contextlib.suppress(OSError):  # it is passed over next time too
@@ -283,10 +323,15 @@ def _locked(folder: Path) -> Any:
     try:
         lock.acquire(timeout=_GRACE)
     except NotImplementedError:  # some network file systems have no locks
-        warn(f"checkpoint: {folder} cannot be locked there; see to it that one run uses it at a time.", RuntimeWarning)
+        warn(
+            f"checkpoint: {folder} cannot be locked there; see to it that one run uses it at a "
+            f"time.",
+            RuntimeWarning,
+        )
     except Timeout:
         raise CheckpointError(
-            f"checkpoint: {folder} is in use by another run{_holder(note)} — end that one, or give this one a folder of its "
+            f"checkpoint: {folder} is in use by another run{_holder(note)} — end that one, or give "
+            f"this one a folder of its "
             "own."
         ) from None
     note.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
@@ -337,8 +382,8 @@ def _into(like: Any, manifest: Manifest, found: dict[str, Any], path: Path) -> A
     wanted, saved = trees.leaves_by_path(like), manifest.leaves
     if lines := trees.differences(wanted, saved):
         raise CheckpointError(
-            f"checkpoint: {path} was saved by a run that differs from this one — give this one a folder of its own:"
-            + trees.told(lines)
+            f"checkpoint: {path} was saved by a run that differs from this one — give this one a "
+            f"folder of its own:" + trees.told(lines)
         )
     filled = [trees.as_wanted(found[name], saved[name].key, leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), filled)

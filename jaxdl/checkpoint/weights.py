@@ -20,7 +20,18 @@ FORMAT, VERSION = "jaxdl weights", 1
 _NOTE = "jaxdl"
 _NO_DIGEST = "0" * 64
 _STORED = {
-    **{name: name for name in ("bool", "bfloat16", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2")},
+    **{
+        name: name
+        for name in (
+            "bool",
+            "bfloat16",
+            "float16",
+            "float32",
+            "float64",
+            "float8_e4m3fn",
+            "float8_e5m2",
+        )
+    },
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "complex64": "float32",  # as pairs, which readers of any age know
     "complex128": "float64",
@@ -28,11 +39,12 @@ _STORED = {
 
 
 def save(path: str | os.PathLike[str], params: Any, state: Any = None) -> None:
-    """Writes the weights of a model to a safetensors file, with a digest of each array and one of all else.
+    """Writes the weights of a model to a safetensors file, with a digest of each array and one of
+    all else.
 
-    Any reader of safetensors opens the file: the arrays are called `params.…` and `state.…`, by dotted path, with a dot
-    within a name written `\\.`. It is written beside its place and moved there once it is whole: a full disk or a kill
-    leaves the old file as it was.
+    Any reader of safetensors opens the file: the arrays are called `params.…` and `state.…`, by
+    dotted path, with a dot within a name written `\\.`. It is written beside its place and moved
+    there once it is whole: a full disk or a kill leaves the old file as it was.
 
     Args:
         path: the file; folders above it are made.
@@ -66,7 +78,8 @@ def save(path: str | os.PathLike[str], params: Any, state: Any = None) -> None:
         write_atomically(target, write)
     except Exception as error:  # the library has its own errors for what the disk says
         raise CheckpointError(
-            f"save: {target} cannot be written ({reason(error)}) — what was there before is unchanged; free some space or give "
+            f"save: {target} cannot be written ({reason(error)}) — what was there before is "
+            f"unchanged; free some space or give "
             "another path."
         ) from error
 
@@ -78,15 +91,18 @@ def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, Any]:
 
     Args:
         path: the file.
-        like: `(params, state)` of arrays or shapes to load into, such as `jax.eval_shape(model.init, key, x)`: the file must
-            hold exactly these leaves, in these shapes and dtypes. None takes what is there, as nested dicts.
+        like: `(params, state)` of arrays or shapes to load into, such as
+            `jax.eval_shape(model.init, key, x)`: the file must hold exactly these leaves, in these
+            shapes and dtypes. None takes what is there, as nested dicts.
 
     Returns:
-        JAX arrays; NumPy arrays where JAX has the dtype not enabled (float64 and int64 without x64).
+        JAX arrays; NumPy arrays where JAX has the dtype not enabled (float64 and int64 without
+        x64).
 
     Raises:
-        CheckpointError: the file is missing, damaged, not jaxdl's or of a newer format; or it does not fit `like`: then the
-            leaves that are missing, extra or of another shape or dtype are listed.
+        CheckpointError: the file is missing, damaged, not jaxdl's or of a newer format; or it does
+            not fit `like`: then the leaves that are missing, extra or of another shape or dtype are
+                listed.
         ModuleNotFoundError: safetensors is not installed.
     """
     try:
@@ -109,7 +125,9 @@ def _library(module: str | None = None) -> Any:
         import safetensors
         import safetensors.numpy
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('files of weights need safetensors: pip install "jaxdl[checkpoints]".') from error
+        raise ModuleNotFoundError(
+            'files of weights need safetensors: pip install "jaxdl[checkpoints]".'
+        ) from error
     return safetensors if module is None else getattr(safetensors, module)
 
 
@@ -122,13 +140,19 @@ def _walk(tree: Any, names: tuple[str, ...], empty: list[str]) -> Any:
         empty.append(trees.joined(names))
     for name, part in tree.items():
         if not isinstance(name, str):
-            raise ValueError(f"save: {trees.joined(names)} has the name {name!r}; expected nested dicts named by strings.")
+            raise ValueError(
+                f"save: {trees.joined(names)} has the name {name!r}; expected nested dicts named "
+                f"by strings."
+            )
         yield from _walk(part, (*names, name), empty)
 
 
 def _stored(array: Any, note: Leaf) -> np.ndarray:
     if note.dtype not in _STORED:
-        raise TypeError(f"is of {note.dtype}, which safetensors cannot hold; convert it to one of {', '.join(_STORED)}.")
+        raise TypeError(
+            f"is of {note.dtype}, which safetensors cannot hold; convert it to one of "
+            f"{', '.join(_STORED)}."
+        )
     host = np.asarray(array)
     if _STORED[note.dtype] == note.dtype:
         return np.ascontiguousarray(host).reshape(host.shape)
@@ -136,7 +160,9 @@ def _stored(array: Any, note: Leaf) -> np.ndarray:
 
 
 def _seal(path: Path) -> None:
-    """Writes into the header the digest of the header, computed with zeros in the digest's place."""
+    """Writes into the header the digest of the header, computed with zeros in the digest's
+    place.
+    """
     with path.open("r+b") as file:
         start = file.read(8)
         header = file.read(int.from_bytes(start, "little"))
@@ -170,7 +196,10 @@ def _manifest(data: bytes) -> tuple[dict[str, Any], int]:
         raise Flaw(f"is damaged: it ends after {len(data)} bytes, within the length of its header")
     end = 8 + int.from_bytes(data[:8], "little")
     if end > len(data):
-        raise Flaw(f"is damaged, or no safetensors file: its header shall end at byte {end}, the file ends at {len(data)}")
+        raise Flaw(
+            f"is damaged, or no safetensors file: its header shall end at byte {end}, the file "
+            f"ends at {len(data)}"
+        )
     try:
         manifest = json.loads(json.loads(data[8:end])["__metadata__"][_NOTE])
         digest, version, kind = manifest["digest"], manifest["version"], manifest["format"]
@@ -178,11 +207,16 @@ def _manifest(data: bytes) -> tuple[dict[str, Any], int]:
         what = "has a header without jaxdl's digests: it is damaged, or another program wrote it"
         raise Flaw(what, damaged=not isinstance(error, KeyError)) from error
     shown = str(digest).encode()
-    sealed = data[:end].replace(shown, _NO_DIGEST.encode(), 1) if len(shown) == len(_NO_DIGEST) else b""
+    sealed = (
+        data[:end].replace(shown, _NO_DIGEST.encode(), 1) if len(shown) == len(_NO_DIGEST) else b""
+    )
     if hashlib.sha256(sealed).hexdigest() != digest or kind != FORMAT:
         raise Flaw("is damaged: its header is not the one that was written")
     if version != VERSION:
-        raise Flaw(f"is of format {version}, which a newer jaxdl wrote; this one reads format {VERSION}", damaged=False)
+        raise Flaw(
+            f"is of format {version}, which a newer jaxdl wrote; this one reads format {VERSION}",
+            damaged=False,
+        )
     return manifest, end
 
 
@@ -192,13 +226,17 @@ def _checked(name: str, data: Any, note: Leaf) -> np.ndarray:
     return np.frombuffer(data, trees.as_dtype(note.dtype)).reshape(note.shape)
 
 
-def _into(like: Any, notes: dict[str, Leaf], arrays: dict[str, np.ndarray], path: Any) -> tuple[Any, Any]:
+def _into(
+    like: Any, notes: dict[str, Leaf], arrays: dict[str, np.ndarray], path: Any
+) -> tuple[Any, Any]:
     if not isinstance(like, (tuple, list)) or len(like) != 2:
         raise TypeError(f"load: like is a pair (params, state), got {type(like).__name__}.")
     tree = {"params": like[0], "state": like[1]}
     wanted = trees.leaves_by_path(tree)
     if lines := trees.differences(wanted, notes):
-        raise CheckpointError(f"load: {path} does not fit what it is loaded into:{trees.told(lines)}")
+        raise CheckpointError(
+            f"load: {path} does not fit what it is loaded into:{trees.told(lines)}"
+        )
     filled = [trees.as_wanted(arrays[name], notes[name].key, leaf) for name, leaf in wanted.items()]
     tree = jax.tree.unflatten(jax.tree.structure(tree), filled)
     return tree["params"], tree["state"]

@@ -1,7 +1,7 @@
 """Reads files that must have a known content, plain or compressed, alone or in a tar archive.
 
-Nothing is unpacked to disk, nothing past the expected size is decompressed, and what a file is packed in is read from its
-first bytes rather than from its name.
+Nothing is unpacked to disk, nothing past the expected size is decompressed, and what a file is
+packed in is read from its first bytes rather than from its name.
 """
 
 import gzip
@@ -25,11 +25,19 @@ _CHUNK = 1 << 16
 _BESIDE = 1 << 20  # bytes that an archive may hold beside what is wanted of it
 _SMALL_CHUNK = 1 << 14  # room for as much is set aside for each of thousands of small files
 _LONGEST_NAME = 255  # letters, of folders and file together: names are kept in memory
-_LONGEST_HEADERS = 1 << 15  # bytes that announce one file; two of the longest paths that Linux allows take 8 KiB
+_LONGEST_HEADERS = (
+    1 << 15
+)  # bytes that announce one file; two of the longest paths that Linux allows take 8 KiB
 _MOST_GLOBALS = 64  # statements about all files of an archive; Git writes one
 _XZ_MEMORY = 80 << 20  # `xz -9` needs 65 MiB; a header may ask for 4 GiB
 _BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError)
-_BROKEN_HEADERS = (*_BROKEN, ValueError, LookupError, ArithmeticError, RecursionError)  # tarfile trusts what it parses
+_BROKEN_HEADERS = (
+    *_BROKEN,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)  # tarfile trusts what it parses
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,16 @@ class Content:
 
 @dataclass(frozen=True)
 class Collection:
-    """Many files as they must be once unpacked, under one digest, wherever their folder lies and whatever lies beside them.
+    """Many files as they must be once unpacked, under one digest, wherever their folder lies and
+    whatever lies beside them.
 
     Attributes:
-        pattern: a regular expression for the name of each, with as many of its folders as tell it from the others.
+        pattern: a regular expression for the name of each, with as many of its folders as tell it
+            from the others.
         count: how many there are.
         size: how many bytes they have together.
-        sha256: the digest, in hexadecimal, of the lines `NAME SIZE SHA-256` of all files, in the order of their names.
+        sha256: the digest, in hexadecimal, of the lines `NAME SIZE SHA-256` of all files, in the
+            order of their names.
     """
 
     pattern: str
@@ -73,7 +84,12 @@ class Collection:
         """The collection that these files are."""
         contents = (Content.of(name, files[name]) for name in sorted(files))
         lines = "".join(f"{content.name} {content.size} {content.sha256}\n" for content in contents)
-        return cls(pattern, len(files), sum(map(len, files.values())), hashlib.sha256(lines.encode()).hexdigest())
+        return cls(
+            pattern,
+            len(files),
+            sum(map(len, files.values())),
+            hashlib.sha256(lines.encode()).hexdigest(),
+        )
 
 
 @runtime_checkable
@@ -99,12 +115,13 @@ def read_file(path: Path, content: Content) -> bytes:
 
 
 def read_members(path: Path, contents: Sequence[Content]) -> Iterator[tuple[str, bytes]]:
-    """Yields name and bytes of members of a tar archive (plain, gzip or xz), or of a folder that holds them unpacked.
+    """Yields name and bytes of members of a tar archive (plain, gzip or xz), or of a folder that
+    holds them unpacked.
 
     Args:
         path: the archive or the folder.
-        contents: the members wanted, by their bare names, wherever in the archive they lie; others are passed over,
-            and an archive is read no further than to the last one wanted.
+        contents: the members wanted, by their bare names, wherever in the archive they lie; others
+            are passed over, and an archive is read no further than to the last one wanted.
 
     Raises:
         Damage: if a member is missing or not as expected, or if the archive is broken.
@@ -112,12 +129,16 @@ def read_members(path: Path, contents: Sequence[Content]) -> Iterator[tuple[str,
     return _read_folder(path, contents) if path.is_dir() else _read_tar(path, contents)
 
 
-def read_collection(path: Path, collection: Collection, limit: int, *copies: Collection) -> dict[str, bytes]:
-    """Reads all files of a collection from a tar archive (plain, gzip or xz), in one pass, or from their unpacked folder.
+def read_collection(
+    path: Path, collection: Collection, limit: int, *copies: Collection
+) -> dict[str, bytes]:
+    """Reads all files of a collection from a tar archive (plain, gzip or xz), in one pass, or from
+    their unpacked folder.
 
     Args:
         path: the archive or the folder.
-        collection: the files; others are passed over, and an archive is read no further than to the last of them.
+        collection: the files; others are passed over, and an archive is read no further than to the
+            last of them.
         limit: the most bytes that the archive may unpack to.
         copies: what else the collection may be, of the same pattern and count.
 
@@ -130,7 +151,9 @@ def read_collection(path: Path, collection: Collection, limit: int, *copies: Col
     wanted = re.compile(rf"(?:.*/)?({collection.pattern})")
     files: dict[str, bytes] = {}
     left = max(accepted.size for accepted in (collection, *copies))
-    for name, stream in _folder_files(path, wanted) if path.is_dir() else _tar_files(path, wanted, limit):
+    for name, stream in (
+        _folder_files(path, wanted) if path.is_dir() else _tar_files(path, wanted, limit)
+    ):
         with stream, naming(name):
             files[name] = _read_rest(stream, left)
         left -= len(files[name])
@@ -140,7 +163,9 @@ def read_collection(path: Path, collection: Collection, limit: int, *copies: Col
         raise Damage(f"holds {len(files)} of the {collection.count} files that are expected")
     found = Collection.of(collection.pattern, files)
     if found not in (collection, *copies):
-        was, expected = (f"{one.size} bytes and SHA-256 {one.sha256[:12]}…" for one in (found, collection))
+        was, expected = (
+            f"{one.size} bytes and SHA-256 {one.sha256[:12]}…" for one in (found, collection)
+        )
         raise Damage(f"is altered (its {found.count} files have {was}, expected {expected})")
     return {name: files[name] for name in sorted(files)}
 
@@ -153,7 +178,9 @@ def _folder_files(folder: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, 
                     with naming(match[1]):
                         stream = open_regular(path)
                 except OSError as error:
-                    raise Damage(f"has a {match[1]!r} that cannot be read ({_reason(error)})") from error
+                    raise Damage(
+                        f"has a {match[1]!r} that cannot be read ({_reason(error)})"
+                    ) from error
                 yield match[1], stream
 
 
@@ -164,7 +191,9 @@ def _tar_files(path: Path, wanted: re.Pattern[str], limit: int) -> Iterator[tupl
 
 
 def _regular_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of each regular file of a tar archive, to be read before the next; links and devices are nothing."""
+    """Name and content of each regular file of a tar archive, to be read before the next; links and
+    devices are nothing.
+    """
     try:
         with (
             _open_plain(path) as stream,
@@ -222,13 +251,21 @@ def _read_stream(stream: _Readable, content: Content) -> bytes:
         while chunk := stream.read(min(_CHUNK, content.size + 1 - came)):
             came += whole.write(chunk)
     except _BROKEN as error:
-        raise Damage(f"breaks off after {came} of {content.size} bytes ({_reason(error)})") from error
+        raise Damage(
+            f"breaks off after {came} of {content.size} bytes ({_reason(error)})"
+        ) from error
     if came != content.size:
-        raise Damage(f"holds {came if came < content.size else 'more'} bytes where {content.size} are expected")
+        raise Damage(
+            f"holds {came if came < content.size else 'more'} bytes where {content.size} are "
+            f"expected"
+        )
     data = whole.getvalue()
     found = Content.of(content.name, data)
     if found != content:
-        raise Damage(f"is altered (its content has SHA-256 {found.sha256[:12]}…, expected {content.sha256[:12]}…)")
+        raise Damage(
+            f"is altered (its content has SHA-256 {found.sha256[:12]}…, expected "
+            f"{content.sha256[:12]}…)"
+        )
     return data
 
 
@@ -254,7 +291,9 @@ def _open_plain(path: Path) -> io.IOBase:
 
 
 class _Xz(io.RawIOBase):
-    """What an xz file unpacks to; unlike in `lzma.open`, its header may ask for no more than some memory."""
+    """What an xz file unpacks to; unlike in `lzma.open`, its header may ask for no more than some
+    memory.
+    """
 
     def __init__(self, path: Path):
         self._file, self._unpacker, self._packed = path.open("rb"), _xz_unpacker(), b""
@@ -278,7 +317,9 @@ class _Xz(io.RawIOBase):
         io.RawIOBase.close(self)
 
     def _next_stream(self) -> bool:
-        """Goes on with the stream that lies behind the one at its end, and behind its padding with zeros."""
+        """Goes on with the stream that lies behind the one at its end, and behind its padding with
+        zeros.
+        """
         self._packed = self._unpacker.unused_data.lstrip(b"\0")
         while not self._packed:
             if not (padding := self._file.read(_SMALL_CHUNK)):
@@ -293,13 +334,24 @@ def _xz_unpacker() -> lzma.LZMADecompressor:
 
 
 class _Header(tarfile.TarInfo):
-    """A header as honest archives have them; tarfile's own believes in any length, and keeps a list of a file's holes."""
+    """A header as honest archives have them; tarfile's own believes in any length, and keeps a list
+    of a file's holes.
+    """
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        kinds = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        kinds = (
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        )
         announced = self.offset - archive.offset + self.size
         if self.size < 0 or (self.type in kinds and announced > _LONGEST_HEADERS):
-            raise Damage(f"has headers of {announced} bytes for one file, where at most {_LONGEST_HEADERS} are expected")
+            raise Damage(
+                f"has headers of {announced} bytes for one file, where at most {_LONGEST_HEADERS} "
+                f"are expected"
+            )
         return super()._proc_member(archive)  # type: ignore[misc]
 
     def _proc_sparse(self, *_: object) -> NoReturn:
@@ -309,7 +361,9 @@ class _Header(tarfile.TarInfo):
 
 
 class _Limited(io.RawIOBase):
-    """A stream that refuses to give more than a number of bytes, whatever an archive's headers claim."""
+    """A stream that refuses to give more than a number of bytes, whatever an archive's headers
+    claim.
+    """
 
     def __init__(self, stream: io.IOBase, limit: int):
         self._stream, self._left = stream, limit

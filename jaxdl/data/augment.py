@@ -1,7 +1,8 @@
 """Image augmentation: pure functions of a key and a batch, to be called inside the training step.
 
-Each draws a few numbers an image, and each image its own. What moves pixels does it by gathering, in one pass; on CPU,
-inside a scanned step, that costs half of selecting between two versions and a fifth of slicing image by image.
+Each draws a few numbers an image, and each image its own. What moves pixels does it by gathering,
+in one pass; on CPU, inside a scanned step, that costs half of selecting between two versions and a
+fifth of slicing image by image.
 """
 
 from typing import Literal
@@ -48,14 +49,15 @@ def crop(
 ) -> Shaped[Array, "batch height width channels"]:
     """Moves each image by up to `padding` pixels down or up and right or left, each way as likely.
 
-    This is the same as padding each image on all four sides and cutting a window of the old size out of it at random.
+    This is the same as padding each image on all four sides and cutting a window of the old size
+    out of it at random.
 
     Args:
         key: a key from `jax.random.key`.
         images: [batch, height, width, channels] of any dtype.
         padding: pixels on each side; with `reflect`, less than height and width.
-        mode: what comes in over the edge, named as in `numpy.pad`: `reflect` mirrors the image without repeating its
-            border, `constant` is zero.
+        mode: what comes in over the edge, named as in `numpy.pad`: `reflect` mirrors the image
+            without repeating its border, `constant` is zero.
 
     Returns:
         Images of the same shape and dtype.
@@ -80,8 +82,11 @@ def crop(
     return jnp.where(inside, moved, jnp.zeros((), images.dtype))
 
 
-def cutout(key: Key[Array, ""], images: _Images, size: int = 8) -> Shaped[Array, "batch height width channels"]:
-    """Sets a square in each image to zero; its centre is any pixel, so that it may reach over the edge.
+def cutout(
+    key: Key[Array, ""], images: _Images, size: int = 8
+) -> Shaped[Array, "batch height width channels"]:
+    """Sets a square in each image to zero; its centre is any pixel, so that it may reach over the
+    edge.
 
     Args:
         key: a key from `jax.random.key`.
@@ -94,7 +99,8 @@ def cutout(key: Key[Array, ""], images: _Images, size: int = 8) -> Shaped[Array,
     Raises:
         ValueError: if images are not four-dimensional.
 
-    Source: DeVries, Taylor, *Improved regularization of convolutional neural networks with cutout* (2017).
+    Source: DeVries, Taylor, *Improved regularization of convolutional neural networks with cutout*
+    (2017).
     """
     _require_images("cutout", images)
     arguments.whole("cutout", "size", size, 0)
@@ -113,13 +119,15 @@ def mixup(
 ) -> tuple[Float[Array, "batch height width channels"], Float[Array, "batch *target"]]:
     """Mixes each example with another of the batch, its target likewise.
 
-    `x' = λ x_i + (1 - λ) x_j`, `y' = λ y_i + (1 - λ) y_j`, with λ drawn from Beta(α, α) for each i, and j from a random
-    permutation of the batch. All rows take part, also such as only fill up a smaller batch.
+    `x' = λ x_i + (1 - λ) x_j`, `y' = λ y_i + (1 - λ) y_j`, with λ drawn from Beta(α, α) for each i,
+    and j from a random permutation of the batch. All rows take part, also such as only fill up a
+    smaller batch.
 
     Args:
         key: a key from `jax.random.key`.
         images: [batch, height, width, channels], floating.
-        targets: [batch, classes], floating: labels as `jax.nn.one_hot` gives them, or numbers to predict.
+        targets: [batch, classes], floating: labels as `jax.nn.one_hot` gives them, or numbers to
+            predict.
         alpha: α > 0; the smaller, the closer most mixtures are to one of the two.
 
     Returns:
@@ -128,7 +136,8 @@ def mixup(
     Raises:
         ValueError: if images or targets are not floating, or if α is not above 0.
 
-    Source: Zhang, Cissé, Dauphin, Lopez-Paz, *mixup: beyond empirical risk minimization* (2018), equation 1.
+    Source: Zhang, Cissé, Dauphin, Lopez-Paz, *mixup: beyond empirical risk minimization* (2018),
+    equation 1.
     """
     _require_images("mixup", images)
     _require_floating(images, targets)
@@ -157,12 +166,16 @@ def _within(positions: _Indices, start: int, stop: int) -> Bool[Array, "batch po
     return (positions >= start) & (positions < stop)
 
 
-def _rectangle(rows: Bool[Array, "batch height"], columns: Bool[Array, "batch width"]) -> Bool[Array, "batch height width 1"]:
+def _rectangle(
+    rows: Bool[Array, "batch height"], columns: Bool[Array, "batch width"]
+) -> Bool[Array, "batch height width 1"]:
     return rows[:, :, None, None] & columns[:, None, :, None]
 
 
 def _mixed(
-    values: Float[Array | np.ndarray, "batch *shape"], partner: Int[Array, " batch"], weight: Float[Array, " batch"]
+    values: Float[Array | np.ndarray, "batch *shape"],
+    partner: Int[Array, " batch"],
+    weight: Float[Array, " batch"],
 ) -> Float[Array, "batch *shape"]:
     weight = weight.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
     return weight * values + (1 - weight) * jnp.asarray(values)[partner]
@@ -172,7 +185,8 @@ def _require_images(name: str, images: Array | np.ndarray) -> None:
     if images.ndim != 4:
         raise ValueError(
             f"{name}: expected images [batch, height, width, channels], got shape {images.shape} — "
-            "give one image a batch axis with images[None], and grey ones a channel axis with images[..., None]."
+            "give one image a batch axis with images[None], and grey ones a channel axis with "
+            "images[..., None]."
         )
 
 
@@ -188,9 +202,14 @@ def _require_padding(padding: int, mode: str, smallest: int) -> None:
         )
 
 
-def _require_floating(images: _Images, targets: Shaped[Array | np.ndarray, "batch *target"]) -> None:
+def _require_floating(
+    images: _Images, targets: Shaped[Array | np.ndarray, "batch *target"]
+) -> None:
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"mixup: images are {images.dtype}, and must be floating to be mixed — scale them first.")
+        raise ValueError(
+            f"mixup: images are {images.dtype}, and must be floating to be mixed — scale them "
+            f"first."
+        )
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         raise ValueError(
             f"mixup: targets are {targets.dtype}, and must be floating to be mixed — "

@@ -1,4 +1,6 @@
-"""CIFAR-10, and the pickled batches that it comes in, read without running anything that is in them."""
+"""CIFAR-10, and the pickled batches that it comes in, read without running anything that is in
+them.
+"""
 
 import io
 import math
@@ -15,20 +17,49 @@ from jaxdl.data.download import Remote, obtain
 from jaxdl.data.error import Damage, excerpt
 from jaxdl.data.folder import data_folder
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _TRAIN = (
-    Content("data_batch_1", 31035704, "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd"),
-    Content("data_batch_2", 31035320, "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8"),
-    Content("data_batch_3", 31035999, "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9"),
-    Content("data_batch_4", 31035696, "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b"),
-    Content("data_batch_5", 31035623, "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154"),
+    Content(
+        "data_batch_1", 31035704, "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd"
+    ),
+    Content(
+        "data_batch_2", 31035320, "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8"
+    ),
+    Content(
+        "data_batch_3", 31035999, "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9"
+    ),
+    Content(
+        "data_batch_4", 31035696, "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b"
+    ),
+    Content(
+        "data_batch_5", 31035623, "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154"
+    ),
 )
-_TEST = Content("test_batch", 31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831")
+_TEST = Content(
+    "test_batch", 31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"
+)
 _MOST_STEPS = 100_000  # in a pickle; an official batch takes 30,000
-_MOST_RECALLS = 16  # of what was built before, where each can double what is compared, hashed or printed
-_FORMS = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-10-python.tar.xz")  # the quickest to read first
+_MOST_RECALLS = (
+    16  # of what was built before, where each can double what is compared, hashed or printed
+)
+_FORMS = (
+    "cifar-10-batches-py",
+    "cifar-10-python.tar.gz",
+    "cifar-10-python.tar.xz",
+)  # the quickest to read first
 
 _Part = tuple[np.ndarray, np.ndarray]
 
@@ -39,28 +70,32 @@ def cifar10(
     tuple[UInt8[np.ndarray, "train 32 32 3"], Int32[np.ndarray, " train"]],
     tuple[UInt8[np.ndarray, "test 32 32 3"], Int32[np.ndarray, " test"]],
 ]:
-    """Loads CIFAR-10: 60,000 photographs of ten kinds of things, in its official split into 50,000 and 10,000.
+    """Loads CIFAR-10: 60,000 photographs of ten kinds of things, in its official split into 50,000
+    and 10,000.
 
-    It is looked for in the folder as `cifar-10-batches-py/`, `cifar-10-python.tar.gz` or `cifar-10-python.tar.xz`, and
-    downloaded (170 MB) where it is there in no form. The `.tar.xz` takes some ten seconds to decompress, the `.tar.gz`
-    two, and what is unpacked a fraction of one.
+    It is looked for in the folder as `cifar-10-batches-py/`, `cifar-10-python.tar.gz` or
+    `cifar-10-python.tar.xz`, and downloaded (170 MB) where it is there in no form. The `.tar.xz`
+    takes some ten seconds to decompress, the `.tar.gz` two, and what is unpacked a fraction of one.
 
     Args:
         folder: where to look and to download; else `JAXDL_DATA`, else the platform's cache folder.
 
     Returns:
-        `(train, test)`, each `(images, labels)`: images [n, 32, 32, 3] uint8, red, green and blue from 0 to 255;
-        labels [n] int32, positions in `CIFAR10_CLASSES`.
+        `(train, test)`, each `(images, labels)`: images [n, 32, 32, 3] uint8, red, green and blue
+        from 0 to 255; labels [n] int32, positions in `CIFAR10_CLASSES`.
 
     Raises:
-        DataError: if what is there is short or altered, or if it is missing and cannot be downloaded.
+        DataError: if what is there is short or altered, or if it is missing and cannot be
+            downloaded.
 
     Source: Krizhevsky, *Learning multiple layers of features from tiny images* (2009).
     """
     return read_cifar(data_folder(folder), _TRAIN, _TEST, (_URL,))
 
 
-def read_cifar(folder: Path, train: tuple[Content, ...], test: Content, urls: tuple[str, ...]) -> tuple[_Part, _Part]:
+def read_cifar(
+    folder: Path, train: tuple[Content, ...], test: Content, urls: tuple[str, ...]
+) -> tuple[_Part, _Part]:
     """Reads the given batches, of which the last is the test's, as `cifar10` returns them."""
 
     def read(path: Path) -> dict[str, _Part]:
@@ -79,7 +114,9 @@ def read_cifar(folder: Path, train: tuple[Content, ...], test: Content, urls: tu
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Some arrays as one; each is let go of when it is copied, so that there are never two of all."""
+    """Some arrays as one; each is let go of when it is copied, so that there are never two of
+    all.
+    """
     end = sum(map(len, parts))
     whole = np.empty((end, *parts[0].shape[1:]), parts[0].dtype)
     while parts:
@@ -95,28 +132,36 @@ def _named_batch(name: str, data: bytes) -> _Part:
 
 
 def parse_batch(data: bytes) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int32[np.ndarray, " n"]]:
-    """Turns the bytes of a CIFAR batch into images [n, 32, 32, 3] uint8 and labels [n] int32, executing nothing.
+    """Turns the bytes of a CIFAR batch into images [n, 32, 32, 3] uint8 and labels [n] int32,
+    executing nothing.
 
     Args:
-        data: a pickled dict with `b"data"` [n, 3072] uint8, each row three planes of 32 rows of 32, and `b"labels"`.
+        data: a pickled dict with `b"data"` [n, 3072] uint8, each row three planes of 32 rows of 32,
+            and `b"labels"`.
 
     Raises:
         Damage: if the pickle asks for anything but NumPy's arrays, or is no such dict.
     """
     batch = _unpickle(data)
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-        raise Damage("is a pickle, but no CIFAR batch: it should be a dict with b'data' and b'labels'")
+        raise Damage(
+            "is a pickle, but no CIFAR batch: it should be a dict with b'data' and b'labels'"
+        )
     labels = batch[b"labels"]
-    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 10 for label in labels):
+    if not isinstance(labels, list) or not all(
+        type(label) is int and 0 <= label < 10 for label in labels
+    ):
         raise Damage("has labels that are no list of whole numbers from 0 to 9")
     planes = _pixels(batch[b"data"], (len(labels), 3072)).reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int32)
 
 
 class _Note:
-    """What a pickle says of one object that is none of Python's plain ones: called by what, with what, in which state.
+    """What a pickle says of one object that is none of Python's plain ones: called by what, with
+    what, in which state.
 
-    It stands in for NumPy's own functions and classes, so that a pickle's calls are written down instead of made.
+    It stands in for NumPy's own functions and classes, so that a pickle's calls are written down
+    instead of made.
     """
 
     def __init__(self, name: str, arguments: tuple = ()):
@@ -142,7 +187,9 @@ _ALLOWED = {
 
 
 class _Notes(pickle.Unpickler):
-    """Knows the names that NumPy's arrays are pickled with, each as a note, and refuses every other."""
+    """Knows the names that NumPy's arrays are pickled with, each as a note, and refuses every
+    other.
+    """
 
     def find_class(self, module_name: str, global_name: str, /) -> _Note:
         if (module_name, global_name) not in _ALLOWED:
@@ -158,11 +205,15 @@ def _unpickle(data: bytes) -> object:
     except Damage:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise Damage(f"is no pickle that can be read ({excerpt(error) or type(error).__name__})") from error
+        raise Damage(
+            f"is no pickle that can be read ({excerpt(error) or type(error).__name__})"
+        ) from error
 
 
 def _count_steps(data: bytes) -> None:
-    """Refuses a pickle that would fill the memory or never end, for which ten bytes are enough; makes none of its steps."""
+    """Refuses a pickle that would fill the memory or never end, for which ten bytes are enough;
+    makes none of its steps.
+    """
     recalls = 0
     for steps, (step, argument, _) in enumerate(pickletools.genops(data)):
         recalls += step.name in ("GET", "BINGET", "LONG_BINGET", "DUP")
@@ -173,14 +224,21 @@ def _count_steps(data: bytes) -> None:
 
 def _pixels(note: object, expected: tuple[int, int]) -> np.ndarray:
     match note:
-        case _Note(name="_reconstruct", state=(_, shape, _Note(name="dtype", arguments=(kind, *_)), False, bytes(data))):
+        case _Note(
+            name="_reconstruct",
+            state=(_, shape, _Note(name="dtype", arguments=(kind, *_)), False, bytes(data)),
+        ):
             pass
         case _:
             raise Damage("has pixels that are no NumPy array of bytes in row order")
     if kind not in ("u1", b"u1") or shape != expected:
         raise Damage(
-            f"has pixels of type {excerpt(repr(kind))} and shape {excerpt(shape)} where 'u1' and {expected} are expected"
+            f"has pixels of type {excerpt(repr(kind))} and shape {excerpt(shape)} where 'u1' and "
+            f"{expected} are expected"
         )
     if len(data) != math.prod(expected):
-        raise Damage(f"has {len(data)} bytes of pixels where its shape {shape} promises {math.prod(expected)}")
+        raise Damage(
+            f"has {len(data)} bytes of pixels where its shape {shape} promises "
+            f"{math.prod(expected)}"
+        )
     return np.frombuffer(data, np.uint8).reshape(expected)

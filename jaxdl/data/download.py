@@ -1,4 +1,6 @@
-"""Downloads that can be broken off and gone on with, and that are kept only when they are what they should be."""
+"""Downloads that can be broken off and gone on with, and that are kept only when they are what they
+should be.
+"""
 
 import errno
 import json
@@ -43,7 +45,8 @@ class Remote:
 
 
 def obtain(candidates: Sequence[Path], read: Callable[[Path], Result], remote: Remote) -> Result:
-    """Reads the first of several files that is there and good; where none is there, downloads one and reads that.
+    """Reads the first of several files that is there and good; where none is there, downloads one
+    and reads that.
 
     Args:
         candidates: where the file may lie, the best place first.
@@ -51,7 +54,8 @@ def obtain(candidates: Sequence[Path], read: Callable[[Path], Result], remote: R
         remote: the file to download.
 
     Raises:
-        DataError: if files are there and none is good, or if none is there and it cannot be downloaded.
+        DataError: if files are there and none is good, or if none is there and it cannot be
+            downloaded.
     """
     faults = []
     for path in filter(os.path.exists, candidates):
@@ -61,16 +65,19 @@ def obtain(candidates: Sequence[Path], read: Callable[[Path], Result], remote: R
             faults.append(f"{path.name!r} in {path.parent} {damage}")
     if faults:
         what = f"{remote.owner}: {'; '.join(faults)}"
-        raise DataError(f"{what} — delete it so that it is downloaded again, or put the official one there.")
+        raise DataError(
+            f"{what} — delete it so that it is downloaded again, or put the official one there."
+        )
     return download(read, remote)
 
 
 def download(read: Callable[[Path], Result], remote: Remote) -> Result:
     """Downloads a file, reads it, and keeps it if reading finds nothing wrong.
 
-    The bytes come into `NAME.part`, from the first of the places that can give them; a transfer that breaks off is gone
-    on with, in this call or in a later one. `NAME` appears only when it is whole and good. Of several processes that
-    want the file at once, one downloads and the others wait for it.
+    The bytes come into `NAME.part`, from the first of the places that can give them; a transfer
+    that breaks off is gone on with, in this call or in a later one. `NAME` appears only when it is
+    whole and good. Of several processes that want the file at once, one downloads and the others
+    wait for it.
 
     Args:
         read: what to make of the file; raises `Damage` if it is not what it should be.
@@ -119,7 +126,9 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def begun(self, url: str) -> tuple[int, str | None]:
-        """How many bytes of this very URL there are, and what its server calls the state of the file they are from."""
+        """How many bytes of this very URL there are, and what its server calls the state of the
+        file they are from.
+        """
         if not (_is_own(self.path) and _is_own(self.note)):
             return 0, None
         try:
@@ -141,7 +150,9 @@ class _Part:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a path is a file of one name: what is a link, of either kind, is not written through."""
+    """Whether a path is a file of one name: what is a link, of either kind, is not written
+    through.
+    """
     return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
@@ -151,8 +162,10 @@ def _accepted(read: Callable[[Path], Result], remote: Remote, part: _Part, url: 
     except Damage as damage:
         part.remove()
         raise DataError(
-            f"{remote.owner}: {remote.target.name!r}, as downloaded from {url}, {damage} — it was thrown away; "
-            f"call again, and if that does not help, put the official file into {remote.target.parent} by hand."
+            f"{remote.owner}: {remote.target.name!r}, as downloaded from {url}, {damage} — it was "
+            f"thrown away; "
+            f"call again, and if that does not help, put the official file into "
+            f"{remote.target.parent} by hand."
         ) from damage
 
 
@@ -164,10 +177,14 @@ def _fetch_from_any(remote: Remote, part: _Part) -> str:
             return url
         except _Interrupted as error:
             reasons.append(f"{url}: {error}")
-    kept = f" ({part.size} bytes are kept, and the next call goes on from there)" if part.size else ""
+    kept = (
+        f" ({part.size} bytes are kept, and the next call goes on from there)" if part.size else ""
+    )
     raise DataError(
-        f"{remote.owner}: {remote.target.name!r} is not in {remote.target.parent}, and downloading it failed{kept}: "
-        f"{'; '.join(reasons)} — call again when there is a connection, or put the file there by hand."
+        f"{remote.owner}: {remote.target.name!r} is not in {remote.target.parent}, and downloading "
+        f"it failed{kept}: "
+        f"{'; '.join(reasons)} — call again when there is a connection, or put the file there by "
+        f"hand."
     )
 
 
@@ -198,7 +215,9 @@ def _transfer(url: str, remote: Remote, part: _Part) -> None:
         total = None if response.length is None else start + response.length
         if total is not None and total > remote.limit:
             part.remove()
-            raise _Interrupted(f"promises {total} bytes where the file may have {remote.limit}", final=True)
+            raise _Interrupted(
+                f"promises {total} bytes where the file may have {remote.limit}", final=True
+            )
         _copy(response, remote, part, total)
 
 
@@ -210,7 +229,9 @@ def _ask(url: str, start: int, validator: str | None, part: _Part) -> HTTPRespon
     going_on = {"Range": f"bytes={start}-"} if start else {}
     unchanged = {"If-Range": validator} if start and validator else {}
     try:
-        return urlopen(Request(url, headers={"User-Agent": "jaxdl", **going_on, **unchanged}), timeout=_TIMEOUT)
+        return urlopen(
+            Request(url, headers={"User-Agent": "jaxdl", **going_on, **unchanged}), timeout=_TIMEOUT
+        )
     except HTTPError as error:
         error.close()
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{start}":
@@ -219,7 +240,11 @@ def _ask(url: str, start: int, validator: str | None, part: _Part) -> HTTPRespon
             part.remove()
         final = 400 <= error.code < 500 and error.code not in (416, *_PASSING)
         raise _Interrupted(f"HTTP {error.code} {excerpt(error.reason)}", final) from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: an address that it leads on to is none
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # ValueError: an address that it leads on to is none
         unreached = isinstance(error, URLError) and not start
         raise _Interrupted(_told(getattr(error, "reason", error)), unreached) from error
 
@@ -230,14 +255,19 @@ def _range_start(response: HTTPResponse) -> int | None:
 
 
 def _validator(response: HTTPResponse) -> str | None:
-    """What `If-Range` may carry: a strong entity tag, or else the date of the last change (RFC 9110, 13.1.5)."""
+    """What `If-Range` may carry: a strong entity tag, or else the date of the last change (RFC
+    9110, 13.1.5).
+    """
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _copy(response: HTTPResponse, remote: Remote, part: _Part, total: int | None) -> None:
     came = part.size
-    with part.path.open("ab") as file, _progress(remote.target, response.url, total, came) as advance:
+    with (
+        part.path.open("ab") as file,
+        _progress(remote.target, response.url, total, came) as advance,
+    ):
         began, lately = time.monotonic(), 0
         while came <= remote.limit and (chunk := _received(response)):
             file.write(chunk)
@@ -250,7 +280,9 @@ def _copy(response: HTTPResponse, remote: Remote, part: _Part, total: int | None
                 raise _Interrupted(f"sent no more than {lately} bytes in {_SLOWEST:g} seconds")
     if came > remote.limit:
         part.remove()
-        raise _Interrupted(f"sent more than the {remote.limit} bytes that the file may have", final=True)
+        raise _Interrupted(
+            f"sent more than the {remote.limit} bytes that the file may have", final=True
+        )
     if total is not None and came != total:
         raise _Interrupted(f"sent {came} of {total} bytes")
 
@@ -277,7 +309,9 @@ def _locked(target: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"jaxdl: waiting for another process that is downloading {target.name}", file=sys.stderr)
+        print(
+            f"jaxdl: waiting for another process that is downloading {target.name}", file=sys.stderr
+        )
         lock.acquire()
     try:
         yield
@@ -287,7 +321,9 @@ def _locked(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk(remote: Remote) -> Iterator[None]:
-    """Turns what the disk says into a sentence; what the network says has become `_Interrupted` by then."""
+    """Turns what the disk says into a sentence; what the network says has become `_Interrupted` by
+    then.
+    """
     try:
         yield
     except OSError as error:
@@ -300,8 +336,12 @@ def _disk(remote: Remote) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(target: Path, url: str, total: int | None, start: int) -> Iterator[Callable[[int], object]]:
-    """Shows a bar on a terminal, and elsewhere one line; gives the function to call with each number of bytes."""
+def _progress(
+    target: Path, url: str, total: int | None, start: int
+) -> Iterator[Callable[[int], object]]:
+    """Shows a bar on a terminal, and elsewhere one line; gives the function to call with each
+    number of bytes.
+    """
     if not sys.stderr.isatty():
         size = f" ({total / 2**20:.1f} MiB)" if total else ""
         print(f"jaxdl: downloading {url}{size} to {target}", file=sys.stderr)
@@ -310,7 +350,12 @@ def _progress(target: Path, url: str, total: int | None, start: int) -> Iterator
     from rich import progress
     from rich.console import Console
 
-    shown = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+    shown = (
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
     with progress.Progress("{task.description}", *shown, console=Console(stderr=True)) as bar:
         task = bar.add_task(target.name, total=total, completed=start)
         yield lambda count: bar.advance(task, count)

@@ -12,12 +12,31 @@ from jaxdl.data.download import Remote, obtain
 from jaxdl.data.error import Damage, excerpt
 from jaxdl.data.folder import data_folder
 
-_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
 _CONTENTS = (
-    Content("train-images-idx3-ubyte", 47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-    Content("train-labels-idx1-ubyte", 60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-    Content("t10k-images-idx3-ubyte", 7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-    Content("t10k-labels-idx1-ubyte", 10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+    Content(
+        "train-images-idx3-ubyte",
+        47040016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    Content(
+        "train-labels-idx1-ubyte",
+        60008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    Content(
+        "t10k-images-idx3-ubyte",
+        7840016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    Content(
+        "t10k-labels-idx1-ubyte",
+        10008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
 )
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -28,35 +47,43 @@ def mnist(
     tuple[UInt8[np.ndarray, "train 28 28 1"], Int32[np.ndarray, " train"]],
     tuple[UInt8[np.ndarray, "test 28 28 1"], Int32[np.ndarray, " test"]],
 ]:
-    """Loads MNIST: 70,000 handwritten digits, in its official split into 60,000 for training and 10,000 for testing.
+    """Loads MNIST: 70,000 handwritten digits, in its official split into 60,000 for training and
+    10,000 for testing.
 
-    The four files are looked for in the folder and in its `mnist/`, with or without `.gz`. One that is in neither is
-    downloaded into `mnist/`.
+    The four files are looked for in the folder and in its `mnist/`, with or without `.gz`. One that
+    is in neither is downloaded into `mnist/`.
 
     Args:
         folder: where to look and to download; else `JAXDL_DATA`, else the platform's cache folder.
 
     Returns:
-        `(train, test)`, each `(images, labels)`: images [n, 28, 28, 1] uint8, 0 (paper) to 255 (ink); labels [n] int32,
-        0 to 9.
+        `(train, test)`, each `(images, labels)`: images [n, 28, 28, 1] uint8, 0 (paper) to 255
+        (ink); labels [n] int32, 0 to 9.
 
     Raises:
         DataError: if a file there is short or altered, or a missing one cannot be downloaded.
 
-    Source: LeCun, Bottou, Bengio, Haffner, *Gradient-based learning applied to document recognition* (1998).
+    Source: LeCun, Bottou, Bengio, Haffner, *Gradient-based learning applied to document
+    recognition* (1998).
     """
     return read_mnist(data_folder(folder), _CONTENTS, _MIRRORS)
 
 
 def read_mnist(folder: Path, contents: tuple[Content, ...], mirrors: tuple[str, ...]):
-    """Reads four IDX files (training images and labels, then those of the test) as `mnist` returns them."""
-    train_images, train_labels, test_images, test_labels = (_array(folder, content, mirrors) for content in contents)
+    """Reads four IDX files (training images and labels, then those of the test) as `mnist` returns
+    them.
+    """
+    train_images, train_labels, test_images, test_labels = (
+        _array(folder, content, mirrors) for content in contents
+    )
     return (train_images, train_labels), (test_images, test_labels)
 
 
 def _array(folder: Path, content: Content, mirrors: tuple[str, ...]) -> np.ndarray:
     packed = content.name + ".gz"
-    places = [place / name for place in (folder / "mnist", folder) for name in (packed, content.name)]
+    places = [
+        place / name for place in (folder / "mnist", folder) for name in (packed, content.name)
+    ]
     urls = tuple(mirror + packed for mirror in mirrors)
     remote = Remote("mnist", urls, folder / "mnist" / packed, limit=content.size + (1 << 20))
     array = obtain(places, lambda path: parse_idx(read_file(path, content)), remote)
@@ -66,8 +93,8 @@ def _array(folder: Path, content: Content, mirrors: tuple[str, ...]) -> np.ndarr
 def parse_idx(data: bytes) -> np.ndarray:
     """Turns the bytes of an IDX file into the array that it holds.
 
-    An IDX file is two zero bytes, one for the type, one for the rank r, r sizes as big-endian 32-bit integers, and then
-    the numbers, big-endian, last dimension fastest.
+    An IDX file is two zero bytes, one for the type, one for the rank r, r sizes as big-endian
+    32-bit integers, and then the numbers, big-endian, last dimension fastest.
 
     Args:
         data: the whole file, decompressed.
@@ -76,10 +103,19 @@ def parse_idx(data: bytes) -> np.ndarray:
         The array, read-only and without a copy.
 
     Raises:
-        Damage: if the header is none, promises more or fewer bytes than there are, or a shape that no array can have.
+        Damage: if the header is none, promises more or fewer bytes than there are, or a shape that
+            no array can have.
     """
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES or len(data) < 4 + 4 * data[3]:
-        raise Damage(f"does not begin as an IDX file does (its first bytes are {data[:4].hex(' ') or 'none'})")
+    if (
+        len(data) < 4
+        or data[:2] != b"\0\0"
+        or data[2] not in _DTYPES
+        or len(data) < 4 + 4 * data[3]
+    ):
+        raise Damage(
+            f"does not begin as an IDX file does (its first bytes are "
+            f"{data[:4].hex(' ') or 'none'})"
+        )
     dtype, start = np.dtype(_DTYPES[data[2]]), 4 + 4 * data[3]
     shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
     promised = start + math.prod(shape) * dtype.itemsize
@@ -87,5 +123,7 @@ def parse_idx(data: bytes) -> np.ndarray:
         raise Damage(f"holds {len(data)} bytes where its header promises {excerpt(promised)}")
     try:
         return np.frombuffer(data, dtype, offset=start).reshape(shape)
-    except ValueError as error:  # too many dimensions, or one of none beside others that are too long
+    except (
+        ValueError
+    ) as error:  # too many dimensions, or one of none beside others that are too long
         raise Damage(f"promises a shape that no array can have ({excerpt(error)})") from error

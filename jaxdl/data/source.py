@@ -1,4 +1,6 @@
-"""Arrays and streams of batches, as compiled programs take them: pytrees with a method `batch(orders, start, index)`."""
+"""Arrays and streams of batches, as compiled programs take them: pytrees with a method
+`batch(orders, start, index)`.
+"""
 
 import dataclasses
 import math
@@ -10,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Int
 
-from jaxdl import threefry
+from jaxdl.compiling import threefry
 from jaxdl.ops.shuffle import drawn, permuted, permuted_by_program
 
 Tree = Any
@@ -27,7 +29,8 @@ class Batch(NamedTuple):
     Args:
         inputs, targets: trees of arrays, [batch, ...].
         weights: [batch] float32, how much each example counts, or None where all count alike.
-        mask: [batch] bool, False for rows that only fill up a smaller batch, or None where there are none.
+        mask: [batch] bool, False for rows that only fill up a smaller batch, or None where there
+            are none.
     """
 
     inputs: Tree
@@ -79,16 +82,22 @@ class _Cut:
 
     @property
     def epochs(self) -> int:
-        """How many epochs one run of a program may touch; it may always end in the epoch after its first."""
+        """How many epochs one run of a program may touch; it may always end in the epoch after its
+        first.
+        """
         return max(2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members))))
 
     def ahead(self, places: int) -> int:
-        """Of how many epochs, up to `epochs`, the orders have so many places in all; at least of one."""
+        """Of how many epochs, up to `epochs`, the orders have so many places in all; at least of
+        one.
+        """
         return max(1, min(self.epochs, places // math.prod((self.places, *self.members))))
 
     @property
     def orders_shape(self) -> tuple[int, ...]:
-        """Of orders one after another: of all those epochs, or of one that serves for all, where nothing is shuffled."""
+        """Of orders one after another: of all those epochs, or of one that serves for all, where
+        nothing is shuffled.
+        """
         return (self.places * (self.epochs if self.shuffle else 1), *self.members)
 
 
@@ -97,8 +106,9 @@ class _Cut:
 class Resident(_Cut):
     """A whole data set on the device, cut into batches inside the program.
 
-    Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation drawn from the key and e; the
-    last batch is filled up with masked rows, or left out, where a smaller one is dropped.
+    Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation
+    drawn from the key and e; the last batch is filled up with masked rows, or left out, where a
+    smaller one is dropped.
 
     Args:
         inputs, targets: trees of arrays, [size, ...].
@@ -119,18 +129,24 @@ class Resident(_Cut):
     drop_last: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def orders(self, first: int, count: int) -> Any:
-        """The examples at all places of the batches of so many epochs from a first, one epoch after another.
+        """The examples at all places of the batches of so many epochs from a first, one epoch after
+        another.
 
         There is room for `epochs` of them; of unshuffled data there is one order for all.
         """
-        epochs = epochs_drawn(self.key, first, count, self.size) if self.shuffle else np.arange(self.size, dtype=np.int32)[None]
+        epochs = (
+            epochs_drawn(self.key, first, count, self.size)
+            if self.shuffle
+            else np.arange(self.size, dtype=np.int32)[None]
+        )
         return _laid_out(epochs, self)
 
     def batch(self, orders: Int[Array, " places"], start: Any, index: Any) -> Batch:
         """Batch `index` of an epoch that begins `start` batches after the first of those orders."""
         rows = _batch_of(orders, start, index, self)
         inputs, targets, weights = jax.tree.map(
-            lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), (self.inputs, self.targets, self.weights)
+            lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"),
+            (self.inputs, self.targets, self.weights),
         )
         return Batch(inputs, targets, weights, _mask(index, self))
 
@@ -138,13 +154,15 @@ class Resident(_Cut):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ResidentMembers(_Cut):
-    """A data set on the device, cut into batches for each member of a population as `Resident` cuts it for a single run.
+    """A data set on the device, cut into batches for each member of a population as `Resident` cuts
+    it for a single run.
 
     Args:
         inputs, targets: trees of arrays, [examples, ...], which all members share.
         weights: [examples] float32 or None.
         keys: [members] typed keys of the orders.
-        rows: [size, members] int32, each member's own part of the examples, or None where all have all.
+        rows: [size, members] int32, each member's own part of the examples, or None where all have
+            all.
         size, batch_size: numbers of examples.
         shuffle: whether orders are drawn.
         axis: where batches have their members: 0 or -1.
@@ -167,13 +185,17 @@ class ResidentMembers(_Cut):
         return self.keys.shape
 
     def orders(self, first: int, count: int) -> Any:
-        """The examples at all places of the batches of so many epochs from a first, for each member; as `Resident` has them."""
+        """The examples at all places of the batches of so many epochs from a first, for each
+        member; as `Resident` has them.
+        """
         if self.shuffle:
             draws = _draws(self.keys, first, count, self.size)
             room = np.zeros((self.epochs, *draws.shape[1:]), np.uint32)
             room[:count] = draws
             return _members_orders(self, room, np.int32(count))
-        epochs = np.broadcast_to(np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, *self.members))
+        epochs = np.broadcast_to(
+            np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, *self.members)
+        )
         if self.rows is not None:
             epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
         return _laid_out(epochs, self)
@@ -195,7 +217,11 @@ class ResidentMembers(_Cut):
         rows = _batch_of(orders, start, index, self)
         data = (self.inputs, self.targets, self.weights)
         inputs, targets, weights = jax.vmap(
-            lambda rows: jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data), -1, self.axis
+            lambda rows: jax.tree.map(
+                lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data
+            ),
+            -1,
+            self.axis,
         )(rows)
         return Batch(inputs, targets, weights, _mask(index, self))
 
@@ -206,7 +232,8 @@ class Stack:
     """Several batches of a stream, one after another along a first axis.
 
     Args:
-        batches: a `Batch` whose arrays are [steps, batch, ...]; places past the end of the stream are never read.
+        batches: a `Batch` whose arrays are [steps, batch, ...]; places past the end of the stream
+            are never read.
     """
 
     batches: Any
@@ -241,12 +268,18 @@ class Stack:
     def batch(self, orders: Int[Array, " none"], start: Any, index: Any) -> Batch:
         """The batch at that place of the stack."""
         del orders, start
-        return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches)
+        return jax.tree.map(
+            lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches
+        )
 
 
 def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
-    """Orders [epochs, size, ...] one after another on the devices of the data, filled up to whole batches and all epochs."""
-    orders = np.zeros((source.epochs if source.shuffle else 1, source.places, *source.members), np.int32)
+    """Orders [epochs, size, ...] one after another on the devices of the data, filled up to whole
+    batches and all epochs.
+    """
+    orders = np.zeros(
+        (source.epochs if source.shuffle else 1, source.places, *source.members), np.int32
+    )
     orders[: len(epochs), : source.examples] = epochs[:, : source.examples]
     leaf = jax.tree.leaves(source.inputs)[0]
     same = leaf.committed and leaf.sharding.is_fully_replicated
@@ -255,7 +288,9 @@ def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
 
 @jax.jit
 def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
-    """The orders of the first `count` epochs of those draws: a program, since the members of each device have a core for it."""
+    """The orders of the first `count` epochs of those draws: a program, since the members of each
+    device have a core for it.
+    """
 
     def put(row: Array, orders: Array) -> Array:
         order = source.order(lax.dynamic_index_in_dim(draws, row, 0, keepdims=False))
@@ -278,7 +313,9 @@ def _mask(index: Any, source: Resident | ResidentMembers) -> Array | None:
     return index * source.batch_size + jnp.arange(source.batch_size, dtype=jnp.int32) < source.size
 
 
-def epochs_drawn(keys: Any, first: int, count: int, size: int) -> Int[np.ndarray, "epochs *keys size"]:
+def epochs_drawn(
+    keys: Any, first: int, count: int, size: int
+) -> Int[np.ndarray, "epochs *keys size"]:
     """Orders of `size` examples in so many epochs from a first, for a key or an array of them.
 
     Epoch e of a key draws from `fold_in(key, e)`.
@@ -296,7 +333,9 @@ def _draws(keys: Any, first: int, count: int, size: int) -> np.ndarray:
 
 @jax.jit
 def _folded(keys: Any, epoch: Any) -> Any:
-    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(keys.shape)
+    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(
+        keys.shape
+    )
 
 
 Source = Resident | ResidentMembers | Stack

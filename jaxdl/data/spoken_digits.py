@@ -18,9 +18,17 @@ Features = Literal["mfcc", "log_mel"]
 
 _URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
 _RECORDINGS = Collection(
-    r"[0-9]_[a-z]+_[0-9]+\.wav", 3000, 21128848, "22eed2aaa4f9692f65c693d4bb9c15a7a3c34db61e529c9e735ccb095c96a69a"
+    r"[0-9]_[a-z]+_[0-9]+\.wav",
+    3000,
+    21128848,
+    "22eed2aaa4f9692f65c693d4bb9c15a7a3c34db61e529c9e735ccb095c96a69a",
 )
-_FORMS = ("recordings", "free-spoken-digit-dataset", "free-spoken-digit-dataset.tar.gz", "free-spoken-digit-dataset.tar.xz")
+_FORMS = (
+    "recordings",
+    "free-spoken-digit-dataset",
+    "free-spoken-digit-dataset.tar.gz",
+    "free-spoken-digit-dataset.tar.xz",
+)
 _LIMIT = 1 << 25  # the recordings and their headers are 23 MB
 _RATE = 8000
 _TESTED = 5  # of each speaker's recordings of each digit, those with numbers below
@@ -34,38 +42,44 @@ def spoken_digits(
     tuple[Float32[np.ndarray, "train 100 10"], Int32[np.ndarray, " train"]],
     tuple[Float32[np.ndarray, "test 100 10"], Int32[np.ndarray, " test"]],
 ]:
-    """Loads 3,000 recordings of spoken digits, in their official split into 2,700 for training and 300 for testing.
+    """Loads 3,000 recordings of spoken digits, in their official split into 2,700 for training and
+    300 for testing.
 
-    Six speakers say each of ten digits fifty times; the recordings with numbers 0 to 4 are the test's. Each recording of
-    0.1 to 2.3 seconds becomes 100 frames of 10 features that span it from its beginning to its end (`jaxdl.data.mfcc`). From
-    each feature the mean of the *training* part is taken, and what is left is divided by the training part's standard
-    deviation, in both.
+    Six speakers say each of ten digits fifty times; the recordings with numbers 0 to 4 are the
+    test's. Each recording of 0.1 to 2.3 seconds becomes 100 frames of 10 features that span it from
+    its beginning to its end (`jaxdl.data.mfcc`). From each feature the mean of the *training* part
+    is taken, and what is left is divided by the training part's standard deviation, in both.
 
-    The recordings are looked for in the folder as `recordings/`, `free-spoken-digit-dataset/`, or that with `.tar.gz` or
-    `.tar.xz`, and downloaded (some 16 MB) where they are there in no form. Reading and computing take some two seconds.
+    The recordings are looked for in the folder as `recordings/`, `free-spoken-digit-dataset/`, or
+    that with `.tar.gz` or `.tar.xz`, and downloaded (some 16 MB) where they are there in no form.
+    Reading and computing take some two seconds.
 
     Args:
         folder: where to look and to download; else `JAXDL_DATA`, else the platform's cache folder.
-        features: "mfcc", ten cepstral coefficients of 26 bands; or "log_mel", the logarithm of the power in ten bands, in
-            which less of the speech is left.
+        features: "mfcc", ten cepstral coefficients of 26 bands; or "log_mel", the logarithm of the
+            power in ten bands, in which less of the speech is left.
 
     Returns:
-        `(train, test)`, each `(features, labels)`: features [n, 100, 10] float32, standardised; labels [n] int32, 0 to 9.
-        They lie in the order of their numbers, with all speakers and digits of one number together, so that every part of
-        either has all of them.
+        `(train, test)`, each `(features, labels)`: features [n, 100, 10] float32, standardised;
+        labels [n] int32, 0 to 9. They lie in the order of their numbers, with all speakers and
+        digits of one number together, so that every part of either has all of them.
 
     Raises:
-        DataError: if what is there is short or altered, or if it is missing and cannot be downloaded.
+        DataError: if what is there is short or altered, or if it is missing and cannot be
+            downloaded.
         ValueError: if the features are none of these.
 
-    Source: Jackson, Souza, Flaks, Pan, Nicolas, Thite, *Free Spoken Digit Dataset* (2018), CC BY-SA 4.0.
+    Source: Jackson, Souza, Flaks, Pan, Nicolas, Thite, *Free Spoken Digit Dataset* (2018), CC BY-SA
+    4.0.
     """
     if features not in ("mfcc", "log_mel"):
         raise ValueError(f"spoken_digits: features are 'mfcc' or 'log_mel', got {features!r}.")
     return read_spoken_digits(data_folder(folder), _RECORDINGS, (_URL,), features)
 
 
-def read_spoken_digits(folder: Path, recordings: Collection, urls: tuple[str, ...], features: Features) -> tuple[_Part, _Part]:
+def read_spoken_digits(
+    folder: Path, recordings: Collection, urls: tuple[str, ...], features: Features
+) -> tuple[_Part, _Part]:
     """Reads the given recordings as `spoken_digits` returns them."""
     remote = Remote("spoken_digits", urls, folder / "free-spoken-digit-dataset.tar.gz", _LIMIT)
     function = {"mfcc": mfcc, "log_mel": log_mel}[features]
@@ -75,7 +89,10 @@ def read_spoken_digits(folder: Path, recordings: Collection, urls: tuple[str, ..
 
     heard = obtain([folder / form for form in _FORMS], read, remote)
     train, test = (
-        (np.stack([heard[name] for name in names]), np.array([digit for _, _, digit in names], np.int32))
+        (
+            np.stack([heard[name] for name in names]),
+            np.array([digit for _, _, digit in names], np.int32),
+        )
         for names in _split(heard)
     )
     mean, deviation = train[0].mean((0, 1), np.float64), train[0].std((0, 1), np.float64)
@@ -89,11 +106,17 @@ _Name = tuple[int, str, int]
 
 def _split(names: Iterable[_Name]) -> tuple[list[_Name], list[_Name]]:
     ordered = sorted(names)
-    return [name for name in ordered if name[0] >= _TESTED], [name for name in ordered if name[0] < _TESTED]
+    return [name for name in ordered if name[0] >= _TESTED], [
+        name for name in ordered if name[0] < _TESTED
+    ]
 
 
-def _heard(files: dict[str, bytes], function: Callable[[np.ndarray, int], np.ndarray]) -> dict[_Name, np.ndarray]:
-    """The features of each recording, made one after the other: the samples of all would take twice what the files do."""
+def _heard(
+    files: dict[str, bytes], function: Callable[[np.ndarray, int], np.ndarray]
+) -> dict[_Name, np.ndarray]:
+    """The features of each recording, made one after the other: the samples of all would take twice
+    what the files do.
+    """
     return {_name(file): function(_samples(file, data), _RATE) for file, data in files.items()}
 
 

@@ -13,18 +13,21 @@ def digits() -> tuple[
     tuple[Float32[np.ndarray, "train 8 8 1"], Int32[np.ndarray, " train"]],
     tuple[Float32[np.ndarray, "test 8 8 1"], Int32[np.ndarray, " test"]],
 ]:
-    """Loads 1,797 real handwritten digits of 8 by 8 pixels, 1,437 for training and 360 (20 %) for testing.
+    """Loads 1,797 real handwritten digits of 8 by 8 pixels, 1,437 for training and 360 (20 %) for
+    testing.
 
-    The split is scikit-learn's `train_test_split`, stratified by digit, with `random_state=0`: the same rows every time.
+    The split is scikit-learn's `train_test_split`, stratified by digit, with `random_state=0`: the
+    same rows every time.
 
     Returns:
-        `(train, test)`, each `(images, labels)`: images [n, 8, 8, 1] float32 from 0 (paper) to 1 (ink, 16 in the
-        source); labels [n] int32, 0 to 9.
+        `(train, test)`, each `(images, labels)`: images [n, 8, 8, 1] float32 from 0 (paper) to 1
+        (ink, 16 in the source); labels [n] int32, 0 to 9.
 
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.
 
-    Source: Alpaydin, Kaynak, *Optical Recognition of Handwritten Digits* (UCI, 1998), its test part.
+    Source: Alpaydin, Kaynak, *Optical Recognition of Handwritten Digits* (UCI, 1998), its test
+    part.
 
     >>> train, test = digits()
     >>> train[0].shape, train[1].shape, test[0].shape
@@ -39,14 +42,17 @@ def diabetes() -> tuple[
     tuple[Float32[np.ndarray, "train 10"], Float32[np.ndarray, " train"]],
     tuple[Float32[np.ndarray, "test 10"], Float32[np.ndarray, " test"]],
 ]:
-    """Loads 442 diabetes patients, 353 for training and 89 (20 %) for testing; the target is a number.
+    """Loads 442 diabetes patients, 353 for training and 89 (20 %) for testing; the target is a
+    number.
 
-    The split is scikit-learn's `train_test_split` with `random_state=0`: the same rows every time. From each feature the
-    mean of the *training* part is taken, and what is left is divided by the training part's standard deviation, in both.
+    The split is scikit-learn's `train_test_split` with `random_state=0`: the same rows every time.
+    From each feature the mean of the *training* part is taken, and what is left is divided by the
+    training part's standard deviation, in both.
 
     Returns:
-        `(train, test)`, each `(features, targets)`: features [n, 10] float32, standardised: age, sex, body mass index,
-        blood pressure and six blood values; targets [n] float32, the disease's progression after a year, 25 to 346.
+        `(train, test)`, each `(features, targets)`: features [n, 10] float32, standardised: age,
+        sex, body mass index, blood pressure and six blood values; targets [n] float32, the
+        disease's progression after a year, 25 to 346.
 
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.
@@ -57,22 +63,29 @@ def diabetes() -> tuple[
     >>> train[0].shape, train[1].shape, test[0].shape
     ((353, 10), (353,), (89, 10))
     """
-    features, targets = _scikit_learn("datasets", "diabetes").load_diabetes(return_X_y=True, scaled=False)
-    return _standardised(*_split("diabetes", features, targets.astype(np.float32), stratified=False))
+    features, targets = _scikit_learn("datasets", "diabetes").load_diabetes(
+        return_X_y=True, scaled=False
+    )
+    return _standardised(
+        *_split("diabetes", features, targets.astype(np.float32), stratified=False)
+    )
 
 
 def breast_cancer() -> tuple[
     tuple[Float32[np.ndarray, "train 30"], Int32[np.ndarray, " train"]],
     tuple[Float32[np.ndarray, "test 30"], Int32[np.ndarray, " test"]],
 ]:
-    """Loads 569 breast tumours, 455 for training and 114 (20 %) for testing, each malignant or benign.
+    """Loads 569 breast tumours, 455 for training and 114 (20 %) for testing, each malignant or
+    benign.
 
-    The split is scikit-learn's `train_test_split`, stratified by class, with `random_state=0`: the same rows every time.
-    Features are standardised as in `diabetes`, with the statistics of the training part.
+    The split is scikit-learn's `train_test_split`, stratified by class, with `random_state=0`: the
+    same rows every time. Features are standardised as in `diabetes`, with the statistics of the
+    training part.
 
     Returns:
-        `(train, test)`, each `(features, labels)`: features [n, 30] float32, standardised measures of cell nuclei;
-        labels [n] int32, positions in `BREAST_CANCER_CLASSES`: 0 malignant, 1 benign.
+        `(train, test)`, each `(features, labels)`: features [n, 30] float32, standardised measures
+        of cell nuclei; labels [n] int32, positions in `BREAST_CANCER_CLASSES`: 0 malignant, 1
+        benign.
 
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.
@@ -83,8 +96,12 @@ def breast_cancer() -> tuple[
     >>> train[0].shape, train[1].shape, test[0].shape
     ((455, 30), (455,), (114, 30))
     """
-    features, labels = _scikit_learn("datasets", "breast_cancer").load_breast_cancer(return_X_y=True)
-    return _standardised(*_split("breast_cancer", features, labels.astype(np.int32), stratified=True))
+    features, labels = _scikit_learn("datasets", "breast_cancer").load_breast_cancer(
+        return_X_y=True
+    )
+    return _standardised(
+        *_split("breast_cancer", features, labels.astype(np.int32), stratified=True)
+    )
 
 
 _Part = tuple[np.ndarray, np.ndarray]
@@ -97,13 +114,16 @@ def _scikit_learn(module: str, owner: str) -> ModuleType:
         if error.name != "sklearn":
             raise
         raise ModuleNotFoundError(
-            f'data.{owner}: these data come with scikit-learn, which is not installed — pip install "jaxdl[experiments]" '
+            f"data.{owner}: these data come with scikit-learn, which is not installed — pip "
+            f'install "jaxdl[experiments]" '
             "brings it.",
             name="sklearn",
         ) from error
 
 
-def _split(owner: str, inputs: np.ndarray, targets: np.ndarray, stratified: bool) -> tuple[_Part, _Part]:
+def _split(
+    owner: str, inputs: np.ndarray, targets: np.ndarray, stratified: bool
+) -> tuple[_Part, _Part]:
     split = _scikit_learn("model_selection", owner).train_test_split
     train_inputs, test_inputs, train_targets, test_targets = split(
         inputs, targets, test_size=0.2, random_state=0, stratify=targets if stratified else None

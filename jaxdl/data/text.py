@@ -20,8 +20,9 @@ _AT_ONCE = 1024
 class Vocabulary:
     """The words that a model knows, each by its place.
 
-    A word is a run of letters and digits in lower case, with the apostrophes inside it (`don't`); `<br />`, punctuation and
-    white space only separate words. Place 0 is the padding behind a text, and place 1 stands for every unknown word.
+    A word is a run of letters and digits in lower case, with the apostrophes inside it (`don't`);
+    `<br />`, punctuation and white space only separate words. Place 0 is the padding behind a text,
+    and place 1 stands for every unknown word.
 
     Args:
         words: all words by their places; the first two are names for padding and for the unknown.
@@ -42,23 +43,30 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if len(self.words) < 2 or len(set(self.words)) != len(self.words):
-            raise ValueError("Vocabulary: expected distinct words behind two names, for padding and for the unknown.")
+            raise ValueError(
+                "Vocabulary: expected distinct words behind two names, for padding and for the "
+                "unknown."
+            )
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int) -> "Vocabulary":
-        """The words that are most frequent in some texts, which should be those of the training part alone.
+        """The words that are most frequent in some texts, which should be those of the training
+        part alone.
 
         Args:
             texts: the texts.
-            size: the most places that the vocabulary may have, padding and unknown among them. Of words that are equally
-                frequent, the alphabet's first is taken.
+            size: the most places that the vocabulary may have, padding and unknown among them. Of
+                words that are equally frequent, the alphabet's first is taken.
 
         Raises:
             ModuleNotFoundError: if the package tokenizers is not installed.
             ValueError: if there is no room for a word.
         """
         if size < 3:
-            raise ValueError(f"Vocabulary: padding and unknown take two places, so size is at least 3, got {size}.")
+            raise ValueError(
+                f"Vocabulary: padding and unknown take two places, so size is at least 3, got "
+                f"{size}."
+            )
         counter = _tokenizer({}, "[unknown]")
         trainer = _tokenizers().trainers.WordLevelTrainer(
             vocab_size=size - 2, min_frequency=1, show_progress=False, special_tokens=[]
@@ -76,7 +84,8 @@ class Vocabulary:
     def encode(self, texts: Iterable[str]) -> list[Int32[np.ndarray, " _"]]:
         """The places of the words of each text.
 
-        A text of unknown words alone gives as many 1s; a text without a word, such as an empty one, an array of length 0,
+        A text of unknown words alone gives as many 1s; a text without a word, such as an empty one,
+        an array of length 0,
         which `Padded` allows: recurrent layers and pooling give zeros for it.
 
         Args:
@@ -88,7 +97,11 @@ class Vocabulary:
         Raises:
             ModuleNotFoundError: if the package tokenizers is not installed.
         """
-        return [np.array(found.ids, np.int32) for chunk in _chunks(texts) for found in self._encoder.encode_batch_fast(chunk)]
+        return [
+            np.array(found.ids, np.int32)
+            for chunk in _chunks(texts)
+            for found in self._encoder.encode_batch_fast(chunk)
+        ]
 
     def decode(self, places: Sequence[int] | Integer[np.ndarray, " words"]) -> str:
         """The words at some places, with spaces between them and without padding.
@@ -101,7 +114,9 @@ class Vocabulary:
 
     @cached_property
     def _encoder(self) -> Any:
-        return _tokenizer({word: place for place, word in enumerate(self.words)}, self.words[UNKNOWN])
+        return _tokenizer(
+            {word: place for place, word in enumerate(self.words)}, self.words[UNKNOWN]
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,10 @@ class Characters:
 
     def __post_init__(self) -> None:
         if not self.characters or len(set(self.characters)) != len(self.characters):
-            raise ValueError("Characters: expected at least one character, and each once — use Characters.of(text).")
+            raise ValueError(
+                "Characters: expected at least one character, and each once — use "
+                "Characters.of(text)."
+            )
 
     @classmethod
     def of(cls, text: str) -> "Characters":
@@ -149,7 +167,8 @@ class Characters:
         if (unknown := codes[found] != wanted).any():
             place = int(unknown.argmax())
             raise ValueError(
-                f"Characters: {text[place]!r} at place {place} is none of the {len(self)} that are known — replace it, or "
+                f"Characters: {text[place]!r} at place {place} is none of the {len(self)} that are "
+                f"known — replace it, or "
                 "make Characters.of a text that has it."
             )
         return found.astype(np.int32)
@@ -160,7 +179,9 @@ class Characters:
         Raises:
             ValueError: if there is no such place.
         """
-        return "".join(self.characters[place] for place in _checked("Characters", places, len(self)))
+        return "".join(
+            self.characters[place] for place in _checked("Characters", places, len(self))
+        )
 
 
 def _codes(text: str) -> np.ndarray:
@@ -170,10 +191,13 @@ def _codes(text: str) -> np.ndarray:
 def _checked(owner: str, places: Any, size: int) -> list[int]:
     array = np.asarray(places)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ValueError(f"{owner}: decode expects whole numbers in a row, got {array.dtype}{list(array.shape)}.")
+        raise ValueError(
+            f"{owner}: decode expects whole numbers in a row, got {array.dtype}{list(array.shape)}."
+        )
     if array.size and not (array.min() >= 0 and array.max() < size):
         raise ValueError(
-            f"{owner}: places are 0 to {size - 1}, got {array.min()} to {array.max()} — is it another vocabulary's?"
+            f"{owner}: places are 0 to {size - 1}, got {array.min()} to {array.max()} — is it "
+            f"another vocabulary's?"
         )
     return array.tolist()
 
@@ -181,7 +205,8 @@ def _checked(owner: str, places: Any, size: int) -> list[int]:
 def _each_text(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise TypeError(
-            "Vocabulary: expected several texts, got one string, whose characters would be taken for texts — "
+            "Vocabulary: expected several texts, got one string, whose characters would be taken "
+            "for texts — "
             "put it into a list."
         )
     return texts
@@ -206,7 +231,9 @@ def _tokenizer(places: dict[str, int], unknown: str) -> Any:
             tokenizers.normalizers.Lowercase(),
         ]
     )
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern(_WORD), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(
+        pattern(_WORD), behavior="removed", invert=True
+    )
     return tokenizer
 
 
@@ -217,7 +244,8 @@ def _tokenizers() -> Any:
         if error.name != "tokenizers":
             raise
         raise ModuleNotFoundError(
-            "data.Vocabulary: texts are cut into words by the package tokenizers, which is not installed — pip install "
+            "data.Vocabulary: texts are cut into words by the package tokenizers, which is not "
+            "installed — pip install "
             '"jaxdl[text]" brings it.',
             name="tokenizers",
         ) from error

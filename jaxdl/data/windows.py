@@ -12,13 +12,17 @@ from jaxdl.data import arguments
 _Windows = tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]
 
 
-def windows(ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None = None) -> _Windows:
-    """Cuts a text into pieces that each have the same length, and beside each what follows upon each of its tokens.
+def windows(
+    ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None = None
+) -> _Windows:
+    """Cuts a text into pieces that each have the same length, and beside each what follows upon
+    each of its tokens.
 
         x_i = ids[i·s : i·s + length],   y_i = ids[i·s + 1 : i·s + length + 1]
 
-    With the stride s = length every token is predicted once, but for the first of all and up to length − 1 at the end, which
-    do not fill a window. A small stride repeats the text length / s times in memory; `RandomWindows` does not.
+    With the stride s = length every token is predicted once, but for the first of all and up to
+    length − 1 at the end, which do not fill a window. A small stride repeats the text length / s
+    times in memory; `RandomWindows` does not.
 
     Args:
         ids: [tokens], as of `Characters.encode`.
@@ -44,10 +48,11 @@ def windows(ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomWindows:
-    """An endless source of batches of windows at random places of a text, for `fit(..., steps_per_epoch=...)`.
+    """An endless source of batches of windows at random places of a text, for `fit(...,
+    steps_per_epoch=...)`.
 
-    Each place where a whole window fits is as likely as any other, and may be drawn again: there are no epochs. Each `iter()`
-    begins the same sequence of batches anew.
+    Each place where a whole window fits is as likely as any other, and may be drawn again: there
+    are no epochs. Each `iter()` begins the same sequence of batches anew.
 
     Args:
         ids: [tokens], as of `Characters.encode`.
@@ -71,14 +76,18 @@ class RandomWindows:
     batch_size: int
     seed: int = 0
     restarts: ClassVar[bool] = True
-    """Each `iter()` gives the same batches: a run that was interrupted finds its place by counting."""
+    """Each `iter()` gives the same batches: a run that was interrupted finds its place by counting.
+    """
 
     def __post_init__(self) -> None:
         arguments.whole("RandomWindows", "batch_size", self.batch_size, 1)
         arguments.seed("RandomWindows", self.seed)
         object.__setattr__(self, "ids", _checked("RandomWindows", self.ids, self.length))
         if self.batch_size * (self.length + 1) > 2**31:
-            raise ValueError(f"RandomWindows: a batch of {self.batch_size} windows of {self.length} tokens fits no device.")
+            raise ValueError(
+                f"RandomWindows: a batch of {self.batch_size} windows of {self.length} tokens fits "
+                f"no device."
+            )
 
     def identity(self) -> dict[str, object]:
         """What tells these batches from others, for a run that saves itself."""
@@ -95,11 +104,16 @@ class RandomWindows:
 def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
     arguments.whole(owner, "length", length, 1)
     if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-        told = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
-        raise ValueError(f"{owner}: expected ids as one NumPy array [tokens] of whole numbers, got {told}.")
+        told = (
+            f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
+        )
+        raise ValueError(
+            f"{owner}: expected ids as one NumPy array [tokens] of whole numbers, got {told}."
+        )
     if len(ids) <= length:
         raise ValueError(
-            f"{owner}: a window of {length} and its targets take {length + 1} tokens, and the text has {len(ids)}."
+            f"{owner}: a window of {length} and its targets take {length + 1} tokens, and the text "
+            f"has {len(ids)}."
         )
     if ids.min() < -(2**31) or ids.max() >= 2**31:
         raise ValueError(f"{owner}: ids are int32, and {ids.min()} … {ids.max()} do not fit it.")

@@ -1,1 +1,37 @@
 """Layers: ops with parameters."""
+
+from jaxdl.layers import initializers as initializers
+from jaxdl.layers.attention import Attend as Attend
+from jaxdl.layers.attention import MultiHeadAttention as MultiHeadAttention
+from jaxdl.layers.combine import Frozen as Frozen
+from jaxdl.layers.combine import Map as Map
+from jaxdl.layers.combine import Parallel as Parallel
+from jaxdl.layers.combine import Residual as Residual
+from jaxdl.layers.combine import Sequential as Sequential
+from jaxdl.layers.combine import Tied as Tied
+from jaxdl.layers.conv import Conv as Conv
+from jaxdl.layers.conv import ConvTranspose as ConvTranspose
+from jaxdl.layers.dense import Dense as Dense
+from jaxdl.layers.dense import Embedding as Embedding
+from jaxdl.layers.dropout import Dropout as Dropout
+from jaxdl.layers.norm import BatchNorm as BatchNorm
+from jaxdl.layers.norm import GroupNorm as GroupNorm
+from jaxdl.layers.norm import InstanceNorm as InstanceNorm
+from jaxdl.layers.norm import LayerNorm as LayerNorm
+from jaxdl.layers.norm import RMSNorm as RMSNorm
+from jaxdl.layers.pool import AvgPool as AvgPool
+from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
+from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool
+from jaxdl.layers.pool import MaxPool as MaxPool
+from jaxdl.layers.positions import LearnedPositions as LearnedPositions
+from jaxdl.layers.positions import SinusoidalPositions as SinusoidalPositions
+from jaxdl.layers.precision import in_precision as in_precision
+from jaxdl.layers.prelu import PReLU as PReLU
+from jaxdl.layers.recurrent import GRU as GRU
+from jaxdl.layers.recurrent import LSTM as LSTM
+from jaxdl.layers.recurrent import Bidirectional as Bidirectional
+from jaxdl.layers.recurrent import SimpleRNN as SimpleRNN
+from jaxdl.layers.shape import Flatten as Flatten
+from jaxdl.layers.shape import Reshape as Reshape
+from jaxdl.layers.transformer import TransformerBlock as TransformerBlock
+from jaxdl.layers.wiring import Composite as Composite

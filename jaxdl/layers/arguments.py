@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxdl.initialization import deferred
-from jaxdl.initializers import Named
-from jaxdl.layer import Layer, LayerError
+from jaxdl.compiling.initialization import deferred
+from jaxdl.core.layer import Layer, LayerError
+from jaxdl.layers.initializers import Named
 from jaxdl.ops.floating import DType, as_floating, floating_dtype
 
 Sizes = int | tuple[int, ...]
@@ -22,14 +22,19 @@ LARGEST = 2**31 - 1
 MOST_NUMBERS = 2**48
 """Of a parameter: a petabyte in float32."""
 LARGEST_WINDOW = 1000
-"""Larger ones are refused where they reach over more than the whole input from any of its elements."""
+"""Larger ones are refused where they reach over more than the whole input from any of its elements.
+"""
 
 
 def declared(layer: Layer) -> None:
-    """Refuses arguments that are not what a layer's fields are declared as: flags, numbers, dtypes, functions."""
+    """Refuses arguments that are not what a layer's fields are declared as: flags, numbers, dtypes,
+    functions.
+    """
     kind, fields = type(layer).__name__, dataclasses.fields(layer)  # type: ignore[arg-type]
     numbers = {}
-    for name, declaration, value in ((field.name, field.type, getattr(layer, field.name)) for field in fields):
+    for name, declaration, value in (
+        (field.name, field.type, getattr(layer, field.name)) for field in fields
+    ):
         if declaration is bool:
             flag(kind, **{name: value})
         elif declaration is float:
@@ -49,10 +54,16 @@ def flag(layer: str, **arguments: Any) -> None:
 
 
 def number(layer: str, dtype: DType, **arguments: Any) -> None:
-    """Refuses an argument that is not a finite number of a dtype; one that is being traced is taken as it is."""
+    """Refuses an argument that is not a finite number of a dtype; one that is being traced is taken
+    as it is.
+    """
     for name, value in arguments.items():
-        if not is_traced(value) and not (_finite(value) and abs(value) <= float(jnp.finfo(dtype).max)):
-            raise LayerError(layer, f"{name} is a finite number in {np.dtype(dtype)}, got {value!r}.")
+        if not is_traced(value) and not (
+            _finite(value) and abs(value) <= float(jnp.finfo(dtype).max)
+        ):
+            raise LayerError(
+                layer, f"{name} is a finite number in {np.dtype(dtype)}, got {value!r}."
+            )
 
 
 def not_negative(layer: str, **arguments: Any) -> None:
@@ -71,7 +82,10 @@ def floating_argument(layer: str, name: str, value: Any, optional: bool) -> None
     except (TypeError, ValueError):
         known = None
     if known is None or known == np.object_:
-        raise LayerError(layer, f"{name} is a floating-point dtype such as 'float32' or 'bfloat16', got {value!r}.")
+        raise LayerError(
+            layer,
+            f"{name} is a floating-point dtype such as 'float32' or 'bfloat16', got {value!r}.",
+        )
     if not jnp.issubdtype(known, jnp.floating):
         raise LayerError(layer, f"{name} is a floating-point dtype, got {known}.")
 
@@ -79,8 +93,14 @@ def floating_argument(layer: str, name: str, value: Any, optional: bool) -> None
 def initializer_argument(layer: str, name: str, value: Any) -> None:
     """Refuses what cannot be called as initializers are."""
     if not callable(value) or isinstance(value, type):
-        told = f"the class itself — call it: {value.__name__}(…)" if isinstance(value, type) else repr(value)
-        raise LayerError(layer, f"{name} is an initializer such as dl.initializers.Normal(0.02), got {told}.")
+        told = (
+            f"the class itself — call it: {value.__name__}(…)"
+            if isinstance(value, type)
+            else repr(value)
+        )
+        raise LayerError(
+            layer, f"{name} is an initializer such as dl.initializers.Normal(0.02), got {told}."
+        )
     if not (isinstance(value, Named) and any(map(is_traced, vars(value).values()))):
         _hashable(layer, name, value)
 
@@ -89,7 +109,9 @@ def function(layer: str, **arguments: Any) -> None:
     """Refuses what is not a function."""
     for name, value in arguments.items():
         if not callable(value) or isinstance(value, type):
-            raise LayerError(layer, f"{name} is a function of an array, such as jnp.tanh, got {value!r}.")
+            raise LayerError(
+                layer, f"{name} is a function of an array, such as jnp.tanh, got {value!r}."
+            )
         _hashable(layer, name, value)
 
 
@@ -111,7 +133,10 @@ def positive(layer: str, **arguments: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise LayerError(layer, f"{name} is a whole number of at least 1, got {value!r}.")
         if value > LARGEST:
-            raise LayerError(layer, f"{name} is at most {LARGEST}, the largest dimension of an array, got {value!r}.")
+            raise LayerError(
+                layer,
+                f"{name} is at most {LARGEST}, the largest dimension of an array, got {value!r}.",
+            )
 
 
 def probability(layer: str, **rates: Any) -> None:
@@ -127,7 +152,9 @@ def is_traced(value: Any) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    """Whether a value is a finite real number; an array of one is none, because it cannot be hashed."""
+    """Whether a value is a finite real number; an array of one is none, because it cannot be
+    hashed.
+    """
     whole = isinstance(value, int) and abs(value) <= LARGEST
     real = isinstance(value, (float, np.floating)) or whole
     real = real and not isinstance(value, bool)
@@ -139,7 +166,9 @@ def _hashable(layer: str, name: str, value: Any) -> None:
         hash(value)
     except TypeError:
         raise LayerError(
-            layer, f"{name} cannot be hashed, as the arguments of a layer have to be, got {value!r} — give a plain function."
+            layer,
+            f"{name} cannot be hashed, as the arguments of a layer have to be, got {value!r} — "
+            f"give a plain function.",
         ) from None
 
 
@@ -152,26 +181,37 @@ def sizes(layer: str, **arguments: Any) -> None:
     """Refuses an argument that is neither a whole number of at least 1 nor a tuple of such."""
     for name, value in arguments.items():
         if isinstance(value, list):
-            raise LayerError(layer, f"{name} is a whole number or a tuple of such, got the list {value!r}.")
+            raise LayerError(
+                layer, f"{name} is a whole number or a tuple of such, got the list {value!r}."
+            )
         if isinstance(value, tuple) and not value:
-            raise LayerError(layer, f"{name} is a whole number or a tuple of such, got an empty tuple.")
+            raise LayerError(
+                layer, f"{name} is a whole number or a tuple of such, got an empty tuple."
+            )
         for one in value if isinstance(value, tuple) else (value,):
             positive(layer, **{name: one})
 
 
 def padding_argument(layer: str, padding: Any) -> None:
-    """Refuses a padding that is not one of the two words, whole numbers of at least 0, nor a tuple of pairs."""
+    """Refuses a padding that is not one of the two words, whole numbers of at least 0, nor a tuple
+    of pairs.
+    """
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         return
     pairs = isinstance(padding, tuple) and all(_is_pair(entry) for entry in padding)
     if not pairs and not pads_both_sides(padding):
         raise LayerError(
             layer,
-            "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with one "
+            "padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all "
+            "dimensions, or a tuple with one "
             f"for each) or a tuple of (low, high) pairs, got {padding!r}.",
         )
     entries: tuple[Any, ...] = padding if isinstance(padding, tuple) else (padding,)
-    if any(abs(n) > LARGEST for entry in entries for n in (entry if isinstance(entry, tuple) else (entry,))):
+    if any(
+        abs(n) > LARGEST
+        for entry in entries
+        for n in (entry if isinstance(entry, tuple) else (entry,))
+    ):
         raise LayerError(layer, f"padding is at most {LARGEST} on each side, got {padding!r}.")
 
 
@@ -182,7 +222,11 @@ def pads_both_sides(padding: Any) -> bool:
 
 
 def _is_pair(entry: Any) -> bool:
-    return isinstance(entry, tuple) and len(entry) == 2 and all(isinstance(n, (int, np.integer)) for n in entry)
+    return (
+        isinstance(entry, tuple)
+        and len(entry) == 2
+        and all(isinstance(n, (int, np.integer)) for n in entry)
+    )
 
 
 def _is_whole(value: Any) -> bool:
@@ -196,7 +240,8 @@ def spatial(layer: str, x: Any, **arguments: Any) -> tuple[tuple[Any, ...], ...]
     if dimensions < 1:
         raise LayerError(
             layer,
-            f"expected [batch, *space, channels] with at least one spatial dimension, got shape {tuple(x.shape)} — "
+            f"expected [batch, *space, channels] with at least one spatial dimension, got shape "
+            f"{tuple(x.shape)} — "
             "images without a channel axis need x[..., None], a single image x[None].",
         )
     some_space(layer, x)
@@ -206,7 +251,8 @@ def spatial(layer: str, x: Any, **arguments: Any) -> tuple[tuple[Any, ...], ...]
         if len(entries) != dimensions:
             raise LayerError(
                 layer,
-                f"{name} {value!r} has {len(entries)} entries, but an input of shape {tuple(x.shape)} has {dimensions} spatial "
+                f"{name} {value!r} has {len(entries)} entries, but an input of shape "
+                f"{tuple(x.shape)} has {dimensions} spatial "
                 f"dimension{'s' * (dimensions > 1)} — an int stands for all of them.",
             )
         spread.append(jax.tree.map(int, entries))
@@ -224,13 +270,19 @@ def spatial_padding(layer: str, x: Any, padding: Any) -> Any:
 def same_rank(layer: str, x: Any, expected: int) -> None:
     """Refuses an input with other dimensions than init saw."""
     if len(x.shape) != expected:
-        raise LayerError(layer, f"expected an input of rank {expected}, as at init, got shape {tuple(x.shape)}.")
+        raise LayerError(
+            layer, f"expected an input of rank {expected}, as at init, got shape {tuple(x.shape)}."
+        )
 
 
 def array(layer: str, x: Any) -> None:
     """Refuses a tree of arrays, or none, where one array is read."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise LayerError(layer, f"expected an array, got {type(x).__name__} — take one of what it holds, or use np.asarray.")
+        raise LayerError(
+            layer,
+            f"expected an array, got {type(x).__name__} — take one of what it holds, or use "
+            f"np.asarray.",
+        )
 
 
 def features(layer: str, x: Any, least_rank: int = 2) -> int:
@@ -238,17 +290,23 @@ def features(layer: str, x: Any, least_rank: int = 2) -> int:
     array(layer, x)
     if len(x.shape) < least_rank:
         raise LayerError(
-            layer, f"expected [batch, ..., features], got shape {tuple(x.shape)} — a single example needs x[None]."
+            layer,
+            f"expected [batch, ..., features], got shape {tuple(x.shape)} — a single example needs "
+            f"x[None].",
         )
     if x.shape[-1] == 0:
-        raise LayerError(layer, f"an input of shape {tuple(x.shape)} has no features to compute with.")
+        raise LayerError(
+            layer, f"an input of shape {tuple(x.shape)} has no features to compute with."
+        )
     return x.shape[-1]
 
 
 def some_space(layer: str, x: Any) -> None:
     """Refuses an input without elements but for an empty batch: their mean would be no number."""
     if 0 in x.shape[1:]:
-        raise LayerError(layer, f"an input of shape {tuple(x.shape)} has no elements to compute with.")
+        raise LayerError(
+            layer, f"an input of shape {tuple(x.shape)} has no elements to compute with."
+        )
 
 
 def same_features(layer: str, x: Any, expected: int, what: str = "features") -> None:
@@ -257,7 +315,8 @@ def same_features(layer: str, x: Any, expected: int, what: str = "features") -> 
     if got != expected:
         raise LayerError(
             layer,
-            f"expected {expected} {what}, as at init, got {got} (input of shape {tuple(x.shape)}) — was the input's size "
+            f"expected {expected} {what}, as at init, got {got} (input of shape {tuple(x.shape)}) "
+            f"— was the input's size "
             "changed after init?",
         )
 
@@ -282,14 +341,22 @@ def holds(layer: str, params: Any, name: str) -> Any:
     """The parameter or part of that name; an error where there is none."""
     if isinstance(params, Mapping) and name in params:
         return params[name]
-    told = ", ".join(map(repr, params)) or "none" if isinstance(params, Mapping) else f"a {type(params).__name__}"
+    told = (
+        ", ".join(map(repr, params)) or "none"
+        if isinstance(params, Mapping)
+        else f"a {type(params).__name__}"
+    )
     raise LayerError(
-        layer, f"expected parameters by name, among them '{name}', got {told} — init draws them as they have to be."
+        layer,
+        f"expected parameters by name, among them '{name}', got {told} — init draws them as they "
+        f"have to be.",
     )
 
 
 def _matches(got: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
-    return len(got) == len(shape) and all(size in (None, length) for size, length in zip(shape, got, strict=True))
+    return len(got) == len(shape) and all(
+        size in (None, length) for size, length in zip(shape, got, strict=True)
+    )
 
 
 def _unlike(name: str, shape: tuple[int | None, ...], got: tuple[int, ...]) -> str:
@@ -299,7 +366,10 @@ def _unlike(name: str, shape: tuple[int | None, ...], got: tuple[int, ...]) -> s
     if len(got) == len(shape) > 1 and _matches(got[::-1], shape):
         fix = f"it seems to be transposed, as PyTorch's are: params['{name}'].T."
     elif len(got) == len(shape) > 2 and _matches((*got[2:], got[1], got[0]), shape):
-        fix = f"it seems to be PyTorch's, with the window last: jnp.moveaxis(params['{name}'], (1, 0), (-2, -1))."
+        fix = (
+            f"it seems to be PyTorch's, with the window last: jnp.moveaxis(params['{name}'], (1, "
+            f"0), (-2, -1))."
+        )
     return f"expected '{name}' of shape [{told}], got {list(got)} — {fix}"
 
 
@@ -308,8 +378,10 @@ def mask_fits(layer: str, x: Any, mask: Any) -> None:
     if mask is not None and tuple(mask.shape) != tuple(x.shape[:1]):
         raise LayerError(
             layer,
-            f"the mode's mask has shape {tuple(mask.shape)} and the input {tuple(x.shape)}: one entry an example is needed — a "
-            "part before this one that folds another axis into the batch belongs in Map, which repeats the mask.",
+            f"the mode's mask has shape {tuple(mask.shape)} and the input {tuple(x.shape)}: one "
+            f"entry an example is needed — a "
+            "part before this one that folds another axis into the batch belongs in Map, which "
+            "repeats the mask.",
         )
 
 
@@ -339,11 +411,15 @@ def init_floating(layer: str, x: Any, dtype: DType | None = None) -> DType:
     return floating_dtype(x, dtype)
 
 
-def drawn(layer: str, name: str, initializer: Any, key: Array, shape: tuple[int, ...], dtype: DType) -> Array:
+def drawn(
+    layer: str, name: str, initializer: Any, key: Array, shape: tuple[int, ...], dtype: DType
+) -> Array:
     """What an initializer gives for a parameter, checked to be that."""
     told = f"a parameter of shape {list(shape)}"
     if math.prod(shape) > MOST_NUMBERS:
-        raise LayerError(layer, f"{told} has {math.prod(shape):.3g} numbers, more than any device holds.")
+        raise LayerError(
+            layer, f"{told} has {math.prod(shape):.3g} numbers, more than any device holds."
+        )
     available(layer, "param_dtype", dtype)
     later = deferred(initializer, key, shape, dtype)
     if later is not None:
@@ -352,12 +428,23 @@ def drawn(layer: str, name: str, initializer: Any, key: Array, shape: tuple[int,
         values = initializer(key, shape, dtype)
     except Exception as error:
         raise LayerError(
-            layer, f"{name} failed for {told} ({error}) — give one such as dl.initializers.Normal(0.02)."
+            layer,
+            f"{name} failed for {told} ({error}) — give one such as dl.initializers.Normal(0.02).",
         ) from error
-    if not isinstance(values, (Array, np.ndarray)) or values.shape != shape or values.dtype != dtype:
-        got = f"{values.dtype}{list(values.shape)}" if hasattr(values, "shape") and hasattr(values, "dtype") else repr(values)
+    if (
+        not isinstance(values, (Array, np.ndarray))
+        or values.shape != shape
+        or values.dtype != dtype
+    ):
+        got = (
+            f"{values.dtype}{list(values.shape)}"
+            if hasattr(values, "shape") and hasattr(values, "dtype")
+            else repr(values)
+        )
         raise LayerError(
-            layer, f"{name} gave {got} for {told} and dtype {jnp.dtype(dtype)} — has it been called, as in lecun_normal()?"
+            layer,
+            f"{name} gave {got} for {told} and dtype {jnp.dtype(dtype)} — has it been called, as "
+            f"in lecun_normal()?",
         )
     return jnp.asarray(values)
 
@@ -366,30 +453,43 @@ def available(layer: str, name: str, dtype: DType | None) -> None:
     """Refuses a dtype that JAX would quietly replace by a narrower one."""
     if dtype is not None and jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
         raise LayerError(
-            layer, f"{name} is {np.dtype(dtype)}, which JAX has not enabled — call jax.config.update('jax_enable_x64', True)."
+            layer,
+            f"{name} is {np.dtype(dtype)}, which JAX has not enabled — call "
+            f"jax.config.update('jax_enable_x64', True).",
         )
 
 
-def window_fits(layer: str, x: Any, extent: tuple[int, ...], padding: Any, stretch: tuple[int, ...] | None = None) -> None:
+def window_fits(
+    layer: str,
+    x: Any,
+    extent: tuple[int, ...],
+    padding: Any,
+    stretch: tuple[int, ...] | None = None,
+) -> None:
     """Refuses a window larger than the (stretched and padded) input: its output would be empty.
 
-    With "SAME" the input grows with the window; one is refused that sees the whole input from each of its elements, and is
-    so large that it cannot be meant.
+    With "SAME" the input grows with the window; one is refused that sees the whole input from each
+    of its elements, and is so large that it cannot be meant.
     """
     if padding == "SAME":
         for size, reach in zip(x.shape[1:-1], extent, strict=True):
             if reach > max(LARGEST_WINDOW, 2 * size):
                 raise LayerError(
-                    layer, f"the window reaches over {reach} elements, and an input of shape {tuple(x.shape)} has {size} there."
+                    layer,
+                    f"the window reaches over {reach} elements, and an input of shape "
+                    f"{tuple(x.shape)} has {size} there.",
                 )
         return
     pads = ((0, 0),) * len(extent) if padding == "VALID" else padding
-    space = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stretch or (1,) * len(extent), strict=True)]
+    space = [
+        (n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stretch or (1,) * len(extent), strict=True)
+    ]
     for axis, (size, (low, high), reach) in enumerate(zip(space, pads, extent, strict=True)):
         if size + low + high < reach:
             raise LayerError(
                 layer,
-                f"the window reaches over {reach} elements of spatial dimension {axis}, but an input of shape {tuple(x.shape)} "
+                f"the window reaches over {reach} elements of spatial dimension {axis}, but an "
+                f"input of shape {tuple(x.shape)} "
                 f"has only {size + low + high} there, padding included — "
                 "use padding='SAME', a smaller window or fewer poolings.",
             )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.layer import (
+from jaxdl.core.layer import (
     Cache,
     Eval,
     Function,
@@ -28,11 +28,11 @@ from jaxdl.layer import (
     located,
     refuse_padded,
 )
+from jaxdl.core.values import Value
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Part, Wiring
 from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import alike
-from jaxdl.values import Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Tied(Value):
 
     Args:
         to: the name of the earlier part.
-        use: `use(params, x) -> y`, what is computed with that part's parameters, or a layer that runs on them; None runs the
-            part itself once more.
+        use: `use(params, x) -> y`, what is computed with that part's parameters, or a layer that
+            runs on them; None runs the part itself once more.
 
     >>> import jaxdl as dl
     >>> model = dl.Sequential(
-    ...     embed=dl.Embedding(100, 16), body=dl.Dense(16), logits=dl.Tied("embed", lambda params, x: x @ params["embedding"].T)
+    ...     embed=dl.Embedding(100, 16),
+    ...     body=dl.Dense(16),
+    ...     logits=dl.Tied("embed", lambda params, x: x @ params["embedding"].T),
     ... )
     """
 
@@ -68,7 +70,9 @@ class _Using(Stateless):
     def forward(self, params: Params, x: Any) -> Any:
         return self.use(params, x)
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         del state, span
         return self.use(params, x), cache
 
@@ -77,8 +81,9 @@ class _Using(Stateless):
 class Sequential(Composite):
     """y = fₙ(… f₂(f₁(x))): parts one after another.
 
-    Parts by position are named by their kind and count, `conv_0`, `conv_1`, `dense_0`, parts by keyword as the caller says.
-    `model["conv_0"]` is a part and `model[:-1]` the model of all parts but the last, under the same names.
+    Parts by position are named by their kind and count, `conv_0`, `conv_1`, `dense_0`, parts by
+    keyword as the caller says. `model["conv_0"]` is a part and `model[:-1]` the model of all parts
+    but the last, under the same names.
 
     Args:
         parts: layers, plain functions of one array, or `Tied`.
@@ -93,12 +98,20 @@ class Sequential(Composite):
 
     def __init__(self, *parts: Part | Tied, **named: Part | Tied) -> None:
         positional = name_parts(parts)
-        pairs = positional + [(name, part if isinstance(part, Tied) else as_layer(part)) for name, part in named.items()]
+        pairs = positional + [
+            (name, part if isinstance(part, Tied) else as_layer(part))
+            for name, part in named.items()
+        ]
         _check_names("Sequential", [name for name, _ in pairs])
         object.__setattr__(self, "parts", tuple(pairs))
         for index, (name, part) in enumerate(pairs):
-            if isinstance(part, Tied) and part.to not in [other for other, layer in pairs[:index] if isinstance(layer, Layer)]:
-                raise LayerError("Sequential", f"'{name}' is tied to '{part.to}', and no layer of that name stands before it.")
+            if isinstance(part, Tied) and part.to not in [
+                other for other, layer in pairs[:index] if isinstance(layer, Layer)
+            ]:
+                raise LayerError(
+                    "Sequential",
+                    f"'{name}' is tied to '{part.to}', and no layer of that name stands before it.",
+                )
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
         layers = dict(self.parts)
@@ -161,7 +174,8 @@ class Residual(Composite):
         if y.shape != s.shape:
             raise LayerError(
                 "Residual",
-                f"the body gives shape {tuple(y.shape)} and the shortcut {tuple(s.shape)}, which cannot be added — give a "
+                f"the body gives shape {tuple(y.shape)} and the shortcut {tuple(s.shape)}, which "
+                f"cannot be added — give a "
                 "shortcut that maps one to the other, such as Conv(features, 1, stride).",
             )
         return wiring.math(_sum, y, s)
@@ -169,7 +183,8 @@ class Residual(Composite):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Parallel(Composite):
-    """Several parts on the same input, their outputs put together; parameters by part, named as in `Sequential`.
+    """Several parts on the same input, their outputs put together; parameters by part, named as in
+    `Sequential`.
 
     Args:
         parts, named: layers or plain functions of one array.
@@ -182,7 +197,11 @@ class Parallel(Composite):
     axis: int = -1
 
     def __init__(
-        self, *parts: Part, combine: Literal["concatenate", "add"] = "concatenate", axis: int = -1, **named: Part
+        self,
+        *parts: Part,
+        combine: Literal["concatenate", "add"] = "concatenate",
+        axis: int = -1,
+        **named: Part,
     ) -> None:
         pairs = name_parts(parts) + [(name, as_layer(part)) for name, part in named.items()]
         _check_names("Parallel", [name for name, _ in pairs])
@@ -206,22 +225,31 @@ class Parallel(Composite):
         rank = len(shapes[0])
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
-            raise LayerError("Parallel", f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.")
+            raise LayerError(
+                "Parallel",
+                f"parts give shapes {shapes}, which have no axis {self.axis} after the batch.",
+            )
         if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
-            raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.")
+            raise LayerError(
+                "Parallel",
+                f"parts give shapes {shapes}, which cannot be concatenated along axis {self.axis}.",
+            )
         return wiring.math(lambda *terms: jnp.concatenate(alike(terms), axis), *ys)
 
     def __repr__(self) -> str:
         options = "" if self.combine == "concatenate" else f", combine={self.combine!r}"
-        return f"Parallel({_parts_repr(self.parts)}{options}{'' if self.axis == -1 else f', axis={self.axis}'})"
+        axis = "" if self.axis == -1 else f", axis={self.axis}"
+        return f"Parallel({_parts_repr(self.parts)}{options}{axis})"
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Map(Layer):
-    """One layer at every place along an axis, with one set of parameters: [batch, …, n, …] to [batch, …, n, …].
+    """One layer at every place along an axis, with one set of parameters: [batch, …, n, …] to
+    [batch, …, n, …].
 
-    The axis joins the batch while the layer runs, so that statistics over the batch are over all places, and each place
-    draws a dropout mask of its own. Parameters and state are the layer's, under `body`.
+    The axis joins the batch while the layer runs, so that statistics over the batch are over all
+    places, and each place draws a dropout mask of its own. Parameters and state are the layer's,
+    under `body`.
 
     Args:
         body: the layer.
@@ -235,7 +263,9 @@ class Map(Layer):
     def __init__(self, body: Part, axis: int = 1) -> None:
         arguments.axis("Map", axis)
         if axis == 0:
-            raise LayerError("Map", "axis 0 is the batch, which every layer is mapped over already.")
+            raise LayerError(
+                "Map", "axis 0 is the batch, which every layer is mapped over already."
+            )
         object.__setattr__(self, "body", as_layer(body))
         object.__setattr__(self, "axis", axis)
 
@@ -247,32 +277,44 @@ class Map(Layer):
             params, state = self.body.init(fold_in_name(key, "body"), merged)
         return {"body": params} if params else {}, {"body": state} if state else {}
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(
+        self, params: Params, state: State, x: Any, mode: Mode = Eval()
+    ) -> tuple[Array, State]:
         refuse_padded("Map", x)
         arguments.array("Map", x)
         merged = self._merge(x)
         if isinstance(mode, Train) and mode.mask is not None:
             mode = mode.masked(jnp.repeat(mode.mask, merged.shape[0] // x.shape[0]))
         with located("body"):
-            y, new = self.body.apply(params.get("body", {}), state.get("body", {}), merged, mode.within("body"))
+            y, new = self.body.apply(
+                params.get("body", {}), state.get("body", {}), merged, mode.within("body")
+            )
         y = y.reshape(x.shape[0], x.shape[self.axis], *y.shape[1:])
         if not -y.ndim < self.axis < y.ndim:
-            raise LayerError("Map", f"the body gives shape {y.shape[2:]} at each place, which leaves no axis {self.axis}.")
+            raise LayerError(
+                "Map",
+                f"the body gives shape {y.shape[2:]} at each place, which leaves no axis "
+                f"{self.axis}.",
+            )
         return jnp.moveaxis(y, 1, self.axis), {**state, "body": new} if new else state
 
     def _merge(self, x: Array) -> Array:
         if not -x.ndim < self.axis < x.ndim or self.axis == 0 or x.ndim < 2:
-            raise LayerError("Map", f"an input of shape {x.shape} has no axis {self.axis} after the batch.")
+            raise LayerError(
+                "Map", f"an input of shape {x.shape} has no axis {self.axis} after the batch."
+            )
         moved = jnp.moveaxis(x, self.axis, 1)
         return moved.reshape(-1, *moved.shape[2:])
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Frozen(Layer):
-    """A layer that training leaves as it is: no gradient, no weight decay, no moving statistics, no dropout.
+    """A layer that training leaves as it is: no gradient, no weight decay, no moving statistics, no
+    dropout.
 
-    Its parameters lie in `state`, under `params`, where no optimizer sees them; its own state under `state`. It runs as in
-    evaluation. A mask of optax, such as `optax.partition` with `optax.set_to_zero`, leaves parameters as they are and nothing
+    Its parameters lie in `state`, under `params`, where no optimizer sees them; its own state under
+    `state`. It runs as in evaluation. A mask of optax, such as `optax.partition` with
+    `optax.set_to_zero`, leaves parameters as they are and nothing
     else: the part runs as in training, and the statistics of a `BatchNorm` move.
 
     Args:
@@ -294,13 +336,17 @@ class Frozen(Layer):
         y, _ = self.body.apply(state.get("params", {}), state.get("state", {}), x, Eval().inside())
         return y, state
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         del params
         return self.body.extend(state.get("params", {}), state.get("state", {}), cache, x, span)
 
 
 def _identity(part: Layer) -> Any:
-    """Equal for layers that are traced alike; one that holds an array, as within a sweep, is like itself alone."""
+    """Equal for layers that are traced alike; one that holds an array, as within a sweep, is like
+    itself alone.
+    """
     try:
         hash(part)
     except TypeError:
@@ -332,11 +378,15 @@ def name_parts(parts: Sequence[Part | Tied]) -> list[tuple[str, Any]]:
 def _check_names(layer: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise LayerError(layer, f"two parts are named '{twice[0]}' — give one of them another keyword.")
+        raise LayerError(
+            layer, f"two parts are named '{twice[0]}' — give one of them another keyword."
+        )
 
 
 def _parts_repr(parts: Sequence[tuple[str, Any]]) -> str:
-    """By position while the names are those that positions give, by keyword from the first that is not."""
+    """By position while the names are those that positions give, by keyword from the first that is
+    not.
+    """
     split = len(parts)
     while split and name_parts([part for _, part in parts[:split]]) != list(parts[:split]):
         split -= 1

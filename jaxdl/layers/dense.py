@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.initializers import Initializer, LecunNormal, Uniform, Zeros
-from jaxdl.layer import LayerError, OnPadded, Params, Stateless
+from jaxdl.core.layer import LayerError, OnPadded, Params, Stateless
 from jaxdl.layers import arguments
+from jaxdl.layers.initializers import Initializer, LecunNormal, Uniform, Zeros
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.linear import linear
 from jaxdl.ops.sharding import of_product
@@ -29,7 +29,8 @@ class Dense(Stateless):
         features: the number of outputs.
         use_bias: whether b is added.
         kernel_init, bias_init: from `dl.initializers`.
-        dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in float32).
+        dtype: of the computation; None computes in the input's own (uint8 is read as x / 255, in
+            float32).
         param_dtype: of the stored parameters.
     """
 
@@ -50,13 +51,24 @@ class Dense(Stateless):
         arguments.init_floating("Dense", x, self.dtype)
         kernel_key, bias_key = jax.random.split(key)
         shape = (inputs, self.features)
-        params = {"kernel": arguments.drawn("Dense", "kernel_init", self.kernel_init, kernel_key, shape, self.param_dtype)}
+        params = {
+            "kernel": arguments.drawn(
+                "Dense", "kernel_init", self.kernel_init, kernel_key, shape, self.param_dtype
+            )
+        }
         if self.use_bias:
-            params["bias"] = arguments.drawn("Dense", "bias_init", self.bias_init, bias_key, shape[1:], self.param_dtype)
+            params["bias"] = arguments.drawn(
+                "Dense", "bias_init", self.bias_init, bias_key, shape[1:], self.param_dtype
+            )
         return params
 
     def forward(self, params: Params, x: Array) -> Array:
-        arguments.parameters("Dense", params, kernel=(None, self.features), bias=(self.features,) if self.use_bias else None)
+        arguments.parameters(
+            "Dense",
+            params,
+            kernel=(None, self.features),
+            bias=(self.features,) if self.use_bias else None,
+        )
         arguments.same_features("Dense", x, params["kernel"].shape[0])
         bias = params["bias"] if self.use_bias else None
         return linear(arguments.floating("Dense", x, self.dtype), params["kernel"], bias)
@@ -66,8 +78,8 @@ class Dense(Stateless):
 class Embedding(Stateless):
     """y[...] = E[x[...]]: a row of a matrix for each index, [batch, ...] to [batch, ..., features].
 
-    Parameters: `embedding` [count, features]. An index that is not in 0 … count − 1 gives a row of NaN, which no loss
-    overlooks.
+    Parameters: `embedding` [count, features]. An index that is not in 0 … count − 1 gives a row of
+    NaN, which no loss overlooks.
 
     Args:
         count: the number of indices.
@@ -93,14 +105,22 @@ class Embedding(Stateless):
         self._check(x)
         arguments.available("Embedding", "dtype", self.dtype)
         shape = (self.count, self.features)
-        return {"embedding": arguments.drawn("Embedding", "embedding_init", self.embedding_init, key, shape, self.param_dtype)}
+        return {
+            "embedding": arguments.drawn(
+                "Embedding", "embedding_init", self.embedding_init, key, shape, self.param_dtype
+            )
+        }
 
     def forward(self, params: Params, x: Array) -> Array:
         self._check(x)
         arguments.parameters("Embedding", params, embedding=(self.count, self.features))
         rows = jnp.asarray(params["embedding"])
-        rows = rows.astype(widest(rows.dtype))  # in which the gradient adds up all that read one row
-        x = x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)  # the count itself may not fit a smaller dtype
+        rows = rows.astype(
+            widest(rows.dtype)
+        )  # in which the gradient adds up all that read one row
+        x = (
+            x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)
+        )  # the count itself may not fit a smaller dtype
         outside = x < 0  # a negative index would count from the end
         if x.dtype != jnp.int32:
             outside |= x >= self.count  # the lookup would wrap it to int32

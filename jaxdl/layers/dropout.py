@@ -6,20 +6,23 @@ from typing import Any, ClassVar
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train
+from jaxdl.core.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train
+from jaxdl.core.padded import over_values
 from jaxdl.layers import arguments
-from jaxdl.padded import over_values
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropout(Layer):
-    """In training y = x · m / (1 − rate), with m a fresh mask of zeros (probability `rate`) and ones; else y = x.
+    """In training y = x · m / (1 − rate), with m a fresh mask of zeros (probability `rate`) and
+    ones; else y = x.
 
     Source: Srivastava et al., 2014, section 4, scaled in training rather than in evaluation.
 
     Args:
-        rate: the probability that an element is dropped, in [0, 1); inside of a sweep one that is being traced.
-        channels: whether whole channels of [batch, *space, channels] are dropped (Tompson et al., 2015).
+        rate: the probability that an element is dropped, in [0, 1); inside of a sweep one that is
+            being traced.
+        channels: whether whole channels of [batch, *space, channels] are dropped (Tompson et al.,
+            2015).
     """
 
     rate: float | Array
@@ -40,7 +43,9 @@ class Dropout(Layer):
             return x, state
         return over_values(lambda values: self._dropped(mode.key, values), x), state
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         del params, state, span
         return x, cache
 

@@ -1,4 +1,6 @@
-"""Normalisation layers. Names and defaults are Flax's, but for the momentum, which is PyTorch's; channels are last."""
+"""Normalisation layers. Names and defaults are Flax's, but for the momentum, which is PyTorch's;
+channels are last.
+"""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -7,7 +9,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl import ops
-from jaxdl.layer import Eval, Layer, LayerError, Mode, OnPadded, Params, State, Stateless, Train, refuse_padded
+from jaxdl.core.layer import (
+    Eval,
+    Layer,
+    LayerError,
+    Mode,
+    OnPadded,
+    Params,
+    State,
+    Stateless,
+    Train,
+    refuse_padded,
+)
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.sharding import splittable
@@ -15,15 +28,18 @@ from jaxdl.ops.sharding import splittable
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm(Layer):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one a channel.
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one a
+    channel.
 
-    In training the moments are the batch's own (of the examples that the mode's mask counts; where the mode says that the
-    batch is split over devices, of all parts), and the running ones move:
-    r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation the running ones are used. Source:
-    Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias` [channels]; state: `mean`, `var` [channels].
+    In training the moments are the batch's own (of the examples that the mode's mask counts; where
+    the mode says that the batch is split over devices, of all parts), and the running ones move:
+    r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation the running
+    ones are used. Source: Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias`
+    [channels]; state: `mean`, `var` [channels].
 
     Args:
-        momentum: of the running statistics; at 0.99, as Flax and Keras have it, they take hundreds of steps to come near.
+        momentum: of the running statistics; at 0.99, as Flax and Keras have it, they take hundreds
+            of steps to come near.
         epsilon: ε, added to the variance.
         use_scale, use_bias: whether the output is scaled and shifted.
         dtype: of the output; None means the input's own. Moments are taken in at least float32.
@@ -40,7 +56,10 @@ class BatchNorm(Layer):
     def __post_init__(self) -> None:
         _check(self)
         if not arguments.is_traced(self.momentum) and not 0 <= self.momentum < 1:
-            raise LayerError("BatchNorm", f"momentum is the share of the old statistics, in [0, 1), got {self.momentum!r}.")
+            raise LayerError(
+                "BatchNorm",
+                f"momentum is the share of the old statistics, in [0, 1), got {self.momentum!r}.",
+            )
 
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         del key
@@ -49,9 +68,14 @@ class BatchNorm(Layer):
         arguments.some_space("BatchNorm", x)
         arguments.init_floating("BatchNorm", x, self.dtype)
         params = _affine(self, channels)
-        return params, {"mean": jnp.zeros(channels, self.param_dtype), "var": jnp.ones(channels, self.param_dtype)}
+        return params, {
+            "mean": jnp.zeros(channels, self.param_dtype),
+            "var": jnp.ones(channels, self.param_dtype),
+        }
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Array, State]:
+    def apply(
+        self, params: Params, state: State, x: Any, mode: Mode = Eval()
+    ) -> tuple[Array, State]:
         refuse_padded("BatchNorm", x)
         arguments.parameters("BatchNorm", state, mean=(None,))
         arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
@@ -61,16 +85,24 @@ class BatchNorm(Layer):
         x = arguments.floating("BatchNorm", x, self.dtype)
         if isinstance(mode, Train):
             arguments.mask_fits("BatchNorm", x, mode.mask)
-            residuals, mean, variance = ops.norm.centred(x, tuple(range(x.ndim - 1)), mode.mask, mode.across)
-            state = self._moved(state, {"mean": mean, "var": variance}, mode) if x.shape[0] else state
+            residuals, mean, variance = ops.norm.centred(
+                x, tuple(range(x.ndim - 1)), mode.mask, mode.across
+            )
+            state = (
+                self._moved(state, {"mean": mean, "var": variance}, mode) if x.shape[0] else state
+            )
         else:
-            mean, variance = (state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var"))
+            mean, variance = (
+                state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var")
+            )
             wide = widest(x.dtype, mean.dtype)
             residuals = x.astype(wide) - mean.astype(wide)
         return _normalised(self, params, residuals, variance, x.dtype), state
 
     def _moved(self, state: State, moments: State, mode: Train) -> State:
-        """The running statistics one step on; where the mask counts no example, there are no moments to move to."""
+        """The running statistics one step on; where the mask counts no example, there are no
+        moments to move to.
+        """
         moved, some = {}, None if mode.mask is None else mode.mask.any()
         if some is not None and mode.across is not None:
             some = lax.pmax(some.astype(jnp.int32), mode.across) > 0
@@ -83,7 +115,8 @@ class BatchNorm(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the last axis of each element (Ba et al., 2016).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the last axis of each element (Ba
+    et al., 2016).
 
     Parameters: `scale`, `bias` [features]. Arguments as in `BatchNorm`.
     """
@@ -113,7 +146,9 @@ class LayerNorm(Stateless):
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm(Stateless):
-    """y = x / √(mean(x²) + ε) · scale, over the last axis (Zhang and Sennrich, 2019, equation 4). Parameters: `scale`."""
+    """y = x / √(mean(x²) + ε) · scale, over the last axis (Zhang and Sennrich, 2019, equation 4).
+    Parameters: `scale`.
+    """
 
     epsilon: float = 1e-6
     use_scale: bool = True
@@ -134,14 +169,18 @@ class RMSNorm(Stateless):
         x = arguments.floating("RMSNorm", x, self.dtype)
         rows = ops.linear.rows(x)
         wide = rows.astype(widest(x.dtype))
-        return _normalised(self, params, wide, jnp.square(wide).mean(-1, keepdims=True), x.dtype).reshape(x.shape)
+        return _normalised(
+            self, params, wide, jnp.square(wide).mean(-1, keepdims=True), x.dtype
+        ).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space and a group of channels (Wu and He, 2018).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space and a group of channels (Wu
+    and He, 2018).
 
-    Parameters: `scale`, `bias` [channels]. `groups` must divide the channels; other arguments as in `BatchNorm`.
+    Parameters: `scale`, `bias` [channels]. `groups` must divide the channels; other arguments as in
+    `BatchNorm`.
     """
 
     groups: int = 32
@@ -174,12 +213,16 @@ class GroupNorm(Stateless):
 
     def _check_groups(self, channels: int) -> None:
         if channels % self.groups:
-            raise LayerError("GroupNorm", f"{channels} channels cannot be split into {self.groups} groups of one size.")
+            raise LayerError(
+                "GroupNorm",
+                f"{channels} channels cannot be split into {self.groups} groups of one size.",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class InstanceNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space, one an example and channel (Ulyanov et al., 2016).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space, one an example and channel
+    (Ulyanov et al., 2016).
 
     Parameters: `scale`, `bias` [channels]. Arguments as in `BatchNorm`.
     """
@@ -231,10 +274,19 @@ def _check_affine(norm: _Norm, params: Params, x: Array) -> None:
     for parameter in ("scale", "bias"):
         if getattr(norm, f"use_{parameter}", False):
             arguments.parameters(name, params, **{parameter: (None,)})
-            arguments.same_features(name, x, params[parameter].shape[0], "channels" if name == "BatchNorm" else "features")
+            arguments.same_features(
+                name,
+                x,
+                params[parameter].shape[0],
+                "channels" if name == "BatchNorm" else "features",
+            )
 
 
-def _normalised(norm: _Norm, params: Params, residuals: Array, variance: Array, dtype: DType) -> Array:
+def _normalised(
+    norm: _Norm, params: Params, residuals: Array, variance: Array, dtype: DType
+) -> Array:
     shape = (1,) * (residuals.ndim - 1) + (-1,)
-    scale, bias = (params[name].reshape(shape) if name in params else None for name in ("scale", "bias"))
+    scale, bias = (
+        params[name].reshape(shape) if name in params else None for name in ("scale", "bias")
+    )
     return ops.norm.normalise(residuals, variance, norm.epsilon, scale, bias, dtype)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.layer import LayerError, OnPadded, Parameterless
+from jaxdl.core.layer import LayerError, OnPadded, Parameterless
+from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes
 from jaxdl.layers.conv import Padding
 from jaxdl.ops.floating import widest
-from jaxdl.padded import Padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,9 @@ class MaxPool(Parameterless):
     Args:
         window: its size; an int stands for every spatial dimension.
         stride: its step; None means the window itself, so that windows do not overlap.
-        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME", an int or one a dimension
-            for both sides (PyTorch's padding), or (low, high) pairs; padding never wins.
+        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME",
+            an int or one a dimension for both sides (PyTorch's padding), or (low, high) pairs;
+            padding never wins.
     """
 
     window: Sizes
@@ -46,7 +47,8 @@ class AvgPool(Parameterless):
 
     Args:
         window, stride, padding: as in `MaxPool`.
-        count_padding: whether padding counts as zeros (as in Flax and PyTorch) or not at all (as in Keras).
+        count_padding: whether padding counts as zeros (as in Flax and PyTorch) or not at all (as in
+            Keras).
     """
 
     window: Sizes
@@ -64,7 +66,8 @@ class AvgPool(Parameterless):
 
 @dataclasses.dataclass(frozen=True)
 class GlobalMaxPool(Parameterless):
-    """The maximum over all space: [batch, *space, channels] to [batch, channels]; of `Padded` sequences, over their steps.
+    """The maximum over all space: [batch, *space, channels] to [batch, channels]; of `Padded`
+    sequences, over their steps.
 
     An empty sequence gives 0.
     """
@@ -84,7 +87,8 @@ class GlobalMaxPool(Parameterless):
 
 @dataclasses.dataclass(frozen=True)
 class GlobalAvgPool(Parameterless):
-    """The mean over all space: [batch, *space, channels] to [batch, channels]; of `Padded` sequences, over their steps.
+    """The mean over all space: [batch, *space, channels] to [batch, channels]; of `Padded`
+    sequences, over their steps.
 
     An empty sequence gives 0.
     """
@@ -117,13 +121,18 @@ def _within(x: Padded) -> Array:
 
 
 def _check(name: str, pool: MaxPool | AvgPool) -> None:
-    arguments.sizes(name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride}))
+    arguments.sizes(
+        name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride})
+    )
     arguments.padding_argument(name, pool.padding)
     arguments.declared(pool)
     by_hand = isinstance(pool.padding, tuple) and not arguments.pads_both_sides(pool.padding)
     pairs: Any = pool.padding if by_hand else ()
     if any(n < 0 for pair in pairs for n in pair):
-        raise LayerError(name, f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.")
+        raise LayerError(
+            name,
+            f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.",
+        )
 
 
 def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:
@@ -131,6 +140,11 @@ def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:
     window, stride = arguments.spatial(name, x, window=pool.window, stride=stride)
     padding = arguments.spatial_padding(name, x, pool.padding)
     arguments.window_fits(name, x, window, padding)
-    if not isinstance(padding, str) and any(n >= size for pair, size in zip(padding, window, strict=True) for n in pair):
-        raise LayerError(name, f"padding {padding!r} leaves windows {window!r} with nothing inside — pad by less.")
+    if not isinstance(padding, str) and any(
+        n >= size for pair, size in zip(padding, window, strict=True) for n in pair
+    ):
+        raise LayerError(
+            name,
+            f"padding {padding!r} leaves windows {window!r} with nothing inside — pad by less.",
+        )
     return {"window": window, "stride": stride, "padding": padding}

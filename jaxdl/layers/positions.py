@@ -1,4 +1,6 @@
-"""Positions, added to the vectors of a sequence: attention without them does not know the order of its steps."""
+"""Positions, added to the vectors of a sequence: attention without them does not know the order of
+its steps.
+"""
 
 import dataclasses
 import functools
@@ -9,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxdl.initializers import Initializer, Normal
-from jaxdl.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
+from jaxdl.core.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
 from jaxdl.layers import arguments
+from jaxdl.layers.initializers import Initializer, Normal
 from jaxdl.ops.floating import DType, widest
 
 embedding_normal: Initializer = Normal(0.02)
@@ -19,7 +21,8 @@ embedding_normal: Initializer = Normal(0.02)
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidalPositions(Stateless):
-    """y = x + P, with P[t, 2i] = sin(t · 10000^(−2i / features)) and P[t, 2i + 1] the cosine of the same angle.
+    """y = x + P, with P[t, 2i] = sin(t · 10000^(−2i / features)) and P[t, 2i + 1] the cosine of the
+    same angle.
 
     [batch, time, features] to the same. Source: Vaswani et al., 2017, section 3.5.
     """
@@ -35,7 +38,9 @@ class SinusoidalPositions(Stateless):
         del params
         return self._added(x, jnp.zeros((), jnp.int32))
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Array, Cache]:
         del params, state
         return self._added(x, span.start), cache
 
@@ -56,14 +61,17 @@ def sinusoids(positions: Int[Array, " time"], features: int) -> Float[Array, "ti
 
 @dataclasses.dataclass(frozen=True)
 class LearnedPositions(Stateless):
-    """y[:, t] = x[:, t] + P[t], with a row of parameters for each position: [batch, time, features] to the same.
+    """y[:, t] = x[:, t] + P[t], with a row of parameters for each position: [batch, time, features]
+    to the same.
 
     Parameters: `embedding` P [longest, features]. Source: Gehring et al., 2017, section 3.1.
 
     Args:
-        longest: how many positions there are; a longer sequence is refused. None is as many as the input of init has.
-        embedding_init: from `dl.initializers`. GPT-2's N(0, 0.02²) suits embeddings, which are as small; what a dense layer
-            or a convolution gives hides so small positions, and `Normal(1.0)` learns faster.
+        longest: how many positions there are; a longer sequence is refused. None is as many as the
+            input of init has.
+        embedding_init: from `dl.initializers`. GPT-2's N(0, 0.02²) suits embeddings, which are as
+            small; what a dense layer or a convolution gives hides so small positions, and
+            `Normal(1.0)` learns faster.
         dtype: of the output; None means the input's own.
         param_dtype: of the stored parameters.
     """
@@ -91,7 +99,9 @@ class LearnedPositions(Stateless):
     def forward(self, params: Params, x: Array) -> Array:
         return self._added(params, x, None)
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Array, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Array, Cache]:
         del state
         _fits(span.longest, params["embedding"].shape[0])
         return self._added(params, x, span.start), cache
@@ -103,7 +113,11 @@ class LearnedPositions(Stateless):
         arguments.same_features("LearnedPositions", x, embedding.shape[1])
         _fits(steps, embedding.shape[0])
         x = arguments.floating("LearnedPositions", x, self.dtype)
-        rows = embedding[:steps] if start is None else jax.lax.dynamic_slice_in_dim(embedding, start, steps)
+        rows = (
+            embedding[:steps]
+            if start is None
+            else jax.lax.dynamic_slice_in_dim(embedding, start, steps)
+        )
         wide = widest(x.dtype)  # in which the gradient is summed over the batch
         return (x.astype(wide) + rows[None].astype(wide)).astype(x.dtype)
 
@@ -112,7 +126,9 @@ def _sequences(layer: str, x: Any) -> None:
     arguments.array(layer, x)
     if len(x.shape) != 3:
         raise LayerError(
-            layer, f"expected [batch, time, features], got shape {tuple(x.shape)} — one sequence alone needs x[None]."
+            layer,
+            f"expected [batch, time, features], got shape {tuple(x.shape)} — one sequence alone "
+            f"needs x[None].",
         )
     arguments.features(layer, x)
 
@@ -121,6 +137,7 @@ def _fits(steps: int, longest: int) -> None:
     if steps > longest:
         raise LayerError(
             "LearnedPositions",
-            f"a sequence of {steps} steps is longer than the {longest} positions that are learnt — cut it, learn more "
+            f"a sequence of {steps} steps is longer than the {longest} positions that are learnt — "
+            f"cut it, learn more "
             "positions, or use SinusoidalPositions or rotary ones, which have no end.",
         )

@@ -1,4 +1,6 @@
-"""Mixed precision: a model that computes in a narrow dtype, with parameters and state stored as they are."""
+"""Mixed precision: a model that computes in a narrow dtype, with parameters and state stored as
+they are.
+"""
 
 import copy
 import dataclasses
@@ -8,26 +10,30 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.entry import as_intensities
-from jaxdl.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_layer
+from jaxdl.core.entry import as_intensities
+from jaxdl.core.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_layer
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType, widest
 
 
 def in_precision(model: Any, dtype: DType) -> Layer:
-    """The model computing in a dtype: the same parameters, the same state, in the dtypes they are stored in.
+    """The model computing in a dtype: the same parameters, the same state, in the dtypes they are
+    stored in.
 
-    Floating inputs are cast to it, and so are the parameters where a layer uses them; gradients with respect to the parameters
-    come in the parameters' own dtype. Normalisation takes its moments, and keeps its running statistics, in float32. Outputs
-    are given in float32, so that losses and metrics are computed in it. A layer that was told a `dtype` keeps to it:
-    `Dense(10, dtype="float32")` is a head in full precision. Images in uint8 stay so until the first layer that reads them.
+    Floating inputs are cast to it, and so are the parameters where a layer uses them; gradients
+    with respect to the parameters come in the parameters' own dtype. Normalisation takes its
+    moments, and keeps its running statistics, in float32. Outputs are given in float32, so that
+    losses and metrics are computed in it. A layer that was told a `dtype` keeps to it: `Dense(10,
+    dtype="float32")` is a head in full precision. Images in uint8 stay so until the first layer
+    that reads them.
 
     `fit(..., precision="bfloat16")` does this to its model. For another step do it by hand:
-    `Reconstruction(in_precision(model, "bfloat16"), ...)`. float16 has a narrow range, and gradients that are too small for it
+    `Reconstruction(in_precision(model, "bfloat16"), ...)`. float16 has a narrow range, and
+    gradients that are too small for it
     vanish: `fit(..., precision="float16")` scales the loss against that.
 
-    It costs accuracy: bfloat16 holds 8 bits of a number and float16 11, where float32 holds 24. It pays on hardware that
-    multiplies matrices of that dtype faster; most CPUs are slower with it.
+    It costs accuracy: bfloat16 holds 8 bits of a number and float16 11, where float32 holds 24. It
+    pays on hardware that multiplies matrices of that dtype faster; most CPUs are slower with it.
 
     Source: Micikevicius et al., *Mixed precision training* (2018).
 
@@ -49,9 +55,14 @@ def in_precision(model: Any, dtype: DType) -> Layer:
     except (TypeError, ValueError):
         known = None
     if known is None or not jnp.issubdtype(known, jnp.floating):
-        raise ValueError(f"precision: expected a floating dtype such as 'bfloat16' or 'float16', got {dtype!r}.")
+        raise ValueError(
+            f"precision: expected a floating dtype such as 'bfloat16' or 'float16', got {dtype!r}."
+        )
     if jax.dtypes.canonicalize_dtype(known) != known:
-        raise ValueError(f"precision: {known} is not enabled in JAX — call jax.config.update('jax_enable_x64', True).")
+        raise ValueError(
+            f"precision: {known} is not enabled in JAX — call jax.config.update('jax_enable_x64', "
+            f"True)."
+        )
     return _InPrecision(as_layer(model), known.name)
 
 
@@ -74,7 +85,9 @@ class _InPrecision(Layer):
         y, state = layer.apply(params, state, _cast(x, self.dtype), mode)
         return _widened(y), state
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         layer = _narrowed(self.body, self.dtype)
         y, cache = layer.extend(params, state, cache, _cast(x, self.dtype), span)
         return _widened(y), cache
@@ -83,20 +96,25 @@ class _InPrecision(Layer):
 def _narrowed(layer: Layer, dtype: str) -> Layer:
     """The layer that computes in a dtype on the same parameters.
 
-    A composite does so part by part; a layer that has parts, such as `Map`, in its parts; a layer with an argument `dtype` is
-    given it, unless the caller gave one. Any other layer has its parameters and inputs cast.
+    A composite does so part by part; a layer that has parts, such as `Map`, in its parts; a layer
+    with an argument `dtype` is given it, unless the caller gave one. Any other layer has its
+    parameters and inputs cast.
     """
     if isinstance(layer, Composite):
         return _Wired(layer, dtype)
     if isinstance(layer, (Parameterless, _InPrecision)) or not dataclasses.is_dataclass(layer):
         return layer if isinstance(layer, (Parameterless, _InPrecision)) else _Cast(layer, dtype)
     values = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    changed: dict[str, Any] = {name: _narrowed(value, dtype) for name, value in values.items() if isinstance(value, Layer)}
+    changed: dict[str, Any] = {
+        name: _narrowed(value, dtype) for name, value in values.items() if isinstance(value, Layer)
+    }
     if "dtype" in values and values["dtype"] is None:
         changed["dtype"] = jnp.dtype(dtype)
     if not changed and "dtype" not in values:
         return _Cast(layer, dtype)
-    narrowed = copy.copy(layer)  # dataclasses.replace would call an __init__ that may take other arguments
+    narrowed = copy.copy(
+        layer
+    )  # dataclasses.replace would call an __init__ that may take other arguments
     for name, value in changed.items():
         object.__setattr__(narrowed, name, value)
     return narrowed
@@ -143,7 +161,9 @@ class _Cast(Layer):
         y, new = self.body.apply(_cast(params, self.dtype), state, self._input(x), mode)
         return y, jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, state)
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         return self.body.extend(_cast(params, self.dtype), state, cache, self._input(x), span)
 
     def _input(self, x: Any) -> Any:
@@ -151,9 +171,13 @@ class _Cast(Layer):
 
 
 def _cast(tree: Any, dtype: DType) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
 
 
 def _widened(tree: Any) -> Any:
     """Floating leaves in at least float32."""
-    return jax.tree.map(lambda y: y.astype(widest(y.dtype)) if jnp.issubdtype(y.dtype, jnp.floating) else y, tree)
+    return jax.tree.map(
+        lambda y: y.astype(widest(y.dtype)) if jnp.issubdtype(y.dtype, jnp.floating) else y, tree
+    )

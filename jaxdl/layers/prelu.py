@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.layer import Params, Stateless
+from jaxdl.core.layer import Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.sharding import gathered
@@ -14,7 +14,8 @@ from jaxdl.ops.sharding import gathered
 
 @dataclasses.dataclass(frozen=True)
 class PReLU(Stateless):
-    """y = x where x ≥ 0, else a · x, with one learned slope a a channel (He et al., 2015, equation 1).
+    """y = x where x ≥ 0, else a · x, with one learned slope a a channel (He et al., 2015, equation
+    1).
 
     Parameters: `negative_slope` [channels], or [] where `shared`.
 

@@ -1,4 +1,6 @@
-"""Recurrent layers: the simple recurrence, the long short-term memory, the gated recurrent unit; either way or both."""
+"""Recurrent layers: the simple recurrence, the long short-term memory, the gated recurrent unit;
+either way or both.
+"""
 
 import abc
 import dataclasses
@@ -10,28 +12,32 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.initializers import GlorotUniform, Initializer, Orthogonal
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train
+from jaxdl.core.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train
+from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import zeros
+from jaxdl.layers.initializers import GlorotUniform, Initializer, Orthogonal
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import add_bias
 from jaxdl.ops.product import along_last
 from jaxdl.ops.sharding import gathered, with_rows_of
-from jaxdl.padded import Padded
 
 glorot_uniform: Initializer = GlorotUniform()
 orthogonal: Initializer = Orthogonal()
 
 Carry = Any
-"""The state that a recurrent layer begins or ends with: [batch, features], for `LSTM` a pair of them."""
+"""The state that a recurrent layer begins or ends with: [batch, features], for `LSTM` a pair of
+them.
+"""
 
 
 class Recurrent(Layer):
-    """What the recurrent layers share: [batch, time, inputs] to the states of all steps, or to the last.
+    """What the recurrent layers share: [batch, time, inputs] to the states of all steps, or to the
+    last.
 
-    A subclass is a frozen dataclass that says how many gates it has and how its states follow one another.
+    A subclass is a frozen dataclass that says how many gates it has and how its states follow one
+    another.
     """
 
     gates: ClassVar[int]
@@ -63,7 +69,9 @@ class Recurrent(Layer):
     @final
     def drawn(self, name: str, key: Array, shape: tuple[int, ...]) -> Array:
         """What the initializer of that name gives."""
-        return arguments.drawn(type(self).__name__, name, getattr(self, name), key, shape, self.param_dtype)
+        return arguments.drawn(
+            type(self).__name__, name, getattr(self, name), key, shape, self.param_dtype
+        )
 
     @final
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
@@ -86,7 +94,9 @@ class Recurrent(Layer):
         values = arguments.floating(name, values, self.dtype)
         if lengths is not None:
             lengths = lengths.astype(jnp.int32)
-            values = _zero_behind(values, lengths)  # what a caller left there may be infinite, and 0 · ∞ is no number
+            values = _zero_behind(
+                values, lengths
+            )  # what a caller left there may be infinite, and 0 · ∞ is no number
         params = jax.tree.map(lambda leaf: gathered(leaf.astype(values.dtype)), params)
         first = self._begin(first, values)
         inputs = _dropped(mode, "input", values, self.dropout, shared=(1,))
@@ -101,7 +111,9 @@ class Recurrent(Layer):
         y = self._outputs(states, first, lengths)
         if not self.carry:
             return y, state
-        last = jax.tree.map(lambda begun, every: ops.recurrent.last_within(begun, every, lengths), first, states)
+        last = jax.tree.map(
+            lambda begun, every: ops.recurrent.last_within(begun, every, lengths), first, states
+        )
         return (y, last), state
 
     def _check_parameters(self, params: Params) -> None:
@@ -116,13 +128,16 @@ class Recurrent(Layer):
         )
 
     @final
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         """What it remembers is its state."""
         del span
         if self.backward or self.carry or not self.sequence:
             raise LayerError(
                 type(self).__name__,
-                "it reads a sequence step by step only forwards, with sequence=True and carry=False — others need its end.",
+                "it reads a sequence step by step only forwards, with sequence=True and "
+                "carry=False — others need its end.",
             )
         carrying: Any = dataclasses.replace(self, carry=True)  # type: ignore[type-var]
         (y, last), _ = carrying.apply(params, state, (x, cache.get("carry")))
@@ -133,20 +148,32 @@ class Recurrent(Layer):
         name, first = type(self).__name__, None
         if self.carry:
             if not isinstance(x, tuple) or len(x) != 2:
-                raise LayerError(name, f"with carry=True the input is a pair (sequences, first state or None), got {_told(x)}.")
+                raise LayerError(
+                    name,
+                    f"with carry=True the input is a pair (sequences, first state or None), got "
+                    f"{_told(x)}.",
+                )
             x, first = x
         values, lengths = (x.values, x.lengths) if isinstance(x, Padded) else (x, None)
         if not hasattr(values, "shape") or len(values.shape) != 3:
-            raise LayerError(name, f"expected [batch, time, features], got {_told(values)} — one sequence alone needs x[None].")
+            raise LayerError(
+                name,
+                f"expected [batch, time, features], got {_told(values)} — one sequence alone needs "
+                f"x[None].",
+            )
         return values, lengths, first
 
     def _begin(self, first: Carry | None, values: Array) -> Carry:
         zeros = self.first(values.shape[0], values.dtype)
         if first is None:
             return jax.tree.map(lambda leaf: with_rows_of(values, leaf), zeros)
-        expected, got = (jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (zeros, first))
+        expected, got = (
+            jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (zeros, first)
+        )
         if expected != got:
-            raise LayerError(type(self).__name__, f"expected a first state of shape {expected}, got {got}.")
+            raise LayerError(
+                type(self).__name__, f"expected a first state of shape {expected}, got {got}."
+            )
         return jax.tree.map(lambda leaf: with_rows_of(values, leaf.astype(values.dtype)), first)
 
     def _outputs(self, states: Carry, first: Carry, lengths: Array | None) -> Any:
@@ -163,19 +190,23 @@ class Recurrent(Layer):
 class SimpleRNN(Recurrent):
     """hₜ = φ(xₜ W + hₜ₋₁ R + b), [batch, time, inputs] to [batch, time, features] (Elman, 1990).
 
-    `Padded` sequences give what each gives alone, and `Padded` states with zeros behind the lengths. Parameters: `kernel` W
-    [inputs, features], `recurrent_kernel` R [features, features], `bias` b [features]. Weights of PyTorch are laid over as
-    `weight_ih.T`, `weight_hh.T` and the sum of its two biases; those of Keras and Flax as they are.
+    `Padded` sequences give what each gives alone, and `Padded` states with zeros behind the
+    lengths. Parameters: `kernel` W [inputs, features], `recurrent_kernel` R [features, features],
+    `bias` b [features]. Weights of PyTorch are laid over as `weight_ih.T`, `weight_hh.T` and the
+    sum of its two biases; those of Keras and Flax as they are.
 
     Args:
         features: the length of a state.
         sequence: whether the states of all steps are given, or the last alone, [batch, features].
-        backward: whether the sequence is read from its end; the states still lie in the order of the steps.
-        carry: whether the input is a pair (sequences, first state), the first state being [batch, features] or None for
-            zeros, and the output a pair (states, state after the last step).
+        backward: whether the sequence is read from its end; the states still lie in the order of
+            the steps.
+        carry: whether the input is a pair (sequences, first state), the first state being [batch,
+            features] or None for zeros, and the output a pair (states, state after the last step).
         activation: φ, elementwise.
-        dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
-        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
+        dropout: the probability that an input is dropped, the same in all steps (Gal and
+            Ghahramani, 2016).
+        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the
+            product, likewise.
         use_bias: whether b is added.
         kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`.
         dtype: of the computation; None computes in the input's own.
@@ -204,7 +235,9 @@ class SimpleRNN(Recurrent):
         return jnp.zeros((batch, self.features), dtype)
 
     def states(self, params: Params, projected: Array, first: Array, mask: Array | None) -> Array:
-        return ops.recurrent.recurrence(self.activation, projected, params["recurrent_kernel"], first, mask)
+        return ops.recurrent.recurrence(
+            self.activation, projected, params["recurrent_kernel"], first, mask
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,22 +247,30 @@ class LSTM(Recurrent):
         i, f, o = σ(z),  g = tanh(z),  with z = xₜ W + hₜ₋₁ R + b in four parts i, f, g, o
         cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  hₜ = o ⊙ tanh(cₜ)
 
-    Source: Hochreiter and Schmidhuber, 1997; Gers et al., 2000, for the forget gate. `Padded` sequences give what each gives
-    alone, and `Padded` states with zeros behind the lengths. Parameters: `kernel` W [inputs, 4 · features],
-    `recurrent_kernel` R [features, 4 · features], `bias` b [4 · features], the gates in the order i, f, g, o, which is that of
-    Keras and PyTorch (of the latter transposed, and its two biases added), and of Flax's cells with their parts side by side.
+    Source: Hochreiter and Schmidhuber, 1997; Gers et al., 2000, for the forget gate. `Padded`
+    sequences give what each gives alone, and `Padded` states with zeros behind the lengths.
+    Parameters: `kernel` W [inputs, 4 · features], `recurrent_kernel` R [features, 4 · features],
+    `bias` b [4 · features], the gates in the order i, f, g, o, which is that of Keras and PyTorch
+    (of the latter transposed, and its two biases added), and of Flax's cells with their parts side
+    by side.
 
     Args:
         features: the length of a state.
         sequence: whether the states h of all steps are given, or the last alone, [batch, features].
-        backward: whether the sequence is read from its end; the states still lie in the order of the steps.
-        carry: whether the input is a pair (sequences, first state), the first state being a pair (h, c), each
-            [batch, features], or None for zeros, and the output a pair (states, state after the last step).
-        dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
-        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
-        forget_bias: is added to the forget gate's bias at the start (Jozefowicz et al., 2015, section 2.2).
+        backward: whether the sequence is read from its end; the states still lie in the order of
+            the steps.
+        carry: whether the input is a pair (sequences, first state), the first state being a pair
+            (h, c), each [batch, features], or None for zeros, and the output a pair (states, state
+            after the last step).
+        dropout: the probability that an input is dropped, the same in all steps (Gal and
+            Ghahramani, 2016).
+        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the
+            product, likewise.
+        forget_bias: is added to the forget gate's bias at the start (Jozefowicz et al., 2015,
+            section 2.2).
         use_bias: whether b is added.
-        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates at once.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates
+        at once.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """
@@ -259,7 +300,9 @@ class LSTM(Recurrent):
     def first(self, batch: int, dtype: DType) -> tuple[Array, Array]:
         return jnp.zeros((batch, self.features), dtype), jnp.zeros((batch, self.features), dtype)
 
-    def states(self, params: Params, projected: Array, first: tuple[Array, Array], mask: Array | None) -> tuple[Array, Array]:
+    def states(
+        self, params: Params, projected: Array, first: tuple[Array, Array], mask: Array | None
+    ) -> tuple[Array, Array]:
         return ops.recurrent.lstm(projected, params["recurrent_kernel"], *first, mask)
 
 
@@ -267,25 +310,30 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """The gated recurrent unit, [batch, time, inputs] to [batch, time, features].
 
-        r, z = σ(xₜ W + b + u),  n = tanh(xₜ W + b + r ⊙ (u + bᵣ)),  with u = hₜ₋₁ R, all in three parts r, z, n
-        hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
+        r, z = σ(xₜ W + b + u),  n = tanh(xₜ W + b + r ⊙ (u + bᵣ)),  with u = hₜ₋₁ R, all in three
+        parts r, z, n hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
-    Source: Cho et al., 2014; the reset lies behind the product, as in cuDNN, PyTorch, Flax and Keras. `Padded` sequences give
-    what each gives alone, and `Padded` states with zeros behind the lengths. Parameters: `kernel` W [inputs, 3 · features],
-    `recurrent_kernel` R [features, 3 · features], `bias` b [3 · features], `recurrent_bias` bᵣ [features]. PyTorch has the
-    gates in this order, transposed; of its recurrent biases the first two parts belong to b and the third is bᵣ. Keras has
-    the order z, r, n.
+    Source: Cho et al., 2014; the reset lies behind the product, as in cuDNN, PyTorch, Flax and
+    Keras. `Padded` sequences give what each gives alone, and `Padded` states with zeros behind the
+    lengths. Parameters: `kernel` W [inputs, 3 · features], `recurrent_kernel` R [features, 3 ·
+    features], `bias` b [3 · features], `recurrent_bias` bᵣ [features]. PyTorch has the gates in
+    this order, transposed; of its recurrent biases the first two parts belong to b and the third is
+    bᵣ. Keras has the order z, r, n.
 
     Args:
         features: the length of a state.
         sequence: whether the states of all steps are given, or the last alone, [batch, features].
-        backward: whether the sequence is read from its end; the states still lie in the order of the steps.
-        carry: whether the input is a pair (sequences, first state), the first state being [batch, features] or None for
-            zeros, and the output a pair (states, state after the last step).
-        dropout: the probability that an input is dropped, the same in all steps (Gal and Ghahramani, 2016).
-        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the product, likewise.
+        backward: whether the sequence is read from its end; the states still lie in the order of
+            the steps.
+        carry: whether the input is a pair (sequences, first state), the first state being [batch,
+            features] or None for zeros, and the output a pair (states, state after the last step).
+        dropout: the probability that an input is dropped, the same in all steps (Gal and
+            Ghahramani, 2016).
+        recurrent_dropout: the probability that an element of hₜ₋₁ is dropped on its way into the
+            product, likewise.
         use_bias: whether b and bᵣ are added.
-        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates at once.
+        kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates
+        at once.
         dtype: of the computation; None computes in the input's own.
         param_dtype: of the stored parameters.
     """
@@ -326,7 +374,8 @@ class GRU(Recurrent):
 class Bidirectional(Composite):
     """A recurrent layer read from both ends, on parameters of their own: `forward` and `backward`.
 
-    [batch, time, inputs] to [batch, time, 2 · features], or, where the layer gives its last state alone, [batch, 2 · features].
+    [batch, time, inputs] to [batch, time, 2 · features], or, where the layer gives its last state
+    alone, [batch, 2 · features].
     Source: Schuster and Paliwal, 1997.
 
     Args:
@@ -339,7 +388,10 @@ class Bidirectional(Composite):
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, Recurrent) or self.layer.backward or self.layer.carry:
-            raise LayerError("Bidirectional", f"expected a forward recurrent layer without carry, got {self.layer!r}.")
+            raise LayerError(
+                "Bidirectional",
+                f"expected a forward recurrent layer without carry, got {self.layer!r}.",
+            )
         arguments.word("Bidirectional", "combine", self.combine, ("concatenate", "add"))
 
     def wire(self, wiring: Wiring, x: Any) -> Any:
@@ -365,16 +417,20 @@ def _check(layer: Recurrent) -> None:
 def _recurrent_kernel(layer: Recurrent, key: Array) -> Array:
     """One draw for all gates, [features, gates · features].
 
-    Drawn in float32 at the least, and rounded then: an orthogonal matrix comes from a QR decomposition, which has no
-    narrower form.
+    Drawn in float32 at the least, and rounded then: an orthogonal matrix comes from a QR
+    decomposition, which has no narrower form.
     """
     shape = (layer.features, layer.gates * layer.features)
     drawn_in = jnp.float32 if jnp.finfo(layer.param_dtype).bits < 32 else layer.param_dtype
     name, initializer = type(layer).__name__, layer.recurrent_kernel_init
-    return arguments.drawn(name, "recurrent_kernel_init", initializer, key, shape, drawn_in).astype(layer.param_dtype)
+    return arguments.drawn(name, "recurrent_kernel_init", initializer, key, shape, drawn_in).astype(
+        layer.param_dtype
+    )
 
 
-def _dropped(mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()) -> Array:
+def _dropped(
+    mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()
+) -> Array:
     if not isinstance(mode, Train) or arguments.is_zero(rate):
         return x
     return ops.dropout.dropout(mode.within(name).key, x, rate, shared)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from jax import Array
 
-from jaxdl.layer import LayerError, Parameterless
+from jaxdl.core.layer import LayerError, Parameterless
 from jaxdl.layers import arguments
 from jaxdl.ops.sharding import reshape
 
@@ -53,5 +53,8 @@ class Reshape(Parameterless):
         known = math.prod(n for n in shape if n != -1)
         size = math.prod(x.shape[1:])
         if size != known if -1 not in shape else size % known:
-            raise LayerError("Reshape", f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.")
+            raise LayerError(
+                "Reshape",
+                f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.",
+            )
         return reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))

@@ -7,37 +7,40 @@ from typing import Any, Literal
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.activations import gelu
-from jaxdl.initializers import Initializer
-from jaxdl.layer import Layer, as_layer
+from jaxdl.core.layer import Layer, as_layer
 from jaxdl.layers import arguments
 from jaxdl.layers.attention import MultiHeadAttention
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.dense import Dense, lecun_normal
 from jaxdl.layers.dropout import Dropout
+from jaxdl.layers.initializers import Initializer
 from jaxdl.layers.norm import LayerNorm
 from jaxdl.layers.wiring import Composite, Wiring
+from jaxdl.ops.activations import gelu
 
 layer_norm: Layer = LayerNorm()
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerBlock(Composite):
-    """Attention and then two dense layers at each step, both added to their input: [batch, time, features] to the same.
+    """Attention and then two dense layers at each step, both added to their input: [batch, time,
+    features] to the same.
 
         norm="pre":   y = x + attention(norm(x)),    z = y + mlp(norm(y))
         norm="post":  y = norm(x + attention(x)),    z = norm(y + mlp(y))
 
-    with mlp(y) = activation(y W + b) U + c. Of `Padded` sequences only what is within the lengths is read. Source: Vaswani et
-    al., 2017, section 3.1, for post; Radford et al., 2019, section 2.3, for pre. Parts: `attention_norm`, `attention`,
-    `mlp_norm` and `mlp`, the last with `hidden` and `out`.
+    with mlp(y) = activation(y W + b) U + c. Of `Padded` sequences only what is within the lengths
+    is read. Source: Vaswani et al., 2017, section 3.1, for post; Radford et al., 2019, section 2.3,
+    for pre. Parts: `attention_norm`, `attention`, `mlp_norm` and `mlp`, the last with `hidden` and
+    `out`.
 
     Args:
         heads: of the attention.
         hidden: the width between the two dense layers; None is four times the features.
         causal, kv_heads, rotary, flash: as in `MultiHeadAttention`.
         norm: where the normalisation stands.
-        dropout: the rate at which the weights of the attention and the outputs of both parts are dropped in training.
+        dropout: the rate at which the weights of the attention and the outputs of both parts are
+            dropped in training.
         activation: a layer or a function.
         norm_layer: the normalisation.
         use_bias: whether attention and dense layers add biases.
@@ -72,7 +75,11 @@ class TransformerBlock(Composite):
         for name, layer in (("attention", self._attention()), ("mlp", self._mlp(x.shape[-1]))):
             y = wiring.part(f"{name}_norm", norm_layer, x) if self.norm == "pre" else x
             y = wiring.part(name, layer, y)
-            y = y if arguments.is_zero(self.dropout) else wiring.part(f"{name}_dropout", Dropout(self.dropout), y)
+            y = (
+                y
+                if arguments.is_zero(self.dropout)
+                else wiring.part(f"{name}_dropout", Dropout(self.dropout), y)
+            )
             x = wiring.math(_added, x, y)
             x = wiring.part(f"{name}_norm", norm_layer, x) if self.norm == "post" else x
         return x

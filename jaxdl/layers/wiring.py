@@ -1,4 +1,6 @@
-"""Layers made of layers: a composite says once how data flows, and init, apply and summary follow from it."""
+"""Layers made of layers: a composite says once how data flows, and init, apply and summary follow
+from it.
+"""
 
 import abc
 import dataclasses
@@ -11,26 +13,44 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from jaxdl.entry import as_intensities
-from jaxdl.jitted import in_program
-from jaxdl.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Stateless, as_layer, fold_in_name, located
-from jaxdl.padded import over_values
-from jaxdl.tree import frozen_shapes, shapes
+from jaxdl.compiling.jitted import in_program
+from jaxdl.core.entry import as_intensities
+from jaxdl.core.layer import (
+    Cache,
+    Eval,
+    Layer,
+    LayerError,
+    Mode,
+    Params,
+    Span,
+    State,
+    Stateless,
+    as_layer,
+    fold_in_name,
+    located,
+)
+from jaxdl.core.padded import over_values
+from jaxdl.core.tree import frozen_shapes, shapes
 
 Part = Layer | Callable[[Any], Any]
 
 
 class Wiring(abc.ABC):
-    """What a composite's `wire` is given: it runs parts and plain functions, in init on shapes alone."""
+    """What a composite's `wire` is given: it runs parts and plain functions, in init on shapes
+    alone.
+    """
 
     @final
     def part(self, name: str, layer: Part, x: Any, shares: str | None = None) -> Any:
-        """Runs the part of that name, a layer or a plain function, on its own parameters or on those of the part `shares`."""
+        """Runs the part of that name, a layer or a plain function, on its own parameters or on
+        those of the part `shares`.
+        """
         return self.run_part(name, as_layer(layer), x, shares)
 
     @final
     def math(self, function: Callable[..., Any], *xs: Any) -> Any:
-        """Runs a plain function of arrays, such as the sum that ends a residual block; of `Padded`, on their values.
+        """Runs a plain function of arrays, such as the sum that ends a residual block; of `Padded`,
+        on their values.
 
         Images in uint8 come as x / 255, in the dtype of the first array in floats.
         """
@@ -54,7 +74,8 @@ def _of_values(function: Callable[..., Any], *xs: Any) -> Any:
 class Composite(Layer):
     """A layer made of other layers. A subclass is a frozen dataclass that writes `wire` alone.
 
-    Parameters and state are dicts by part; a part that has none leaves no key. Keys are folded in by the part's name.
+    Parameters and state are dicts by part; a part that has none leaves no key. Keys are folded in
+    by the part's name.
 
     >>> import dataclasses, jax, jax.numpy as jnp, jaxdl as dl
     >>> @dataclasses.dataclass(frozen=True)
@@ -76,7 +97,9 @@ class Composite(Layer):
         """The data flow: calls `wiring.part` and `wiring.math`, and returns what comes out."""
 
     def _groups(self) -> dict[str, int]:
-        """A number for equal layers that stand in several places, by their names: a program traces them once."""
+        """A number for equal layers that stand in several places, by their names: a program traces
+        them once.
+        """
         return {}
 
     @final
@@ -98,25 +121,35 @@ class Composite(Layer):
                 raise
             raise LayerError(
                 type(self).__name__,
-                f"wire computes with arrays itself, and init runs it on their shapes alone ({error}) — put mathematics into "
+                f"wire computes with arrays itself, and init runs it on their shapes alone "
+                f"({error}) — put mathematics into "
                 "wiring.math(function, *arrays).",
             ) from error
         if y is None:
-            raise LayerError(type(self).__name__, "wire gives None — it returns what comes out of the last part.")
+            raise LayerError(
+                type(self).__name__, "wire gives None — it returns what comes out of the last part."
+            )
         return wiring.params, wiring.state, y
 
-    def extend(self, params: Params, state: State, cache: Cache, x: Any, span: Span) -> tuple[Any, Cache]:
+    def extend(
+        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    ) -> tuple[Any, Cache]:
         wiring = _Extend(params, state, dict(cache), span)
         return self.wire(wiring, x), wiring.cache
 
 
 def _is_its_wiring(layer: Layer) -> TypeGuard[Composite]:
     kind = type(layer)
-    return isinstance(layer, Composite) and (kind.init, kind.apply) == (Composite.init, Composite.apply)
+    return isinstance(layer, Composite) and (kind.init, kind.apply) == (
+        Composite.init,
+        Composite.apply,
+    )
 
 
 class _Drawn:
-    """The first parameters of a layer that stands in several places, traced once for all with inputs of these shapes."""
+    """The first parameters of a layer that stands in several places, traced once for all with
+    inputs of these shapes.
+    """
 
     def __init__(self, layer: Layer, x: Any) -> None:
         self.shapes, self.out = frozen_shapes(x), []
@@ -132,7 +165,9 @@ class _Drawn:
 
 
 def _first(layer: Layer, key: Array, x: Any) -> tuple[Any, ...]:
-    """A part's parameters and state, and of a composite the shapes of what comes out, which it knows by then."""
+    """A part's parameters and state, and of a composite the shapes of what comes out, which it
+    knows by then.
+    """
     return layer._init(key, x) if _is_its_wiring(layer) else layer.init(key, x)
 
 
@@ -171,11 +206,15 @@ class _Init(Wiring):
     def _check(self, name: str, kind: str, shares: str | None) -> None:
         if name in self.names:
             raise LayerError(
-                kind, f"another part has this name — choose one, or say shares='{name}' to use its parameters again."
+                kind,
+                f"another part has this name — choose one, or say shares='{name}' to use its "
+                f"parameters again.",
             )
         if shares is not None and shares not in self.owners:
             raise LayerError(
-                kind, f"it uses the parameters of '{shares}', and no part of that name with its own has run before."
+                kind,
+                f"it uses the parameters of '{shares}', and no part of that name with its own has "
+                f"run before.",
             )
         self.names.add(name)
         if shares is None:
@@ -194,16 +233,22 @@ class _Apply(Wiring):
         owner = shares or name
         mode = self.mode if isinstance(layer, Stateless) else self.mode.within(name)
         with located(name):
-            y, state = self._applied(name, layer)(self.params.get(owner, {}), self.state.get(owner, {}), x, mode)
+            y, state = self._applied(name, layer)(
+                self.params.get(owner, {}), self.state.get(owner, {}), x, mode
+            )
         if state:
             self.state[owner] = state
         return y
 
     def _applied(self, name: str, layer: Layer) -> Callable[..., Any]:
-        """Its `apply`; of a group, one that JAX traces at the first part and knows at the others."""
+        """Its `apply`; of a group, one that JAX traces at the first part and knows at the
+        others.
+        """
         if name not in self.groups:
             return layer.apply
-        return self.traced.setdefault(self.groups[name], jax.jit(lambda *arguments: layer.apply(*arguments)))
+        return self.traced.setdefault(
+            self.groups[name], jax.jit(lambda *arguments: layer.apply(*arguments))
+        )
 
     def run_math(self, function: Callable[..., Any], *xs: Any) -> Any:
         return function(*xs)
@@ -220,7 +265,9 @@ class _Extend(Wiring):
         owner = shares or name
         params, state = self.params.get(owner, {}), self.state.get(owner, {})
         with located(name):
-            y, cache = layer.extend(params, state, self.cache.get(name, {}), x, self.span)  # shared weights, its own memory
+            y, cache = layer.extend(
+                params, state, self.cache.get(name, {}), x, self.span
+            )  # shared weights, its own memory
         if cache:
             self.cache[name] = cache
         return y

@@ -11,8 +11,18 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
-from jaxdl.activations import relu
-from jaxdl.layer import Eval, Layer, LayerError, Mode, Params, State, Train, as_layer, fold_in_name, located
+from jaxdl.core.layer import (
+    Eval,
+    Layer,
+    LayerError,
+    Mode,
+    Params,
+    State,
+    Train,
+    as_layer,
+    fold_in_name,
+    located,
+)
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
@@ -20,25 +30,33 @@ from jaxdl.layers.dense import Dense
 from jaxdl.layers.dropout import Dropout
 from jaxdl.layers.shape import Flatten, Reshape
 from jaxdl.models.mlp import Activation, mlp
+from jaxdl.ops.activations import relu
 
 Posterior = tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]
 
 
 def dense_autoencoder(
-    *features: int, shape: int | Sequence[int], activation: Activation = relu, dropout: float | Array = 0.0
+    *features: int,
+    shape: int | Sequence[int],
+    activation: Activation = relu,
+    dropout: float | Array = 0.0,
 ) -> Sequential:
-    """Dense layers down to a linear code, and back up to the input's shape: [batch, *shape] to logits [batch, *shape].
+    """Dense layers down to a linear code, and back up to the input's shape: [batch, *shape] to
+    logits [batch, *shape].
 
-    Source: Hinton and Salakhutdinov, *Reducing the dimensionality of data with neural networks* (2006).
+    Source: Hinton and Salakhutdinov, *Reducing the dimensionality of data with neural networks*
+    (2006).
 
     Args:
-        features: the width of each layer of the encoder, the last that of the code; the decoder has the same in reverse.
+        features: the width of each layer of the encoder, the last that of the code; the decoder has
+            the same in reverse.
         shape: of one example.
         activation: after every layer but the code and the last.
         dropout: the rate at which hidden units, the code among them, are dropped in training.
 
     >>> dense_autoencoder(32, shape=784)
-    Sequential(encoder=Sequential(Flatten(), Dense(32)), decoder=Sequential(Dense(784), Reshape((784,))))
+    Sequential(encoder=Sequential(Flatten(), Dense(32)),
+               decoder=Sequential(Dense(784), Reshape((784,))))
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     drop = [] if is_zero(dropout) else [Dropout(dropout)]
@@ -50,8 +68,11 @@ def dense_autoencoder(
     )
 
 
-def conv_autoencoder(*features: int, channels: int = 1, kernel_size: int = 3, activation: Activation = relu) -> Sequential:
-    """Convolutions that halve the image, and transposed ones that double it: [batch, *space, channels] to logits of that shape.
+def conv_autoencoder(
+    *features: int, channels: int = 1, kernel_size: int = 3, activation: Activation = relu
+) -> Sequential:
+    """Convolutions that halve the image, and transposed ones that double it: [batch, *space,
+    channels] to logits of that shape.
 
     Every size of an image has to be divisible by 2 to the number of stages.
 
@@ -65,29 +86,40 @@ def conv_autoencoder(*features: int, channels: int = 1, kernel_size: int = 3, ac
     Sequential(ConvTranspose(16, 3, stride=2), relu, Conv(1, 3))
     """
     down = [part for width in features for part in (Conv(width, kernel_size, stride=2), activation)]
-    up = [part for width in reversed(features) for part in (ConvTranspose(width, kernel_size, stride=2), activation)]
-    return Sequential(encoder=Sequential(*down), decoder=Sequential(*up, Conv(channels, kernel_size)))
+    up = [
+        part
+        for width in reversed(features)
+        for part in (ConvTranspose(width, kernel_size, stride=2), activation)
+    ]
+    return Sequential(
+        encoder=Sequential(*down), decoder=Sequential(*up, Conv(channels, kernel_size))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class VariationalAutoencoder(Layer):
-    """An encoder to a normal distribution over codes, and a decoder from a code: [batch, ...] to what the decoder gives.
+    """An encoder to a normal distribution over codes, and a decoder from a code: [batch, ...] to
+    what the decoder gives.
 
         h = encoder(x),  (μ, log σ²) = h W + b,  z = μ + σ · ε,  y = decoder(z)
 
-    In training ε is drawn from N(0, I); in evaluation z = μ. Parameters: `encoder`, `posterior` (of W and b) and `decoder`.
-    Trained by `dl.Variational`. Source: Kingma and Welling, *Auto-encoding variational Bayes* (2014), section 3.
+    In training ε is drawn from N(0, I); in evaluation z = μ. Parameters: `encoder`, `posterior` (of
+    W and b) and `decoder`. Trained by `dl.Variational`. Source: Kingma and Welling, *Auto-encoding
+    variational Bayes* (2014), section 3.
 
     Args:
         encoder: a layer, or plain function, from inputs to features [batch, features].
-        decoder: from codes [batch, latent] to what the likelihood reads: logits of the inputs' shape for a Bernoulli.
+        decoder: from codes [batch, latent] to what the likelihood reads: logits of the inputs'
+            shape for a Bernoulli.
         latent: the length of a code.
 
     >>> import jaxdl as dl
     >>> encoder = dl.Sequential(dl.Flatten(), dl.Dense(400), dl.activations.relu)
-    >>> decoder = dl.Sequential(dl.Dense(400), dl.activations.relu, dl.Dense(784), dl.Reshape((28, 28, 1)))
+    >>> output = dl.Dense(784), dl.Reshape((28, 28, 1))
+    >>> decoder = dl.Sequential(dl.Dense(400), dl.activations.relu, *output)
     >>> model = VariationalAutoencoder(encoder, decoder, latent=20)
-    >>> params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8))
+    >>> images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)
+    >>> params, state = model.init(jax.random.key(0), images)
     >>> model.sample(params, state, jax.random.key(1), 16).shape
     (16, 28, 28, 1)
     """
@@ -100,8 +132,15 @@ class VariationalAutoencoder(Layer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", as_layer(self.encoder))
         object.__setattr__(self, "decoder", as_layer(self.decoder))
-        if isinstance(self.latent, bool) or not isinstance(self.latent, (int, np.integer)) or self.latent < 1:
-            raise LayerError("VariationalAutoencoder", f"latent is the length of a code, at least 1, got {self.latent!r}.")
+        if (
+            isinstance(self.latent, bool)
+            or not isinstance(self.latent, (int, np.integer))
+            or self.latent < 1
+        ):
+            raise LayerError(
+                "VariationalAutoencoder",
+                f"latent is the length of a code, at least 1, got {self.latent!r}.",
+            )
 
     @property
     def _posterior(self) -> Dense:
@@ -110,29 +149,40 @@ class VariationalAutoencoder(Layer):
     def init(self, key: Array, x: Any) -> tuple[Params, State]:
         with located("encoder"):
             encoder, encoder_state = self.encoder.init(fold_in_name(key, "encoder"), x)
-            h = jax.eval_shape(lambda p, s, v: self.encoder.apply(p, s, v)[0], encoder, encoder_state, x)
+            h = jax.eval_shape(
+                lambda p, s, v: self.encoder.apply(p, s, v)[0], encoder, encoder_state, x
+            )
         if h.ndim != 2:
-            raise LayerError("VariationalAutoencoder", f"the encoder gives shape {h.shape}, expected [batch, features].")
+            raise LayerError(
+                "VariationalAutoencoder",
+                f"the encoder gives shape {h.shape}, expected [batch, features].",
+            )
         posterior, _ = self._posterior.init(fold_in_name(key, "posterior"), h)
         with located("decoder"):
             z = jax.ShapeDtypeStruct((h.shape[0], self.latent), h.dtype)
             decoder, decoder_state = self.decoder.init(fold_in_name(key, "decoder"), z)
         state = {"encoder": encoder_state, "decoder": decoder_state}
         params = {"encoder": encoder, "posterior": posterior, "decoder": decoder}
-        return {n: tree for n, tree in params.items() if tree}, {n: tree for n, tree in state.items() if tree}
+        return {n: tree for n, tree in params.items() if tree}, {
+            n: tree for n, tree in state.items() if tree
+        }
 
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
         (mean, log_variance), state = self.encode(params, state, x, mode)
         z = draw(mode.within("code").key, mean, log_variance) if isinstance(mode, Train) else mean
         return self.decode(params, state, z, mode)
 
-    def encode(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Posterior, State]:
+    def encode(
+        self, params: Params, state: State, x: Any, mode: Mode = Eval()
+    ) -> tuple[Posterior, State]:
         """μ and log σ² of the code's distribution for each input, and the next state."""
         h, state = self._run("encoder", self.encoder, params, state, x, mode)
         moments, _ = self._posterior.apply(params["posterior"], {}, h)
         return (moments[:, : self.latent], moments[:, self.latent :]), state
 
-    def decode(self, params: Params, state: State, z: Float[Array, "batch latent"], mode: Mode = Eval()) -> tuple[Any, State]:
+    def decode(
+        self, params: Params, state: State, z: Float[Array, "batch latent"], mode: Mode = Eval()
+    ) -> tuple[Any, State]:
         """What codes stand for, and the next state."""
         return self._run("decoder", self.decoder, params, state, z, mode)
 
@@ -141,14 +191,20 @@ class VariationalAutoencoder(Layer):
         dtype = params["posterior"]["kernel"].dtype
         return self.decode(params, state, jax.random.normal(key, (count, self.latent), dtype))[0]
 
-    def _run(self, name: str, layer: Layer, params: Params, state: State, x: Any, mode: Mode) -> tuple[Any, State]:
+    def _run(
+        self, name: str, layer: Layer, params: Params, state: State, x: Any, mode: Mode
+    ) -> tuple[Any, State]:
         with located(name):
             y, new = layer.apply(params.get(name, {}), state.get(name, {}), x, mode.within(name))
         return y, {**state, name: new} if new else state
 
 
 def draw(
-    key: Key[Array, ""], mean: Float[Array, "batch latent"], log_variance: Float[Array, "batch latent"]
+    key: Key[Array, ""],
+    mean: Float[Array, "batch latent"],
+    log_variance: Float[Array, "batch latent"],
 ) -> Float[Array, "batch latent"]:
-    """z = μ + σ · ε with ε from N(0, I): a draw through which gradients pass (Kingma and Welling, 2014, section 2.4)."""
+    """z = μ + σ · ε with ε from N(0, I): a draw through which gradients pass (Kingma and Welling,
+    2014, section 2.4).
+    """
     return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape, mean.dtype)

@@ -2,12 +2,12 @@
 
 from jax import Array
 
-from jaxdl.initializers import Normal
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv
 from jaxdl.layers.dense import Dense
 from jaxdl.layers.dropout import Dropout
+from jaxdl.layers.initializers import Normal
 from jaxdl.layers.norm import LayerNorm
 from jaxdl.layers.pool import GlobalAvgPool
 from jaxdl.layers.positions import LearnedPositions
@@ -26,18 +26,20 @@ def vit(
     dropout: float | Array = 0.0,
     flash: bool = False,
 ) -> Sequential:
-    """A transformer over the patches of an image: [batch, height, width, channels] to logits [batch, classes].
+    """A transformer over the patches of an image: [batch, height, width, channels] to logits
+    [batch, classes].
 
-    Each patch becomes a vector by one product, a learned position is added, and blocks with the normalisation in front follow;
-    the mean over all patches is read by one dense layer, in place of the class token. Positions begin as wide as patches are,
-    N(0, 1).
+    Each patch becomes a vector by one product, a learned position is added, and blocks with the
+    normalisation in front follow; the mean over all patches is read by one dense layer, in place of
+    the class token. Positions begin as wide as patches are, N(0, 1).
 
-    Source: Dosovitskiy et al., *An image is worth 16x16 words* (2021), section 3.1; the mean: Beyer et al., *Better plain ViT
-    baselines for ImageNet-1k* (2022).
+    Source: Dosovitskiy et al., *An image is worth 16x16 words* (2021), section 3.1; the mean: Beyer
+    et al., *Better plain ViT baselines for ImageNet-1k* (2022).
 
     Args:
         classes: the number of outputs.
-        patch: height and width of a patch; what is left over at the lower and right edges is not seen.
+        patch: height and width of a patch; what is left over at the lower and right edges is not
+            seen.
         layers: the number of blocks.
         heads: of each block's attention.
         features: the width.
@@ -47,7 +49,8 @@ def vit(
 
     >>> import jax, jax.numpy as jnp
     >>> model = vit(10, patch=7, layers=2, heads=4, features=32)
-    >>> params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8))
+    >>> images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)
+    >>> params, state = model.init(jax.random.key(0), images)
     >>> params["positions"]["embedding"].shape
     (16, 32)
     """

@@ -1,5 +1,6 @@
 """Pure array functions; the one place that knows platforms apart."""
 
+from jaxdl.ops import activations as activations
 from jaxdl.ops import attention as attention
 from jaxdl.ops import conv as conv
 from jaxdl.ops import dropout as dropout

@@ -14,9 +14,10 @@ SMALL = 4096
 def small_last(x: Array) -> Array:
     """x; under `jax.vmap`, an x of few numbers is laid with the mapped axis last.
 
-    JAX lays that axis first as soon as two operands differ, and XLA on a CPU computes along the last axis, many numbers at a
-    time: an optimizer's update of 64 matrices of 10×10 takes 8 µs with the matrices along the last axis, and 54 with them
-    along the first.
+    JAX lays that axis first as soon as two operands differ, and XLA on a CPU computes along the
+    last axis, many numbers at a
+    time: an optimizer's update of 64 matrices of 10×10 takes 8 µs with the matrices along the last
+    axis, and 54 with them along the first.
     """
     return _small_last.bind(x) if math.prod(x.shape) <= SMALL else x
 

@@ -1,9 +1,11 @@
-"""Convolution by the routine that XLA's CPU library has for it, with gradients that are such convolutions, too.
+"""Convolution by the routine that XLA's CPU library has for it, with gradients that are such
+convolutions, too.
 
-XLA writes both gradients of a convolution as convolutions which that routine does not take: of a reversed window, and of other
-orders of the axes, put right only outside of loops (jax-ml/jax#12868). Here the kernel is reversed and the axes are moved
-in front of the call, so that the output and both gradients are the same kind of call, in a loop, too, and need no array
-of the patches' size.
+XLA writes both gradients of a convolution as convolutions which that routine does not take: of a
+reversed window, and of other orders of the axes, put right only outside of loops
+(jax-ml/jax#12868). Here the kernel is reversed and the axes are moved in front of the call, so that
+the output and both gradients are the same kind of call, in a loop, too, and need no array of the
+patches' size.
 """
 
 import math
@@ -17,7 +19,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxdl.jitted import in_program
+from jaxdl.compiling.jitted import in_program
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.sharding import spec
 from jaxdl.ops.window import Pads, Sizes, layout
@@ -27,28 +29,39 @@ FEWEST_EXAMPLES = 8
 FEWEST_CHANNELS = 8
 """Of fewer inputs patches are small, and soon formed."""
 MOST_PADDING = 1.5
-"""How many places of the input for each of the output a convolution may compute for the input's gradient."""
+"""How many places of the input for each of the output a convolution may compute for the input's
+gradient.
+"""
 
 _YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 _WITHOUT_CONVOLUTIONS = {_YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 _SLOW = (0, 10, 2) <= jaxlib.version.__version_info__ < (0, 11)
-"""This XLA hands convolutions to YNNPACK, where they take twice as long as in the routine; those after it are faster there."""
+"""This XLA hands convolutions to YNNPACK, where they take twice as long as in the routine; those
+after it are faster there.
+"""
 
-CPU_OPTIONS: dict[str, str] = _WITHOUT_CONVOLUTIONS if _SLOW and _YNNPACK not in os.environ.get("XLA_FLAGS", "") else {}
+CPU_OPTIONS: dict[str, str] = (
+    _WITHOUT_CONVOLUTIONS if _SLOW and _YNNPACK not in os.environ.get("XLA_FLAGS", "") else {}
+)
 """What programs for a CPU have to be compiled with, as `compiler_options`, to be spared that."""
 
 
 def is_fast() -> bool:
-    """Whether XLA's convolutions are fast on a CPU in what is being traced, if its program is compiled with `CPU_OPTIONS`."""
+    """Whether XLA's convolutions are fast on a CPU in what is being traced, if its program is
+    compiled with `CPU_OPTIONS`.
+    """
     return not _SLOW or (bool(CPU_OPTIONS) and in_program())
 
 
-def suits(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int) -> bool:
-    """Whether the routine is faster with a convolution and its gradients than a product of patches is.
+def suits(
+    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int
+) -> bool:
+    """Whether the routine is faster with a convolution and its gradients than a product of patches
+    is.
 
-    It is not for few channels or examples, for strides and dilation (whose gradients are others), and windows of one place;
-    three dimensions, other numbers than float32, sizes that are not known yet, explicit sharding and outputs without a place
-    are no matter of it.
+    It is not for few channels or examples, for strides and dilation (whose gradients are others),
+    and windows of one place; three dimensions, other numbers than float32, sizes that are not known
+    yet, explicit sharding and outputs without a place are no matter of it.
     """
     window = kernel.shape[:-2]
     return (
@@ -70,7 +83,8 @@ def suits(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
 def conv_directly(x: Array, kernel: Array, pads: Pads) -> Array:
     """y[n, p, o] = Σ_{k,c} x[n, p + k − low, c] W[k, c, o].
 
-    With its gradients x̄ and W̄ it is one form, linear in each of three: Σ x[n, p + k − low, c] W[k, c, o] y[n, p, o].
+    With its gradients x̄ and W̄ it is one form, linear in each of three: Σ x[n, p + k − low, c]
+    W[k, c, o] y[n, p, o].
     """
     return _outputs.bind(x, kernel, pads=pads)
 
@@ -81,16 +95,24 @@ def _convolved(x: Array, kernel: Array, *, pads: Any) -> Array:
 
 
 def _of_inputs(y: Array, kernel: Array, *, pads: Pads) -> Array:
-    """By a convolution that pads y so far that each input meets the whole window, if it does not mostly meet padding."""
+    """By a convolution that pads y so far that each input meets the whole window, if it does not
+    mostly meet padding.
+    """
     window, shape = kernel.shape[:-2], _inputs_shape(y, kernel, pads)
     if math.prod(shape[1:-1]) > MOST_PADDING * math.prod(y.shape[1:-1]):
         return _inputs_of_patches(y, kernel, pads=pads)
     turned = jnp.flip(kernel, range(len(window))).swapaxes(-1, -2)
-    return _convolved(y, turned, pads=[(k - 1 - low, k - 1 - high) for k, (low, high) in zip(window, pads, strict=True)])
+    return _convolved(
+        y,
+        turned,
+        pads=[(k - 1 - low, k - 1 - high) for k, (low, high) in zip(window, pads, strict=True)],
+    )
 
 
 def _of_kernel(x: Array, y: Array, *, pads: Pads) -> Array:
-    """Channels take the place of the examples, which are summed over, and the outputs' gradient that of the kernel."""
+    """Channels take the place of the examples, which are summed over, and the outputs' gradient
+    that of the kernel.
+    """
     return jnp.moveaxis(_convolved(x.swapaxes(0, -1), jnp.moveaxis(y, 0, -2), pads=pads), 0, -2)
 
 
@@ -124,7 +146,9 @@ def _kernel_of_patches(x: Array, y: Array, *, pads: Pads) -> Array:
     return jax.linear_transpose(lambda kernel: _of_patches(x, kernel, pads=pads), shape)(y)[0]
 
 
-def _primitive(name: str, computed: Any, shape: Any, of_patches: Any, examples_first: bool) -> Primitive:
+def _primitive(
+    name: str, computed: Any, shape: Any, of_patches: Any, examples_first: bool
+) -> Primitive:
     """One of the three, for one model.
 
     Of many kernels under `jax.vmap` it is a product of their patches: XLA's routine has one.
@@ -140,7 +164,9 @@ def _primitive(name: str, computed: Any, shape: Any, of_patches: Any, examples_f
         return jax.vmap(lambda a, b: of_patches(a, b, pads=pads), axes)(a, b), 0
 
     primitive.def_impl(jax.jit(computed, static_argnames="pads"))
-    primitive.def_abstract_eval(lambda a, b, *, pads: a.update(shape=shape(a, b, pads), weak_type=False))
+    primitive.def_abstract_eval(
+        lambda a, b, *, pads: a.update(shape=shape(a, b, pads), weak_type=False)
+    )
     mlir.register_lowering(primitive, mlir.lower_fun(computed, multiple_results=False))
     batching.primitive_batchers[primitive] = batched
     return primitive

@@ -11,8 +11,9 @@ DType = Any
 def as_floating(x: Array, dtype: DType | None = None) -> Array:
     """The input in the dtype of the computation.
 
-    Floating inputs are cast to `dtype`, or keep their own where it is None. uint8 is read as an intensity, x / 255 in
-    [0, 1] (the UNORM convention of graphics), in float32 or `dtype`: images stay bytes until the layer that computes with them.
+    Floating inputs are cast to `dtype`, or keep their own where it is None. uint8 is read as an
+    intensity, x / 255 in [0, 1] (the UNORM convention of graphics), in float32 or `dtype`: images
+    stay bytes until the layer that computes with them.
 
     Raises:
         TypeError: x holds other integers, or booleans, whose scale cannot be known.
@@ -22,7 +23,8 @@ def as_floating(x: Array, dtype: DType | None = None) -> Array:
     if x.dtype == jnp.uint8:
         return x.astype(dtype or jnp.float32) * (1 / 255)
     raise TypeError(
-        f"expected floating-point numbers, or images in uint8 (read as x / 255), got {x.dtype} — convert them with "
+        f"expected floating-point numbers, or images in uint8 (read as x / 255), got {x.dtype} — "
+        f"convert them with "
         "x.astype('float32'), or put Embedding in front if they are indices."
     )
 
@@ -32,7 +34,9 @@ def widest(*dtypes: DType) -> DType:
 
     `jnp.promote_types` would refuse to compare them where implicit promotion is forbidden.
     """
-    return max((jnp.dtype(dtype) for dtype in (jnp.float32, *dtypes)), key=lambda dtype: dtype.itemsize)
+    return max(
+        (jnp.dtype(dtype) for dtype in (jnp.float32, *dtypes)), key=lambda dtype: dtype.itemsize
+    )
 
 
 def floating_dtype(x: Any, dtype: DType | None = None) -> DType:

@@ -14,21 +14,30 @@ Axes = Sequence[int]
 
 
 def moments(
-    x: Float[Array, "..."], axes: Axes, mask: Bool[Array, " batch"] | None = None, across: str | None = None
+    x: Float[Array, "..."],
+    axes: Axes,
+    mask: Bool[Array, " batch"] | None = None,
+    across: str | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Mean and (biased) variance over the axes, kept as axes of length 1; arguments as in `centred`."""
+    """Mean and (biased) variance over the axes, kept as axes of length 1; arguments as in
+    `centred`.
+    """
     _, mean, variance = centred(x, axes, mask, across)
     return mean, variance
 
 
 def centred(
-    x: Float[Array, "..."], axes: Axes, mask: Bool[Array, " batch"] | None = None, across: str | None = None
+    x: Float[Array, "..."],
+    axes: Axes,
+    mask: Bool[Array, " batch"] | None = None,
+    across: str | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
-    """x − μ, the mean μ and the (biased) variance over the axes, the latter two with axes of length 1.
+    """x − μ, the mean μ and the (biased) variance over the axes, the latter two with axes of length
+    1.
 
-    x − μ = (x − c) − d, with c an element of x and d = mean(x − c): μ = c + d is off by its rounding, which a division by a
-    small deviation would show. So what is constant gives 0, and what is nearly so its own deviations (Chan et al., 1983,
-    section 3, for the shift).
+    x − μ = (x − c) − d, with c an element of x and d = mean(x − c): μ = c + d is off by its
+    rounding, which a division by a small deviation would show. So what is constant gives 0, and
+    what is nearly so its own deviations (Chan et al., 1983, section 3, for the shift).
 
     Args:
         x: batch first.
@@ -76,9 +85,11 @@ def _mean(x: Array, axes: Axes, shares: Array | None) -> Array:
 
 
 def _joint(own: Array, count: Array, across: str) -> tuple[Array, Array, Array]:
-    """Shift, offset and variance of all parts of a batch from those of each and its number of examples.
+    """Shift, offset and variance of all parts of a batch from those of each and its number of
+    examples.
 
-    The shift is that of the first part that has examples; the variance is by Chan et al., 1979, equation 2.1.
+    The shift is that of the first part that has examples; the variance is by Chan et al., 1979,
+    equation 2.1.
     """
     every, counts = lax.all_gather((own, count), across)
     shifts, offsets, variances = every[:, 0], every[:, 1], every[:, 2]
@@ -98,7 +109,9 @@ def normalise(
     bias: Float[Array, "..."] | None,
     dtype: DType,
 ) -> Float[Array, "..."]:
-    """y = (x − μ) / √(σ² + ε) · scale + bias, in a dtype; arguments have the rank of x − μ or are None."""
+    """y = (x − μ) / √(σ² + ε) · scale + bias, in a dtype; arguments have the rank of x − μ or are
+    None.
+    """
     wide = widest(residuals.dtype, variance.dtype)
     factor = lax.rsqrt(variance.astype(wide) + epsilon)
     if scale is not None:

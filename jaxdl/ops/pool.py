@@ -1,7 +1,8 @@
 """Pooling over windows, channels last.
 
-On a CPU the window is taken apart into strided slices: XLA's `reduce_window` has a slow gradient there. Elsewhere
-`reduce_window` is used. Both send the gradient of a maximum to the first of equal elements.
+On a CPU the window is taken apart into strided slices: XLA's `reduce_window` has a slow gradient
+there. Elsewhere `reduce_window` is used. Both send the gradient of a maximum to the first of equal
+elements.
 """
 
 import functools
@@ -14,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
-from jaxdl.jitted import program_platform
+from jaxdl.compiling.jitted import program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import gathered, reshape
@@ -28,11 +29,15 @@ def max_pool(
     x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
-    return _max_pool(gathered(x, -1), window=window, stride=stride, padding=padding, platform=program_platform())
+    return _max_pool(
+        gathered(x, -1), window=window, stride=stride, padding=padding, platform=program_platform()
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "platform"))
-def _max_pool(x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None) -> Array:
+def _max_pool(
+    x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None
+) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
     lowest: Any = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     overlapping = any(step < size for step, size in zip(stride, window, strict=True))
@@ -40,8 +45,12 @@ def _max_pool(x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, pl
     return by_platform(
         platform,
         x.astype(widest(x.dtype)) if summed else x,
-        cpu=functools.partial(_max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest),
-        default=functools.partial(_max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest),
+        cpu=functools.partial(
+            _max_by_slices, window=window, stride=stride, pads=pads, lowest=lowest
+        ),
+        default=functools.partial(
+            _max_by_xla, window=window, stride=stride, pads=pads, lowest=lowest
+        ),
     ).astype(x.dtype)
 
 
@@ -55,15 +64,31 @@ def avg_pool(
 ) -> Float[Array, "batch *out channels"]:
     """y[n, p, c] = mean_k x[n, p·stride + k − low, c].
 
-    The mean is over the whole window, padding counted as zeros, or with `count_padding=False` over what lies inside x.
+    The mean is over the whole window, padding counted as zeros, or with `count_padding=False` over
+    what lies inside x.
     """
     platform = program_platform()
-    return _avg_pool(x, window=window, stride=stride, padding=padding, count_padding=count_padding, platform=platform)
+    return _avg_pool(
+        x,
+        window=window,
+        stride=stride,
+        padding=padding,
+        count_padding=count_padding,
+        platform=platform,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "count_padding", "platform"))
+@functools.partial(
+    jax.jit, static_argnames=("window", "stride", "padding", "count_padding", "platform")
+)
 def _avg_pool(
-    x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, count_padding: bool, platform: str | None
+    x: Array,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: str | Pads,
+    count_padding: bool,
+    platform: str | None,
 ) -> Array:
     pads = resolve_padding(x.shape[1:-1], window, stride, padding, (1,) * len(window))
     wide = x.astype(widest(x.dtype))
@@ -92,14 +117,18 @@ def first_maximum(a: Array, b: Array) -> Array:
 @first_maximum.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     a, b = primals
-    return lax.max(a, b), jnp.where(a >= b, *tangents)  # cheaper than max's own rule, which shares the gradient of ties
+    return lax.max(a, b), jnp.where(
+        a >= b, *tangents
+    )  # cheaper than max's own rule, which shares the gradient of ties
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def disjoint_maximum(x: Array, window: Sizes) -> Array:
-    """The maximum over windows side by side; what is left over at the end of a dimension is dropped.
+    """The maximum over windows side by side; what is left over at the end of a dimension is
+    dropped.
 
-    Its gradient remembers the place of each maximum, a byte, and spreads what comes back in one pass over x.
+    Its gradient remembers the place of each maximum, a byte, and spreads what comes back in one
+    pass over x.
     """
     return functools.reduce(lax.max, _places(x, window))
 
@@ -119,7 +148,9 @@ def _(window: Sizes, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arr
     assert place is not None
     blocks = _blocks(tangent, window)
     within = range(2, 2 * len(window) + 1, 2)
-    places = jnp.arange(math.prod(window), dtype=dtype).reshape([n if a in within else 1 for a, n in enumerate(blocks.shape)])
+    places = jnp.arange(math.prod(window), dtype=dtype).reshape(
+        [n if a in within else 1 for a, n in enumerate(blocks.shape)]
+    )
     chosen = lax.expand_dims(place, within) == places
     return maximum, jnp.where(chosen, blocks, jnp.zeros((), blocks.dtype)).sum(within)
 
@@ -133,14 +164,25 @@ def _blocks(x: Array, window: Sizes) -> Array:
     """[batch, out, window, out, window, …, channels]: each spatial dimension cut into windows."""
     counts = [n // k for n, k in zip(x.shape[1:-1], window, strict=True)]
     kept = x[(slice(None), *(slice(n * k) for n, k in zip(counts, window, strict=True)))]
-    return reshape(kept, (x.shape[0], *(size for pair in zip(counts, window, strict=True) for size in pair), x.shape[-1]))
+    return reshape(
+        kept,
+        (
+            x.shape[0],
+            *(size for pair in zip(counts, window, strict=True) for size in pair),
+            x.shape[-1],
+        ),
+    )
 
 
 def _max_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
     if (math.prod(window) if stride == window else sum(window)) > MOST_SLICES:
         return _max_by_xla(x, window=window, stride=stride, pads=pads, lowest=lowest)
     x = pad_space(x, pads, lowest)
-    return disjoint_maximum(x, window) if stride == window else _reduce_by_slices(first_maximum, x, window, stride)
+    return (
+        disjoint_maximum(x, window)
+        if stride == window
+        else _reduce_by_slices(first_maximum, x, window, stride)
+    )
 
 
 def _sum_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
@@ -150,7 +192,9 @@ def _sum_by_slices(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Arr
 
 
 def _reduce_by_slices(operation: Any, x: Array, window: Sizes, stride: Sizes) -> Array:
-    """The last dimension first, so that among equal maxima the first in row order wins, as in `reduce_window`."""
+    """The last dimension first, so that among equal maxima the first in row order wins, as in
+    `reduce_window`.
+    """
     dimensions = len(window)
     for axis in reversed(range(dimensions)):
         along = tuple(window[axis] if i == axis else 1 for i in range(dimensions))
@@ -161,9 +205,13 @@ def _reduce_by_slices(operation: Any, x: Array, window: Sizes, stride: Sizes) ->
 
 def _max_by_xla(x: Array, *, window: Sizes, stride: Sizes, pads: Pads, lowest: Any) -> Array:
     start = np.asarray(lowest, x.dtype)
-    return lax.reduce_window(x, start, lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0)))
+    return lax.reduce_window(
+        x, start, lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+    )
 
 
 def _sum_by_xla(x: Array, *, window: Sizes, stride: Sizes, pads: Pads) -> Array:
     start = np.zeros((), x.dtype)
-    return lax.reduce_window(x, start, lax.add, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0)))
+    return lax.reduce_window(
+        x, start, lax.add, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+    )

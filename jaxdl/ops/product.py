@@ -9,17 +9,20 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
-from jaxdl.jitted import in_mapped, in_program
+from jaxdl.compiling.jitted import in_mapped, in_program
 from jaxdl.ops.sharding import of_product
 
 
-def product(a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]) -> Float[Array, "rows columns"]:
+def product(
+    a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]
+) -> Float[Array, "rows columns"]:
     """C = A B, by `lax.dot_general`, which every transformation, policy and sharding of JAX knows.
 
-    What a population's step maps is a primitive of our own, whose gradients are products of the same kind, dA = dC Bᵀ and
-    dB = Aᵀ dC, with the transposed matrix written out. The gradient of many pairs by B is then a product that XLA's CPU library
-    has, where that of `dot_general` contracts the first axis of both and is left to a plain loop (64 products of 10×32 with
-    32×10: 25 µs in place of 58); the barrier keeps XLA from undoing it.
+    What a population's step maps is a primitive of our own, whose gradients are products of the
+    same kind, dA = dC Bᵀ and dB = Aᵀ dC, with the transposed matrix written out. The gradient of
+    many pairs by B is then a product that XLA's CPU library has, where that of `dot_general`
+    contracts the first axis of both and is left to a plain loop (64 products of 10×32 with 32×10:
+    25 µs in place of 58); the barrier keeps XLA from undoing it.
 
     Args:
         a, b: of one dtype.
@@ -27,11 +30,14 @@ def product(a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]) -> 
     return _product.bind(a, b) if in_mapped() else _dot(a, b)
 
 
-def along_last(x: Float[Array, "*batch inner"], b: Float[Array, "inner columns"]) -> Float[Array, "*batch columns"]:
+def along_last(
+    x: Float[Array, "*batch inner"], b: Float[Array, "inner columns"]
+) -> Float[Array, "*batch columns"]:
     """x B over the last axis of x.
 
-    In jaxdl's own programs its rows lie in one axis, of which XLA on a CPU makes the gradient by B a tenth to a fifth faster.
-    Elsewhere the other axes stay apart, since the second may lie over devices that would have to gather it.
+    In jaxdl's own programs its rows lie in one axis, of which XLA on a CPU makes the gradient by B
+    a tenth to a fifth faster. Elsewhere the other axes stay apart, since the second may lie over
+    devices that would have to gather it.
     """
     if x.ndim == 2 or not in_program():
         return _dot(x, b)

@@ -1,11 +1,14 @@
 """Recurrences over time, [time, batch, features], whose derivative is a linear recurrence.
 
-Differentiating a scanned cell by itself adds up the gradient of the recurrent kernel step by step. Here the tangent of each
-recurrence is written out instead: what the kernel's tangent adds at all steps is one product in front of a loop that is
-linear in the tangents and holds the kernel fixed. Transposed, that is a loop backwards without that gradient, and one product
-behind it. Since it is a rule for tangents, and itself plain mathematics, derivatives of all orders, `vmap` and `jit` apply.
+Differentiating a scanned cell by itself adds up the gradient of the recurrent kernel step by step.
+Here the tangent of each
+recurrence is written out instead: what the kernel's tangent adds at all steps is one product in
+front of a loop that is linear in the tangents and holds the kernel fixed. Transposed, that is a
+loop backwards without that gradient, and one product behind it. Since it is a rule for tangents,
+and itself plain mathematics, derivatives of all orders, `vmap` and `jit` apply.
 
-A sequence that is shorter than the others needs no mask: what lies behind its end cannot reach what lies before.
+A sequence that is shorter than the others needs no mask: what lies behind its end cannot reach what
+lies before.
 """
 
 from collections.abc import Callable
@@ -27,7 +30,11 @@ Mask = Float[Array, "batch features"] | None
 
 
 def recurrence(
-    activation: Callable[[Array], Array], projected: Projected, kernel: Kernel, hidden: Hidden, mask: Mask = None
+    activation: Callable[[Array], Array],
+    projected: Projected,
+    kernel: Kernel,
+    hidden: Hidden,
+    mask: Mask = None,
 ) -> Hiddens:
     """The simple recurrence hₜ = φ(aₜ + (m ⊙ hₜ₋₁) R) (Elman, 1990).
 
@@ -44,8 +51,11 @@ def recurrence(
     return _recurrence(activation, projected, kernel, hidden, mask)
 
 
-def lstm(projected: Projected, kernel: Kernel, hidden: Hidden, cell: Hidden, mask: Mask = None) -> tuple[Hiddens, Hiddens]:
-    """The long short-term memory (Hochreiter and Schmidhuber, 1997; with the forget gate of Gers et al., 2000).
+def lstm(
+    projected: Projected, kernel: Kernel, hidden: Hidden, cell: Hidden, mask: Mask = None
+) -> tuple[Hiddens, Hiddens]:
+    """The long short-term memory (Hochreiter and Schmidhuber, 1997; with the forget gate of Gers et
+    al., 2000).
 
         i, f, o = σ(z),  g = tanh(z),  with z = aₜ + (m ⊙ hₜ₋₁) R in four parts i, f, g, o
         cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  hₜ = o ⊙ tanh(cₜ)
@@ -62,11 +72,18 @@ def lstm(projected: Projected, kernel: Kernel, hidden: Hidden, cell: Hidden, mas
     return _lstm(projected, kernel, hidden, cell, mask)
 
 
-def gru(projected: Projected, kernel: Kernel, bias: Float[Array, " features"], hidden: Hidden, mask: Mask = None) -> Hiddens:
-    """The gated recurrent unit (Cho et al., 2014; the reset behind the product, as in cuDNN, PyTorch, Flax and Keras).
+def gru(
+    projected: Projected,
+    kernel: Kernel,
+    bias: Float[Array, " features"],
+    hidden: Hidden,
+    mask: Mask = None,
+) -> Hiddens:
+    """The gated recurrent unit (Cho et al., 2014; the reset behind the product, as in cuDNN,
+    PyTorch, Flax and Keras).
 
-        r, z = σ(aₜ + u),  n = tanh(aₜ + r ⊙ (u + b)),  with u = (m ⊙ hₜ₋₁) R, and all in three parts r, z, n
-        hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
+        r, z = σ(aₜ + u),  n = tanh(aₜ + r ⊙ (u + b)),  with u = (m ⊙ hₜ₋₁) R, and all in three
+        parts r, z, n hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
     Args:
         projected: a, the inputs' share x W + b of all steps, the gates in the order r, z, n.
@@ -94,7 +111,9 @@ def _before(first: Array, states: Array) -> Array:
 
 
 def _driven(kernel: Array, mask: Mask, hiddens: Array, first: Array, tangents: Any) -> Array:
-    """What the tangents of the inputs, the kernel and the mask add to z at all steps: dₜ = ȧₜ + (m ⊙ hₜ₋₁) Ṙ + (ṁ ⊙ hₜ₋₁) R."""
+    """What the tangents of the inputs, the kernel and the mask add to z at all steps: dₜ = ȧₜ + (m
+    ⊙ hₜ₋₁) Ṙ + (ṁ ⊙ hₜ₋₁) R.
+    """
     projected_dot, kernel_dot, mask_dot = tangents
     before = _before(first, hiddens)
     drive = projected_dot + _product(before, kernel_dot, mask)
@@ -111,10 +130,13 @@ def _split(gates: Array, count: int = 4) -> list[Array]:
     return jnp.split(gates, count, -1)
 
 
-def _lstm_scan(projected: Array, kernel: Array, hidden: Array, cell: Array, mask: Mask) -> tuple[Array, Array, Array]:
+def _lstm_scan(
+    projected: Array, kernel: Array, hidden: Array, cell: Array, mask: Mask
+) -> tuple[Array, Array, Array]:
     """The state, the gates and the cell of all steps; what of them is not used is not kept.
 
-    σ(z) is taken as (1 + tanh(z / 2)) / 2: one tanh for all four gates is what XLA makes the fastest loop of on a CPU.
+    σ(z) is taken as (1 + tanh(z / 2)) / 2: one tanh for all four gates is what XLA makes the
+    fastest loop of on a CPU.
     """
     features = hidden.shape[-1]
     place = jnp.arange(4 * features, dtype=jnp.int32)[None] // features
@@ -139,7 +161,10 @@ def _lstm_jvp(primals: Any, tangents: Any) -> Any:
     _, gates, cells = _lstm_scan(projected, kernel, hidden, cell, mask)
     i, f, g, o = _split(gates)
     squashed = jnp.tanh(cells)
-    hiddens, previous = o * squashed, _before(cell, cells)  # all at once: faster than to keep them in the loop
+    hiddens, previous = (
+        o * squashed,
+        _before(cell, cells),
+    )  # all at once: faster than to keep them in the loop
     drive = _driven(kernel, mask, hiddens, hidden, (projected_dot, kernel_dot, mask_dot))
     by_i, by_f, by_g = g * i * (1 - i), previous * f * (1 - f), i * (1 - g * g)  # ∂cₜ/∂z
     by_o, by_cell = squashed * o * (1 - o), o * (1 - squashed * squashed)  # ∂hₜ/∂z, ∂hₜ/∂cₜ
@@ -161,7 +186,9 @@ def _gru(projected: Any, kernel: Any, bias: Any, hidden: Any, mask: Any) -> Arra
     return _gru_states(projected, kernel, bias, hidden, mask)[0]
 
 
-def _gru_states(projected: Array, kernel: Array, bias: Array, hidden: Array, mask: Mask) -> tuple[Array, ...]:
+def _gru_states(
+    projected: Array, kernel: Array, bias: Array, hidden: Array, mask: Mask
+) -> tuple[Array, ...]:
     """The state, the three gates and the part that was reset, of all steps."""
     features = hidden.shape[-1]
 
@@ -184,7 +211,9 @@ def _gru_jvp(primals: Any, tangents: Any) -> Any:
     hiddens, r, z, n, reset = _gru_states(projected, kernel, bias, hidden, mask)
     before = _before(hidden, hiddens)
     a_r, a_z, a_n = _split(projected_dot, 3)
-    driven = _driven(kernel, mask, hiddens, hidden, (jnp.zeros_like(projected_dot), kernel_dot, mask_dot))
+    driven = _driven(
+        kernel, mask, hiddens, hidden, (jnp.zeros_like(projected_dot), kernel_dot, mask_dot)
+    )
     u_r, u_z, u_n = _split(driven, 3)
     by_n = (1 - z) * (1 - n * n)  # ∂hₜ/∂z of the part n
     by_r, by_z, by_u = by_n * reset * r * (1 - r), (before - n) * z * (1 - z), by_n * r
@@ -199,7 +228,9 @@ def _gru_jvp(primals: Any, tangents: Any) -> Any:
     return hiddens, lax.scan(step, hidden_dot, (drive, by_r, by_z, by_u, z))[1]
 
 
-def _simple(activation: Callable[[Array], Array], projected: Any, kernel: Any, hidden: Any, mask: Any) -> Array:
+def _simple(
+    activation: Callable[[Array], Array], projected: Any, kernel: Any, hidden: Any, mask: Any
+) -> Array:
     def step(hidden: Array, a: Array) -> Any:
         hidden = activation(a + _product(hidden, kernel, mask))
         return hidden, hidden
@@ -228,7 +259,9 @@ def _recurrence_jvp(activation: Callable[[Array], Array], primals: Any, tangents
 
 
 def reversed_within(x: Array, lengths: Array | None) -> Array:
-    """[time, batch, ...] backwards; each sequence within its own length, what lies behind it staying where it is."""
+    """[time, batch, ...] backwards; each sequence within its own length, what lies behind it
+    staying where it is.
+    """
     if lengths is None:
         return x[::-1]
     steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
@@ -238,7 +271,9 @@ def reversed_within(x: Array, lengths: Array | None) -> Array:
 
 
 def last_within(first: Array, states: Array, lengths: Array | None) -> Array:
-    """[batch, features]: each sequence's state after its last step; the first state where it has none."""
+    """[batch, features]: each sequence's state after its last step; the first state where it has
+    none.
+    """
     if lengths is None:
         return states[-1]
     rows = jnp.maximum(lengths - 1, 0)[None, :, None]

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdl.train.loop import Loop
-from jaxdl.train.members import FOREVER, MembersLoop, MembersState
-from jaxdl.train.run import Best, History
+from jaxdl.population.members import FOREVER, MembersLoop, MembersState
+from jaxdl.training.loop import Loop
+from jaxdl.training.run import Best, History
 
 
 class Member(NamedTuple):
@@ -61,7 +61,9 @@ class Cohort:
     @staticmethod
     def unborn(members: tuple[Member, ...]) -> "Cohort":
         """Before the first step."""
-        return Cohort(members, None, 0, {}, None, ("",) * len(members), np.zeros(len(members), np.int32))
+        return Cohort(
+            members, None, 0, {}, None, ("",) * len(members), np.zeros(len(members), np.int32)
+        )
 
     @staticmethod
     def of_one(member: Member, loop: Loop, why: str, made: int) -> "Cohort":
@@ -73,7 +75,10 @@ class Cohort:
             members=(member,),
             state=MembersState(state, {}, jnp.full(1, FOREVER)),
             axis=0,
-            history={name: [np.asarray(value)[None] for value in values] for name, values in here.history.items()},
+            history={
+                name: [np.asarray(value)[None] for value in values]
+                for name, values in here.history.items()
+            },
             best=Best(*figures, *best) if best else None,
             stopped=("" if why == "finished" else why,),
             epochs=np.array([len(here.history.get("seconds", ()))], np.int32),
@@ -95,7 +100,9 @@ class Cohort:
             members=tuple(member for cohort in cohorts for member in cohort.members),
             state=_concatenated(first.axis, states),
             best=_best_of(first.axis, [jax.device_put(cohort.best, device) for cohort in cohorts]),
-            history=beside([cohort.history for cohort in cohorts], [len(cohort) for cohort in cohorts]),
+            history=beside(
+                [cohort.history for cohort in cohorts], [len(cohort) for cohort in cohorts]
+            ),
             stopped=tuple(why for cohort in cohorts for why in cohort.stopped),
             epochs=np.concatenate([cohort.epochs for cohort in cohorts]),
             compile_seconds=sum(cohort.compile_seconds for cohort in cohorts),
@@ -109,7 +116,10 @@ class Cohort:
     def hyperparameters(self) -> dict[str, jax.Array]:
         """By name, [members]."""
         names = self.members[0].hyperparameters
-        return {name: jnp.asarray([m.hyperparameters[name] for m in self.members], jnp.float32) for name in names}
+        return {
+            name: jnp.asarray([m.hyperparameters[name] for m in self.members], jnp.float32)
+            for name in names
+        }
 
     def of(self, rows: Int[np.ndarray, " rows"]) -> "Cohort":
         """Some of the members."""
@@ -122,7 +132,9 @@ class Cohort:
             members=tuple(self.members[k] for k in rows),
             state=taken(self.axis, self.state, rows),
             best=best,
-            history={name: [entry[rows] for entry in entries] for name, entries in self.history.items()},
+            history={
+                name: [entry[rows] for entry in entries] for name, entries in self.history.items()
+            },
             stopped=tuple(self.stopped[k] for k in rows),
             epochs=self.epochs[rows],
         )
@@ -136,7 +148,10 @@ class Cohort:
             axis=loop.over.axis,
             history=here.history,
             best=here.best,
-            stopped=tuple(reason or ("interrupted" if why == "interrupted" else "") for reason in loop.ends.stopped),
+            stopped=tuple(
+                reason or ("interrupted" if why == "interrupted" else "")
+                for reason in loop.ends.stopped
+            ),
             epochs=loop.ends.epochs,
             epoch=until,
             compile_seconds=self.compile_seconds + loop.compile_seconds,
@@ -151,7 +166,12 @@ class Cohort:
     def last(self, name: str) -> np.ndarray:
         """Each member's figure of the last epoch it completed; NaN where it has none."""
         entries = self.history.get(name, [])
-        return np.array([entries[n - 1][k] if 0 < n <= len(entries) else np.nan for k, n in enumerate(self.epochs)])
+        return np.array(
+            [
+                entries[n - 1][k] if 0 < n <= len(entries) else np.nan
+                for k, n in enumerate(self.epochs)
+            ]
+        )
 
 
 _as_one = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[None], tree))
@@ -178,23 +198,38 @@ def _best_of(axis: int, parts: Sequence[Best | None]) -> Best | None:
 
 
 def _concatenated(axis: int, parts: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 0 if leaves[0].ndim == 1 else axis), *parts)
+    return jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves, 0 if leaves[0].ndim == 1 else axis), *parts
+    )
 
 
 def beside(histories: Sequence[History], counts: Sequence[int]) -> History:
-    """Histories of several cohorts as one: entries side by side, NaN where one of them has ended."""
+    """Histories of several cohorts as one: entries side by side, NaN where one of them has
+    ended.
+    """
     names = {name: None for history in histories for name in history}
-    longest = max((len(entries) for history in histories for entries in history.values()), default=0)
+    longest = max(
+        (len(entries) for history in histories for entries in history.values()), default=0
+    )
 
-    def entry(history: History, count: int, name: str, epoch: int, shape: tuple[int, ...]) -> np.ndarray:
+    def entry(
+        history: History, count: int, name: str, epoch: int, shape: tuple[int, ...]
+    ) -> np.ndarray:
         entries = history.get(name, [])
-        return np.asarray(entries[epoch]) if epoch < len(entries) else np.full((count, *shape), np.nan)
+        return (
+            np.asarray(entries[epoch]) if epoch < len(entries) else np.full((count, *shape), np.nan)
+        )
 
     whole: History = {}
     for name in names:
         shape = next(np.shape(history[name][0])[1:] for history in histories if history.get(name))
         whole[name] = [
-            np.concatenate([entry(h, count, name, epoch, shape) for h, count in zip(histories, counts, strict=True)])
+            np.concatenate(
+                [
+                    entry(h, count, name, epoch, shape)
+                    for h, count in zip(histories, counts, strict=True)
+                ]
+            )
             for epoch in range(longest)
         ]
     return whole

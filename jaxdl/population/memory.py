@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdl.train.step import Step
-from jaxdl.tree import Shapes, byte_count, thawed_shapes
+from jaxdl.core.tree import Shapes, byte_count, thawed_shapes
+from jaxdl.training.step import Step
 
 
 def available_bytes(device: Any = None) -> int | None:
-    """How much memory a device has free: what it reports itself, or that of the machine; None where nobody says."""
+    """How much memory a device has free: what it reports itself, or that of the machine; None where
+    nobody says.
+    """
     stats = (device or jax.local_devices()[0]).memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -22,7 +24,8 @@ def available_bytes(device: Any = None) -> int | None:
 
 @functools.lru_cache(maxsize=64)
 def step_bytes(step: Step, shapes: Shapes) -> int:
-    """An upper bound of what one step computes on the way: the size of all its intermediate results together.
+    """An upper bound of what one step computes on the way: the size of all its intermediate results
+    together.
 
     Args:
         step: a pure step.
@@ -36,7 +39,11 @@ def step_bytes(step: Step, shapes: Shapes) -> int:
 def _results(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
-        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+        inner = [
+            value
+            for value in equation.params.values()
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr")
+        ]
         total += sum(_results(getattr(value, "jaxpr", value)) for value in inner)
         total += sum(_size(variable.aval) for variable in equation.outvars)
     return total
@@ -44,7 +51,11 @@ def _results(jaxpr: Any) -> int:
 
 def _size(aval: Any) -> int:
     shape, dtype = getattr(aval, "shape", None), getattr(aval, "dtype", None)
-    return 0 if shape is None or dtype is None else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return (
+        0
+        if shape is None or dtype is None
+        else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    )
 
 
 def _free() -> int | None:

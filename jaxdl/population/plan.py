@@ -22,24 +22,24 @@ from jax import Array
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import CheckpointError, reason
+from jaxdl.compiling.jitted import jit_once
+from jaxdl.core.layer import fold_in_name
+from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import ResidentMembers
-from jaxdl.jitted import jit_once
-from jaxdl.layer import fold_in_name
 from jaxdl.population.cohort import Cohort, Member
+from jaxdl.population.members import Members, MembersLoop, MembersState, OverMembers
+from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
-from jaxdl.train import sources
-from jaxdl.train.feed import Feed, ResidentFeed
-from jaxdl.train.identity import run_identity
-from jaxdl.train.loop import Loop, begin, ended_earlier
-from jaxdl.train.members import Members, MembersLoop, MembersState, OverMembers
-from jaxdl.train.position import Ends, Position
-from jaxdl.train.program import Place, Way
-from jaxdl.train.progress import progress as progress_bar
-from jaxdl.train.recipe import SupervisedRecipe
-from jaxdl.train.run import EarlyStopping
-from jaxdl.train.saving import Saver
-from jaxdl.train.train import first_state
-from jaxdl.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.training import sources
+from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.identity import run_identity
+from jaxdl.training.loop import Loop, begin, ended_earlier
+from jaxdl.training.position import Ends, Position
+from jaxdl.training.program import Place, Way
+from jaxdl.training.progress import progress as progress_bar
+from jaxdl.training.run import EarlyStopping
+from jaxdl.training.saving import Saver
+from jaxdl.training.train import first_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Plan:
 
     def run(self, members: tuple[Member, ...]) -> Runs:
         if self.checkpoint is not None:
-            kept = _kept_cut(Path(self.checkpoint.folder), {"at_a_time": self.at_a_time, "cut_for": self.cut_for})
+            kept = _kept_cut(
+                Path(self.checkpoint.folder), {"at_a_time": self.at_a_time, "cut_for": self.cut_for}
+            )
             return dataclasses.replace(self, **kept)._run(members)
         return self._run(members)
 
@@ -85,17 +87,23 @@ class Plan:
         return self._result(members, ended + going)
 
     def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
-        if self.checkpoint is not None and not any(cohort.made or cohort.interrupted for cohort in cohorts):
+        if self.checkpoint is not None and not any(
+            cohort.made or cohort.interrupted for cohort in cohorts
+        ):
             ended_earlier(self.checkpoint, "finished")
         return Runs(members, tuple(cohorts), self.recipe, self.monitor, self.early_stopping)
 
     def _alone(self, member: Member) -> Cohort:
         """A population of one is an ordinary run, in the program that `fit` has for it."""
         step = self.recipe.single
-        position = begin(step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed)))
+        position = begin(
+            step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed))
+        )
         with contextlib.ExitStack() as stack:
             saver, position = self._saver(stack, (member,), 0, step, self.feed, self.held, position)
-            loop = Loop(step, self.feed, position, self.way, self.held, self.early_stopping, (), saver)
+            loop = Loop(
+                step, self.feed, position, self.way, self.held, self.early_stopping, (), saver
+            )
             shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
             before = position.steps
             why = loop.run(self.epochs, self.steps, shown)
@@ -117,12 +125,16 @@ class Plan:
         folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
         told = {"members": [{"seed": member.seed, **member.hyperparameters} for member in members]}
         identity = run_identity(step, feed, position.state, held, self.early_stopping, told)
-        saver = Saver(dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, identity)
+        saver = Saver(
+            dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, identity
+        )
         stack.callback(saver.close)
         return saver, saver.resume() or position
 
     def _cut(self, cohorts: list[Cohort]) -> list[Cohort]:
-        """All members anew in groups of nearly one size, as many groups as memory and devices ask for."""
+        """All members anew in groups of nearly one size, as many groups as memory and devices ask
+        for.
+        """
         whole = Cohort.joined(cohorts)
         count = len(whole)
         groups = max(-(-count // self.at_a_time), min(self.cut_for, count))
@@ -151,10 +163,14 @@ class Plan:
         told = threading.Event()
         with (
             _termination_interrupts(self.checkpoint is not None, told),
-            concurrent.futures.ThreadPoolExecutor(len(queues), thread_name_prefix="jaxdl-device") as pool,
+            concurrent.futures.ThreadPoolExecutor(
+                len(queues), thread_name_prefix="jaxdl-device"
+            ) as pool,
         ):
             shown = [self.show and k == 0 for k in range(len(queues))]
-            futures = [pool.submit(work, *task) for task in zip(devices, queues, shown, strict=True)]
+            futures = [
+                pool.submit(work, *task) for task in zip(devices, queues, shown, strict=True)
+            ]
             try:
                 concurrent.futures.wait(futures)
             except KeyboardInterrupt:
@@ -164,7 +180,12 @@ class Plan:
             done = [future.result() for future in futures]
         if told.is_set():
             raise SystemExit(128 + signal.SIGTERM)
-        return [cohort for column in itertools.zip_longest(*done) for cohort in column if cohort is not None]
+        return [
+            cohort
+            for column in itertools.zip_longest(*done)
+            for cohort in column
+            if cohort is not None
+        ]
 
     def _train(
         self,
@@ -181,7 +202,9 @@ class Plan:
             step, feed, held = self._data(keys, device)
             state, began = cohort.state, time.perf_counter()
             if state is None:
-                state = _started(step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example))
+                state = _started(
+                    step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example)
+                )
             state = state if device is None else jax.device_put(state, device)
             prepared = time.perf_counter() - began
             position = begin(step, feed, state)
@@ -203,7 +226,9 @@ class Plan:
         return cohort.after(loop, until, why, loop.position.steps - before)
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
-        """The step of so many members and their data; each shuffles by its own key, and sets its own share aside."""
+        """The step of so many members and their data; each shuffles by its own key, and sets its
+        own share aside.
+        """
         feed, held, rows, held_rows = self.feed, self.held, None, None
         over = OverMembers(len(keys), -1 if self.small else 0)
         if self.share is not None:
@@ -215,9 +240,15 @@ class Plan:
         shared = not (isinstance(feed, ResidentFeed) and isinstance(feed.source, ResidentMembers))
         return Members(self.recipe, over, shared, held_rows is None), feed, held
 
-    def _resident(self, feed: ResidentFeed, keys: Any, rows: Any, shuffle: bool, axis: int, device: Any) -> ResidentFeed:
+    def _resident(
+        self, feed: ResidentFeed, keys: Any, rows: Any, shuffle: bool, axis: int, device: Any
+    ) -> ResidentFeed:
         source = feed.source
-        data = (source.inputs, source.targets, source.weights) if rows is None else tuple(self.whole[:3])
+        data = (
+            (source.inputs, source.targets, source.weights)
+            if rows is None
+            else tuple(self.whole[:3])
+        )
         inputs, targets, weights = jax.device_put(data, device)
         orders = _order_keys(jnp.stack(keys))
         own = None if rows is None else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
@@ -233,7 +264,9 @@ class Plan:
         name, mode = self.monitor
         whole = Cohort.joined(cohorts)
         values = whole.last(name)
-        order = np.argsort(np.where(np.isnan(values), np.inf, -values if mode == "max" else values), kind="stable")
+        order = np.argsort(
+            np.where(np.isnan(values), np.inf, -values if mode == "max" else values), kind="stable"
+        )
         keep = math.ceil(len(whole) / 2)
         reason = f"dropped after epoch {epoch}: {name} among the worse half"
         dropped = whole.of(np.sort(order[keep:])).ended(reason)
@@ -246,12 +279,16 @@ def _order_keys(keys: Array) -> Array:
 
 
 @functools.partial(jit_once, static_argnums=(0, 3))
-def _started(step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes) -> MembersState:
+def _started(
+    step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes
+) -> MembersState:
     return step.start(keys, hyperparameters, thawed_shapes(example))
 
 
 def _kept_cut(folder: Path, cut: dict[str, int]) -> dict[str, int]:
-    """How the population in this folder was cut into groups when it began, which it stays; else as said, which is noted."""
+    """How the population in this folder was cut into groups when it began, which it stays; else as
+    said, which is noted.
+    """
     path = folder / "population.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -262,18 +299,22 @@ def _kept_cut(folder: Path, cut: dict[str, int]) -> dict[str, int]:
         return {name: int(kept[name]) for name in cut}
     except OSError as error:
         raise CheckpointError(
-            f"checkpoint: cannot write into {folder} ({reason(error)}) — make it writable or give another folder."
+            f"checkpoint: cannot write into {folder} ({reason(error)}) — make it writable or give "
+            f"another folder."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"checkpoint: {path} is damaged, and says no more how the population was cut into groups — move {folder} away to "
+            f"checkpoint: {path} is damaged, and says no more how the population was cut into "
+            f"groups — move {folder} away to "
             "start anew."
         ) from error
 
 
 @contextlib.contextmanager
 def _termination_interrupts(wanted: bool, told: threading.Event) -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt meanwhile, and noted; in the main thread, where it is wanted."""
+    """SIGTERM is a KeyboardInterrupt meanwhile, and noted; in the main thread, where it is
+    wanted.
+    """
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return

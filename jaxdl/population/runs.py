@@ -10,19 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import threefry
-from jaxdl.arrays import host_arrays
+from jaxdl.compiling import threefry
+from jaxdl.core.arrays import host_arrays
+from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
-from jaxdl.layer import Layer
-from jaxdl.losses import Loss
+from jaxdl.losses.classification import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
-from jaxdl.train import checks, sources
-from jaxdl.train.feed import ResidentFeed, lists_read
-from jaxdl.train.loop import measure
-from jaxdl.train.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
-from jaxdl.train.run import Best, EarlyStopping, Run
-from jaxdl.train.step import Step
-from jaxdl.train.supervised import Evaluation, Prediction
+from jaxdl.population.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
+from jaxdl.training import checks, sources
+from jaxdl.training.feed import ResidentFeed, lists_read
+from jaxdl.training.loop import measure
+from jaxdl.training.run import Best, EarlyStopping, Run
+from jaxdl.training.step import Step
+from jaxdl.training.steps.supervised import Evaluation, Prediction
 
 
 class Ensemble(NamedTuple):
@@ -41,7 +41,8 @@ class Ensemble(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """The outcome of `fit_many` and `sweep`: a sequence of ordinary runs, and what they say together.
+    """The outcome of `fit_many` and `sweep`: a sequence of ordinary runs, and what they say
+    together.
 
     Args:
         members: who they are, in the order of the runs.
@@ -72,24 +73,44 @@ class Runs:
         state = taken(cohort.axis, cohort.state.members, np.asarray(k))
         best = None
         if cohort.best is not None and int(np.asarray(cohort.best.epoch)[k]) >= 0:
-            params, model_state = taken(cohort.axis, (cohort.best.params, cohort.best.state), np.asarray(k))
+            params, model_state = taken(
+                cohort.axis, (cohort.best.params, cohort.best.state), np.asarray(k)
+            )
             epochs, values = np.asarray(cohort.best.epoch), np.asarray(cohort.best.value)
             best = Best(int(epochs[k]), float(values[k]), params, model_state)
-        params, model_state = (best.params, best.state) if best and self._restores else (state.trained, state.state)
-        history = {name: [_plain(entry[k]) for entry in rows[: cohort.epochs[k]]] for name, rows in cohort.history.items()}
+        params, model_state = (
+            (best.params, best.state) if best and self._restores else (state.trained, state.state)
+        )
+        history = {
+            name: [_plain(entry[k]) for entry in rows[: cohort.epochs[k]]]
+            for name, rows in cohort.history.items()
+        }
         stopped = cohort.stopped[k] or "finished"
-        return Run(params, model_state, history, best, state.average, state, stopped, cohort.compile_seconds)
+        return Run(
+            params,
+            model_state,
+            history,
+            best,
+            state.average,
+            state,
+            stopped,
+            cohort.compile_seconds,
+        )
 
     @property
     def history(self) -> dict[str, np.ndarray]:
         """Each figure as an array [epochs, members, ...], NaN after a member's end."""
-        whole = beside([cohort.history for cohort in self.cohorts], [len(cohort) for cohort in self.cohorts])
+        whole = beside(
+            [cohort.history for cohort in self.cohorts], [len(cohort) for cohort in self.cohorts]
+        )
         order = np.argsort([member.number for cohort in self.cohorts for member in cohort.members])
         return {name: np.stack(entries)[:, order] for name, entries in whole.items()}
 
     @property
     def scores(self) -> np.ndarray:
-        """[members]: the monitored figure, of the best epoch where early stopping restores it, else of the last."""
+        """[members]: the monitored figure, of the best epoch where early stopping restores it, else
+        of the last.
+        """
         name, _ = self.monitor
         scores = np.full(len(self), np.nan)
         for cohort in self.cohorts:
@@ -121,7 +142,8 @@ class Runs:
     def predict(self, inputs: Any, *, batch_size: int = 256) -> Ensemble:
         """The members' outputs for all inputs in evaluation, their mean and standard deviation.
 
-        Outputs are averaged as they are: where the model gives logits and probabilities are wanted, take those of `each`.
+        Outputs are averaged as they are: where the model gives logits and probabilities are wanted,
+            take those of `each`.
 
         Args:
             inputs: as in `predict`.
@@ -129,14 +151,25 @@ class Runs:
         """
         batch = Batch(host_arrays("inputs", inputs), ())
         checks.check_lengths("inputs", batch, lists_read(inputs))
-        feed = sources.resident(batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False)
+        feed = sources.resident(
+            batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False
+        )
         figures = self._measured(_Predicting(self.recipe), feed)
-        each = jax.tree.map(lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"])
-        mean, spread = (jax.tree.map(lambda rows, f=f: f(rows, axis=0), each) for f in (jnp.mean, jnp.std))
+        each = jax.tree.map(
+            lambda rows: jnp.asarray(rows[:, : feed.source.size]), figures["outputs"]
+        )
+        mean, spread = (
+            jax.tree.map(lambda rows, f=f: f(rows, axis=0), each) for f in (jnp.mean, jnp.std)
+        )
         return Ensemble(mean, spread, each)
 
     def evaluate(
-        self, data: Any, *, loss: Loss | None = None, metrics: Mapping[str, Any] | None = None, batch_size: int = 256
+        self,
+        data: Any,
+        *,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        batch_size: int = 256,
     ) -> dict[str, np.ndarray]:
         """Each member's mean loss and metrics over data, by name: [members, ...].
 
@@ -155,7 +188,10 @@ class Runs:
 
     def __repr__(self) -> str:
         name, _ = self.monitor
-        return f"Runs({len(self)}, best {name}={self.scores[self.ranking[0]]:.4g} by {self.best_member})"
+        return (
+            f"Runs({len(self)}, best {name}={self.scores[self.ranking[0]]:.4g} by "
+            f"{self.best_member})"
+        )
 
     def table(self, most: int = 20) -> str:
         """The best members, a line each, as text; all are in `to_json`."""
@@ -175,10 +211,15 @@ class Runs:
             cohort, k = self._place(int(i))
             values = [f"{self.members[i].hyperparameters[h]:.4g}" for h in swept]
             why = (cohort.stopped[k] or "finished").split(":")[0]
-            table.add_row(str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why)
+            table.add_row(
+                str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why
+            )
         text = StringIO()
         Console(file=text, width=120, force_jupyter=False, color_system=None).print(table)
-        lines = [self._title(), *(line.rstrip() for line in text.getvalue().strip("\n").splitlines())]
+        lines = [
+            self._title(),
+            *(line.rstrip() for line in text.getvalue().strip("\n").splitlines()),
+        ]
         return "\n".join(lines + [f"… and {len(self) - most} more"] * (len(self) > most)).rstrip()
 
     def to_json(self, path: str | Path) -> None:
@@ -190,16 +231,25 @@ class Runs:
                 "score": scores[member.number],
                 "stopped": (cohort.stopped[k] or "finished"),
                 "epochs": int(cohort.epochs[k]),
-                "history": {name: [entry[k] for entry in rows[: cohort.epochs[k]]] for name, rows in cohort.history.items()},
+                "history": {
+                    name: [entry[k] for entry in rows[: cohort.epochs[k]]]
+                    for name, rows in cohort.history.items()
+                },
             }
             for member in self.members
             for cohort, k in [self._place(member.number)]
         ]
-        record = {"monitor": self.monitor[0], "mode": self.monitor[1], "best": self.best_member.number, "members": each}
+        record = {
+            "monitor": self.monitor[0],
+            "mode": self.monitor[1],
+            "best": self.best_member.number,
+            "members": each,
+        }
         Path(path).write_text(json.dumps(_listed(record), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draws the curves with their spread, and the score over what was swept; a matplotlib `Figure`.
+        """Draws the curves with their spread, and the score over what was swept; a matplotlib
+        `Figure`.
 
         Of two hyperparameters a heat map, of one a curve, each with the mean over seeds.
         """
@@ -216,7 +266,9 @@ class Runs:
         scores = self.scores[~np.isnan(self.scores)]
         if not len(scores):
             return f"{len(self)} members, none with a {name}"
-        best, worst = (scores.max(), scores.min()) if mode == "max" else (scores.min(), scores.max())
+        best, worst = (
+            (scores.max(), scores.min()) if mode == "max" else (scores.min(), scores.max())
+        )
         said = f"best {best:.4g}, median {np.median(scores):.4g}, worst {worst:.4g}"
         return f"{len(self)} members by {name.replace('_', ' ')}: {said}"
 
@@ -236,8 +288,18 @@ class Runs:
         found = []
         for cohort in self.cohorts:
             step = MembersEvaluation(recipe, OverMembers(len(cohort), cohort.axis), shared=True)
-            found.append(measure(step, feed, self._evaluated(cohort), "epoch" if isinstance(feed, ResidentFeed) else "step"))
-        return {name: jax.tree.map(lambda *rows: self._by_number(rows), *(f[name] for f in found)) for name in found[0]}
+            found.append(
+                measure(
+                    step,
+                    feed,
+                    self._evaluated(cohort),
+                    "epoch" if isinstance(feed, ResidentFeed) else "step",
+                )
+            )
+        return {
+            name: jax.tree.map(lambda *rows: self._by_number(rows), *(f[name] for f in found))
+            for name in found[0]
+        }
 
     def _shapes_of_one(self) -> Any:
         """The state of a member, with shapes for its parameters and the model's state."""
@@ -246,7 +308,9 @@ class Runs:
         members, axis = cohort.state.members, cohort.axis
 
         def one(tree: Any) -> Any:
-            return jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, 0, axis, keepdims=False), tree)
+            return jax.tree.map(
+                lambda leaf: jax.lax.index_in_dim(leaf, 0, axis, keepdims=False), tree
+            )
 
         params, state = jax.eval_shape(one, (members.params, members.state))
         return members._replace(params=params, state=state)

@@ -9,28 +9,28 @@ from typing import Any, Literal, TypedDict, Unpack
 import jax
 import numpy as np
 
-from jaxdl import threefry
 from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.layer import Layer
-from jaxdl.losses import Loss
-from jaxdl.optimizers import LearningRate, Optimizer
+from jaxdl.compiling import threefry
+from jaxdl.core.layer import Layer
+from jaxdl.core.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
+from jaxdl.core.warnings import warn
+from jaxdl.losses.classification import Loss
+from jaxdl.optim.optimizers import LearningRate, Optimizer
+from jaxdl.optim.schedules import Schedule
 from jaxdl.population.cohort import Member
 from jaxdl.population.memory import available_bytes, step_bytes
 from jaxdl.population.plan import Plan
+from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
-from jaxdl.schedules import Schedule
-from jaxdl.train import checks, sources
-from jaxdl.train.feed import Feed, ResidentFeed
-from jaxdl.train.fit import Precision, whole_steps, whole_targets
-from jaxdl.train.interrupts import noting
-from jaxdl.train.recipe import SupervisedRecipe
-from jaxdl.train.run import EarlyStopping
-from jaxdl.train.spread import without_mesh
-from jaxdl.train.step import Augment, TrainState
-from jaxdl.train.supervised import Supervised
-from jaxdl.train.train import Compile, as_way
-from jaxdl.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
-from jaxdl.warn import warn
+from jaxdl.training import checks, sources
+from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.fit import Precision, whole_steps, whole_targets
+from jaxdl.training.interrupts import noting
+from jaxdl.training.run import EarlyStopping
+from jaxdl.training.spread import without_mesh
+from jaxdl.training.step import Augment, TrainState
+from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.train import Compile, as_way
 
 SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
@@ -76,18 +76,22 @@ def fit_many(
 ) -> Runs:
     """Trains a model many times from different seeds, as one program.
 
-    Member i is the run that `fit` makes with its seed: the same initial weights, orders, dropout and share of validation data.
+    Member i is the run that `fit` makes with its seed: the same initial weights, orders, dropout
+    and share of validation data.
 
     Args:
         model, data: as in `fit`.
         seeds: how many, from 0 on; or which.
-        at_a_time: how many members are trained together; None takes as many as fit in memory, and says so where it is fewer
-            than all.
-        devices: over which the members are spread; None means all that are present, where there is more than one.
-        options: `loss`, `optimizer` and the others of `fit`, all but `seed`, `initial` and `callbacks`.
+        at_a_time: how many members are trained together; None takes as many as fit in memory, and
+            says so where it is fewer than all.
+        devices: over which the members are spread; None means all that are present, where there is
+            more than one.
+        options: `loss`, `optimizer` and the others of `fit`, all but `seed`, `initial` and
+            `callbacks`.
 
     Returns:
-        The runs: `runs[i]`, `runs.best`, `runs.history`, `runs.plot()`, `runs.predict(inputs)` as an ensemble.
+        The runs: `runs[i]`, `runs.best`, `runs.history`, `runs.plot()`, `runs.predict(inputs)` as
+            an ensemble.
 
     Raises:
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
@@ -96,7 +100,13 @@ def fit_many(
     >>> from jaxdl import losses
     >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
     >>> runs = dl.fit_many(
-    ...     dl.Dense(1), (x, 2 * x), seeds=8, loss=losses.mean_squared_error, optimizer=optax.sgd(0.5), epochs=9, progress=False
+    ...     dl.Dense(1),
+    ...     (x, 2 * x),
+    ...     seeds=8,
+    ...     loss=losses.mean_squared_error,
+    ...     optimizer=optax.sgd(0.5),
+    ...     epochs=9,
+    ...     progress=False,
     ... )
     >>> len(runs), runs.history["loss"].shape
     (8, (9, 8))
@@ -142,10 +152,11 @@ def sweep(
 ) -> Runs:
     """Trains a model for many hyperparameters and seeds, as one program.
 
-    A hyperparameter goes to whatever names it among its arguments: `optimizer=optax.adam` (or "adam") takes a "learning_rate",
-    `learning_rate=schedules.Cosine` a "peak", a loss such as `losses.huber` a "delta", and
-    `model=lambda dropout: dl.Sequential(..., dl.Dropout(dropout), ...)` a "dropout". They are numbers that are traced, so that
-    a program is compiled once for all of them: a rate, a weight, a slope, and not a number of features.
+    A hyperparameter goes to whatever names it among its arguments: `optimizer=optax.adam` (or
+    "adam") takes a "learning_rate", `learning_rate=optim.Cosine` a "peak", a loss such as
+    `losses.huber` a "delta", and `model=lambda dropout: dl.Sequential(..., dl.Dropout(dropout),
+    ...)` a "dropout". They are numbers that are traced, so that a program is compiled once for all
+    of them: a rate, a weight, a slope, and not a number of features.
 
     Args:
         model: as in `fit`, or a function of hyperparameters that returns a model.
@@ -153,19 +164,25 @@ def sweep(
         over: the values of each hyperparameter, by name.
         loss: as in `fit`; it may name hyperparameters.
         optimizer: as in `fit`, or a function of hyperparameters that returns one.
-        learning_rate: as in `fit`, or a function of hyperparameters that returns a schedule, such as `schedules.Cosine`.
+        learning_rate: as in `fit`, or a function of hyperparameters that returns a schedule, such
+            as `optim.Cosine`.
         seeds: how many of each combination, from 0 on; or which.
-        combine: "grid" trains every combination of the values, "zip" the first of each, the second of each, ….
-        halving: epochs after which the worse half of the members is dropped (successive halving; Jamieson and Talwalkar, 2016).
-            Each such rung compiles one program more, for its number of members.
-        monitor: the figure that tells better from worse; None means what `early_stopping` monitors, else the "validation_loss",
-            else the "loss". Of a loss the least is best, of any other figure the largest.
+        combine: "grid" trains every combination of the values, "zip" the first of each, the second
+            of each, ….
+        halving: epochs after which the worse half of the members is dropped (successive halving;
+            Jamieson and Talwalkar, 2016). Each such rung compiles one program more, for its number
+            of members.
+        monitor: the figure that tells better from worse; None means what `early_stopping` monitors,
+            else the "validation_loss", else the "loss". Of a loss the least is best, of any other
+            figure the largest.
         at_a_time, devices: as in `fit_many`.
-        epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate, average, augment, early_stopping,
-            shuffle, steps_per_epoch, new_shapes, drop_last, precision, compile, progress: as in `fit`. Early stopping ends each
-            member by itself.
-        checkpoint: where the population saves itself, a folder for each group of members and each rung; one that finds itself
-            there goes on as if it had not stopped, to the bit. Each member keeps its own best epoch: `best` is not for it.
+        epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate,
+        average, augment, early_stopping,
+            shuffle, steps_per_epoch, new_shapes, drop_last, precision, compile, progress: as in
+            `fit`. Early stopping ends each member by itself.
+        checkpoint: where the population saves itself, a folder for each group of members and each
+            rung; one that finds itself there goes on as if it had not stopped, to the bit. Each
+            member keeps its own best epoch: `best` is not for it.
 
     Returns:
         The runs.
@@ -185,7 +202,10 @@ def sweep(
     """
     checks.check_way(compile)
     if checkpoint is not None and checkpoint.best is not None:
-        raise ValueError("checkpoint: each member of a population keeps its own best epoch — leave out best of Checkpoints.")
+        raise ValueError(
+            "checkpoint: each member of a population keeps its own best epoch — leave out best of "
+            "Checkpoints."
+        )
     members = _members(over, seeds, combine)
     batch_size = checks.check_count("batch_size", batch_size)
     first_key = sources.as_key(members[0].seed)
@@ -208,7 +228,9 @@ def sweep(
         accumulate=checks.check_count("accumulate", accumulate),
         average=average,
         augment=augment,
-        class_weights=None if class_weight is None else checks.check_class_weight(class_weight, whole_targets(feed)),
+        class_weights=None
+        if class_weight is None
+        else checks.check_class_weight(class_weight, whole_targets(feed)),
         clip_norm=clip_norm,
         learning_rate=learning_rate,
         steps=whole_steps(feed, epochs, steps),
@@ -223,7 +245,13 @@ def sweep(
     start = _first_state(single, frozen_shapes(feed.example))
     held = None
     if validation_set is not None:
-        held = sources.as_feed("validation", validation_set, batch_size=batch_size, key=first_key, new_shapes=new_shapes)
+        held = sources.as_feed(
+            "validation",
+            validation_set,
+            batch_size=batch_size,
+            key=first_key,
+            new_shapes=new_shapes,
+        )
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
     checks.warn_of_moments(single.accumulate, start.state, feed.example)
@@ -264,7 +292,9 @@ def _first_state(step: Supervised, example: Shapes) -> TrainState:
     return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), key)
 
 
-def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], combine: str) -> tuple[Member, ...]:
+def _members(
+    over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], combine: str
+) -> tuple[Member, ...]:
     if combine not in ("grid", "zip"):
         raise ValueError(f"combine is 'grid' or 'zip', got {combine!r}.")
     if isinstance(seeds, (int, np.integer)):
@@ -276,10 +306,15 @@ def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], co
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds: at least one, and each once, got {chosen!r}.")
     if not isinstance(over, Mapping):
-        raise TypeError(f"sweep: expected values by name, such as {{'learning_rate': [1e-3, 1e-2]}}, got {over!r}.")
+        raise TypeError(
+            f"sweep: expected values by name, such as {{'learning_rate': [1e-3, 1e-2]}}, got "
+            f"{over!r}."
+        )
     for name, given in over.items():
         if not isinstance(name, str) or not isinstance(given, (list, tuple, range, np.ndarray)):
-            raise TypeError(f"sweep: expected a list of values for each name, got {given!r} for {name!r}.")
+            raise TypeError(
+                f"sweep: expected a list of values for each name, got {given!r} for {name!r}."
+            )
     values = {name: [_number(name, value) for value in given] for name, given in over.items()}
     for name, given in values.items():
         if not given:
@@ -287,14 +322,24 @@ def _members(over: Mapping[str, Sequence[float]], seeds: int | Sequence[int], co
     lengths = {name: len(given) for name, given in values.items()}
     if combine == "zip" and len(set(lengths.values())) > 1:
         raise ValueError(f"sweep: combine='zip' takes as many values of each, got {lengths}.")
-    pairs = zip(*values.values(), strict=True) if combine == "zip" and values else itertools.product(*values.values())
+    pairs = (
+        zip(*values.values(), strict=True)
+        if combine == "zip" and values
+        else itertools.product(*values.values())
+    )
     combinations = [dict(zip(values, combination, strict=True)) for combination in pairs]
     drawn = itertools.product(combinations, chosen)
-    return tuple(Member(number, seed, combination) for number, (combination, seed) in enumerate(drawn))
+    return tuple(
+        Member(number, seed, combination) for number, (combination, seed) in enumerate(drawn)
+    )
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float, np.integer, np.floating))
+        or not math.isfinite(value)
+    ):
         raise ValueError(f"sweep: values of {name!r} are finite numbers, got {value!r}.")
     return float(value)
 
@@ -308,7 +353,9 @@ def _devices(devices: Sequence[Any] | None, members: int) -> tuple[Any, ...]:
     return tuple(chosen[:members])
 
 
-def _at_a_time(asked: int | None, members: int, start: TrainState, single: Supervised, feed: Feed) -> int:
+def _at_a_time(
+    asked: int | None, members: int, start: TrainState, single: Supervised, feed: Feed
+) -> int:
     if asked is not None:
         return checks.check_count("at_a_time", asked)
     room = available_bytes()
@@ -320,7 +367,8 @@ def _at_a_time(asked: int | None, members: int, start: TrainState, single: Super
     if fit < members:
         groups = -(-members // fit)
         warn(
-            f"{members} members may need {members * each / 1e9:.1f} GB and {room / 1e9:.1f} GB are free: they are trained in "
+            f"{members} members may need {members * each / 1e9:.1f} GB and {room / 1e9:.1f} GB are "
+            f"free: they are trained in "
             f"{groups} groups, one after another — say at_a_time to decide it yourself.",
             UserWarning,
         )
@@ -331,16 +379,22 @@ def _at_a_time(asked: int | None, members: int, start: TrainState, single: Super
 def _rungs(halving: Sequence[int], epochs: int, feed: Feed) -> tuple[int, ...]:
     rungs = tuple(checks.check_count("halving", epoch) for epoch in halving)
     if list(rungs) != sorted(set(rungs)) or (rungs and rungs[-1] >= epochs):
-        raise ValueError(f"halving: epochs that grow, the last before epoch {epochs}, got {list(halving)!r}.")
+        raise ValueError(
+            f"halving: epochs that grow, the last before epoch {epochs}, got {list(halving)!r}."
+        )
     if rungs and not isinstance(feed, ResidentFeed):
         raise ValueError("halving: a stream cannot go on where it was — give arrays.")
     return rungs
 
 
-def _monitor(monitor: str | None, early_stopping: EarlyStopping | None, held: Feed | None) -> tuple[str, str]:
+def _monitor(
+    monitor: str | None, early_stopping: EarlyStopping | None, held: Feed | None
+) -> tuple[str, str]:
     if monitor is None and early_stopping is not None:
         return early_stopping.monitor, early_stopping.mode or "min"
     if monitor is not None and not isinstance(monitor, str):
-        raise TypeError(f"monitor is the name of a figure, such as 'validation_loss', got {monitor!r}.")
+        raise TypeError(
+            f"monitor is the name of a figure, such as 'validation_loss', got {monitor!r}."
+        )
     name = monitor or ("loss" if held is None else "validation_loss")
     return name, "min" if name.endswith("loss") else "max"

@@ -15,24 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdl.jitted import only_platform
-from jaxdl.layer import Layer
+from jaxdl.compiling.jitted import only_platform
+from jaxdl.core.layer import Layer
 from jaxdl.ops.direct import CPU_OPTIONS
-from jaxdl.optimizers import LearningRate, Optimizer, as_optimizer
+from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled
 from jaxdl.speed.cost import Cost, cost_of
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.report import PrecisionCost, SpeedReport, WaySpeed
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
-from jaxdl.train import checks, sources
-from jaxdl.train.feed import Feed
-from jaxdl.train.fit import Precision, first_start, supervised
-from jaxdl.train.position import Tally
-from jaxdl.train.program import Begun, Place, Program, Way, stepped
-from jaxdl.train.step import Augment, TrainState
-from jaxdl.train.step_form import open_step
-from jaxdl.train.supervised import Supervised
+from jaxdl.training import checks, sources
+from jaxdl.training.feed import Feed
+from jaxdl.training.fit import Precision, first_start, supervised
+from jaxdl.training.position import Tally
+from jaxdl.training.program import Begun, Place, Program, Way, stepped
+from jaxdl.training.step import Augment, TrainState
+from jaxdl.training.step_form import open_step
+from jaxdl.training.steps.supervised import Supervised
 
 WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
 PACKAGES = ("jaxdl", "jax", "jaxlib")
@@ -65,13 +65,17 @@ def compare(
 ) -> SpeedReport:
     """Trains a model from one start in several ways, and tells what each costs.
 
-    Each way compiles anew, makes `steps` steps from the start (which also warm it up, and whose parameters are compared), and
-    then takes turns with the others, going on where it was: A B C, A B C, … No clock is read before the device has finished.
+    Each way compiles anew, makes `steps` steps from the start (which also warm it up, and whose
+    parameters are compared), and then takes turns with the others, going on where it was: A B C, A
+    B C, … No clock is read before the device has finished.
 
     Args:
-        model, data, loss, optimizer, learning_rate, batch_size, drop_last, metrics, clip_norm, accumulate, average, augment,
-            precision, seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first batch is measured.
-        ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are from the first.
+        model, data, loss, optimizer, learning_rate, batch_size, drop_last, metrics, clip_norm,
+        accumulate, average, augment,
+            precision, seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first
+                batch is measured.
+        ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are
+            from the first.
         rounds: how many turns each way has.
         seconds: about how long a turn takes.
         steps: after how many the parameters are compared.
@@ -80,9 +84,10 @@ def compare(
         name: what the report calls the work; None is the model.
 
     Returns:
-        The report; with `precision` it tells the loss and the metrics of the data after `steps` steps beside those of the same
-        steps in float32. Compiling is counted as this process had to do it: single operations, and the program that draws an
-        epoch's order, are not compiled again where it has them from before.
+        The report; with `precision` it tells the loss and the metrics of the data after `steps`
+        steps beside those of the same steps in float32. Compiling is counted as this process had to
+        do it: single operations, and the program that draws an epoch's order, are not compiled
+            again where it has them from before.
 
     Raises:
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
@@ -94,7 +99,9 @@ def compare(
     model = checks.check_model(model)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=key, shuffle=shuffle, drop_last=drop_last)
+    feed = sources.as_feed(
+        "data", data, batch_size=batch_size, key=key, shuffle=shuffle, drop_last=drop_last
+    )
     in_precision = functools.partial(
         supervised,
         model,
@@ -110,7 +117,10 @@ def compare(
     start = first_start(step, feed, key, None)
     steps_of = {way: dataclasses.replace(step, loss=_afresh(loss)) for way in chosen}
     runners = {way: Runner(way, steps_of[way], feed, start) for way in chosen}
-    warmed = {way: _warmed(functools.partial(runner.advance, steps), runner.compile) for way, runner in runners.items()}
+    warmed = {
+        way: _warmed(functools.partial(runner.advance, steps), runner.compile)
+        for way, runner in runners.items()
+    }
     trained = {way: runner.state.params for way, runner in runners.items()}
     lost = None
     if precision is not None:
@@ -120,15 +130,25 @@ def compare(
     before = device or measure_device()
     cost = _cost(step, feed, start)
     most = next(iter(runners.values())).most
-    times = in_turn({way: runner.advance for way, runner in runners.items()}, rounds, seconds, dict.fromkeys(chosen, most))
+    times = in_turn(
+        {way: runner.advance for way, runner in runners.items()},
+        rounds,
+        seconds,
+        dict.fromkeys(chosen, most),
+    )
     device = device or before.best(measure_device())
     dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
     size = feed.first.source.batch_size
-    judge = functools.partial(_judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=size)
+    judge = functools.partial(
+        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=size
+    )
     return SpeedReport(
         name or _short(model),
         "step",
-        tuple(judge(way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way])) for way in chosen),
+        tuple(
+            judge(way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way]))
+            for way in chosen
+        ),
         device,
         dtype,
         size,
@@ -156,14 +176,17 @@ def compare_function(
 ) -> SpeedReport:
     """Times a function as it is, under `jit`, and under `jit` of `vmap`.
 
-    All times are of one call: under "vmap", of `vmap_over` copies of the arguments, laid along a new axis and computed by one
-    program, divided by their number; so "jit" beside it is what a Python loop over the copies takes.
+    All times are of one call: under "vmap", of `vmap_over` copies of the arguments, laid along a
+    new axis and computed by one program, divided by their number; so "jit" beside it is what a
+    Python loop over the copies takes.
 
     Args:
-        function: of arrays, or trees of arrays; settings that are none are given by `functools.partial`.
+        function: of arrays, or trees of arrays; settings that are none are given by
+            `functools.partial`.
         args: what to call it with.
         vmap_over: how many copies; None leaves "vmap" out.
-        in_axes: which arguments are copied, and along which axis, as in `jax.vmap`: `(None, 0)` shares the first.
+        in_axes: which arguments are copied, and along which axis, as in `jax.vmap`: `(None, 0)`
+            shares the first.
         rounds, seconds, widest_spread, device: as in `compare`.
         name: what the report calls the work; None is the function's name.
 
@@ -171,7 +194,8 @@ def compare_function(
         The report; Δ compares outputs with those of the function as it is.
 
     >>> import jax.numpy as jnp
-    >>> report = compare_function(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), rounds=3, seconds=0.001)
+    >>> square = jnp.ones((64, 64))
+    >>> report = compare_function(jnp.dot, square, square, rounds=3, seconds=0.001)
     >>> [way.name for way in report.ways], report["jit"].flops == 2 * 64**3
     (['eager', 'jit', 'vmap'], True)
     """
@@ -199,13 +223,23 @@ def compare_function(
     before = device or measure_device()
     times = in_turn({way: _repeated(call) for way, call in calls.items()}, rounds, seconds)
     device = device or before.best(measure_device())
-    times = {way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats) for way, time in times.items()}
+    times = {
+        way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats)
+        for way, time in times.items()
+    }
     dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
-    judge = functools.partial(_judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None)
+    judge = functools.partial(
+        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None
+    )
     return SpeedReport(
         name or getattr(function, "__name__", None) or _short(function),
         "call",
-        tuple(judge(way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])) for way in calls),
+        tuple(
+            judge(
+                way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])
+            )
+            for way in calls
+        ),
         device,
         dtype,
         None,
@@ -221,7 +255,12 @@ def compare_function(
 
 def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> PrecisionCost:
     """What the data say of both, each in its own precision."""
-    return PrecisionCost(dtype, narrow.evaluated(), whole.evaluated(), difference(whole.state.params, narrow.state.params))
+    return PrecisionCost(
+        dtype,
+        narrow.evaluated(),
+        whole.evaluated(),
+        difference(whole.state.params, narrow.state.params),
+    )
 
 
 class Runner:
@@ -244,28 +283,39 @@ class Runner:
         """Makes so many steps, and waits for the last."""
         while steps > 0:
             place = Place(*divmod(self.done, self.source.steps))
-            ran = self.program.run(self.source, self.state, self.begun, place, min(steps, self.most))
+            ran = self.program.run(
+                self.source, self.state, self.begun, place, min(steps, self.most)
+            )
             if not ran.finite:
                 raise FloatingPointError(
-                    f"compare: the loss was not finite after {self.done + ran.steps} steps ({self.way}), so there is nothing "
+                    f"compare: the loss was not finite after {self.done + ran.steps} steps "
+                    f"({self.way}), so there is nothing "
                     "to time — try a smaller learning rate or clip_norm."
                 )
             self.state, self.done = jax.block_until_ready(ran.state), self.done + ran.steps
-            self.begun = ran.begun if self.done % self.source.steps else ran.begun._replace(sums=self.first.sums)
+            self.begun = (
+                ran.begun
+                if self.done % self.source.steps
+                else ran.begun._replace(sums=self.first.sums)
+            )
             steps -= ran.steps
 
     def evaluated(self) -> dict[str, float]:
         """The figures of one pass over its data that are numbers."""
         step, state = self.step.evaluation(), self.step.evaluated_from(self.state)
         program, tally = Program("step", step, state), Tally()
-        for part in program.run(self.source, state, program.beginning(self.source), Place(0, 0), self.source.steps).parts:
+        for part in program.run(
+            self.source, state, program.beginning(self.source), Place(0, 0), self.source.steps
+        ).parts:
             tally.add(part, 0.0)
         figures = step.report(tally.sums, tally.joined())
         return {name: float(value) for name, value in figures.items() if np.ndim(value) == 0}
 
 
 class Warmed(NamedTuple):
-    """What making a way ready took: what was compiled in all, and for the first step, which is timed."""
+    """What making a way ready took: what was compiled in all, and for the first step, which is
+    timed.
+    """
 
     compiled: Compilations
     at_first: Compilations
@@ -285,7 +335,11 @@ def _warmed(warm_up: Callable[[], None], compile: Callable[[], None] | None) -> 
         warm_up()
     held, kind = memory.peak()
     if kind == "resident in the process":
-        kind += " while the way warmed up, which includes all that was there before" if counted else " since it began"
+        kind += (
+            " while the way warmed up, which includes all that was there before"
+            if counted
+            else " since it began"
+        )
     return Warmed(compiled, at_first, first_seconds, held, kind)
 
 
@@ -400,7 +454,8 @@ def _check_arrays(args: tuple[Any, ...]) -> None:
         for leaf in jax.tree.leaves(arg):
             if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
                 raise TypeError(
-                    f"compare_function: argument {index} holds {type(leaf).__name__}; expected arrays — give other settings by "
+                    f"compare_function: argument {index} holds {type(leaf).__name__}; expected "
+                    f"arrays — give other settings by "
                     "functools.partial."
                 )
 

@@ -1,4 +1,6 @@
-"""`why_compiled`: which functions were compiled while it watched, how long that took, and what made one compile again."""
+"""`why_compiled`: which functions were compiled while it watched, how long that took, and what made
+one compile again.
+"""
 
 import contextlib
 import dataclasses
@@ -41,7 +43,8 @@ class Compilation:
         lower_seconds: spent in writing the program for XLA.
         compile_seconds: spent by XLA, or in reading the program from the persistent cache.
         cached: whether it came from the persistent cache.
-        memory_bytes: arguments, outputs and temporary memory of the program; None where XLA does not say.
+        memory_bytes: arguments, outputs and temporary memory of the program; None where XLA does
+            not say.
         differences: from the nearest of the function's earlier programs.
     """
 
@@ -68,7 +71,8 @@ class Compilation:
             return "the first program of this function since the watch began."
         if not self.differences:
             return (
-                "no argument differs from an earlier program's: the caches were cleared, or the function was transformed or "
+                "no argument differs from an earlier program's: the caches were cleared, or the "
+                "function was transformed or "
                 "compiled ahead of time in another way."
             )
         told = "; ".join(map(str, self.differences[:MOST_SHOWN]))
@@ -76,7 +80,10 @@ class Compilation:
         return f"{told}{f'; and {more} more' if more > 0 else ''}."
 
     def __str__(self) -> str:
-        times = f"{in_seconds(self.trace_seconds + self.lower_seconds)} to trace, {in_seconds(self.compile_seconds)} to "
+        times = (
+            f"{in_seconds(self.trace_seconds + self.lower_seconds)} to trace, "
+            f"{in_seconds(self.compile_seconds)} to "
+        )
         times += "read from the cache" if self.cached else "compile"
         return f"{self.function} ({self.place}), program {self.number}, {times}: {self.reason}"
 
@@ -84,7 +91,8 @@ class Compilation:
 class Compilations(list[Compilation]):
     """What was compiled, in order; `print` tells it in sentences.
 
-    Single operations of JAX that ran outside of any compiled function are in the list, and are told in one line.
+    Single operations of JAX that ran outside of any compiled function are in the list, and are told
+    in one line.
     """
 
     @property
@@ -108,20 +116,26 @@ class Compilations(list[Compilation]):
             names = list(dict.fromkeys(each.function.rpartition(".")[2] for each in single))
             some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
             spent = in_seconds(sum(each.seconds for each in single))
-            lines.append(f"{len(single)} single operation{'s' * (len(single) > 1)} outside of jit, {spent}: {some}")
+            lines.append(
+                f"{len(single)} single operation{'s' * (len(single) > 1)} outside of jit, {spent}: "
+                f"{some}"
+            )
         return "\n".join(lines) or "nothing was compiled."
 
     def __repr__(self) -> str:
         return (
-            f"Compilations({len(self)} programs, {len(self.repeated)} of functions compiled before, {in_seconds(self.seconds)})"
+            f"Compilations({len(self)} programs, {len(self.repeated)} of functions compiled "
+            f"before, {in_seconds(self.seconds)})"
         )
 
 
 @contextlib.contextmanager
 def why_compiled(show: bool = True) -> Iterator[Compilations]:
-    """Watches what is compiled inside of it, and tells which argument made a function compile again.
+    """Watches what is compiled inside of it, and tells which argument made a function compile
+    again.
 
-    It works for any jitted function, and for `fit`; nothing is changed in how they run. What was compiled before the watch
+    It works for any jitted function, and for `fit`; nothing is changed in how they run. What was
+    compiled before the watch
     began is not known to it: put the calls to compare inside.
 
     Args:
@@ -172,7 +186,9 @@ class Call:
         found = list(_by_name(earlier.arguments, self.arguments))
         for name, value in self.settings.items():
             if value != earlier.settings.get(name):
-                found.append(Difference(name, "setting", str(earlier.settings.get(name)), str(value)))
+                found.append(
+                    Difference(name, "setting", str(earlier.settings.get(name)), str(value))
+                )
         for name, value in self.options.items():
             if value != earlier.options.get(name):
                 found.append(Difference(name, "option", str(earlier.options.get(name)), str(value)))
@@ -184,7 +200,9 @@ class Call:
 
 
 class Watch:
-    """Listens to JAX: its events come while the call that caused them is on the stack, arguments and all."""
+    """Listens to JAX: its events come while the call that caused them is on the stack, arguments
+    and all.
+    """
 
     def __init__(self) -> None:
         self.found = Compilations()
@@ -221,7 +239,11 @@ class Watch:
         cached = key[0] in self.hits
         self.hits.discard(key[0])
         traced, lowered, compiled = (times.get(event, 0.0) for event in (TRACED, LOWERED, COMPILED))
-        self.found.append(Compilation(*of, len(earlier), traced, lowered, compiled, cached, _memory(frame), nearest))
+        self.found.append(
+            Compilation(
+                *of, len(earlier), traced, lowered, compiled, cached, _memory(frame), nearest
+            )
+        )
 
 
 def _bare(name: str) -> str:
@@ -230,7 +252,9 @@ def _bare(name: str) -> str:
 
 
 def _call(frame: FrameType | None) -> Call | None:
-    """The call of a jitted function that the stack holds innermost; None where it is of another kind."""
+    """The call of a jitted function that the stack holds innermost; None where it is of another
+    kind.
+    """
     try:
         while frame is not None:
             if frame.f_code.co_filename.startswith(OF_JAX):
@@ -239,9 +263,13 @@ def _call(frame: FrameType | None) -> Call | None:
                     return _described(here["fun"], here["jit_info"], here["args"], here["kwargs"])
                 if frame.f_code.co_name == "jit_trace" and "jit_func" in here:
                     function = here["jit_func"]
-                    return _described(function._fun, function._jit_info, here["args"], here["kwargs"])
+                    return _described(
+                        function._fun, function._jit_info, here["args"], here["kwargs"]
+                    )
             frame = frame.f_back
-    except Exception:  # another version of JAX may keep them elsewhere; a listener that raised would end the user's call
+    # another version of JAX may keep them elsewhere; a listener that raised would end the user's
+    # call
+    except Exception:
         return None
     return None
 
@@ -260,19 +288,36 @@ def _described(function: Any, info: Any, args: tuple[Any, ...], kwargs: dict[str
     for name, (position, value) in _bound(function, args, kwargs).items():
         static = position in info.static_argnums or name in info.static_argnames
         arguments[name] = value if static else described(value)
-    options = {name: getattr(info, name) for name in getattr(info, "_fields", ()) if name not in WITHOUT_MEANING}
+    options = {
+        name: getattr(info, name)
+        for name in getattr(info, "_fields", ())
+        if name not in WITHOUT_MEANING
+    }
     settings = {name: getattr(jax.config, name, None) for name in jax.config.values}
-    return Call(_function(function), _reference(function), _closed_over(function), arguments, options, settings)
+    return Call(
+        _function(function),
+        _reference(function),
+        _closed_over(function),
+        arguments,
+        options,
+        settings,
+    )
 
 
-def _bound(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[int, Any]]:
+def _bound(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, tuple[int, Any]]:
     """Arguments by name, with their positions."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     several = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "args")
-    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    names = [
+        each.name
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
     found = {}
     for position, value in enumerate(args):
         name = names[position] if position < len(names) else f"{several}[{position - len(names)}]"
@@ -286,7 +331,9 @@ def _function(function: Any) -> Function:
     innermost = inspect.unwrap(function)
     while isinstance(innermost, functools.partial):
         innermost = inspect.unwrap(innermost.func)
-    code = getattr(innermost, "__code__", None) or getattr(type(innermost).__call__, "__code__", None)
+    code = getattr(innermost, "__code__", None) or getattr(
+        type(innermost).__call__, "__code__", None
+    )
     name = getattr(innermost, "__qualname__", type(innermost).__qualname__)
     given = getattr(function, "__name__", name)
     if given not in (innermost.__name__ if hasattr(innermost, "__name__") else name, "<lambda>"):
@@ -334,7 +381,9 @@ def _memory(frame: FrameType | None) -> int | None:
 
 
 def program_bytes(executable: Any) -> int | None:
-    """Arguments, outputs and temporary memory of a compiled program, what is shared counted once."""
+    """Arguments, outputs and temporary memory of a compiled program, what is shared counted
+    once.
+    """
     try:
         stats = executable.get_compiled_memory_stats()
         held = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes

@@ -1,4 +1,6 @@
-"""What one run of a function costs: operations and bytes, as XLA counts them, with loops counted as often as they turn."""
+"""What one run of a function costs: operations and bytes, as XLA counts them, with loops counted as
+often as they turn.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -7,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-from jaxdl.jitted import Jitted
-from jaxdl.loops import outermost_loops
+from jaxdl.compiling.jitted import Jitted
+from jaxdl.compiling.loops import outermost_loops
 
 PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 OPERAND = re.compile(r" : \(tensor<(?:[\dx?]*x)?(\w+)>")
@@ -19,11 +21,13 @@ class Cost(NamedTuple):
     """What a function costs.
 
     Args:
-        flops: floating-point operations of the program that JAX hands to XLA (XLA no longer counts what it turns into calls of
-            a library); None where the platform does not count.
-        bytes: that the operations of the compiled program read and write, from caches too; None where it does not count.
+        flops: floating-point operations of the program that JAX hands to XLA (XLA no longer counts
+            what it turns into calls of a library); None where the platform does not count.
+        bytes: that the operations of the compiled program read and write, from caches too; None
+            where it does not count.
         exact: whether all loops have a known length; the body of one that has not is counted once.
-        dtype: what its matrix products and convolutions multiply, the narrowest where there are several; None without any.
+        dtype: what its matrix products and convolutions multiply, the narrowest where there are
+            several; None without any.
     """
 
     flops: float | None
@@ -32,7 +36,9 @@ class Cost(NamedTuple):
     dtype: str | None
 
 
-def cost_of(function: Callable[..., Any], *args: Any, cpu_options: Mapping[str, str] | None = None) -> Cost:
+def cost_of(
+    function: Callable[..., Any], *args: Any, cpu_options: Mapping[str, str] | None = None
+) -> Cost:
     """Compiles a function for arguments, or their shapes, and counts.
 
     Args:
@@ -51,7 +57,12 @@ def cost_of(function: Callable[..., Any], *args: Any, cpu_options: Mapping[str, 
     traced = Jitted(function, options).trace(*args)
     flops, moved, exact = _counted(traced, options)[1]
     multiplied = set(_multiplied(traced.lower().as_text()))
-    return Cost(flops, moved, exact, next((name for short, name in NARROWEST_FIRST.items() if short in multiplied), None))
+    return Cost(
+        flops,
+        moved,
+        exact,
+        next((name for short, name in NARROWEST_FIRST.items() if short in multiplied), None),
+    )
 
 
 class _Count(NamedTuple):
@@ -63,7 +74,11 @@ class _Count(NamedTuple):
         def added(one: float | None, more: float | None) -> float | None:
             return None if one is None or more is None else one + times * more
 
-        return _Count(added(self.flops, other.flops), added(self.bytes, other.bytes), self.exact and other.exact)
+        return _Count(
+            added(self.flops, other.flops),
+            added(self.bytes, other.bytes),
+            self.exact and other.exact,
+        )
 
 
 def _counted(traced: Any, options: Mapping[str, str]) -> tuple[_Count, _Count]:
@@ -75,7 +90,9 @@ def _counted(traced: Any, options: Mapping[str, str]) -> tuple[_Count, _Count]:
         if length is None:
             every = every._replace(exact=False)
         else:
-            body_once, body_every = _counted(Jitted(core.jaxpr_as_fun(body), options).trace(*_shapes(body)), options)
+            body_once, body_every = _counted(
+                Jitted(core.jaxpr_as_fun(body), options).trace(*_shapes(body)), options
+            )
             every = every.plus(length, body_every).plus(-1, body_once)
     return once, every
 
@@ -88,12 +105,18 @@ def _figure(costs: Any, name: str) -> float | None:
 
 
 def _multiplied(program: str) -> Iterator[str]:
-    """The dtypes of what a program's products and convolutions multiply, in the text that JAX hands to XLA."""
+    """The dtypes of what a program's products and convolutions multiply, in the text that JAX hands
+    to XLA.
+    """
     for line in program.splitlines():
         if any(name in line for name in PRODUCTS) and (operand := OPERAND.search(line)):
             yield operand[1]
 
 
 def _shapes(jaxpr: Any) -> list[Any]:
-    avals = jaxpr.in_avals if hasattr(jaxpr, "in_avals") else [variable.aval for variable in jaxpr.invars]
+    avals = (
+        jaxpr.in_avals
+        if hasattr(jaxpr, "in_avals")
+        else [variable.aval for variable in jaxpr.invars]
+    )
     return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]

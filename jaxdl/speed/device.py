@@ -28,8 +28,10 @@ class DeviceSpeed:
         count: how many of them JAX sees.
         cores: of the processor, as many as this process may use.
         memory_bytes: the device's, or None where nobody says.
-        matrix_product: floating-point operations a second of a large matrix product, by dtype; JAX's default precision.
-        bandwidth: bytes a second, read and written, of y = a·x + b on an array far larger than the caches.
+        matrix_product: floating-point operations a second of a large matrix product, by dtype;
+            JAX's default precision.
+        bandwidth: bytes a second, read and written, of y = a·x + b on an array far larger than the
+            caches.
         sizes: of the square matrices, and bytes of the array, that were measured.
     """
 
@@ -44,21 +46,30 @@ class DeviceSpeed:
 
     def best(self, again: "DeviceSpeed") -> "DeviceSpeed":
         """The best of two measurements of one device."""
-        products = {dtype: max(speed, again.matrix_product[dtype]) for dtype, speed in self.matrix_product.items()}
-        return dataclasses.replace(self, matrix_product=products, bandwidth=max(self.bandwidth, again.bandwidth))
+        products = {
+            dtype: max(speed, again.matrix_product[dtype])
+            for dtype, speed in self.matrix_product.items()
+        }
+        return dataclasses.replace(
+            self, matrix_product=products, bandwidth=max(self.bandwidth, again.bandwidth)
+        )
 
     def __str__(self) -> str:
         held = "" if self.memory_bytes is None else f", {scaled(self.memory_bytes)}B of memory"
-        products = ", ".join(f"{dtype} {scaled(speed)}FLOP/s" for dtype, speed in self.matrix_product.items())
+        products = ", ".join(
+            f"{dtype} {scaled(speed)}FLOP/s" for dtype, speed in self.matrix_product.items()
+        )
         many = f"{self.count} × " if self.count > 1 else ""
         return (
-            f"{many}{self.kind} ({self.platform}, {self.cores} cores{held}); matrix product: {products}; "
+            f"{many}{self.kind} ({self.platform}, {self.cores} cores{held}); matrix product: "
+            f"{products}; "
             f"memory: {scaled(self.bandwidth)}B/s"
         )
 
 
 def measure_device(device: Any = None, *, seconds: float = 0.4) -> DeviceSpeed:
-    """Measures a device's matrix product, 2n³ operations, and its memory, in sizes that suit it; under three seconds.
+    """Measures a device's matrix product, 2n³ operations, and its memory, in sizes that suit it;
+    under three seconds.
 
     Each figure is the best of several runs: what the device can do when nobody else asks it to.
 
@@ -130,7 +141,9 @@ def _bandwidth(array_bytes: int, seconds: float) -> float:
 
 
 def _fastest(call: Callable[[Any], Any], value: Any, seconds: float) -> float:
-    """Seconds a call, in the best of a few groups of calls, each of which gets what the one before gave."""
+    """Seconds a call, in the best of a few groups of calls, each of which gets what the one before
+    gave.
+    """
     value = jax.block_until_ready(call(value))
     began = time.perf_counter()
     value = jax.block_until_ready(call(value))
@@ -146,7 +159,9 @@ def _fastest(call: Callable[[Any], Any], value: Any, seconds: float) -> float:
 
 
 def _largest(most: int, power: int, held: int | None) -> int:
-    """The size, halved until an array of so many float32 numbers takes a small part of the memory."""
+    """The size, halved until an array of so many float32 numbers takes a small part of the
+    memory.
+    """
     while held is not None and most > 64 and 4 * most**power > held // SHARE_OF_MEMORY:
         most //= 2
     return most

@@ -19,7 +19,8 @@ class Experiment(NamedTuple):
         name: the file's, without its ending.
         idea: the first sentence of its docstring.
         expect: the figure to expect.
-        comparable: whether it has a `subject`: a function from its config to the arguments of `fit`.
+        comparable: whether it has a `subject`: a function from its config to the arguments of
+            `fit`.
     """
 
     name: str
@@ -29,26 +30,34 @@ class Experiment(NamedTuple):
 
 
 def found(folder: Path) -> list[Experiment]:
-    """The experiments of a folder: files with a docstring, a `Config` and a `main`. None of them is imported.
+    """The experiments of a folder: files with a docstring, a `Config` and a `main`. None of them is
+    imported.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder}: there is no such folder — run this where the experiments lie, or name their folder with --folder."
+            f"{folder}: there is no such folder — run this where the experiments lie, or name "
+            f"their folder with --folder."
         )
     experiments = []
     for path in sorted(folder.glob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
-        names = {node.name for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        names = {
+            node.name for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        }
         text = ast.get_docstring(module)
         if text and {"Config", "main"} <= names:
-            experiments.append(Experiment(path.stem, _sentence(text), _expected(text), "subject" in names))
+            experiments.append(
+                Experiment(path.stem, _sentence(text), _expected(text), "subject" in names)
+            )
     return experiments
 
 
-def compare_experiment(folder: Path, name: str, quick: bool = False, **settings: Any) -> SpeedReport:
+def compare_experiment(
+    folder: Path, name: str, quick: bool = False, **settings: Any
+) -> SpeedReport:
     """Compares the ways on what an experiment trains.
 
     Args:
@@ -63,16 +72,21 @@ def compare_experiment(folder: Path, name: str, quick: bool = False, **settings:
     experiments = {each.name: each for each in found(folder)}
     offered = ", ".join(each.name for each in experiments.values() if each.comparable) or "none"
     if name not in experiments:
-        raise ValueError(f"{name}: {folder} has no such experiment — these can be compared: {offered}.")
+        raise ValueError(
+            f"{name}: {folder} has no such experiment — these can be compared: {offered}."
+        )
     if not experiments[name].comparable:
         raise ValueError(
-            f"{name}: this experiment has no `subject(config)`, the arguments of `fit`, since it trains by a step of its "
+            f"{name}: this experiment has no `subject(config)`, the arguments of `fit`, since it "
+            f"trains by a step of its "
             f"own, or several models — these can be compared: {offered}."
         )
     module = _module(folder, name)
     subject = module.subject(module.Config(quick=quick))
     known = inspect.signature(compare).parameters
-    recipe: dict[str, Any] = {argument: value for argument, value in subject.items() if argument in known}
+    recipe: dict[str, Any] = {
+        argument: value for argument, value in subject.items() if argument in known
+    }
     recipe.update(settings, name=name)
     return compare(**recipe)
 

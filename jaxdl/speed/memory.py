@@ -20,7 +20,9 @@ def physical() -> int | None:
 
 
 def begin_peak() -> bool:
-    """Makes `peak` count from now on; False where the system counts only from the start of the process."""
+    """Makes `peak` count from now on; False where the system counts only from the start of the
+    process.
+    """
     try:
         CLEAR.write_text("5")
     except OSError:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl.plotting import new_figure, save_figure
+from jaxdl.core.plotting import new_figure, save_figure
 from jaxdl.speed.units import seconds as in_seconds
 
 
@@ -28,19 +28,35 @@ def _bars(axis: Any, report: Any) -> None:
     """From zero, since lengths are compared; a way whose time is not told has no bar."""
     known = [way for way in report.ways if way.seconds is not None]
     largest = max((way.seconds for way in known), default=1.0)
-    factor, unit = next((pair for pair in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if largest * pair[0] >= 1), (1e9, "ns"))
+    factor, unit = next(
+        (pair for pair in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if largest * pair[0] >= 1),
+        (1e9, "ns"),
+    )
     places, top = np.arange(len(report.ways)), largest * factor
     for place, way in zip(places, report.ways, strict=True):
         color = f"C{place}"
         if way.seconds is None:
-            axis.annotate("not told:\nthe rounds\nspread too far", (place, 0), ha="center", va="bottom", fontsize="small")
+            axis.annotate(
+                "not told:\nthe rounds\nspread too far",
+                (place, 0),
+                ha="center",
+                va="bottom",
+                fontsize="small",
+            )
             continue
         low, high = np.percentile(way.rounds, [25, 75])
         axis.bar(place, way.seconds * factor, color=color, width=0.6)
-        axis.plot([place, place], [low * factor, high * factor], color="black", marker="_", markersize=10)
+        axis.plot(
+            [place, place], [low * factor, high * factor], color="black", marker="_", markersize=10
+        )
         top = max(top, high * factor)
         axis.annotate(
-            in_seconds(way.seconds), (place, high * factor), (0, 4), textcoords="offset points", ha="center", fontsize="small"
+            in_seconds(way.seconds),
+            (place, high * factor),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
         )
     axis.set_xticks(places, [way.name for way in report.ways])
     axis.set_xlim(-0.6, len(places) - 0.4)
@@ -64,10 +80,21 @@ def _roofline(axis: Any, report: Any) -> None:
     ridge = peak / bandwidth
     shown = [point[0] for point in points] + [ridge]
     intensities = np.geomspace(min(shown) / 4, max(shown) * 8, 200)
-    axis.plot(intensities, np.minimum(peak, bandwidth * intensities), color="black", label="the machine, as measured")
+    axis.plot(
+        intensities,
+        np.minimum(peak, bandwidth * intensities),
+        color="black",
+        label="the machine, as measured",
+    )
     for intensity, speed, place, name in points:
         axis.plot(intensity, speed, "o", color=f"C{place}", markersize=8, label=name)
-    axis.annotate(f"{report.dtype} matrix product", (intensities[-1], peak), (0, 4), textcoords="offset points", ha="right")
+    axis.annotate(
+        f"{report.dtype} matrix product",
+        (intensities[-1], peak),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+    )
     axis.set(xscale="log", yscale="log")
     axis.set_xlabel("operations a byte moved (FLOP/B)")
     axis.set_ylabel("speed (FLOP/s)")
@@ -77,4 +104,6 @@ def _roofline(axis: Any, report: Any) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize="small")
-    axis.set_title("the roofline" if points else "the roofline; no way has a speed to show", fontsize="small")
+    axis.set_title(
+        "the roofline" if points else "the roofline; no way has a speed to show", fontsize="small"
+    )

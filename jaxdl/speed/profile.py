@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxdl.train.checks import check_count
+from jaxdl.training.checks import check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,14 @@ class Profile:
 
     def __str__(self) -> str:
         perfetto = (
-            "" if self.perfetto is None else f"Perfetto: open https://ui.perfetto.dev, and there the file {self.perfetto}\n"
+            ""
+            if self.perfetto is None
+            else f"Perfetto: open https://ui.perfetto.dev, and there the file {self.perfetto}\n"
         )
-        return f"{perfetto}TensorBoard: pip install tensorboard xprof; tensorboard --logdir {self.folder}"
+        return (
+            f"{perfetto}TensorBoard: pip install tensorboard xprof; tensorboard --logdir "
+            f"{self.folder}"
+        )
 
 
 def profile(
@@ -42,8 +47,9 @@ def profile(
 ) -> Profile:
     """Runs a function and writes what the host and the device did meanwhile.
 
-    For a training run, give a function without arguments: `profile(lambda: dl.fit(…, loss=mine, epochs=2))`, with a loss
-    that was made before, so that the program that warming up compiled is the one that is watched.
+    For a training run, give a function without arguments: `profile(lambda: dl.fit(…, loss=mine,
+    epochs=2))`, with a loss that was made before, so that the program that warming up compiled is
+    the one that is watched.
 
     Args:
         function: what to run.

@@ -21,7 +21,8 @@ class WaySpeed:
 
     Args:
         name: of the way.
-        programs: how many were compiled for it; operation by operation, later steps may need more than the first.
+        programs: how many were compiled for it; operation by operation, later steps may need more
+            than the first.
         cached: how many of these came from the persistent cache.
         trace_seconds: running functions on shapes and writing programs for XLA, for the first step.
         compile_seconds: XLA's work on the programs of the first step.
@@ -29,13 +30,17 @@ class WaySpeed:
         rounds: of one step, in each of the rounds that were taken in turn.
         repeats: how many steps made a round.
         spread: the interquartile range of the rounds over their median.
-        seconds: the median; None where the spread is too wide for it to mean anything, and so are all that follow from it.
+        seconds: the median; None where the spread is too wide for it to mean anything, and so are
+            all that follow from it.
         examples_a_second: none for a function's calls.
-        flops: floating-point operations of one step, as XLA counts them, loops as often as they turn.
+        flops: floating-point operations of one step, as XLA counts them, loops as often as they
+            turn.
         bytes: that the operations of one compiled step read and write.
         flops_a_second: flops / seconds.
-        share_of_matrix_product: of the operations a second that the machine's own matrix product reaches.
-        share_of_bandwidth: of the bytes a second that the machine's memory moves; above 1 where caches serve.
+        share_of_matrix_product: of the operations a second that the machine's own matrix product
+            reaches.
+        share_of_bandwidth: of the bytes a second that the machine's memory moves; above 1 where
+            caches serve.
         program_bytes: arguments, outputs and temporary memory of the largest of the programs.
         peak_bytes: the most that was held while it warmed up; the report's `peak_of` says of what.
         difference: the largest from the first way's results, after the same steps.
@@ -64,7 +69,8 @@ class WaySpeed:
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionCost:
-    """What computing in few bits has cost: figures of the data by the model it trained, and by one trained in float32.
+    """What computing in few bits has cost: figures of the data by the model it trained, and by one
+    trained in float32.
 
     Args:
         dtype: that the model computed in.
@@ -79,7 +85,10 @@ class PrecisionCost:
     difference: float
 
     def __str__(self) -> str:
-        pairs = ", ".join(f"{name} {value:.4g} (float32: {self.float32[name]:.4g})" for name, value in self.figures.items())
+        pairs = ", ".join(
+            f"{name} {value:.4g} (float32: {self.float32[name]:.4g})"
+            for name, value in self.figures.items()
+        )
         return f"{self.dtype} gives {pairs}; its parameters differ by {self.difference:.1e} at most"
 
 
@@ -97,7 +106,8 @@ class SpeedReport:
         widest_spread: the spread above which no time is told.
         compared: after how many steps results were compared.
         results: what was: "parameters" or "outputs".
-        exact: whether all loops inside a step have a known length; operations of others are counted once.
+        exact: whether all loops inside a step have a known length; operations of others are counted
+            once.
         peak_of: what the peak memory is of.
         versions: of Python and the packages.
         date: ISO 8601, in UTC.
@@ -124,33 +134,44 @@ class SpeedReport:
         for each in self.ways:
             if each.name == way:
                 return each
-        raise KeyError(f"{way!r}: the report has {', '.join(repr(each.name) for each in self.ways)}.")
+        raise KeyError(
+            f"{way!r}: the report has {', '.join(repr(each.name) for each in self.ways)}."
+        )
 
     @property
     def difference(self) -> float | None:
         """The largest difference between the results of any of the ways and those of the first."""
-        return max((each.difference for each in self.ways if each.difference is not None), default=None)
+        return max(
+            (each.difference for each in self.ways if each.difference is not None), default=None
+        )
 
     @property
     def refused(self) -> tuple[str, ...]:
         """A sentence for each way whose rounds differ so much that its time means nothing."""
         return tuple(
-            f"{each.name}: no time is told, since the middle half of its {len(each.rounds)} rounds spreads over "
-            f"{percent(each.spread)} of their median, more than {percent(self.widest_spread)} — the machine was busy: measure "
+            f"{each.name}: no time is told, since the middle half of its {len(each.rounds)} rounds "
+            f"spreads over "
+            f"{percent(each.spread)} of their median, more than {percent(self.widest_spread)} — "
+            f"the machine was busy: measure "
             "again, or ask for more rounds or longer ones."
             for each in self.ways
             if each.seconds is None
         )
 
     def __repr__(self) -> str:
-        times = (f"{each.name} {NONE if each.seconds is None else in_seconds(each.seconds)}" for each in self.ways)
+        times = (
+            f"{each.name} {NONE if each.seconds is None else in_seconds(each.seconds)}"
+            for each in self.ways
+        )
         return f"SpeedReport({self.name!r}, a {self.unit}: {', '.join(times)})"
 
     def __str__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=100, highlight=False, color_system=None, force_jupyter=False).print(self)
+        Console(
+            file=text, width=100, highlight=False, color_system=None, force_jupyter=False
+        ).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __rich__(self) -> Any:
@@ -174,14 +195,23 @@ class SpeedReport:
         return table
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draws the times as bars and the speeds under the machine's roofline; a `Figure`, saved where a path is given."""
+        """Draws the times as bars and the speeds under the machine's roofline; a `Figure`, saved
+        where a path is given.
+        """
         from jaxdl.speed.plot import plot_report
 
         return plot_report(self, path)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """All figures as JSON, written to a file where a path is given; what is not known is null."""
-        text = json.dumps({"format": FORMAT, **_plain(dataclasses.asdict(self))}, indent=2, allow_nan=False) + "\n"
+        """All figures as JSON, written to a file where a path is given; what is not known is
+        null.
+        """
+        text = (
+            json.dumps(
+                {"format": FORMAT, **_plain(dataclasses.asdict(self))}, indent=2, allow_nan=False
+            )
+            + "\n"
+        )
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(text, encoding="utf-8")
@@ -198,7 +228,9 @@ class SpeedReport:
         if not isinstance(held, dict) or held.pop("format", None) != FORMAT:
             raise ValueError(f"{path}: expected a {FORMAT!r}, as SpeedReport.to_json writes it.")
         ways = (
-            each | {"rounds": tuple(map(_number, each["rounds"])), "spread": _number(each["spread"])} for each in held["ways"]
+            each
+            | {"rounds": tuple(map(_number, each["rounds"])), "spread": _number(each["spread"])}
+            for each in held["ways"]
         )
         held["ways"] = tuple(WaySpeed(**each) for each in ways)
         held["device"] = DeviceSpeed(**held["device"])
@@ -215,22 +247,38 @@ class SpeedReport:
         one, self_of = self.unit, f"Δ {self.results}"
         return {
             f"time a {one}": [_cell(each.seconds, in_seconds) for each in self.ways],
-            "spread": [percent(each.spread) if math.isfinite(each.spread) else NONE for each in self.ways],
+            "spread": [
+                percent(each.spread) if math.isfinite(each.spread) else NONE for each in self.ways
+            ],
             f"times as fast as {first.name}": [
                 _cell(_ratio(first.seconds, each.seconds), "{:.3g}".format) for each in self.ways
             ],
-            "examples a second": [_cell(each.examples_a_second, lambda n: f"{n:,.0f}") for each in self.ways],
-            "operations a second": [_cell(each.flops_a_second, lambda n: f"{scaled(n)}FLOP/s") for each in self.ways],
-            "of the matrix product": [_cell(each.share_of_matrix_product, percent) for each in self.ways],
-            "of the memory's speed": [_cell(each.share_of_bandwidth, percent) for each in self.ways],
-            f"operations a {one}": [_cell(each.flops, lambda n: f"{scaled(n)}FLOP") for each in self.ways],
+            "examples a second": [
+                _cell(each.examples_a_second, lambda n: f"{n:,.0f}") for each in self.ways
+            ],
+            "operations a second": [
+                _cell(each.flops_a_second, lambda n: f"{scaled(n)}FLOP/s") for each in self.ways
+            ],
+            "of the matrix product": [
+                _cell(each.share_of_matrix_product, percent) for each in self.ways
+            ],
+            "of the memory's speed": [
+                _cell(each.share_of_bandwidth, percent) for each in self.ways
+            ],
+            f"operations a {one}": [
+                _cell(each.flops, lambda n: f"{scaled(n)}FLOP") for each in self.ways
+            ],
             f"bytes a {one}": [_cell(each.bytes, lambda n: f"{scaled(n)}B") for each in self.ways],
             f"to the first {one}": [in_seconds(each.first_seconds) for each in self.ways],
             "  of it tracing": [in_seconds(each.trace_seconds) for each in self.ways],
             "  of it compiling": [in_seconds(each.compile_seconds) for each in self.ways],
             "programs compiled": [str(each.programs) for each in self.ways],
-            "memory of the program": [_cell(each.program_bytes, lambda n: f"{scaled(n)}B") for each in self.ways],
-            "peak memory": [_cell(each.peak_bytes, lambda n: f"{scaled(n)}B") for each in self.ways],
+            "memory of the program": [
+                _cell(each.program_bytes, lambda n: f"{scaled(n)}B") for each in self.ways
+            ],
+            "peak memory": [
+                _cell(each.peak_bytes, lambda n: f"{scaled(n)}B") for each in self.ways
+            ],
             self_of: [_cell(each.difference, "{:.1e}".format) for each in self.ways],
         }
 
@@ -240,19 +288,30 @@ class SpeedReport:
         notes = [
             *self.refused,
             f"{self.device}.",
-            f"Times are medians of {rounds} rounds taken in turn; spread is the interquartile range over the median.",
-            f"Operations and bytes are of the compiled {self.unit}, for eager too; the matrix product is of {self.dtype}.",
+            f"Times are medians of {rounds} rounds taken in turn; spread is the interquartile "
+            f"range over the median.",
+            f"Operations and bytes are of the compiled {self.unit}, for eager too; the matrix "
+            f"product is of {self.dtype}.",
             f"Peak memory is {self.peak_of}.",
             f"Δ is the largest difference from {self.ways[0].name}'s {self.results}, {after}.",
         ]
         if self.precision is not None:
             notes.append(f"{self.precision}, {after}.")
         if any((each.share_of_matrix_product or 0) > 1 for each in self.ways):
-            notes.append("A share above 100 %: the machine was slower while its own matrix product was measured.")
+            notes.append(
+                "A share above 100 %: the machine was slower while its own matrix product was "
+                "measured."
+            )
         if not self.exact:
-            notes.append("A loop whose length is not known before it runs is counted once: operations and bytes are too few.")
+            notes.append(
+                "A loop whose length is not known before it runs is counted once: operations and "
+                "bytes are too few."
+            )
         if any(each.cached for each in self.ways):
-            notes.append("Some programs came from JAX's persistent cache: compiling them takes longer than it did here.")
+            notes.append(
+                "Some programs came from JAX's persistent cache: compiling them takes longer than "
+                "it did here."
+            )
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return [*notes, f"{versions}; {self.date}."]
 

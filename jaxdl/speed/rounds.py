@@ -57,7 +57,10 @@ def in_turn(
         most: how many times, at most, in a turn.
         clock: in seconds.
     """
-    counts = {name: _count(repeat, seconds, (most or {}).get(name, 2**30), clock) for name, repeat in repeated.items()}
+    counts = {
+        name: _count(repeat, seconds, (most or {}).get(name, 2**30), clock)
+        for name, repeat in repeated.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in repeated}
     for _ in range(rounds):
         for name, repeat in repeated.items():
@@ -86,16 +89,26 @@ def _timed(repeat: Repeat, count: int, clock: Callable[[], float]) -> float:
 def check_rounds(rounds: int, seconds: float, widest_spread: float) -> None:
     """Refuses settings that nothing can be measured with."""
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 3:
-        raise ValueError(f"rounds: expected a whole number of at least 3, so that there is a spread, got {rounds!r}.")
+        raise ValueError(
+            f"rounds: expected a whole number of at least 3, so that there is a spread, got "
+            f"{rounds!r}."
+        )
     if not seconds > 0:
-        raise ValueError(f"seconds: expected how long a turn of one way takes, above 0, got {seconds!r}.")
+        raise ValueError(
+            f"seconds: expected how long a turn of one way takes, above 0, got {seconds!r}."
+        )
     if not widest_spread > 0:
-        raise ValueError(f"widest_spread: expected a share of the median above 0, such as 0.25, got {widest_spread!r}.")
+        raise ValueError(
+            f"widest_spread: expected a share of the median above 0, such as 0.25, got "
+            f"{widest_spread!r}."
+        )
 
 
 def check_names(name: str, given: Sequence[Name], known: Sequence[Name]) -> tuple[Name, ...]:
     """The ways that were asked for."""
     given = tuple(given)
     if not given or set(given) - set(known) or len(set(given)) != len(given):
-        raise ValueError(f"{name}: expected some of {', '.join(map(repr, known))}, each once, got {given!r}.")
+        raise ValueError(
+            f"{name}: expected some of {', '.join(map(repr, known))}, each once, got {given!r}."
+        )
     return given

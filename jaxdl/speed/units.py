@@ -12,7 +12,9 @@ def scaled(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f} "
     power = min(max(math.floor(math.log10(abs(value) * 1.0005) / 3), -3), 5)
-    return f"{value / 1000**power:#.3g}".rstrip(".") + f" {'nµm kMGTP'[power + 3]}".replace("  ", " ")
+    return f"{value / 1000**power:#.3g}".rstrip(".") + f" {'nµm kMGTP'[power + 3]}".replace(
+        "  ", " "
+    )
 
 
 def seconds(value: float) -> str:

@@ -54,7 +54,9 @@ def test_memory_and_cost_are_measured(settings: saving.Settings) -> None:
     assert cost["seconds until whole"] > 0
 
 
-def test_runs_that_were_killed_end_as_the_undisturbed_one(settings: saving.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_killed_end_as_the_undisturbed_one(
+    settings: saving.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     counts = interruptions.killed(settings)
     assert counts["signals"] == counts["a whole checkpoint after it"] == 2
@@ -63,7 +65,10 @@ def test_runs_that_were_killed_end_as_the_undisturbed_one(settings: saving.Setti
 
 
 def test_the_table_counts_what_was_tried() -> None:
-    counts = {"flips": {"named in an error": 7, "harmless": 2}, "truncations": {"fell back and said so": 3}}
+    counts = {
+        "flips": {"named in an error": 7, "harmless": 2},
+        "truncations": {"fell back and said so": 3},
+    }
     table = faults.markdown(
         {
             "machine": {"processor": "P", "cores": 2, "date": "2026-01-02T03:04:05"},
@@ -85,5 +90,8 @@ def test_the_table_counts_what_was_tried() -> None:
     assert "| data with a bomb | 5 | 4 | 0 | 1 | 0 | 0 |" in table
     assert "Of 5 data folders that were made to do harm, none had something written" in table
     assert "at most 1.23 times the memory" in table
-    assert "step 0 was whole then, as after the first (0), the run was told, and the third was whole again (2)" in table
+    assert (
+        "step 0 was whole then, as after the first (0), the run was told, and the third was whole again (2)"
+        in table
+    )
     assert "takes 1.6% (a state of 500 MB) of the training time" in table

@@ -15,9 +15,16 @@ SCRATCH = 8 << 20  # what any load takes beside its data, which is much for data
 
 def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
     folder, outside = tmp_path / "harm", tmp_path / "harm" / "outside"
-    cifar, imdb, sounds = honest.honest_cifar(SIZE), honest.honest_imdb(SIZE), honest.honest_sounds(SIZE)
+    cifar, imdb, sounds = (
+        honest.honest_cifar(SIZE),
+        honest.honest_imdb(SIZE),
+        honest.honest_sounds(SIZE),
+    )
     digits = honest.honest_digits(SIZE)
-    whole = {one.loader: one.packing("plain", "all") + bytes(2 * honest.BLOCK) for one in (cifar, imdb, sounds)}
+    whole = {
+        one.loader: one.packing("plain", "all") + bytes(2 * honest.BLOCK)
+        for one in (cifar, imdb, sounds)
+    }
     attacks = itertools.chain(
         (one.attack("honest", "", whole[one.loader], "plain") for one in (cifar, imdb, sounds)),
         [hostile_files.digits_attack("honest", "", {}, digits)],
@@ -31,7 +38,9 @@ def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
         itertools.islice(hostile_files.texts(imdb), 0, None, 3),
     )
     result = malicious.tried(folder, tmp_path, attacks)
-    failures = result.get("failures", [])  # the honest data are small: what a load takes beside them is much for these ratios
+    failures = result.get(
+        "failures", []
+    )  # the honest data are small: what a load takes beside them is much for these ratios
     assert [one for one in failures if one["escapes"] or one["bytes"] > 1.5 * SIZE + SCRATCH] == []
     assert result["escapes"] == 0
     assert result["attacks"] > 40
@@ -56,8 +65,25 @@ def test_what_gets_out_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_a_loader_that_is_taken_in_is_seen() -> None:
     attack = honest.Attack("a bomb", "", "mnist", {}, None, 1)
     right = {"mnist": {"digest": "a"}}
-    assert malicious.judged({"outcome": "loaded", "said": "", "digest": "a"}, attack, right) == "harmless"
-    assert malicious.judged({"outcome": "loaded", "said": "", "digest": "b"}, attack, right) == "silently wrong"
-    for outcome, said in (("refused", "two\nlines — of it"), ("refused", "no advice"), ("unnamed", "a — b"), ("hung", "")):
-        assert malicious.judged({"outcome": outcome, "said": said, "digest": ""}, attack, right) == "unnamed error"
-    assert malicious.judged({"outcome": "refused", "said": "wrong — do", "digest": ""}, attack, right) == "named in an error"
+    assert (
+        malicious.judged({"outcome": "loaded", "said": "", "digest": "a"}, attack, right)
+        == "harmless"
+    )
+    assert (
+        malicious.judged({"outcome": "loaded", "said": "", "digest": "b"}, attack, right)
+        == "silently wrong"
+    )
+    for outcome, said in (
+        ("refused", "two\nlines — of it"),
+        ("refused", "no advice"),
+        ("unnamed", "a — b"),
+        ("hung", ""),
+    ):
+        assert (
+            malicious.judged({"outcome": outcome, "said": said, "digest": ""}, attack, right)
+            == "unnamed error"
+        )
+    assert (
+        malicious.judged({"outcome": "refused", "said": "wrong — do", "digest": ""}, attack, right)
+        == "named in an error"
+    )

@@ -32,11 +32,17 @@ def test_layer_sizes(name: str, parameters: int, flattened: dict[str, tuple[int,
 @pytest.mark.parametrize(
     ("name", "model", "inputs"),
     [
-        ("gpt", models.gpt(65, layers=4, heads=4, features=128, context=64), jax.ShapeDtypeStruct((1, 64), np.int32)),
+        (
+            "gpt",
+            models.gpt(65, layers=4, heads=4, features=128, context=64),
+            jax.ShapeDtypeStruct((1, 64), np.int32),
+        ),
         ("resnet", models.resnet(16, 32, 64), jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)),
     ],
 )
-def test_networks_are_those_of_the_models(name: str, model: dl.Sequential, inputs: jax.ShapeDtypeStruct) -> None:
+def test_networks_are_those_of_the_models(
+    name: str, model: dl.Sequential, inputs: jax.ShapeDtypeStruct
+) -> None:
     params = jax.eval_shape(lambda key: model.init(key, inputs)[0], jax.random.key(0))
     assert parameter_count(initial_weights(NETWORKS[name])) == tree.parameter_count(params)
 
@@ -52,7 +58,9 @@ def test_rows_channels_first_gives_the_same_product() -> None:
     generator = np.random.default_rng(0)
     image, kernel = generator.normal(size=(2, 3, 4)), generator.normal(size=(24, 5))
     rearranged = rows_channels_first(kernel, image.shape)
-    np.testing.assert_allclose(image.transpose(2, 0, 1).ravel() @ rearranged, image.ravel() @ kernel)
+    np.testing.assert_allclose(
+        image.transpose(2, 0, 1).ravel() @ rearranged, image.ravel() @ kernel
+    )
 
 
 def test_images_are_bytes_and_their_floats_are_the_same_values() -> None:
@@ -87,7 +95,9 @@ def test_losses_are_those_of_optax() -> None:
     np.testing.assert_allclose(mean_loss(NETWORKS["cifar"], logits, labels), expected, rtol=1e-6)
     binary = labels.astype(np.float32) % 2
     expected = optax.sigmoid_binary_cross_entropy(logits[:, 0], binary).mean()
-    np.testing.assert_allclose(mean_loss(NETWORKS["mlp"], logits[:, :1], binary), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        mean_loss(NETWORKS["mlp"], logits[:, :1], binary), expected, rtol=1e-6
+    )
 
 
 def test_operations_of_dense_layers_and_of_a_gpt() -> None:
@@ -102,7 +112,9 @@ def test_operations_of_convolutions_are_those_that_xla_counts() -> None:
     kernels = initial_weights(NETWORKS["mnist"])
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     x = jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)
     cost = jax.jit(convolve).lower(x, kernels["conv_0"]["kernel"]).compile().cost_analysis()

@@ -12,7 +12,9 @@ from benchmarks.networks import Block, Dense, Logits, Network, Norm, Positions, 
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.weights import initial_weights
 
-GPT = Network("gpt", (6,), (Tokens(11, 8), Positions(), Block(2), Norm(), Logits(11)), batch=4, examples=8)
+GPT = Network(
+    "gpt", (6,), (Tokens(11, 8), Positions(), Block(2), Norm(), Logits(11)), batch=4, examples=8
+)
 GAN = Network(
     "gan",
     (3,),
@@ -23,7 +25,10 @@ GAN = Network(
     learning_rate=2e-4,
     b1=0.5,
 )
-NAMES = {"gpt": ("jaxdl", "torch eager", "flax nnx", "flax linen"), "gan": ("jaxdl", "jax by hand", "torch eager", "flax nnx")}
+NAMES = {
+    "gpt": ("jaxdl", "torch eager", "flax nnx", "flax linen"),
+    "gan": ("jaxdl", "jax by hand", "torch eager", "flax nnx"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +59,9 @@ def losses(entry: Entry, network: Network, precision: Precision) -> list[float]:
 @pytest.mark.parametrize("network", [GPT, GAN], ids=lambda network: network.name)
 def test_all_peers_end_at_one_loss(network: Network) -> None:
     taking_part = [
-        entry for entry in ENTRIES if entry.name in NAMES[network.name] and entry.trains(network) and not entry.missing()
+        entry
+        for entry in ENTRIES
+        if entry.name in NAMES[network.name] and entry.trains(network) and not entry.missing()
     ]
     ours, *theirs = (losses(entry, network, "float32") for entry in taking_part)
     assert ours[-1] < ours[0]

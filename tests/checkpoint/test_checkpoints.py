@@ -22,7 +22,10 @@ def test_every_is_a_number_and_a_unit(told: str, interval: Interval) -> None:
     assert dl.Checkpoints("runs/x", every=told).interval == interval
 
 
-@pytest.mark.parametrize("told", ["500", "steps", "0 steps", "-1 epochs", "1.5 steps", "5 min", "", "1 step 2", "5 stepss"])
+@pytest.mark.parametrize(
+    "told",
+    ["500", "steps", "0 steps", "-1 epochs", "1.5 steps", "5 min", "", "1 step 2", "5 stepss"],
+)
 def test_every_without_a_meaning(told: str) -> None:
     with pytest.raises(ValueError, match="Checkpoints: every"):
         dl.Checkpoints("runs/x", every=told)
@@ -30,7 +33,9 @@ def test_every_without_a_meaning(told: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_bare_number_is_asked_what_it_counts() -> None:
-    with pytest.raises(ValueError, match=r"a number and what it counts, in steps, epochs, .*; got 500"):
+    with pytest.raises(
+        ValueError, match=r"a number and what it counts, in steps, epochs, .*; got 500"
+    ):
         dl.Checkpoints("runs/x", every=500)  # type: ignore[arg-type]
 
 
@@ -44,7 +49,10 @@ def test_a_value() -> None:
     ("arguments", "told"),
     [
         ({"keep": 0}, "keep is a whole number of at least 1, or None for all, got 0"),
-        ({"best": "validation_accuracy"}, "say whether mode='min' or mode='max' is better for 'validation_accuracy'"),
+        (
+            {"best": "validation_accuracy"},
+            "say whether mode='min' or mode='max' is better for 'validation_accuracy'",
+        ),
         ({"mode": "max"}, "name that figure by best"),
         ({"folder": ""}, "folder is empty"),
     ],

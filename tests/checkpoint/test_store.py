@@ -22,7 +22,11 @@ from jaxdl.checkpoint.store import Restored, Store
 
 
 def tree(number: float = 0.0) -> dict[str, Any]:
-    return {"kernel": jnp.full((4, 3), number, jnp.float32), "key": jax.random.key(7), "sum": np.float64(number) / 3}
+    return {
+        "kernel": jnp.full((4, 3), number, jnp.float32),
+        "key": jax.random.key(7),
+        "sum": np.float64(number) / 3,
+    }
 
 
 def saved(store: Store, step: int, figure: float | None = None, epoch: int = 0) -> None:
@@ -54,7 +58,9 @@ def store(folder: Path) -> Iterator[Store]:
 def everything() -> dict[str, Any]:
     model = dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dense(2, param_dtype=jnp.bfloat16))
     step = dl.Supervised(model, dl.losses.mean_squared_error, optax.adam(1e-3), average=0.9)
-    batch = dl.Batch(jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2, 2), jnp.float32))
+    batch = dl.Batch(
+        jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2, 2), jnp.float32)
+    )
     return {
         "train_state": jax.jit(lambda key: step.init(key, batch))(jax.random.key(0)),
         "keys": jax.random.split(jax.random.key(1, impl="rbg"), 3),
@@ -63,7 +69,13 @@ def everything() -> dict[str, Any]:
             "rows": np.random.default_rng(0).normal(size=(5, 2)),
         },
         "names.with.dots/and slashes": {"": jnp.ones((), jnp.bfloat16), ".": jnp.zeros((0, 3))},
-        "small": [jnp.ones(3, jnp.int4), jnp.ones(3, jnp.float8_e4m3fn), jnp.array([True, False]), None, ()],
+        "small": [
+            jnp.ones(3, jnp.int4),
+            jnp.ones(3, jnp.float8_e4m3fn),
+            jnp.array([True, False]),
+            None,
+            (),
+        ],
         "numbers": (3, 0.1, True),
         "rate": jnp.asarray(0.1),
         "nan": jnp.array([jnp.nan, jnp.inf, -0.0]),
@@ -72,7 +84,12 @@ def everything() -> dict[str, Any]:
 
 def test_everything_comes_back_as_what_it_was(store: Store) -> None:
     before = everything()
-    store.save(5, 1, before, {"history": {"loss": [0.1, float("nan")], "matrix": [np.eye(2), np.float32(0.1)]}})
+    store.save(
+        5,
+        1,
+        before,
+        {"history": {"loss": [0.1, float("nan")], "matrix": [np.eye(2), np.float32(0.1)]}},
+    )
     found = store.restore(lambda *_: before)
     assert found is not None
     assert jax.tree.structure(found.tree) == jax.tree.structure(before)
@@ -81,7 +98,12 @@ def test_everything_comes_back_as_what_it_was(store: Store) -> None:
         if isinstance(b, jax.Array):
             assert (a.dtype, a.shape, a.sharding) == (b.dtype, b.shape, b.sharding)
             assert getattr(a, "weak_type", None) == getattr(b, "weak_type", None)
-        a, b = (jax.random.key_data(x) if jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key) else x for x in (a, b))
+        a, b = (
+            jax.random.key_data(x)
+            if jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key)
+            else x
+            for x in (a, b)
+        )
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     history = found.description["history"]
     assert history["loss"][0] == 0.1
@@ -92,7 +114,9 @@ def test_everything_comes_back_as_what_it_was(store: Store) -> None:
 
 def test_into_shapes_and_into_what_the_description_says(store: Store) -> None:
     store.save(1, 0, {"rows": np.arange(6).reshape(3, 2), "best": tree(2)}, {"best": True})
-    like = jax.eval_shape(lambda: {name: leaf for name, leaf in tree().items() if name != "sum"}) | {"sum": 0.0}
+    like = jax.eval_shape(
+        lambda: {name: leaf for name, leaf in tree().items() if name != "sum"}
+    ) | {"sum": 0.0}
     found = store.restore(lambda told, _: {"rows": ..., "best": like if told["best"] else None})
     assert found is not None
     np.testing.assert_array_equal(found.tree["rows"], np.arange(6).reshape(3, 2))
@@ -168,12 +192,19 @@ def test_damage_is_named_and_the_one_before_restored(store: Store, part: str) ->
     saved(store, 1)
     saved(store, 2)
     newest = store.paths[0]
-    files = [newest / part] if part == "manifest.json" else sorted(p for p in (newest / part).rglob("*") if p.is_file())
+    files = (
+        [newest / part]
+        if part == "manifest.json"
+        else sorted(p for p in (newest / part).rglob("*") if p.is_file())
+    )
     file = max(files, key=lambda path: path.stat().st_size)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.warns(RuntimeWarning, match=rf"going on from .*000001-step-1.*\n  000002-step-2 has a damaged {part}"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=rf"going on from .*000001-step-1.*\n  000002-step-2 has a damaged {part}",
+    ):
         found = restored(store)
     assert found.step == 1
     np.testing.assert_array_equal(found.tree["kernel"], tree(1)["kernel"])
@@ -190,18 +221,37 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (lambda path: remove(path / "manifest.json"), "has no manifest.json: it is not whole, or not jaxdl's"),
+        (
+            lambda path: remove(path / "manifest.json"),
+            "has no manifest.json: it is not whole, or not jaxdl's",
+        ),
         (lambda path: (path / "manifest.json").write_text("{"), "has a damaged manifest.json"),
-        (lambda path: (path / "manifest.json").write_text("[" * 10**5), "has a damaged manifest.json"),
-        (lambda path: remove(path / "arrays" / "manifest.ocdbt"), "lacks 1 of its files, arrays/manifest.ocdbt for one"),
-        (lambda path: (path / "arrays" / "d" / "more").write_text("x"), "holds arrays/d/more, with which it was not saved"),
-        (lambda path: (path / "arrays" / "_METADATA").write_text("x"), "has 1 bytes in arrays/_METADATA where"),
+        (
+            lambda path: (path / "manifest.json").write_text("[" * 10**5),
+            "has a damaged manifest.json",
+        ),
+        (
+            lambda path: remove(path / "arrays" / "manifest.ocdbt"),
+            "lacks 1 of its files, arrays/manifest.ocdbt for one",
+        ),
+        (
+            lambda path: (path / "arrays" / "d" / "more").write_text("x"),
+            "holds arrays/d/more, with which it was not saved",
+        ),
+        (
+            lambda path: (path / "arrays" / "_METADATA").write_text("x"),
+            "has 1 bytes in arrays/_METADATA where",
+        ),
     ],
 )
-def test_each_fault_is_listed_where_none_is_whole(store: Store, wrong: Callable[[Path], None], told: str) -> None:
+def test_each_fault_is_listed_where_none_is_whole(
+    store: Store, wrong: Callable[[Path], None], told: str
+) -> None:
     saved(store, 1)
     wrong(store.paths[0])
-    with pytest.raises(dl.CheckpointError, match=rf"none of the 1 in .*run can be read.*\n  000001-step-1 {told}"):
+    with pytest.raises(
+        dl.CheckpointError, match=rf"none of the 1 in .*run can be read.*\n  000001-step-1 {told}"
+    ):
         store.restore(lambda *_: tree())
     assert steps(store) == [1]
 
@@ -212,12 +262,16 @@ def rewritten(path: Path, **fields: Any) -> None:
     (path / "manifest.json").write_bytes(manifest._text(told | fields))
 
 
-@pytest.mark.parametrize(("version", "age"), [(manifest.VERSION + 1, "a newer"), (manifest.VERSION - 1, "an older")])
+@pytest.mark.parametrize(
+    ("version", "age"), [(manifest.VERSION + 1, "a newer"), (manifest.VERSION - 1, "an older")]
+)
 def test_another_format_is_left_where_it_is(store: Store, version: int, age: str) -> None:
     saved(store, 1)
     saved(store, 2)
     rewritten(store.paths[0], version=version)
-    with pytest.warns(RuntimeWarning, match=f"000002-step-2 is of format {version}, which {age} jaxdl wrote"):
+    with pytest.warns(
+        RuntimeWarning, match=f"000002-step-2 is of format {version}, which {age} jaxdl wrote"
+    ):
         assert restored(store).step == 1
     assert steps(store) == [2, 1]
 
@@ -225,7 +279,9 @@ def test_another_format_is_left_where_it_is(store: Store, version: int, age: str
 def test_another_kind_of_manifest(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], format="other")
-    with pytest.raises(dl.CheckpointError, match=r"a manifest\.json that is not of a jaxdl checkpoint"):
+    with pytest.raises(
+        dl.CheckpointError, match=r"a manifest\.json that is not of a jaxdl checkpoint"
+    ):
         store.restore(lambda *_: tree())
 
 
@@ -234,21 +290,31 @@ def test_arrays_are_checked_beside_files(store: Store) -> None:
     leaves = json.loads((store.paths[0] / "manifest.json").read_text())["leaves"]
     leaves["kernel"]["digest"] = "0" * 64
     rewritten(store.paths[0], leaves=leaves)
-    with pytest.raises(dl.CheckpointError, match="has a damaged array kernel: it is not the one that was saved"):
+    with pytest.raises(
+        dl.CheckpointError, match="has a damaged array kernel: it is not the one that was saved"
+    ):
         store.restore(lambda *_: tree())
 
 
 def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], files={"../../../secret": [1, "0" * 64]})
-    with pytest.raises(dl.CheckpointError, match=r"lacks 1 of its files, arrays/\.\./\.\./\.\./secret for one"):
+    with pytest.raises(
+        dl.CheckpointError, match=r"lacks 1 of its files, arrays/\.\./\.\./\.\./secret for one"
+    ):
         store.restore(lambda *_: tree())
 
 
 def test_a_run_that_differs_gets_the_list(store: Store) -> None:
     saved(store, 1)
-    other = {"kernel": jnp.ones((4, 4)), "key": jax.random.key(0, impl="rbg"), "bias": jnp.ones(3, jnp.bfloat16)}
-    with pytest.raises(dl.CheckpointError, match="saved by a run that differs from this one") as caught:
+    other = {
+        "kernel": jnp.ones((4, 4)),
+        "key": jax.random.key(0, impl="rbg"),
+        "bias": jnp.ones(3, jnp.bfloat16),
+    }
+    with pytest.raises(
+        dl.CheckpointError, match="saved by a run that differs from this one"
+    ) as caught:
         store.restore(lambda *_: other)
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "missing: bias, bfloat16[3]",
@@ -258,7 +324,9 @@ def test_a_run_that_differs_gets_the_list(store: Store) -> None:
     ]
 
 
-def test_a_save_that_fails_is_told_and_the_run_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_is_told_and_the_run_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved(store, 1)
 
     def full(folder: Path, named: Any) -> None:
@@ -269,7 +337,10 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(store: Store, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(arrays, "write", full)
         store.save(2, 0, tree(2), {})
-        with pytest.warns(RuntimeWarning, match=r"step 2 was not saved in .*No space left.*; 000001-step-1 is whole, training"):
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"step 2 was not saved in .*No space left.*; 000001-step-1 is whole, training",
+        ):
             store.wait()
     assert restored(store).step == 1
     assert [path.name for path in store.folder.iterdir() if path.name.startswith(".saving")] == []
@@ -277,10 +348,16 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(store: Store, monkeypatch
     assert restored(store).step == 3
 
 
-def test_an_older_one_goes_only_after_the_newer_is_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_one_goes_only_after_the_newer_is_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(dl.Checkpoints(folder, keep=1)) as store:
         saved(store, 1)
-        monkeypatch.setattr(manifest.Manifest, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        monkeypatch.setattr(
+            manifest.Manifest,
+            "write",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")),
+        )
         store.save(2, 0, tree(), {})
         with pytest.warns(RuntimeWarning, match="step 2 was not saved"):
             store.wait()
@@ -294,7 +371,9 @@ def test_a_leaf_that_is_no_array(store: Store, leaf: Any, told: str) -> None:
 
 
 def test_a_description_that_json_cannot_hold(store: Store) -> None:
-    with pytest.raises(TypeError, match="description holds numbers, texts, lists, dicts and arrays"):
+    with pytest.raises(
+        TypeError, match="description holds numbers, texts, lists, dicts and arrays"
+    ):
         store.save(1, 0, {}, {"model": object()})
 
 
@@ -313,7 +392,12 @@ def test_two_runs_cannot_share_a_folder(store: Store, monkeypatch: pytest.Monkey
         "import sys, jaxdl as dl\nfrom jaxdl.checkpoint import store\nstore._GRACE = 0.1\n"
         "store.Store(dl.Checkpoints(sys.argv[1]))"
     )
-    ran = subprocess.run([sys.executable, "-c", program, str(store.folder)], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(store.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 1
     assert "is in use by another run (process " in ran.stderr
     with pytest.raises(dl.CheckpointError, match="give this one a folder of its own"):
@@ -354,7 +438,9 @@ def test_due_by_epochs_and_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch
         assert store.due(1, 0)
 
 
-def test_nothing_is_due_while_a_save_is_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_due_while_a_save_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = arrays.write
     monkeypatch.setattr(arrays, "write", lambda *given: (time.sleep(0.3), write(*given)))
     store.save(1, 0, tree(), {})
@@ -395,11 +481,17 @@ print(*(warning.message for warning in told), sep="\\n")
 @pytest.mark.once
 def test_a_file_that_grows_too_large_is_told_in_one_warning_a_save(folder: Path) -> None:
     """Where each array alone is too large, so that many writes fail at a time."""
-    ran = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, check=True
+    )
     assert ran.stderr == ""
     lines = ran.stdout.splitlines()
-    assert [line.split(" in ")[0] for line in lines] == [f"checkpoint: step {step} was not saved" for step in (1, 2)]
-    assert all("(File too large); there is none before it, training goes on" in line for line in lines)
+    assert [line.split(" in ")[0] for line in lines] == [
+        f"checkpoint: step {step} was not saved" for step in (1, 2)
+    ]
+    assert all(
+        "(File too large); there is none before it, training goes on" in line for line in lines
+    )
 
 
 def test_where_nothing_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

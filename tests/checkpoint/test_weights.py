@@ -22,9 +22,23 @@ from jaxdl.checkpoint import leaves, weights
 
 pytest.importorskip("safetensors")
 
-DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16", "float32", "complex64"]
+DTYPES = [
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "float16",
+    "bfloat16",
+    "float32",
+    "complex64",
+]
 NAMES = st.text("a.\\/ é\"'0", max_size=4)
-TREES = st.recursive(st.just(...), lambda parts: st.dictionaries(NAMES, parts, max_size=3), max_leaves=6)
+TREES = st.recursive(
+    st.just(...), lambda parts: st.dictionaries(NAMES, parts, max_size=3), max_leaves=6
+)
 
 
 def bits(array: Any) -> bytes:
@@ -60,7 +74,9 @@ def saved(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)])
-def test_each_dtype_comes_back_bit_by_bit(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+def test_each_dtype_comes_back_bit_by_bit(
+    tmp_path: Path, dtype: str, shape: tuple[int, ...]
+) -> None:
     array = random_bits(shape, jnp.dtype(dtype))
     dl.save(tmp_path / "w", {"a": jnp.asarray(array)})
     params, state = dl.load(tmp_path / "w")
@@ -79,7 +95,11 @@ def test_what_jax_has_not_enabled_comes_back_as_numpy(tmp_path: Path, dtype: str
 
 
 def test_arrays_that_do_not_lie_row_by_row(tmp_path: Path) -> None:
-    params = {"a": np.arange(12.0, dtype=np.float32).reshape(3, 4).T, "b": np.arange(3, dtype=">i4"), "c": np.arange(8)[::2]}
+    params = {
+        "a": np.arange(12.0, dtype=np.float32).reshape(3, 4).T,
+        "b": np.arange(3, dtype=">i4"),
+        "c": np.arange(8)[::2],
+    }
     dl.save(tmp_path / "w", params)
     found = dl.load(tmp_path / "w")[0]
     for name, array in params.items():
@@ -94,7 +114,9 @@ def test_typed_keys(tmp_path: Path, implementation: str) -> None:
 
 
 @hypothesis.given(TREES.filter(lambda tree: isinstance(tree, dict)))
-@hypothesis.settings(max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 def test_any_nested_names(tmp_path: Path, tree: Any) -> None:
     count = iter(range(99))
     params = jax.tree.map(lambda _: jnp.full((), next(count), jnp.int32), tree)
@@ -133,14 +155,26 @@ def test_into_a_model(tmp_path: Path, model: dl.Layer) -> None:
 def test_a_state_of_an_optimizer_goes_into_its_own_structure(tmp_path: Path) -> None:
     state = optax.adam(1e-3).init({"kernel": jnp.ones((2, 2))})
     names = leaves.leaves_by_path(state)
-    dl.save(tmp_path / "w", {}, {"0": {"count": names["0.count"], "mu": {"kernel": names["0.mu.kernel"]}, "nu": state[0].nu}})
+    dl.save(
+        tmp_path / "w",
+        {},
+        {
+            "0": {
+                "count": names["0.count"],
+                "mu": {"kernel": names["0.mu.kernel"]},
+                "nu": state[0].nu,
+            }
+        },
+    )
     assert_same(dl.load(tmp_path / "w", like=({}, state))[1], state)
 
 
 def test_differences_are_listed_by_path(tmp_path: Path, model: dl.Layer) -> None:
     x = jnp.ones((4, 5))
     dl.save(tmp_path / "w", *model.init(jax.random.key(0), x))
-    other = dl.Sequential(dl.Dense(7), jax.nn.relu, dl.Dense(2, param_dtype=jnp.bfloat16), dl.Dense(1))
+    other = dl.Sequential(
+        dl.Dense(7), jax.nn.relu, dl.Dense(2, param_dtype=jnp.bfloat16), dl.Dense(1)
+    )
     with pytest.raises(dl.CheckpointError, match="does not fit what it is loaded into") as caught:
         dl.load(tmp_path / "w", like=jax.eval_shape(other.init, jax.random.key(0), x))
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
@@ -191,12 +225,21 @@ def sealed_again(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes
     [
         (lambda data: data + b"\0", "holds 33 bytes of arrays where 32 are expected"),
         (lambda data: data[:-1], "holds 31 bytes of arrays where 32 are expected"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), r"is damaged: the bytes of state\.key are not"),
+        (
+            lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+            r"is damaged: the bytes of state\.key are not",
+        ),
         (lambda data: data[:20], "no safetensors file: its header shall end at byte"),
         (lambda data: b"", "it ends after 0 bytes"),
-        (lambda data: data.replace(b"params.dense", b"params.tense", 1), "its header is not the one that was written"),
+        (
+            lambda data: data.replace(b"params.dense", b"params.tense", 1),
+            "its header is not the one that was written",
+        ),
         (lambda data: data.replace(b'":{"dtype', b'": {"dtype', 1), "is damaged"),
-        (lambda data: sealed_again(data, lambda m: m.update(version=2)), "is of format 2, which a newer jaxdl wrote"),
+        (
+            lambda data: sealed_again(data, lambda m: m.update(version=2)),
+            "is of format 2, which a newer jaxdl wrote",
+        ),
         (lambda data: (2**63).to_bytes(8, "little") + data[8:], "no safetensors file"),
         (lambda data: (8).to_bytes(8, "little") + b"[[[[[[[[" + data, "another program wrote it"),
         (lambda data: (10**5).to_bytes(8, "little") + b"[" * 10**5, "another program wrote it"),
@@ -212,7 +255,9 @@ def test_a_file_of_another_program(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "other")
-    with pytest.raises(dl.CheckpointError, match="another program wrote it — read it with what wrote it"):
+    with pytest.raises(
+        dl.CheckpointError, match="another program wrote it — read it with what wrote it"
+    ):
         dl.load(tmp_path / "other")
 
 
@@ -245,14 +290,19 @@ def test_the_old_file_survives_a_failure(saved: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(weights, "_seal", full)
-    with pytest.raises(dl.CheckpointError, match=r"cannot be written \(No space left on device\) — what was there before"):
+    with pytest.raises(
+        dl.CheckpointError,
+        match=r"cannot be written \(No space left on device\) — what was there before",
+    ):
         dl.save(saved, {"b": jnp.zeros(3)})
     assert saved.read_bytes() == whole
     assert list(saved.parent.iterdir()) == [saved]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_a_file_has_the_permissions_that_the_umask_leaves_and_keeps_its_own(tmp_path: Path, mask: int) -> None:
+def test_a_file_has_the_permissions_that_the_umask_leaves_and_keeps_its_own(
+    tmp_path: Path, mask: int
+) -> None:
     def permissions() -> int:
         return stat.S_IMODE((tmp_path / "w").stat().st_mode)
 

@@ -17,7 +17,9 @@ class Page:
     body: bytes
     tag: str | None = '"first"'
     honours_ranges: bool = True
-    stops_at: list[int] = field(default_factory=list)  # the byte at which each of the first answers breaks off
+    stops_at: list[int] = field(
+        default_factory=list
+    )  # the byte at which each of the first answers breaks off
     statuses: list[int] = field(default_factory=list)  # errors that the first answers are instead
     says_length: bool = True
     range_offset: int = 0  # by how much it misses the place that it was asked for
@@ -46,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
     site: Server
 
     def do_GET(self) -> None:
-        self.site.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.site.requests.append(
+            (self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
         page = self.site.pages.get(self.path)
         if page is None:
             return self.send_error(404)
@@ -76,11 +80,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             start += page.range_offset
-            self.send_header("Content-Range", page.headers.get("Content-Range", f"bytes {start}-{total - 1}/{total}"))
+            self.send_header(
+                "Content-Range",
+                page.headers.get("Content-Range", f"bytes {start}-{total - 1}/{total}"),
+            )
         if page.tag:
             self.send_header("ETag", page.tag)
         if page.says_length:
-            self.send_header("Content-Length", page.headers.get("Content-Length", str(total - start)))
+            self.send_header(
+                "Content-Length", page.headers.get("Content-Length", str(total - start))
+            )
         self.end_headers()
         try:
             if page.stalls_at is not None and start < page.stalls_at:

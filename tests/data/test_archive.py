@@ -42,14 +42,18 @@ def write(path: Path, data: bytes) -> Path:
 
 
 @packings
-def test_a_file_is_read_whatever_it_is_packed_in_and_called(tmp_path: Path, pack: Callable[[bytes], bytes]):
+def test_a_file_is_read_whatever_it_is_packed_in_and_called(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+):
     assert read_file(write(tmp_path / "first.zip", pack(FIRST)), CONTENTS[0]) == FIRST
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_packing(tmp_path: Path):
     packed = [gzip.compress(FIRST, level, mtime=time) for level, time in ((1, 0), (9, 1_000_000))]
     assert packed[0] != packed[1]
-    assert all(read_file(write(tmp_path / "first.gz", data), CONTENTS[0]) == FIRST for data in packed)
+    assert all(
+        read_file(write(tmp_path / "first.gz", data), CONTENTS[0]) == FIRST for data in packed
+    )
 
 
 @packings
@@ -59,7 +63,10 @@ def test_a_file_of_the_wrong_content_is_refused(tmp_path: Path, pack: Callable[[
         read_file(write(path, pack(FIRST[:-1])), CONTENTS[0])
     with pytest.raises(Damage, match=r"^holds more bytes where 50000 are expected$"):
         read_file(write(path, pack(FIRST + b"!")), CONTENTS[0])
-    with pytest.raises(Damage, match=rf"^is altered \(its content has SHA-256 .*, expected {CONTENTS[0].sha256[:12]}…\)$"):
+    with pytest.raises(
+        Damage,
+        match=rf"^is altered \(its content has SHA-256 .*, expected {CONTENTS[0].sha256[:12]}…\)$",
+    ):
         read_file(write(path, pack(FIRST[::-1])), CONTENTS[0])
 
 
@@ -75,7 +82,9 @@ def test_a_broken_compression_is_refused(tmp_path: Path, pack: Callable[[bytes],
 def test_no_more_is_decompressed_than_is_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bomb = write(tmp_path / "first", gzip.compress(bytes(20_000_000)))
     largest, read = [], gzip.GzipFile.read
-    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, size: largest.append(size) or read(file, size))
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda file, size: largest.append(size) or read(file, size)
+    )
     with pytest.raises(Damage, match="holds more bytes where 50000 are expected"):
         read_file(bomb, CONTENTS[0])
     assert sum(largest) == 50_001
@@ -87,9 +96,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
 
 
 @packings
-def test_members_are_found_by_name_in_any_folder_and_order(tmp_path: Path, pack: Callable[[bytes], bytes]):
+def test_members_are_found_by_name_in_any_folder_and_order(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+):
     archive = tar({"a/readme": b"hello", "./a/second": SECOND, "first": FIRST})
-    assert dict(read_members(write(tmp_path / "archive", pack(archive)), CONTENTS)) == {"first": FIRST, "second": SECOND}
+    assert dict(read_members(write(tmp_path / "archive", pack(archive)), CONTENTS)) == {
+        "first": FIRST,
+        "second": SECOND,
+    }
 
 
 def test_members_are_found_unpacked(tmp_path: Path):
@@ -97,7 +111,9 @@ def test_members_are_found_unpacked(tmp_path: Path):
     with pytest.raises(Damage, match=r"^lacks 'second'$"):
         dict(read_members(tmp_path, CONTENTS))
     write(tmp_path / "second", SECOND[:10])
-    with pytest.raises(Damage, match=r"^has a 'second' that holds 10 bytes where 30000 are expected$"):
+    with pytest.raises(
+        Damage, match=r"^has a 'second' that holds 10 bytes where 30000 are expected$"
+    ):
         dict(read_members(tmp_path, CONTENTS))
     write(tmp_path / "second", SECOND)
     assert dict(read_members(tmp_path, CONTENTS)) == {"first": FIRST, "second": SECOND}
@@ -115,10 +131,19 @@ def test_an_archive_is_read_no_further_than_needed(tmp_path: Path):
     [
         ({"first": FIRST}, "^lacks 'second'$"),
         ({}, "^lacks 'first', 'second'$"),
-        ({"first": FIRST, "second": SECOND[:-1]}, "^has a 'second' that holds 29999 bytes where 30000 are expected$"),
-        ({"first": FIRST + b"!", "second": SECOND}, "^has a 'first' that holds more bytes where 50000 are expected$"),
+        (
+            {"first": FIRST, "second": SECOND[:-1]},
+            "^has a 'second' that holds 29999 bytes where 30000 are expected$",
+        ),
+        (
+            {"first": FIRST + b"!", "second": SECOND},
+            "^has a 'first' that holds more bytes where 50000 are expected$",
+        ),
         ({"first": SECOND + FIRST[:20_000], "second": SECOND}, "^has a 'first' that is altered"),
-        ({"filler": bytes(5_000_000), "first": FIRST, "second": SECOND}, "^unpacks to far more than is expected of it$"),
+        (
+            {"filler": bytes(5_000_000), "first": FIRST, "second": SECOND},
+            "^unpacks to far more than is expected of it$",
+        ),
     ],
     ids=["one missing", "all missing", "short", "long", "altered", "bomb"],
 )
@@ -140,7 +165,9 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path):
     with pytest.raises(Damage, match=r"^is no tar archive, or a broken one"):
-        dict(read_members(write(tmp_path / "archive", b"<html>please log in</html>" * 100), CONTENTS))
+        dict(
+            read_members(write(tmp_path / "archive", b"<html>please log in</html>" * 100), CONTENTS)
+        )
 
 
 def test_links_and_paths_in_an_archive_lead_nowhere(tmp_path: Path):
@@ -155,31 +182,65 @@ def test_links_and_paths_in_an_archive_lead_nowhere(tmp_path: Path):
 
 NEGATIVE = b"\xff" * 10 + b"\xfe\x00"
 HEADERS = {
-    "a name of 8 GiB": (header("a", (8 << 30) - 1, b"L"), "headers of 8589934591 bytes for one file, where at most 32768"),
-    "a name of less than nothing": (header("a", NEGATIVE, b"L"), "headers of -512 bytes for one file"),
+    "a name of 8 GiB": (
+        header("a", (8 << 30) - 1, b"L"),
+        "headers of 8589934591 bytes for one file, where at most 32768",
+    ),
+    "a name of less than nothing": (
+        header("a", NEGATIVE, b"L"),
+        "headers of -512 bytes for one file",
+    ),
     "a file of less than nothing": (header("a", NEGATIVE), "headers of -512 bytes for one file"),
     "headers upon headers": (header("a", 0, b"x") * 5000, "headers of 33280 bytes for one file"),
-    "statements about all files": (pax({f"key{row}": "v" for row in range(65)}, b"g") + member("a"), "no honest archive has"),
+    "statements about all files": (
+        pax({f"key{row}": "v" for row in range(65)}, b"g") + member("a"),
+        "no honest archive has",
+    ),
     "a size of less than nothing": (pax({"size": "-512"}) + member("a"), "no honest archive has"),
     "holes": (header("a", 0, b"S"), "has a file with holes, which are not read"),
     "holes by pax": (pax({"GNU.sparse.map": "a"}) + member("a"), "has a file with holes"),
-    "no number of bytes": (pax({"GNU.sparse.realsize": "a"}) + member("a"), "is no tar archive, or a broken one"),
-    "a record of 5000 digits": (pax(b"9" * 5000 + b" a=b\n") + member("a"), "is no tar archive, or a broken one"),
+    "no number of bytes": (
+        pax({"GNU.sparse.realsize": "a"}) + member("a"),
+        "is no tar archive, or a broken one",
+    ),
+    "a record of 5000 digits": (
+        pax(b"9" * 5000 + b" a=b\n") + member("a"),
+        "is no tar archive, or a broken one",
+    ),
 }
 
 
 @pytest.mark.parametrize(("blocks", "sentence"), HEADERS.values(), ids=HEADERS)
 def test_headers_that_lie_are_refused(tmp_path: Path, blocks: bytes, sentence: str):
     with pytest.raises(Damage, match=sentence) as caught:
-        dict(read_members(write(tmp_path / "archive", blocks + tar({"first": FIRST, "second": SECOND})), CONTENTS))
+        dict(
+            read_members(
+                write(tmp_path / "archive", blocks + tar({"first": FIRST, "second": SECOND})),
+                CONTENTS,
+            )
+        )
     assert len(str(caught.value)) < 300
 
 
 def test_headers_of_many_members_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept, following = [], tarfile.TarFile.next
-    monkeypatch.setattr(tarfile.TarFile, "next", lambda archive: kept.append(len(archive.members)) or following(archive))
+    monkeypatch.setattr(
+        tarfile.TarFile,
+        "next",
+        lambda archive: kept.append(len(archive.members)) or following(archive),
+    )
     many = b"".join(member(f"{row}") for row in range(300))
-    assert len(dict(read_members(write(tmp_path / "archive", many + tar({"first": FIRST, "second": SECOND})), CONTENTS))) == 2
+    assert (
+        len(
+            dict(
+                read_members(
+                    write(tmp_path / "archive", many + tar({"first": FIRST, "second": SECOND})),
+                    CONTENTS,
+                )
+            )
+        )
+        == 2
+    )
     assert max(kept) <= 1
 
 
@@ -194,13 +255,17 @@ def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
     assert read_file(write(tmp_path / "first", pieces), CONTENTS[0]) == FIRST
     with pytest.raises(Damage, match="holds more bytes"):
         read_file(write(tmp_path / "first", pieces + lzma.compress(b"!")), CONTENTS[0])
-    assert read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0]) == FIRST
+    assert (
+        read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0]) == FIRST
+    )
 
 
 @pytest.mark.parametrize("exponent", [30, 40])
 def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponent: int):
     asking = asking_for(lzma.compress(FIRST), exponent)
-    with pytest.raises(Damage, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"):
+    with pytest.raises(
+        Damage, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"
+    ):
         read_file(write(tmp_path / "first", asking), CONTENTS[0])
 
 
@@ -213,11 +278,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path):
         dict(read_members(tmp_path / "first", CONTENTS))
     with pytest.raises(Damage, match=r"^lacks 'first'$"):
         dict(read_members(tmp_path, CONTENTS))
-    with pytest.raises(Damage, match=r"^has a 'first' that is a pipe or a device, where a file is expected$"):
+    with pytest.raises(
+        Damage, match=r"^has a 'first' that is a pipe or a device, where a file is expected$"
+    ):
         read_collection(tmp_path, Collection.of("first", {"first": FIRST}), 1 << 20)
 
 
 def test_what_a_broken_file_says_stays_one_line(tmp_path: Path):
     with pytest.raises(Damage, match="holes") as caught:
-        dict(read_members(write(tmp_path / "archive", pax({"GNU.sparse.map": "a\n\x1b"}) + member("a")), CONTENTS))
+        dict(
+            read_members(
+                write(tmp_path / "archive", pax({"GNU.sparse.map": "a\n\x1b"}) + member("a")),
+                CONTENTS,
+            )
+        )
     assert str(caught.value).isprintable()

@@ -35,7 +35,9 @@ def numbered(batch: int, height: int = 8, width: int = 6) -> np.ndarray:
 def assert_as_often(counts: np.ndarray, share: np.ndarray | float, trials: int) -> None:
     """Counts lie within five standard deviations of what their probabilities promise."""
     share = np.broadcast_to(np.asarray(share), counts.shape)
-    np.testing.assert_array_less(np.abs(counts - share * trials), 5 * np.sqrt(trials * share * (1 - share)) + 1e-9)
+    np.testing.assert_array_less(
+        np.abs(counts - share * trials), 5 * np.sqrt(trials * share * (1 - share)) + 1e-9
+    )
 
 
 def test_flip_mirrors_half_of_the_images():
@@ -48,14 +50,18 @@ def test_flip_mirrors_half_of_the_images():
 
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_crop_cuts_every_window_of_the_padded_images_as_often(padding: int, mode: Literal["reflect", "constant"]):
+def test_crop_cuts_every_window_of_the_padded_images_as_often(
+    padding: int, mode: Literal["reflect", "constant"]
+):
     batch, height, width = 5000, 8, 6
     images = numbered(batch)
     cropped = np.asarray(crop(KEY, images, padding, mode=mode))
     edges = [(padding, padding)] * 2 + [(0, 0)]
     padded = np.pad(images[0], edges, mode=mode)
     side = 2 * padding + 1
-    windows = np.stack([padded[i : i + height, j : j + width] for i in range(side) for j in range(side)])
+    windows = np.stack(
+        [padded[i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    )
     same = (cropped.reshape(batch, 1, -1) == windows.reshape(1, side**2, -1)).all(2)
     assert (same.sum(1) == 1).all()
     assert_as_often(same.sum(0), 1 / side**2, batch)
@@ -98,7 +104,10 @@ def test_mixup_mixes_each_with_one_other_by_a_beta_distributed_weight():
 def test_mixup_keeps_the_types_of_images_and_of_numbers_to_predict():
     images, targets = jnp.ones((4, 2, 2, 1), jnp.bfloat16), jnp.arange(4.0)
     mixed = jax.eval_shape(augment.mixup, KEY, images, targets)
-    assert [(array.shape, array.dtype) for array in mixed] == [((4, 2, 2, 1), jnp.bfloat16), ((4,), jnp.float32)]
+    assert [(array.shape, array.dtype) for array in mixed] == [
+        ((4, 2, 2, 1), jnp.bfloat16),
+        ((4,), jnp.float32),
+    ]
 
 
 @moves
@@ -115,7 +124,9 @@ def test_scan_and_vmap_give_what_a_loop_gives(move: Callable[..., jax.Array]):
     batches = jnp.asarray(numbered(12)).reshape(3, 4, 8, 6, 2)
     keys = jax.random.split(KEY, 3)
     looped = np.stack([move(key, batch) for key, batch in zip(keys, batches, strict=True)])
-    scanned = jax.jit(lambda: jax.lax.scan(lambda _, step: (None, move(*step)), None, (keys, batches))[1])()
+    scanned = jax.jit(
+        lambda: jax.lax.scan(lambda _, step: (None, move(*step)), None, (keys, batches))[1]
+    )()
     np.testing.assert_array_equal(scanned, looped)
     np.testing.assert_array_equal(jax.jit(jax.vmap(move))(keys, batches), looped)
 
@@ -135,17 +146,24 @@ def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("name", ["flip", "crop", "cutout"])
 def test_images_without_batch_or_channels_are_refused(name: str):
-    with pytest.raises(ValueError, match=rf"^{name}: expected images \[batch, .*got shape \(8, 8, 3\) .* images\[None\]"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^{name}: expected images \[batch, .*got shape \(8, 8, 3\) .* images\[None\]",
+    ):
         unchecked(getattr(augment, name))(KEY, jnp.zeros((8, 8, 3)))
 
 
 def test_a_padding_or_mode_that_is_none_is_refused():
     unchecked_crop, images = unchecked(augment.crop), jnp.zeros((2, 4, 6, 1))
-    with pytest.raises(ValueError, match=r"^crop: padding is 4, and must be from 0 to 3 for these images"):
+    with pytest.raises(
+        ValueError, match=r"^crop: padding is 4, and must be from 0 to 3 for these images"
+    ):
         unchecked_crop(KEY, images, 4)
     with pytest.raises(ValueError, match=r"^crop: padding is -1"):
         unchecked_crop(KEY, images, -1, mode="constant")
-    with pytest.raises(ValueError, match=r"^crop: mode is 'wrap', and must be 'reflect' or 'constant'"):
+    with pytest.raises(
+        ValueError, match=r"^crop: mode is 'wrap', and must be 'reflect' or 'constant'"
+    ):
         unchecked_crop(KEY, images, 1, mode="wrap")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jaxdl as dl
 from jaxdl.data import Buckets, pad
-from jaxdl.train import program
+from jaxdl.training import program
 
 
 def sequences(lengths: Any, seed: int = 0) -> list[np.ndarray]:
@@ -26,7 +26,9 @@ ROWS = np.arange(203, dtype=np.int32)
 
 
 def buckets(**options: Any) -> Buckets:
-    return Buckets(sequences(LENGTHS), ROWS, **{"batch_size": 16, "boundaries": (5, 12, 20, 30)} | options)
+    return Buckets(
+        sequences(LENGTHS), ROWS, **{"batch_size": 16, "boundaries": (5, 12, 20, 30)} | options
+    )
 
 
 @given(
@@ -41,7 +43,9 @@ def test_an_epoch_has_every_sequence_once_in_the_bucket_that_fits(
 ):
     longest = draw.draw(st.integers(1, boundaries[-1]))
     whole = sequences(lengths)
-    source = Buckets(whole, np.arange(len(whole)), batch_size, boundaries=boundaries, longest=longest, keep=keep)
+    source = Buckets(
+        whole, np.arange(len(whole)), batch_size, boundaries=boundaries, longest=longest, keep=keep
+    )
     batches = list(source)
     assert len(batches) == len(source)
     assert sorted(np.concatenate([rows for _, rows in batches])) == list(range(len(whole)))
@@ -117,7 +121,9 @@ def test_what_does_not_fit_is_refused(unchecked: None):
         Buckets(words, np.zeros(3), 2, boundaries=(4,))
     with pytest.raises(ValueError, match=r"^pad: expected at least one sequence"):
         pad([], 3)
-    with pytest.raises(ValueError, match=r"^pad: .* differ in their length alone, got float64\[3\], int32\[3\]"):
+    with pytest.raises(
+        ValueError, match=r"^pad: .* differ in their length alone, got float64\[3\], int32\[3\]"
+    ):
         pad([*words[:1], np.zeros(3)], 3)
     with pytest.raises(ValueError, match=r"^pad: .* differ in their length alone"):
         pad([np.zeros((3, 2)), np.zeros((3, 4))], 3)
@@ -147,7 +153,9 @@ def test_evaluation_over_buckets_equals_that_over_one_padded_array():
     model = dl.Sequential(dl.Embedding(50, 4), dl.LSTM(4, sequence=False), dl.Dense(1))
     padded = pad(sequences(LENGTHS), 30)
     params, state = model.init(jax.random.key(0), padded)
-    options: dict[str, Any] = {"loss": lambda outputs, rows: outputs[:, 0] * rows.astype(jnp.float32)}
+    options: dict[str, Any] = {
+        "loss": lambda outputs, rows: outputs[:, 0] * rows.astype(jnp.float32)
+    }
     in_buckets = dl.evaluate(model, params, state, buckets(), **options)
     at_once = dl.evaluate(model, params, state, (padded, ROWS), **options)
     assert in_buckets["loss"] == pytest.approx(at_once["loss"], rel=1e-5)

@@ -17,7 +17,10 @@ from jaxdl.data.archive import Content
 from jaxdl.data.cifar import parse_batch, read_cifar
 from jaxdl.data.error import DataError
 
-REAL = [Path(os.environ.get("JAXDL_DATA", "")) / ("cifar-10-python.tar" + suffix) for suffix in (".gz", ".xz")]
+REAL = [
+    Path(os.environ.get("JAXDL_DATA", "")) / ("cifar-10-python.tar" + suffix)
+    for suffix in (".gz", ".xz")
+]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3072)).astype(np.uint8)
 LABELS = [3, 1, 4, 1, 5, 9]
 
@@ -25,12 +28,16 @@ LABELS = [3, 1, 4, 1, 5, 9]
 PYTHON_2 = (
     b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85U\x01b\x87Rq\x05"
     b"(K\x01K\x06M\x00\x0c\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK"
-    b"\x00tb\x89T\x00\x48\x00\x00" + PIXELS.tobytes() + b"tbU\x06labelsq\x08]q\x09(K\x03K\x01K\x04K\x01K\x05K\x09eu."
+    b"\x00tb\x89T\x00\x48\x00\x00"
+    + PIXELS.tobytes()
+    + b"tbU\x06labelsq\x08]q\x09(K\x03K\x01K\x04K\x01K\x05K\x09eu."
 )
 
 
 def batch(pixels: object = PIXELS, labels: object = LABELS, protocol: int = 2) -> bytes:
-    return pickle.dumps({b"data": pixels, b"labels": labels, b"batch_label": b"of a test"}, protocol)
+    return pickle.dumps(
+        {b"data": pixels, b"labels": labels, b"batch_label": b"of a test"}, protocol
+    )
 
 
 BATCHES = {
@@ -59,7 +66,9 @@ def images_by_hand(pixels: np.ndarray) -> np.ndarray:
     return images
 
 
-@pytest.mark.parametrize("content", [PYTHON_2, *(batch(protocol=protocol) for protocol in range(5))])
+@pytest.mark.parametrize(
+    "content", [PYTHON_2, *(batch(protocol=protocol) for protocol in range(5))]
+)
 def test_a_batch_becomes_images_and_labels(content: bytes):
     images, labels = parse_batch(content)
     np.testing.assert_array_equal(images, images_by_hand(PIXELS))
@@ -78,8 +87,12 @@ class Call:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("function", [os.system, eval, exec, np.save, getattr], ids=lambda function: function.__name__)
-def test_a_hostile_pickle_runs_nothing(tmp_path: Path, function: Callable[..., object], protocol: int):
+@pytest.mark.parametrize(
+    "function", [os.system, eval, exec, np.save, getattr], ids=lambda function: function.__name__
+)
+def test_a_hostile_pickle_runs_nothing(
+    tmp_path: Path, function: Callable[..., object], protocol: int
+):
     marker = tmp_path / "executed.npy"
     arguments = {
         os.system: (f"touch {marker}",),
@@ -93,7 +106,9 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, function: Callable[..., o
         batch(pixels=Call(function, *arguments), protocol=protocol),
         batch(labels=[Call(function, *arguments)], protocol=protocol),
     ):
-        with pytest.raises(DataError, match=rf"asks to run .*{function.__name__}, which no CIFAR batch needs"):
+        with pytest.raises(
+            DataError, match=rf"asks to run .*{function.__name__}, which no CIFAR batch needs"
+        ):
             parse_batch(content)
     assert not marker.exists()
 
@@ -116,7 +131,9 @@ def test_a_hostile_name_is_refused(content: bytes):
 
 def test_allowed_names_are_noted_and_not_called():
     with pytest.raises(DataError, match="no CIFAR batch"):
-        parse_batch(b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftR.")  # 4 EiB, were it made
+        parse_batch(
+            b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftR."
+        )  # 4 EiB, were it made
 
 
 @pytest.mark.parametrize(
@@ -131,9 +148,15 @@ def test_allowed_names_are_noted_and_not_called():
         (batch(labels=[0, 1, 2, 3, 4, 10]), "labels that are no list of whole numbers from 0 to 9"),
         (batch(labels=[0, 1, 2, 3, 4, True]), "labels that are no list of whole numbers"),
         (batch(labels=b"012345"), "labels that are no list of whole numbers"),
-        (batch(labels=[1, 2]), r"type 'u1' and shape \(6, 3072\) where 'u1' and \(2, 3072\) are expected"),
+        (
+            batch(labels=[1, 2]),
+            r"type 'u1' and shape \(6, 3072\) where 'u1' and \(2, 3072\) are expected",
+        ),
         (batch(pixels=PIXELS.tolist()), "pixels that are no NumPy array"),
-        (batch(pixels=np.asfortranarray(PIXELS)), "pixels that are no NumPy array of bytes in row order"),
+        (
+            batch(pixels=np.asfortranarray(PIXELS)),
+            "pixels that are no NumPy array of bytes in row order",
+        ),
         (batch(pixels=PIXELS.astype(np.float32)), "pixels of type 'f4'"),
         (batch().replace(b"latin1", b"utf-16"), "is a pickle, but no CIFAR batch"),
         (batch(pixels=PIXELS.astype(object)), "pixels that are no NumPy array of bytes"),
@@ -146,7 +169,9 @@ def test_what_is_no_batch_is_refused(content: bytes, sentence: str):
         parse_batch(content)
 
 
-LAUGHS = b"K\x01" + b"".join(b"q%ch%c\x86" % (place, place) for place in range(1, 100))  # of 2^99 parts, were it printed
+LAUGHS = b"K\x01" + b"".join(
+    b"q%ch%c\x86" % (place, place) for place in range(1, 100)
+)  # of 2^99 parts, were it printed
 
 
 @pytest.mark.parametrize(
@@ -161,12 +186,17 @@ LAUGHS = b"K\x01" + b"".join(b"q%ch%c\x86" % (place, place) for place in range(1
     ids=["places", "places as text", "lists", "a key", "pixels"],
 )
 def test_a_pickle_that_builds_without_end_is_refused(content: bytes):
-    with pytest.raises(DataError, match=r"^is a pickle that builds far more than a CIFAR batch does$"):
+    with pytest.raises(
+        DataError, match=r"^is a pickle that builds far more than a CIFAR batch does$"
+    ):
         parse_batch(content)
 
 
 def test_what_a_pickle_says_stays_one_short_line():
-    for content in (b"\x80\x04X\x40\x42\x0f\x00" + b"o\n" * 500_000 + b"\x8c\x06system\x93.", b"c\x1b]0;owned\x07\nsystem\n."):
+    for content in (
+        b"\x80\x04X\x40\x42\x0f\x00" + b"o\n" * 500_000 + b"\x8c\x06system\x93.",
+        b"c\x1b]0;owned\x07\nsystem\n.",
+    ):
         with pytest.raises(DataError, match="asks to run") as caught:
             parse_batch(content)
         assert str(caught.value).isprintable()
@@ -181,8 +211,12 @@ def unpacked(folder: Path) -> None:
 
 FORMS = {
     "unpacked": unpacked,
-    "gz": lambda folder: (folder / "cifar-10-python.tar.gz").write_bytes(gzip.compress(archive(BATCHES))),
-    "xz": lambda folder: (folder / "cifar-10-python.tar.xz").write_bytes(lzma.compress(archive(BATCHES))),
+    "gz": lambda folder: (folder / "cifar-10-python.tar.gz").write_bytes(
+        gzip.compress(archive(BATCHES))
+    ),
+    "xz": lambda folder: (folder / "cifar-10-python.tar.xz").write_bytes(
+        lzma.compress(archive(BATCHES))
+    ),
 }
 
 
@@ -208,18 +242,24 @@ def test_an_altered_batch_is_named(tmp_path: Path):
     altered = archive({**BATCHES, "test_batch": batch(PIXELS[3:], [3, 3, 3])})
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(gzip.compress(altered))
     with pytest.raises(
-        DataError, match=rf"^cifar10: 'cifar-10-python.tar.gz' in {tmp_path} has a 'test_batch' that is altered .* — delete it"
+        DataError,
+        match=rf"^cifar10: 'cifar-10-python.tar.gz' in {tmp_path} has a 'test_batch' that is altered .* — delete it",
     ):
         read_cifar(tmp_path, tuple(TRAIN), TEST, urls=())
 
 
 def test_batches_that_are_not_the_official_ones_are_refused(tmp_path: Path):
     unpacked(tmp_path)
-    with pytest.raises(DataError, match=f"^cifar10: 'cifar-10-batches-py' in {tmp_path} lacks 'data_batch_3', 'data_batch_4'"):
+    with pytest.raises(
+        DataError,
+        match=f"^cifar10: 'cifar-10-batches-py' in {tmp_path} lacks 'data_batch_3', 'data_batch_4'",
+    ):
         data.cifar10(tmp_path)
 
 
-@pytest.mark.skipif(not any(path.is_file() for path in REAL), reason="CIFAR-10 is not in JAXDL_DATA")
+@pytest.mark.skipif(
+    not any(path.is_file() for path in REAL), reason="CIFAR-10 is not in JAXDL_DATA"
+)
 @pytest.mark.once
 def test_the_real_photographs():
     (images, labels), (test_images, test_labels) = data.cifar10()
@@ -227,6 +267,13 @@ def test_the_real_photographs():
     assert test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [5000] * 10
     assert np.bincount(test_labels).tolist() == [1000] * 10
-    assert [data.CIFAR10_CLASSES[label] for label in test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    assert [data.CIFAR10_CLASSES[label] for label in test_labels[:4]] == [
+        "cat",
+        "ship",
+        "ship",
+        "airplane",
+    ]
     mean = images.mean((0, 1, 2)) / 255
-    np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=1e-4)  # as everyone normalises with
+    np.testing.assert_allclose(
+        mean, [0.4914, 0.4822, 0.4465], atol=1e-4
+    )  # as everyone normalises with

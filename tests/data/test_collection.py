@@ -16,7 +16,11 @@ from jaxdl.data.error import Damage
 
 PATTERN = r"(?:in|out)/[0-9]+\.txt"
 RANDOM = np.random.default_rng(0)
-FILES = {f"{folder}/{number}.txt": RANDOM.bytes(number + 1) for folder in ("in", "out") for number in range(40)}
+FILES = {
+    f"{folder}/{number}.txt": RANDOM.bytes(number + 1)
+    for folder in ("in", "out")
+    for number in range(40)
+}
 EXPECTED = Collection.of(PATTERN, FILES)
 LIMIT = 1 << 20
 PACKERS = {"plain": bytes, "gzip": gzip.compress, "xz": lzma.compress}
@@ -50,14 +54,27 @@ def unpack(folder: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_the_digest_is_of_the_sorted_names_sizes_and_contents():
-    lines = [f"{name} {len(FILES[name])} {hashlib.sha256(FILES[name]).hexdigest()}\n" for name in sorted(FILES)]
-    assert Collection(PATTERN, 80, 2 * 820, hashlib.sha256("".join(lines).encode()).hexdigest()) == EXPECTED
+    lines = [
+        f"{name} {len(FILES[name])} {hashlib.sha256(FILES[name]).hexdigest()}\n"
+        for name in sorted(FILES)
+    ]
+    assert (
+        Collection(PATTERN, 80, 2 * 820, hashlib.sha256("".join(lines).encode()).hexdigest())
+        == EXPECTED
+    )
     assert Collection.of(PATTERN, dict(reversed(FILES.items()))) == EXPECTED
 
 
 @packings
-def test_files_are_found_in_any_folder_and_order_among_others(tmp_path: Path, pack: Callable[[bytes], bytes]):
-    others = {"readme.txt": b"hello", "set/else/1.txt": b"no", "set/in/1.txt.bak": b"no", "set/in/._1.txt": b"no"}
+def test_files_are_found_in_any_folder_and_order_among_others(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+):
+    others = {
+        "readme.txt": b"hello",
+        "set/else/1.txt": b"no",
+        "set/in/1.txt.bak": b"no",
+        "set/in/._1.txt": b"no",
+    }
     archive = tar({**others, **inside("./set/", dict(reversed(FILES.items())))})
     found = read_collection(write(tmp_path / "archive", pack(archive)), EXPECTED, LIMIT)
     assert found == FILES
@@ -75,7 +92,12 @@ def test_a_known_copy_is_accepted(tmp_path: Path):
     archive = write(tmp_path / "archive", tar(files))
     assert read_collection(archive, EXPECTED, LIMIT, Collection.of(PATTERN, files)) == files
     with pytest.raises(Damage, match=r"^is altered .*, expected 1640 bytes and SHA-256"):
-        read_collection(write(archive, tar(files | {"in/3.txt": b""})), EXPECTED, LIMIT, Collection.of(PATTERN, files))
+        read_collection(
+            write(archive, tar(files | {"in/3.txt": b""})),
+            EXPECTED,
+            LIMIT,
+            Collection.of(PATTERN, files),
+        )
 
 
 def test_an_archive_is_read_no_further_than_to_the_last_file(tmp_path: Path):
@@ -85,34 +107,61 @@ def test_an_archive_is_read_no_further_than_to_the_last_file(tmp_path: Path):
 
 
 DAMAGED = {
-    "one missing": ({name: data for name, data in FILES.items() if name != "in/3.txt"}, "^holds 79 of the 80 files"),
+    "one missing": (
+        {name: data for name, data in FILES.items() if name != "in/3.txt"},
+        "^holds 79 of the 80 files",
+    ),
     "all missing": ({"readme": b""}, "^holds 0 of the 80 files that are expected$"),
-    "one altered": (FILES | {"in/3.txt": b"four"}, r"^is altered \(its 80 files have 1640 bytes and SHA-256 .*, expected 1640"),
+    "one altered": (
+        FILES | {"in/3.txt": b"four"},
+        r"^is altered \(its 80 files have 1640 bytes and SHA-256 .*, expected 1640",
+    ),
     "one short": (FILES | {"in/3.txt": b""}, "^is altered .* have 1636 bytes"),
-    "one renamed": ({name.replace("in/3.", "in/99."): data for name, data in FILES.items()}, "^is altered"),
-    "one long": (FILES | {"in/3.txt": bytes(10_000)}, r"^has a 'in/3.txt' that makes the whole longer than is expected"),
-    "two swapped": (FILES | {"in/3.txt": FILES["out/3.txt"], "out/3.txt": FILES["in/3.txt"]}, "^is altered"),
+    "one renamed": (
+        {name.replace("in/3.", "in/99."): data for name, data in FILES.items()},
+        "^is altered",
+    ),
+    "one long": (
+        FILES | {"in/3.txt": bytes(10_000)},
+        r"^has a 'in/3.txt' that makes the whole longer than is expected",
+    ),
+    "two swapped": (
+        FILES | {"in/3.txt": FILES["out/3.txt"], "out/3.txt": FILES["in/3.txt"]},
+        "^is altered",
+    ),
 }
 
 
 @pytest.mark.parametrize(("members", "sentence"), DAMAGED.values(), ids=DAMAGED)
 @pytest.mark.parametrize("unpacked", [False, True], ids=["archive", "folder"])
-def test_what_is_not_the_collection_is_refused(tmp_path: Path, members: dict[str, bytes], sentence: str, unpacked: bool):
-    path = unpack(tmp_path / "set", members) if unpacked else write(tmp_path / "archive", tar(members))
+def test_what_is_not_the_collection_is_refused(
+    tmp_path: Path, members: dict[str, bytes], sentence: str, unpacked: bool
+):
+    path = (
+        unpack(tmp_path / "set", members) if unpacked else write(tmp_path / "archive", tar(members))
+    )
     with pytest.raises(Damage, match=sentence):
         read_collection(path, EXPECTED, LIMIT)
 
 
-def test_no_more_is_read_of_a_file_than_the_whole_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_more_is_read_of_a_file_than_the_whole_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     asked, read = [], tarfile.ExFileObject.read
-    monkeypatch.setattr(tarfile.ExFileObject, "read", lambda file, size: asked.append(size) or read(file, size))
+    monkeypatch.setattr(
+        tarfile.ExFileObject, "read", lambda file, size: asked.append(size) or read(file, size)
+    )
     with pytest.raises(Damage, match="makes the whole longer"):
-        read_collection(write(tmp_path / "archive", tar({"in/0.txt": bytes(500_000)})), EXPECTED, LIMIT)
+        read_collection(
+            write(tmp_path / "archive", tar({"in/0.txt": bytes(500_000)})), EXPECTED, LIMIT
+        )
     assert sum(asked) == EXPECTED.size + 1
 
 
 @packings
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+):
     bomb = write(tmp_path / "archive", pack(tar({"filler": bytes(2 * LIMIT), **FILES})))
     with pytest.raises(Damage, match=r"^unpacks to far more than is expected of it$"):
         read_collection(bomb, EXPECTED, LIMIT)
@@ -141,5 +190,7 @@ def test_a_file_in_a_folder_that_cannot_be_opened_is_named(tmp_path: Path):
     unpack(tmp_path, FILES)
     (tmp_path / "in/3.txt").unlink()
     (tmp_path / "in/3.txt").symlink_to("nowhere")
-    with pytest.raises(Damage, match=r"^has a 'in/3.txt' that cannot be read \(No such file or directory\)$"):
+    with pytest.raises(
+        Damage, match=r"^has a 'in/3.txt' that cannot be read \(No such file or directory\)$"
+    ):
         read_collection(tmp_path, EXPECTED, LIMIT)

@@ -47,7 +47,10 @@ def test_a_download_is_read_kept_and_announced_in_one_line(server, tmp_path, cap
     assert download(read, remote(tmp_path / "new" / "folder", url)) == BODY
     assert left_in(tmp_path / "new" / "folder") == ["numbers"]
     assert (tmp_path / "new" / "folder" / "numbers").read_bytes() == BODY
-    assert capsys.readouterr().err == f"jaxdl: downloading {url} (0.2 MiB) to {tmp_path / 'new' / 'folder' / 'numbers'}\n"
+    assert (
+        capsys.readouterr().err
+        == f"jaxdl: downloading {url} (0.2 MiB) to {tmp_path / 'new' / 'folder' / 'numbers'}\n"
+    )
 
 
 def test_a_bar_is_shown_on_a_terminal(server, tmp_path, monkeypatch):
@@ -65,8 +68,16 @@ def test_a_bar_is_shown_on_a_terminal(server, tmp_path, monkeypatch):
 def test_a_transfer_that_breaks_off_is_gone_on_with_at_once(server, tmp_path):
     url = server.add("numbers", BODY, stops_at=[1000, 150_000])
     assert download(read, remote(tmp_path, url)) == BODY
-    assert [headers.get("range") for _, headers in server.requests] == [None, "bytes=1000-", "bytes=150000-"]
-    assert [headers.get("if-range") for _, headers in server.requests] == [None, '"first"', '"first"']
+    assert [headers.get("range") for _, headers in server.requests] == [
+        None,
+        "bytes=1000-",
+        "bytes=150000-",
+    ]
+    assert [headers.get("if-range") for _, headers in server.requests] == [
+        None,
+        '"first"',
+        '"first"',
+    ]
 
 
 def test_a_second_call_goes_on_where_the_first_gave_up(server, tmp_path):
@@ -125,7 +136,9 @@ def test_a_part_that_is_whole_is_not_downloaded_again(server, tmp_path):
 
 def test_the_wrong_file_is_thrown_away(server, tmp_path):
     url = server.add("numbers", BODY[::-1])
-    with pytest.raises(DataError, match=rf"'numbers', as downloaded from {url}, is altered .* — it was thrown away"):
+    with pytest.raises(
+        DataError, match=rf"'numbers', as downloaded from {url}, is altered .* — it was thrown away"
+    ):
         download(read, remote(tmp_path, url))
     assert left_in(tmp_path) == []
 
@@ -138,7 +151,9 @@ def test_a_short_file_without_a_length_is_thrown_away(server, tmp_path):
 
 
 def test_an_endless_file_is_broken_off(server, tmp_path):
-    url = server.add("numbers", BODY * 200, says_length=False)  # more than any socket's buffers hold
+    url = server.add(
+        "numbers", BODY * 200, says_length=False
+    )  # more than any socket's buffers hold
     with pytest.raises(DataError, match="sent more than the 100000 bytes that the file may have"):
         download(read, remote(tmp_path, url, limit=100_000))
     assert left_in(tmp_path) == []
@@ -147,12 +162,17 @@ def test_an_endless_file_is_broken_off(server, tmp_path):
 
 
 def test_a_refusal_is_believed_and_the_mirror_asked(server, tmp_path):
-    assert download(read, remote(tmp_path, server.address + "/none", server.add("numbers", BODY))) == BODY
+    assert (
+        download(read, remote(tmp_path, server.address + "/none", server.add("numbers", BODY)))
+        == BODY
+    )
     assert [path for path, _ in server.requests] == ["/none", "/numbers"]
 
 
 def test_a_passing_error_is_tried_again_but_not_for_ever(server, tmp_path):
-    assert download(read, remote(tmp_path, server.add("numbers", BODY, statuses=[503, 429]))) == BODY
+    assert (
+        download(read, remote(tmp_path, server.add("numbers", BODY, statuses=[503, 429]))) == BODY
+    )
     assert len(server.requests) == 3
     with pytest.raises(DataError, match="HTTP 503 Service Unavailable"):
         download(read, remote(tmp_path / "other", server.add("numbers", BODY, statuses=[503] * 9)))
@@ -163,14 +183,20 @@ def test_without_a_connection_every_place_is_named(tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with pytest.raises(DataError, match=rf"'numbers' is not in .*: {address}/a: .*refused.*; {address}/b: .*by hand"):
+    with pytest.raises(
+        DataError,
+        match=rf"'numbers' is not in .*: {address}/a: .*refused.*; {address}/b: .*by hand",
+    ):
         download(read, remote(tmp_path, address + "/a", address + "/b"))
 
 
 def test_two_who_want_one_file_download_it_once(server, tmp_path, capsys):
     url = server.add("numbers", BODY, barrier=(may_answer := threading.Event()))
     came = []
-    threads = [threading.Thread(target=lambda: came.append(download(read, remote(tmp_path, url)))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: came.append(download(read, remote(tmp_path, url))))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     while "waiting for another process" not in capsys.readouterr().err:
@@ -186,7 +212,10 @@ def test_two_who_want_one_file_download_it_once(server, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     folder = tmp_path / "file" / "inside"
-    with pytest.raises(DataError, match=rf"count: cannot write into {folder} \(Not a directory\) — make .* writable"):
+    with pytest.raises(
+        DataError,
+        match=rf"count: cannot write into {folder} \(Not a directory\) — make .* writable",
+    ):
         download(read, remote(folder, server.add("numbers", BODY)))
     assert server.requests == []
 
@@ -200,8 +229,16 @@ def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatc
 
     url, usual = server.add("numbers", BODY), Path.open
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda path, mode, **text: Full(path, mode) if mode == "ab" else usual(path, mode, **text))
-        with pytest.raises(DataError, match=r"cannot write into .* \(No space left on device\) — free some space"):
+        patch.setattr(
+            Path,
+            "open",
+            lambda path, mode, **text: (
+                Full(path, mode) if mode == "ab" else usual(path, mode, **text)
+            ),
+        )
+        with pytest.raises(
+            DataError, match=r"cannot write into .* \(No space left on device\) — free some space"
+        ):
             download(read, remote(tmp_path, url))
     assert 0 < (tmp_path / "numbers.part").stat().st_size <= 100_000
     assert download(read, remote(tmp_path, url)) == BODY
@@ -229,7 +266,9 @@ def test_a_bad_file_is_named_and_not_replaced(server, tmp_path):
 
 
 def test_a_missing_file_is_downloaded(server, tmp_path):
-    assert obtain([tmp_path / "numbers"], read, remote(tmp_path, server.add("numbers", BODY))) == BODY
+    assert (
+        obtain([tmp_path / "numbers"], read, remote(tmp_path, server.add("numbers", BODY))) == BODY
+    )
     assert obtain([tmp_path / "numbers"], read, remote(tmp_path)) == BODY
 
 
@@ -252,7 +291,9 @@ def process_for(folder: Path, url: str) -> "subprocess.Popen[str]":
     """A process of its own that gets the numbers as soon as it is told to."""
     arguments = [str(folder), url, CONTENT.name, str(CONTENT.size), CONTENT.sha256]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", ALONE, *arguments], cwd=Path(__file__).parents[2], text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", ALONE, *arguments], cwd=Path(__file__).parents[2], text=True, **pipes
+    )
 
 
 def began(process: "subprocess.Popen[str]") -> None:
@@ -283,7 +324,10 @@ def test_two_processes_get_whole_data_and_never_half(server, tmp_path):
     server.pages["/numbers"].resumes.set()
     answers = [process.communicate(timeout=300) for process in both]
     assert [answer for answer, _ in answers] == ["True\n"] * 2
-    assert sorted("waiting for another process" in said for _, said in answers) in ([False, True], [False, False])
+    assert sorted("waiting for another process" in said for _, said in answers) in (
+        [False, True],
+        [False, False],
+    )
     assert left_in(tmp_path) == ["numbers"]
     assert len(server.requests) == 1
 
@@ -306,22 +350,31 @@ def test_where_the_process_that_downloads_is_killed_the_other_goes_on(server, tm
 
 def test_a_server_that_stalls_is_left(server, tmp_path, monkeypatch):
     monkeypatch.setattr(DOWNLOADS, "_TIMEOUT", 0.2)
-    assert download(read, remote(tmp_path / "once", server.add("numbers", BODY, stalls_at=100_000))) == BODY
+    assert (
+        download(read, remote(tmp_path / "once", server.add("numbers", BODY, stalls_at=100_000)))
+        == BODY
+    )
     assert [headers.get("range") for _, headers in server.requests] == [None, "bytes=100000-"]
     url = server.add("numbers", BODY, stalls_at=100_000, honours_ranges=False)
-    with pytest.raises(DataError, match=r"100000 bytes are kept.*: broke off \(timed out\) — call again"):
+    with pytest.raises(
+        DataError, match=r"100000 bytes are kept.*: broke off \(timed out\) — call again"
+    ):
         download(read, remote(tmp_path, url))
     assert len(server.requests) == 6
 
 
 def test_a_server_that_drips_is_left(server, tmp_path, monkeypatch):
     monkeypatch.setattr(DOWNLOADS, "_SLOWEST", 0.05)
-    with pytest.raises(DataError, match=r"sent no more than \d+ bytes in 0.05 seconds — call again"):
+    with pytest.raises(
+        DataError, match=r"sent no more than \d+ bytes in 0.05 seconds — call again"
+    ):
         download(read, remote(tmp_path, server.add("numbers", BODY, drips=0.01)))
 
 
 def test_a_file_that_is_announced_as_too_long_is_not_begun(server, tmp_path):
-    with pytest.raises(DataError, match="promises 256000 bytes where the file may have 100000 — call again"):
+    with pytest.raises(
+        DataError, match="promises 256000 bytes where the file may have 100000 — call again"
+    ):
         download(read, remote(tmp_path, server.add("numbers", BODY), limit=100_000))
     assert left_in(tmp_path) == []
 
@@ -339,10 +392,21 @@ def test_a_place_that_is_none_is_not_believed(server, tmp_path):
     assert download(read, remote(tmp_path, server.add("numbers", BODY, **nowhere))) == BODY
 
 
-@pytest.mark.parametrize("location", ["http://[", "file:///etc/passwd", f"http://{'a' * 70}.invalid/", "numbers", "//:99999/"])
+@pytest.mark.parametrize(
+    "location",
+    ["http://[", "file:///etc/passwd", f"http://{'a' * 70}.invalid/", "numbers", "//:99999/"],
+)
 def test_an_address_that_leads_nowhere_is_named(server, tmp_path, location: str):
-    with pytest.raises(DataError, match=r"'numbers' is not in .*, and downloading it failed: .* — call again") as caught:
-        download(read, remote(tmp_path, server.add("numbers", b"", status=(302, "Found"), headers={"Location": location})))
+    with pytest.raises(
+        DataError, match=r"'numbers' is not in .*, and downloading it failed: .* — call again"
+    ) as caught:
+        download(
+            read,
+            remote(
+                tmp_path,
+                server.add("numbers", b"", status=(302, "Found"), headers={"Location": location}),
+            ),
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -396,7 +460,9 @@ def readable_only() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder, root = Path(name), os.geteuid() == 0
         (folder / "good").write_bytes(BODY)
-        folder.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+        folder.chmod(
+            stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH
+        )
         try:
             if root:
                 os.seteuid(65534)
@@ -413,7 +479,8 @@ def test_a_folder_that_may_only_be_read_gives_its_data_and_takes_none(server):
         assert obtain([folder / "numbers", folder / "good"], read, job) == BODY
         for wanted in (job, remote(folder / "new", server.address + "/numbers")):
             with pytest.raises(
-                DataError, match=rf"^count: cannot write into {wanted.target.parent} \(Permission denied\) — make"
+                DataError,
+                match=rf"^count: cannot write into {wanted.target.parent} \(Permission denied\) — make",
             ):
                 obtain([wanted.target], read, wanted)
         assert left_in(folder) == ["good"]
@@ -424,7 +491,10 @@ def test_a_disk_that_takes_no_more_is_named_and_what_came_is_kept(server, tmp_pa
     url, limits = server.add("numbers", BODY), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(DataError, match=r"^count: cannot write into .* \(File too large\) — free some space .*is kept"):
+        with pytest.raises(
+            DataError,
+            match=r"^count: cannot write into .* \(File too large\) — free some space .*is kept",
+        ):
             download(read, remote(tmp_path, url))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

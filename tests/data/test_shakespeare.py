@@ -48,7 +48,9 @@ def test_the_real_text():
     text = data.shakespeare()
     characters = data.Characters.of(text)
     assert (len(text), len(characters)) == (1_115_394, 65)
-    assert characters.characters == "\n !$&',-.3:;?" + "".join(map(chr, [*range(65, 91), *range(97, 123)]))
+    assert characters.characters == "\n !$&',-.3:;?" + "".join(
+        map(chr, [*range(65, 91), *range(97, 123)])
+    )
     assert text.startswith("First Citizen:\nBefore we proceed")
     ids = characters.encode(text)
     assert characters.decode(ids) == text

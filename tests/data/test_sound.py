@@ -22,7 +22,10 @@ def wav(numbers: np.ndarray, width: int = 2, channels: int = 1, rate: int = 8000
     if width == 1:
         frames = (numbers // 256 + 128).astype(np.uint8).tobytes()
     else:
-        frames = b"".join((int(number) << 8 * (width - 2)).to_bytes(width, "little", signed=True) for number in numbers)
+        frames = b"".join(
+            (int(number) << 8 * (width - 2)).to_bytes(width, "little", signed=True)
+            for number in numbers
+        )
     packed = io.BytesIO()
     with wave.open(packed, "wb") as file:
         file.setparams((channels, width, rate, 0, "NONE", ""))
@@ -85,19 +88,40 @@ GOOD = wav(NUMBERS)
 
 BROKEN = {
     "empty": (b"", r"is no WAV file of whole numbers \(it ends too soon\)"),
-    "another format": (b"<html>no</html>", r"is no WAV file of whole numbers \(file does not start with RIFF id\)"),
-    "a format that ends elsewhere": (GOOD[:16] + b"\xff" * 4 + GOOD[20:], "is no WAV file of whole numbers"),
+    "another format": (
+        b"<html>no</html>",
+        r"is no WAV file of whole numbers \(file does not start with RIFF id\)",
+    ),
+    "a format that ends elsewhere": (
+        GOOD[:16] + b"\xff" * 4 + GOOD[20:],
+        "is no WAV file of whole numbers",
+    ),
     "half a header": (GOOD[:30], "is no WAV file of whole numbers"),
     "no data": (GOOD[:36], "is no WAV file of whole numbers"),
     "header only": (GOOD[:44], "holds 0 bytes of sound where its header promises 14"),
     "short": (GOOD[:-1], "holds 13 bytes of sound where its header promises 14"),
-    "promising": (GOOD[:40] + struct.pack("<I", 10**9) + GOOD[44:], "holds 14 bytes .* its header promises 1000000000"),
+    "promising": (
+        GOOD[:40] + struct.pack("<I", 10**9) + GOOD[44:],
+        "holds 14 bytes .* its header promises 1000000000",
+    ),
     "no sample": (wav(NUMBERS[:0]), "holds no sample"),
-    "floats": (GOOD[:20] + struct.pack("<H", 3) + GOOD[22:], r"is no WAV file of whole numbers \(unknown format: 3\)"),
+    "floats": (
+        GOOD[:20] + struct.pack("<H", 3) + GOOD[22:],
+        r"is no WAV file of whole numbers \(unknown format: 3\)",
+    ),
     "no channel": (GOOD[:22] + struct.pack("<H", 0) + GOOD[24:], "is no WAV file of whole numbers"),
-    "no rate": (GOOD[:24] + struct.pack("<I", 0) + GOOD[28:], "has 16 bits a sample and 0 samples a second, where"),
-    "absurd rate": (GOOD[:24] + struct.pack("<I", 2**32 - 1) + GOOD[28:], "has .* and 4294967295 samples a second, where"),
-    "40 bits": (GOOD[:34] + struct.pack("<H", 40) + GOOD[36:], "has 40 bits a sample and .* at most 32 bits and 1 to 1000000"),
+    "no rate": (
+        GOOD[:24] + struct.pack("<I", 0) + GOOD[28:],
+        "has 16 bits a sample and 0 samples a second, where",
+    ),
+    "absurd rate": (
+        GOOD[:24] + struct.pack("<I", 2**32 - 1) + GOOD[28:],
+        "has .* and 4294967295 samples a second, where",
+    ),
+    "40 bits": (
+        GOOD[:34] + struct.pack("<H", 40) + GOOD[36:],
+        "has 40 bits a sample and .* at most 32 bits and 1 to 1000000",
+    ),
 }
 
 
@@ -105,12 +129,16 @@ BROKEN = {
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes, sentence: str):
     path = tmp_path / "broken.wav"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"^read_wav: 'broken.wav' in {tmp_path} {sentence}.* — convert it anew"):
+    with pytest.raises(
+        DataError, match=rf"^read_wav: 'broken.wav' in {tmp_path} {sentence}.* — convert it anew"
+    ):
         read_wav(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"^read_wav: '.*none.wav' cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        DataError, match=r"^read_wav: '.*none.wav' cannot be read \(No such file or directory\)"
+    ):
         read_wav(tmp_path / "none.wav")
 
 
@@ -125,33 +153,50 @@ def test_a_file_of_a_higher_rate_is_resampled(tmp_path: Path, rate: int):
 
 def test_what_the_lower_rate_cannot_hold_does_not_fold_back(tmp_path: Path):
     path = tmp_path / "tone.wav"
-    path.write_bytes(recorded(tone(5500, 16000), rate=16000))  # every second sample would be a tone of 2500 Hz
+    path.write_bytes(
+        recorded(tone(5500, 16000), rate=16000)
+    )  # every second sample would be a tone of 2500 Hz
     assert np.abs(read_wav(path)[100:-100]).max() < 2e-3
 
 
 def test_a_file_of_a_lower_rate_is_refused(tmp_path: Path):
     path = tmp_path / "tone.wav"
     path.write_bytes(recorded(tone(440, 4000), rate=4000))
-    with pytest.raises(DataError, match=r"has 4000 samples a second where 8000 are wanted, and nothing above 2000 Hz — record"):
+    with pytest.raises(
+        DataError,
+        match=r"has 4000 samples a second where 8000 are wanted, and nothing above 2000 Hz — record",
+    ):
         read_wav(path)
     assert len(read_wav(path, rate=4000)) == 2000
 
 
-def features_by_definition(samples: np.ndarray, frames: int, bands: int, coefficients: int) -> tuple[np.ndarray, np.ndarray]:
+def features_by_definition(
+    samples: np.ndarray, frames: int, bands: int, coefficients: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-mel powers and their cosine transform at 8 kHz, one number after another, with the Fourier sum written out."""
-    points = [700 * (10 ** (m / 2595) - 1) for m in np.linspace(0, 2595 * np.log10(1 + 4000 / 700), bands + 2)]
+    points = [
+        700 * (10 ** (m / 2595) - 1)
+        for m in np.linspace(0, 2595 * np.log10(1 + 4000 / 700), bands + 2)
+    ]
     powers, cepstra = np.zeros((frames, bands)), np.zeros((frames, coefficients))
     for t in range(frames):
         start = round((len(samples) - 200) * t / (frames - 1))
         window = [0.54 - 0.46 * np.cos(2 * np.pi * n / 199) for n in range(200)]
         frame = samples[start : start + 200].astype(np.float64) * window
-        spectrum = [abs(np.sum(frame * np.exp(-2j * np.pi * f * np.arange(200) / 256))) ** 2 / 256 for f in range(129)]
+        spectrum = [
+            abs(np.sum(frame * np.exp(-2j * np.pi * f * np.arange(200) / 256))) ** 2 / 256
+            for f in range(129)
+        ]
         for b in range(bands):
             low, peak, high = points[b : b + 3]
             for f in range(129):
                 hertz = f * 8000 / 256
                 if low < hertz < high:
-                    weight = (hertz - low) / (peak - low) if hertz <= peak else (high - hertz) / (high - peak)
+                    weight = (
+                        (hertz - low) / (peak - low)
+                        if hertz <= peak
+                        else (high - hertz) / (high - peak)
+                    )
                     powers[t, b] += weight * spectrum[f]
     powers = np.log(np.maximum(powers, 1e-10))
     for k in range(coefficients):
@@ -191,7 +236,8 @@ def test_frames_span_a_recording_of_any_length():
 def test_the_same_word_at_half_the_tempo_has_the_same_frames():
     envelope = np.hanning(4000)
     fast, slow = (
-        np.sin(2 * np.pi * 700 * np.arange(n) / 8000) * np.interp(np.linspace(0, 3999, n), range(4000), envelope)
+        np.sin(2 * np.pi * 700 * np.arange(n) / 8000)
+        * np.interp(np.linspace(0, 3999, n), range(4000), envelope)
         for n in (2000, 4000)
     )
     middle = slice(20, 80)
@@ -204,12 +250,18 @@ def test_samples_and_sizes_that_do_not_fit_are_refused():
         mfcc(samples[:0])
     with pytest.raises(ValueError, match=r"^log_mel: .* got a sample that is not finite"):
         log_mel(np.array([0, np.nan], np.float32))
-    with pytest.raises(ValueError, match=r"^mfcc: 26 bands give 1 to 26 coefficients, got coefficients=27"):
+    with pytest.raises(
+        ValueError, match=r"^mfcc: 26 bands give 1 to 26 coefficients, got coefficients=27"
+    ):
         mfcc(samples, coefficients=27)
-    with pytest.raises(ValueError, match=r"^log_mel: an FFT of 256 samples is too coarse for 100 bands"):
+    with pytest.raises(
+        ValueError, match=r"^log_mel: an FFT of 256 samples is too coarse for 100 bands"
+    ):
         log_mel(samples, bands=100)
     for sizes in ({"frames": 0}, {"bands": 0}, {"width": 0.0}):
-        with pytest.raises(ValueError, match=r"^log_mel: expected at least one frame of one sample"):
+        with pytest.raises(
+            ValueError, match=r"^log_mel: expected at least one frame of one sample"
+        ):
             log_mel(samples, **sizes)
 
 
@@ -217,10 +269,13 @@ def test_rates_with_nothing_in_common_and_pipes_are_refused(tmp_path: Path):
     path = tmp_path / "some.wav"
     path.write_bytes(wav(NUMBERS, rate=999_983))  # a filter of 20 million numbers, for seven
     with pytest.raises(
-        DataError, match=r"'some.wav' in .* has 999983 samples a second, which have too little in common with 8000"
+        DataError,
+        match=r"'some.wav' in .* has 999983 samples a second, which have too little in common with 8000",
     ):
         read_wav(path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=r"'some.wav' in .* is a pipe or a device, where a file is expected"):
+    with pytest.raises(
+        DataError, match=r"'some.wav' in .* is a pipe or a device, where a file is expected"
+    ):
         read_wav(path)

@@ -30,12 +30,21 @@ def recording(digit: int, number: int, rate: int = 8000) -> bytes:
     return packed.getvalue()
 
 
-NAMES = [(digit, speaker, number) for digit in range(3) for speaker in ("ann", "bob") for number in (0, 4, 5, 10, 49)]
-FILES = {f"{digit}_{speaker}_{number}.wav": recording(digit, number) for digit, speaker, number in NAMES}
+NAMES = [
+    (digit, speaker, number)
+    for digit in range(3)
+    for speaker in ("ann", "bob")
+    for number in (0, 4, 5, 10, 49)
+]
+FILES = {
+    f"{digit}_{speaker}_{number}.wav": recording(digit, number) for digit, speaker, number in NAMES
+}
 EXPECTED = Collection.of(_RECORDINGS.pattern, FILES)
 
 
-def archive(files: dict[str, bytes], folder: str = "free-spoken-digit-dataset-1.0.10/recordings/") -> bytes:
+def archive(
+    files: dict[str, bytes], folder: str = "free-spoken-digit-dataset-1.0.10/recordings/"
+) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as file:
         for name, content in {"../README.md": b"hello", **files}.items():
@@ -54,7 +63,9 @@ def unpacked(folder: Path, into: str) -> None:
 PLACED = {
     "recordings": lambda folder: unpacked(folder, "recordings"),
     "clone": lambda folder: unpacked(folder, "free-spoken-digit-dataset/recordings"),
-    "gz": lambda folder: (folder / "free-spoken-digit-dataset.tar.gz").write_bytes(gzip.compress(archive(FILES))),
+    "gz": lambda folder: (folder / "free-spoken-digit-dataset.tar.gz").write_bytes(
+        gzip.compress(archive(FILES))
+    ),
     "xz": lambda folder: (folder / "free-spoken-digit-dataset.tar.xz").write_bytes(
         lzma.compress(archive(FILES, "recordings/"))
     ),
@@ -104,7 +115,9 @@ def test_a_missing_archive_is_downloaded_once(server, tmp_path: Path):
 def test_an_altered_recording_is_refused(tmp_path: Path):
     unpacked(tmp_path, "recordings")
     (tmp_path / "recordings" / "0_ann_5.wav").write_bytes(FILES["1_ann_5.wav"])
-    with pytest.raises(DataError, match=rf"^spoken_digits: 'recordings' in {tmp_path} is altered .* — delete it"):
+    with pytest.raises(
+        DataError, match=rf"^spoken_digits: 'recordings' in {tmp_path} is altered .* — delete it"
+    ):
         read_spoken_digits(tmp_path, EXPECTED, (), "mfcc")
 
 
@@ -124,16 +137,22 @@ def test_a_recording_of_another_kind_is_named(tmp_path: Path, content: bytes, se
         read_spoken_digits(tmp_path, Collection.of(_RECORDINGS.pattern, files), (), "mfcc")
 
 
-def test_recordings_that_are_not_the_official_ones_and_unknown_features_are_refused(tmp_path: Path, unchecked: None):
+def test_recordings_that_are_not_the_official_ones_and_unknown_features_are_refused(
+    tmp_path: Path, unchecked: None
+):
     unpacked(tmp_path, "recordings")
-    with pytest.raises(DataError, match=f"'recordings' in {tmp_path} holds 30 of the 3000 files that are expected"):
+    with pytest.raises(
+        DataError, match=f"'recordings' in {tmp_path} holds 30 of the 3000 files that are expected"
+    ):
         data.spoken_digits(tmp_path)
     unknown: Features = "spectrum"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="features are 'mfcc' or 'log_mel', got 'spectrum'"):
         data.spoken_digits(tmp_path, features=unknown)
 
 
-@pytest.mark.skipif(not any(path.exists() for path in REAL), reason="the spoken digits are not in JAXDL_DATA")
+@pytest.mark.skipif(
+    not any(path.exists() for path in REAL), reason="the spoken digits are not in JAXDL_DATA"
+)
 @pytest.mark.once
 def test_the_real_recordings():
     (train, labels), (test, test_labels) = data.spoken_digits()

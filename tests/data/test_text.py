@@ -22,7 +22,10 @@ def counted(texts: list[str]) -> dict[str, int]:
     """How often each word is there, as scikit-learn cuts and counts them."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    plain = [text.replace("<br />", " ").replace("<br>", " ").replace("’", "'").replace("e\u0301", "é") for text in texts]
+    plain = [
+        text.replace("<br />", " ").replace("<br>", " ").replace("’", "'").replace("e\u0301", "é")
+        for text in texts
+    ]
     counter = CountVectorizer(token_pattern=r"[^\W_]+(?:'[^\W_]+)*")
     counts = np.asarray(counter.fit_transform(plain).sum(0))[0]
     return dict(zip(counter.get_feature_names_out(), counts.tolist(), strict=True))
@@ -38,7 +41,23 @@ def test_the_most_frequent_words_are_taken_and_of_equals_the_first():
 def test_words_are_cut_as_promised():
     words = set(Vocabulary.of(TEXTS, 100).words[2:])
     assert words == {
-        *("a", "good", "film", "one", "don't", "miss", "it", "isn't", "it's", "bad", "movie", "8", "10", "really", "café")
+        *(
+            "a",
+            "good",
+            "film",
+            "one",
+            "don't",
+            "miss",
+            "it",
+            "isn't",
+            "it's",
+            "bad",
+            "movie",
+            "8",
+            "10",
+            "really",
+            "café",
+        )
     }
 
 
@@ -50,7 +69,12 @@ def test_texts_become_the_places_of_their_words():
 
 
 def test_a_text_without_a_known_word_is_as_many_unknown_ones():
-    assert Vocabulary(("", "?", "good")).encode(["nothing here, at all"])[0].tolist() == [1, 1, 1, 1]
+    assert Vocabulary(("", "?", "good")).encode(["nothing here, at all"])[0].tolist() == [
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "<br /><br />", "... !?", "__"])
@@ -84,21 +108,29 @@ def test_vocabularies_are_values():
     assert first == second
     assert hash(first) == hash(second)
     assert first != Vocabulary.of(TEXTS, 9)
-    assert pickle.loads(pickle.dumps(first)).encode(["good film"])[0].tolist() == second.encode(["good film"])[0].tolist()
+    assert (
+        pickle.loads(pickle.dumps(first)).encode(["good film"])[0].tolist()
+        == second.encode(["good film"])[0].tolist()
+    )
     assert (len(first), repr(first)) == (10, "<Vocabulary of 10 places>")
 
 
 def test_misuse_of_a_vocabulary_is_refused(unchecked: None):
     with pytest.raises(ValueError, match="size is at least 3, got 2"):
         Vocabulary.of(TEXTS, 2)
-    for use in (lambda: Vocabulary.of("one text", 10), lambda: Vocabulary(("", "?")).encode("one text")):
+    for use in (
+        lambda: Vocabulary.of("one text", 10),
+        lambda: Vocabulary(("", "?")).encode("one text"),
+    ):
         with pytest.raises(TypeError, match="expected several texts, got one string"):
             use()
     for words in (("",), ("", "?", "a", "a")):
         with pytest.raises(ValueError, match="expected distinct words behind two names"):
             Vocabulary(words)
     for places in ([3], [-1], np.array([0, 100])):
-        with pytest.raises(ValueError, match=r"^Vocabulary: places are 0 to 2, got .* another vocabulary's\?$"):
+        with pytest.raises(
+            ValueError, match=r"^Vocabulary: places are 0 to 2, got .* another vocabulary's\?$"
+        ):
             Vocabulary(("", "?", "a")).decode(places)
     with pytest.raises(ValueError, match=r"whole numbers in a row, got float64\[1\]"):
         Vocabulary(("", "?", "a")).decode(np.array([0.5]))
@@ -107,7 +139,9 @@ def test_misuse_of_a_vocabulary_is_refused(unchecked: None):
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     for use in (lambda: Vocabulary.of(TEXTS, 10), lambda: Vocabulary(("", "?")).encode(["good"])):
-        with pytest.raises(ModuleNotFoundError, match=r'not installed — pip install "jaxdl\[text\]" brings it'):
+        with pytest.raises(
+            ModuleNotFoundError, match=r'not installed — pip install "jaxdl\[text\]" brings it'
+        ):
             use()
 
 
@@ -129,7 +163,9 @@ def test_characters_are_in_the_order_that_they_are_given_in():
 
 
 def test_unknown_characters_and_places_are_refused():
-    with pytest.raises(ValueError, match=r"^Characters: 'z' at place 2 is none of the 3 that are known"):
+    with pytest.raises(
+        ValueError, match=r"^Characters: 'z' at place 2 is none of the 3 that are known"
+    ):
         Characters("abc").encode("abz~")
     with pytest.raises(ValueError, match=r"^Characters: places are 0 to 2, got 0 to 3"):
         Characters("abc").decode([0, 3])

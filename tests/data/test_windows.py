@@ -29,7 +29,9 @@ def test_without_a_stride_each_token_is_predicted_once():
 
 
 def test_what_is_too_short_is_refused():
-    with pytest.raises(ValueError, match="a window of 8 and its targets take 9 tokens, and the text has 8"):
+    with pytest.raises(
+        ValueError, match="a window of 8 and its targets take 9 tokens, and the text has 8"
+    ):
         windows(np.arange(8), 8)
     with pytest.raises(ValueError, match="length is at least 1, got 0"):
         windows(np.arange(8), 0)
@@ -47,7 +49,9 @@ def test_random_windows_reach_every_place_equally_often():
         np.testing.assert_array_equal(inputs, inputs[:, :1] + np.arange(4))
         np.testing.assert_array_equal(targets, inputs + 1)
     counts = np.bincount(np.concatenate([inputs[:, 0] for inputs, _ in batches]))
-    assert len(counts) == 10  # the last place is 9: four inputs from there, and one target more, end the text
+    assert (
+        len(counts) == 10
+    )  # the last place is 9: four inputs from there, and one target more, end the text
     np.testing.assert_allclose(counts, 500, atol=5 * np.sqrt(500 * 0.9))
 
 
@@ -64,7 +68,9 @@ def test_fit_learns_from_random_windows_and_measures_on_windows():
     run = dl.fit(
         model,
         RandomWindows(ids, length=5, batch_size=8),
-        loss=lambda logits, targets: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets), -1),
+        loss=lambda logits, targets: jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(logits, targets), -1
+        ),
         optimizer=optax.adam(0.05),
         epochs=2,
         steps_per_epoch=30,

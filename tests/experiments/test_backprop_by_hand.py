@@ -53,8 +53,16 @@ PICTURES = numbers(2, 5, 6, 2)
 @pytest.mark.parametrize(
     ("forward", "backward", "x"),
     [
-        (sigmoid.sigmoid, lambda x, by_y: sigmoid.sigmoid_backward(sigmoid.sigmoid(x), by_y), numbers(2, 3)),
-        (lambda x: sigmoid.dense(x, DENSE), lambda x, by_y: sigmoid.dense_by_input(DENSE, by_y), numbers(3, 4)),
+        (
+            sigmoid.sigmoid,
+            lambda x, by_y: sigmoid.sigmoid_backward(sigmoid.sigmoid(x), by_y),
+            numbers(2, 3),
+        ),
+        (
+            lambda x: sigmoid.dense(x, DENSE),
+            lambda x, by_y: sigmoid.dense_by_input(DENSE, by_y),
+            numbers(3, 4),
+        ),
         (
             lambda w: sigmoid.dense(numbers(3, 4), DENSE | {"kernel": w}),
             lambda w, by_y: sigmoid.dense_by_params(numbers(3, 4), by_y)["kernel"],
@@ -66,7 +74,11 @@ PICTURES = numbers(2, 5, 6, 2)
             DENSE["bias"],
         ),
         (convolutional.relu, convolutional.relu_backward, numbers(2, 3)),
-        (lambda x: convolutional.patches(x, 3), lambda x, by_y: convolutional.patches_backward(by_y, 3), PICTURES),
+        (
+            lambda x: convolutional.patches(x, 3),
+            lambda x, by_y: convolutional.patches_backward(by_y, 3),
+            PICTURES,
+        ),
         (
             lambda x: convolutional.conv(convolutional.patches(x, 3), CONV),
             lambda x, by_y: convolutional.conv_by_input(CONV, by_y),
@@ -74,7 +86,9 @@ PICTURES = numbers(2, 5, 6, 2)
         ),
         (
             lambda w: convolutional.conv(convolutional.patches(PICTURES, 3), CONV | {"kernel": w}),
-            lambda w, by_y: convolutional.conv_by_params(convolutional.patches(PICTURES, 3), CONV, by_y)["kernel"],
+            lambda w, by_y: convolutional.conv_by_params(
+                convolutional.patches(PICTURES, 3), CONV, by_y
+            )["kernel"],
             CONV["kernel"],
         ),
         (
@@ -99,27 +113,40 @@ def test_each_function_hands_back_the_slopes_of_its_forward_part(
     forward: Callable[..., Any], backward: Callable[..., Any], x: np.ndarray
 ) -> None:
     by_y = numbers(*forward(x).shape, seed=7)
-    np.testing.assert_allclose(backward(x, by_y), slopes(lambda x: (forward(x) * by_y).sum(), x), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        backward(x, by_y), slopes(lambda x: (forward(x) * by_y).sum(), x), rtol=1e-6, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize(
     ("loss", "targets"),
-    [(sigmoid.squared_error, numbers(3, 4, seed=2)), (convolutional.softmax_cross_entropy, np.array([3, 0, 1], np.int32))],
+    [
+        (sigmoid.squared_error, numbers(3, 4, seed=2)),
+        (convolutional.softmax_cross_entropy, np.array([3, 0, 1], np.int32)),
+    ],
 )
 def test_each_loss_returns_its_slopes(loss: Callable[..., Any], targets: np.ndarray) -> None:
     x = numbers(3, 4)
-    np.testing.assert_allclose(loss(x, targets)[1], slopes(lambda x: loss(x, targets)[0], x), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        loss(x, targets)[1], slopes(lambda x: loss(x, targets)[0], x), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_the_cross_entropy_of_large_numbers_is_finite() -> None:
-    loss, by_a = convolutional.softmax_cross_entropy(np.array([[1e4, 0.0]]), np.array([1], np.int32))
+    loss, by_a = convolutional.softmax_cross_entropy(
+        np.array([[1e4, 0.0]]), np.array([1], np.int32)
+    )
     assert loss == 1e4
     assert by_a.tolist() == [[1, -1]]
 
 
 @pytest.mark.parametrize("name", experiment.NETWORKS)
 def test_the_gradients_of_a_network_are_its_slopes_in_any_direction(name: str) -> None:
-    by_hand, params, (x, targets) = experiment.NETWORKS[name].by_hand, weights_of(name), examples_of(name, 3)
+    by_hand, params, (x, targets) = (
+        experiment.NETWORKS[name].by_hand,
+        weights_of(name),
+        examples_of(name, 3),
+    )
     leaves, tree = jax.tree.flatten((params, x))
     _, *found = by_hand.gradients(params, x, targets, pixels=True)
     for index, by_leaf in enumerate(jax.tree.leaves(tuple(found))):
@@ -130,7 +157,9 @@ def test_the_gradients_of_a_network_are_its_slopes_in_any_direction(name: str) -
             return by_hand.gradients(params, x, targets)[0]
 
         expected = slopes(loss, np.array(0.0))
-        np.testing.assert_allclose((by_leaf * numbers(*by_leaf.shape, seed=3)).sum(), expected, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(
+            (by_leaf * numbers(*by_leaf.shape, seed=3)).sum(), expected, rtol=1e-6, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("name", experiment.NETWORKS)
@@ -149,7 +178,9 @@ def test_a_wrong_gradient_is_an_error() -> None:
     with jax.enable_x64(True):
         expected = jax.grad(experiment.mean_loss, argnums=1)(network, weights, x, targets)
     _, by_params, _ = network.by_hand.gradients(wrong, x, targets)
-    errors = jax.tree.map(experiment.relative_difference, by_params, jax.tree.map(np.asarray, expected))
+    errors = jax.tree.map(
+        experiment.relative_difference, by_params, jax.tree.map(np.asarray, expected)
+    )
     assert min(jax.tree.leaves(errors)) > 1e-8
 
 
@@ -164,20 +195,32 @@ def test_of_equal_numbers_the_first_passes_and_gets_the_gradient_as_in_jaxdl() -
 
 
 @pytest.mark.parametrize("ink", [0.0, 0.5])
-def test_on_paper_of_one_grey_where_all_windows_tie_the_derivatives_are_those_of_jaxdl(ink: float) -> None:
+def test_on_paper_of_one_grey_where_all_windows_tie_the_derivatives_are_those_of_jaxdl(
+    ink: float,
+) -> None:
     paper = (np.full((2, 8, 8, 1), ink), np.array([0, 1], np.int32))
     params = weights_of("convolutional")
     params["conv_0"]["bias"] = np.array([1.0, -1.0, 0.0, 2.0, 1.0, 1.0, -2.0, 0.0])
     _, _, by_x = convolutional.gradients(params, *paper, pixels=True)
     assert by_x is not None
     assert by_x.any()
-    assert max(experiment.gradient_errors(experiment.NETWORKS["convolutional"], (params,), paper).values()) < 1e-12
+    assert (
+        max(
+            experiment.gradient_errors(
+                experiment.NETWORKS["convolutional"], (params,), paper
+            ).values()
+        )
+        < 1e-12
+    )
 
 
 @pytest.mark.parametrize("name", experiment.NETWORKS)
 def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str) -> None:
     network, train = experiment.NETWORKS[name], examples_of(name, 20)
-    train = (train[0].astype(np.float32), train[1] if train[1].ndim == 1 else train[1].astype(np.float32))
+    train = (
+        train[0].astype(np.float32),
+        train[1] if train[1].ndim == 1 else train[1].astype(np.float32),
+    )
     start = experiment.initial_weights(network, train, seed=0)
     ways = experiment.ways(network)
     del ways["JAX, eager"]  # the function that "JAX, compiled" compiles, and slow
@@ -188,7 +231,9 @@ def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str)
     for each in learnt.values():
         assert each.seconds > 0
         np.testing.assert_allclose(each.losses, reference.losses, rtol=1e-5)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), each.params, reference.params)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), each.params, reference.params
+        )
     assert reference.losses[-1] < reference.losses[0]
 
 
@@ -200,5 +245,10 @@ def test_the_quick_form_writes_its_result_and_its_picture(tmp_path: Path) -> Non
     assert result["figures"]["gradient_error"] == figures["gradient_error"]
     assert set(result["figures"]["networks"]) == {"sigmoid", "convolutional"}
     for each in result["figures"]["networks"].values():
-        assert set(each["milliseconds_a_step"]) == {"NumPy, by hand", "JAX, eager", "JAX, compiled", "jaxdl, fit"}
+        assert set(each["milliseconds_a_step"]) == {
+            "NumPy, by hand",
+            "JAX, eager",
+            "JAX, compiled",
+            "jaxdl, fit",
+        }
         assert min(each["milliseconds_a_step"].values()) > 0

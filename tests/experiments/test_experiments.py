@@ -37,7 +37,9 @@ def test_an_experiment_says_its_command_what_to_expect_and_its_settings(name: st
     assert (config.seed, config.quick, config.out) == (0, False, Path("runs") / name)
     assert config.epochs > 0
     for field in dataclasses.fields(config):
-        assert f"\n    {field.name}: " in inspect.cleandoc(experiment.Config.__doc__), f"{field.name} is not explained"
+        assert f"\n    {field.name}: " in inspect.cleandoc(experiment.Config.__doc__), (
+            f"{field.name} is not explained"
+        )
 
 
 def test_an_experiment_runs_from_its_config_to_its_result(tmp_path: Path) -> None:
@@ -53,7 +55,9 @@ def test_an_experiment_runs_from_its_config_to_its_result(tmp_path: Path) -> Non
 def test_the_closed_form_is_that_of_the_normal_equations() -> None:
     x = np.random.default_rng(0).normal(size=(50, 3))
     y = x @ [1.0, -2.0, 3.0] + 4.0
-    np.testing.assert_allclose(module("linear_regression").closed_form(x, y), [1, -2, 3, 4], atol=1e-6)
+    np.testing.assert_allclose(
+        module("linear_regression").closed_form(x, y), [1, -2, 3, 4], atol=1e-6
+    )
 
 
 def test_logistic_regression_descends_to_the_coefficients_of_scikit_learn() -> None:
@@ -72,8 +76,12 @@ def test_weight_decay_of_the_residual_network_reaches_kernels_alone() -> None:
     resnet = module("cifar10_resnet")
     params = {"conv": {"kernel": np.ones(2, np.float32)}, "norm": {"scale": np.ones(2, np.float32)}}
     optimizer = resnet.one_cycle(resnet.Config(weight_decay=0.1, learning_rate=1.0), 100)
-    with jax.numpy_dtype_promotion("standard"):  # optax's schedule multiplies whole numbers and floats
-        updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
+    with jax.numpy_dtype_promotion(
+        "standard"
+    ):  # optax's schedule multiplies whole numbers and floats
+        updates, _ = optimizer.update(
+            jax.tree.map(np.zeros_like, params), optimizer.init(params), params
+        )
     assert (np.asarray(updates["conv"]["kernel"]) < 0).all()
     assert not np.asarray(updates["norm"]["scale"]).any()
 
@@ -90,7 +98,10 @@ def test_augmentation_keeps_shape_dtype_and_labels() -> None:
 def test_the_step_lets_no_gradient_through_and_the_sigmoid_less_in_each_layer_below() -> None:
     experiment = module("activations")
     config = experiment.Config(width=16, hidden_layers=3)
-    train = (np.random.default_rng(0).uniform(size=(64, 4, 4, 1)).astype(np.float32), np.arange(64, dtype=np.int32) % 10)
+    train = (
+        np.random.default_rng(0).uniform(size=(64, 4, 4, 1)).astype(np.float32),
+        np.arange(64, dtype=np.int32) % 10,
+    )
     norms = {
         name: experiment.first_gradients(experiment.network(function, config), train, config)
         for name, function in experiment.ACTIVATIONS.items()
@@ -106,7 +117,15 @@ def test_the_ways_of_the_main_job_are_compared_by_losses_and_parameters() -> Non
     x, y = np.ones((8, 3), np.float32), np.zeros(8, np.float32)
     optimizer = optax.sgd(0.1)
     one, other = (
-        dl.fit(dl.Dense(1), (x, y), loss=dl.losses.mean_squared_error, optimizer=optimizer, epochs=2, seed=seed, progress=False)
+        dl.fit(
+            dl.Dense(1),
+            (x, y),
+            loss=dl.losses.mean_squared_error,
+            optimizer=optimizer,
+            epochs=2,
+            seed=seed,
+            progress=False,
+        )
         for seed in (0, 1)
     )
     for run in (one, other):

@@ -45,7 +45,15 @@ def test_a_result_holds_figures_goals_settings_versions_device_and_date(tmp_path
     path = reporting.write_result("test", Config(out=tmp_path), FIGURES, GOALS)
     result = json.loads(path.read_text())
     assert path == tmp_path / "result.json"
-    assert list(result) == ["experiment", "figures", "goals", "settings", "versions", "device", "date"]
+    assert list(result) == [
+        "experiment",
+        "figures",
+        "goals",
+        "settings",
+        "versions",
+        "device",
+        "date",
+    ]
     assert result["figures"] == {
         "accuracy": 0.75,
         "difference": 0.002,
@@ -62,11 +70,16 @@ def test_a_result_holds_figures_goals_settings_versions_device_and_date(tmp_path
     assert result["settings"] == {"seed": 0, "epochs": 3, "out": str(tmp_path), "quick": False}
     assert result["versions"]["jax"] == jax.__version__
     assert {"python", "jaxdl", "jaxlib", "optax"} <= set(result["versions"])
-    assert (result["device"]["platform"], result["device"]["cores"] > 0) == (jax.devices()[0].platform, True)
+    assert (result["device"]["platform"], result["device"]["cores"] > 0) == (
+        jax.devices()[0].platform,
+        True,
+    )
     assert datetime.fromisoformat(result["date"]).tzinfo is not None
 
 
-def test_a_result_says_what_was_reached_and_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_says_what_was_reached_and_where_it_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     reporting.write_result("test", Config(out=tmp_path), FIGURES, GOALS)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "accuracy 0.75, expected at least 0.7: reached"
@@ -76,7 +89,10 @@ def test_a_result_says_what_was_reached_and_where_it_lies(tmp_path: Path, capsys
 
 def test_a_quick_run_judges_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = reporting.write_result("test", Config(out=tmp_path, quick=True), FIGURES, GOALS)
-    assert [goal["reached"] for goal in json.loads(path.read_text())["goals"].values()] == [None, None]
+    assert [goal["reached"] for goal in json.loads(path.read_text())["goals"].values()] == [
+        None,
+        None,
+    ]
     assert "not judged in a quick run" in capsys.readouterr().out
 
 
@@ -106,7 +122,12 @@ def test_data_that_cannot_be_had_end_with_a_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_a_table_shows_text_numbers_and_dashes(capsys: pytest.CaptureFixture[str]) -> None:
-    reporting.show_table("A title", ["name", "value", "other"], [["first", 0.123456, None], ["second", 12, "text"]], "A note.")
+    reporting.show_table(
+        "A title",
+        ["name", "value", "other"],
+        [["first", 0.123456, None], ["second", 12, "text"]],
+        "A note.",
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["name", "value", "other"] in lines
     assert ["first", "0.1235", "–"] in lines
@@ -123,7 +144,12 @@ def test_curves_have_a_pair_of_lines_a_run_and_named_axes(tmp_path: Path) -> Non
     history = {"accuracy": [0.5, 0.75], "validation_accuracy": [0.25, 0.5]}
     figure = pictures.curves_of_seeds([history, history], "accuracy")
     (axis,) = figure.axes
-    assert [line.get_label() for line in axis.lines] == ["training, run 1", "test, run 1", "training, run 2", "test, run 2"]
+    assert [line.get_label() for line in axis.lines] == [
+        "training, run 1",
+        "test, run 1",
+        "training, run 2",
+        "test, run 2",
+    ]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "accuracy")
     pictures.save(figure, tmp_path / "new", "curves")
     assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")

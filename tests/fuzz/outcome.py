@@ -34,12 +34,20 @@ class Refused(Exception):
 
 def examples(few: int) -> Callable[[Any], Any]:
     """So many examples, always the same; in full as many as `JAXDL_FUZZ` says, others each time."""
-    slow = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large, hypothesis.HealthCheck.filter_too_much]
+    slow = [
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.filter_too_much,
+    ]
     return hypothesis.settings(
         max_examples=FULL or few,
         derandomize=not FULL,
         suppress_health_check=[*slow, hypothesis.HealthCheck.function_scoped_fixture],
-        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if FULL else [])],
+        phases=[
+            hypothesis.Phase.explicit,
+            hypothesis.Phase.generate,
+            *([hypothesis.Phase.shrink] if FULL else []),
+        ],
     )
 
 
@@ -72,13 +80,19 @@ def attempt(call: Callable[..., Any], *arguments: Any, users: bool = False, **op
             result = call(*arguments, **options)
         except Exception as raised:
             error = raised
-    foreign = [str(warning.message) for warning in warned if not str(warning.message).startswith(OUR_WARNINGS)]
+    foreign = [
+        str(warning.message)
+        for warning in warned
+        if not str(warning.message).startswith(OUR_WARNINGS)
+    ]
     assert not foreign, f"warned: {foreign}"
     if error is None:
         return result
     if not (ours(error) or (users and noted(error))):
         told = "".join(traceback.format_exception(error)[-24:])
-        raise AssertionError(f"an error that is not ours: {type(error).__name__}: {error}\n{told}") from None
+        raise AssertionError(
+            f"an error that is not ours: {type(error).__name__}: {error}\n{told}"
+        ) from None
     raise Refused(str(error)) from None
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 
 import jaxdl as dl
-from jaxdl import losses, metrics, schedules
+from jaxdl import losses, metrics, optim
 from tests.fuzz.outcome import attempt, case, examples
 from tests.fuzz.strategies import absurd, filled
 
@@ -22,10 +22,18 @@ FEATURES, CLASSES = 3, 3
 MODELS = {
     "linear": dl.Dense(CLASSES),
     "one output": dl.Dense(1),
-    "normalised": dl.Sequential(dl.Dense(4), dl.BatchNorm(), jnp.tanh, dl.Dropout(0.3), head=dl.Dense(CLASSES)),
+    "normalised": dl.Sequential(
+        dl.Dense(4), dl.BatchNorm(), jnp.tanh, dl.Dropout(0.3), head=dl.Dense(CLASSES)
+    ),
     "none": dl.Sequential(),
 }
-LOSSES = (losses.softmax_cross_entropy, losses.mean_squared_error, losses.binary_cross_entropy, losses.hinge, losses.huber)
+LOSSES = (
+    losses.softmax_cross_entropy,
+    losses.mean_squared_error,
+    losses.binary_cross_entropy,
+    losses.hinge,
+    losses.huber,
+)
 CLASSIFIERS = (MODELS["linear"], MODELS["linear"], MODELS["normalised"])
 FITTING_OPTIMIZERS = (optax.sgd(0.1), optax.adam(1e-2), "adam", "schedule_free_sgd")
 OPTIMIZERS = (optax.sgd(0.1), optax.adam(1e-2), optax.sgd, "adam", "schedule_free_sgd", "momo")
@@ -54,7 +62,13 @@ def mapped(values: np.ndarray) -> np.ndarray:
         return laid
 
 
-FORMS = {"numpy": np.asarray, "jax": jnp.asarray, "list": np.ndarray.tolist, "table": Table, "memmap": mapped}
+FORMS = {
+    "numpy": np.asarray,
+    "jax": jnp.asarray,
+    "list": np.ndarray.tolist,
+    "table": Table,
+    "memmap": mapped,
+}
 
 
 def targets_of(kind: str, n: int, seed: int) -> np.ndarray:
@@ -107,7 +121,17 @@ KINDS = (
     ),
     *("out of range", "negative", "words", "objects", "complex", "dates", "scalar", "cube"),
 )
-ODD_DTYPES = (np.int32, np.bool_, np.complex64, np.float16, np.uint8, np.int8, np.float64, "U3", object)
+ODD_DTYPES = (
+    np.int32,
+    np.bool_,
+    np.complex64,
+    np.float16,
+    np.uint8,
+    np.int8,
+    np.float64,
+    "U3",
+    object,
+)
 
 
 @st.composite
@@ -118,12 +142,21 @@ def inputs(draw: Any, n: int) -> Any:
     if how == "dtype":
         return x.astype(draw(st.sampled_from(ODD_DTYPES)))
     if how == "shape":
-        return filled(draw(st.sampled_from([(n,), (n, 0), (n, 1), (n, 2, 3), (n, 4), (), (0, 3), (n + 1, 3)])), np.float32)
+        return filled(
+            draw(
+                st.sampled_from([(n,), (n, 0), (n, 1), (n, 2, 3), (n, 4), (), (0, 3), (n + 1, 3)])
+            ),
+            np.float32,
+        )
     if how == "nan" and n:
         x[draw(st.integers(0, n - 1)), 1] = draw(st.sampled_from([np.nan, np.inf, -np.inf, 3e38]))
         return x
     if how == "tree":
-        return draw(st.sampled_from([{"a": x}, {"a": x, "b": x[:1]}, (x, x), [x], [], {}, (), [x.tolist(), 1], None]))
+        return draw(
+            st.sampled_from(
+                [{"a": x}, {"a": x, "b": x[:1]}, (x, x), [x], [], {}, (), [x.tolist(), 1], None]
+            )
+        )
     return draw(absurd) if how == "absurd" else x
 
 
@@ -134,12 +167,22 @@ def data(draw: Any, loss: Any = None, fitting: bool = False) -> Any:
     x = filled((n, FEATURES), np.float32, draw(st.integers(0, 5))) if fitting else draw(inputs(n))
     fits = loss is not None and (fitting or draw(st.integers(0, 3)))
     kind = draw(st.sampled_from(FITTING_KINDS[loss] if fits else KINDS))
-    y = targets_of(kind, n if fitting or draw(st.integers(0, 9)) else n + 1, draw(st.integers(0, 3)))
+    y = targets_of(
+        kind, n if fitting or draw(st.integers(0, 9)) else n + 1, draw(st.integers(0, 3))
+    )
     parts: list[Any] = [x, y]
     if draw(st.integers(0, 3)) == 0:
         parts.append(draw(weights(n, fitting)))
-    form = draw(st.sampled_from(list(FORMS))) if fitting or draw(st.integers(0, 3)) == 0 else "numpy"
-    whole = draw(st.sampled_from(["tuple"] * 5 if fitting else ["tuple"] * 5 + ["list", "stream", "function", "one", "more"]))
+    form = (
+        draw(st.sampled_from(list(FORMS))) if fitting or draw(st.integers(0, 3)) == 0 else "numpy"
+    )
+    whole = draw(
+        st.sampled_from(
+            ["tuple"] * 5
+            if fitting
+            else ["tuple"] * 5 + ["list", "stream", "function", "one", "more"]
+        )
+    )
     return Given(parts, form, whole)
 
 
@@ -150,18 +193,25 @@ class Given:
         self.parts, self.form, self.whole = parts, form, whole
 
     def __repr__(self) -> str:
-        shown = [f"{part.dtype}{part.shape}" if isinstance(part, np.ndarray) else repr(part) for part in self.parts]
+        shown = [
+            f"{part.dtype}{part.shape}" if isinstance(part, np.ndarray) else repr(part)
+            for part in self.parts
+        ]
         return f"Given({self.whole} of {self.form}: {', '.join(shown)})"
 
     def handed(self) -> Any:
         def formed(part: Any) -> Any:
-            numeric = isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.dtype != object
+            numeric = (
+                isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.dtype != object
+            )
             return FORMS[self.form](part) if numeric else part
 
         parts = [formed(part) for part in self.parts]
         if self.whole == "stream":
             return (
-                [tuple(part[at : at + 4] for part in self.parts) for at in range(0, 8, 4)] if self.cuttable else [tuple(parts)]
+                [tuple(part[at : at + 4] for part in self.parts) for at in range(0, 8, 4)]
+                if self.cuttable
+                else [tuple(parts)]
             )
         if self.whole == "function":
             return lambda: iter([tuple(parts)] * 3)
@@ -184,7 +234,17 @@ def weights(draw: Any, n: int, fitting: bool) -> Any:
     return draw(
         st.sampled_from(
             [
-                *(good, good, None, np.zeros(n), -good, good[:, None], good[: n // 2], np.ones(n, bool), np.array(["1"] * n)),
+                *(
+                    good,
+                    good,
+                    None,
+                    np.zeros(n),
+                    -good,
+                    good[:, None],
+                    good[: n // 2],
+                    np.ones(n, bool),
+                    np.array(["1"] * n),
+                ),
                 *(good * np.nan, good * np.inf, good.astype(int), 1.0, good.tolist()),
             ]
         )
@@ -192,32 +252,71 @@ def weights(draw: Any, n: int, fitting: bool) -> Any:
 
 
 METRICS: tuple[Any, ...] = (
-    *(metrics.accuracy, metrics.squared_error, metrics.R2(), metrics.F1(), metrics.ROCAUC(), metrics.ConfusionMatrix(CLASSES)),
-    *(metrics.Perplexity(), functools.partial(metrics.top_k_accuracy, k=2), metrics.Precision(average=None)),
+    *(
+        metrics.accuracy,
+        metrics.squared_error,
+        metrics.R2(),
+        metrics.F1(),
+        metrics.ROCAUC(),
+        metrics.ConfusionMatrix(CLASSES),
+    ),
+    *(
+        metrics.Perplexity(),
+        functools.partial(metrics.top_k_accuracy, k=2),
+        metrics.Precision(average=None),
+    ),
 )
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "learning_rate": st.sampled_from(
-        [None, 0.01, 0, 1, schedules.Cosine(0.1), schedules.Plateau(0.1), optax.constant_schedule(0.1)]
+        [None, 0.01, 0, 1, optim.Cosine(0.1), optim.Plateau(0.1), optax.constant_schedule(0.1)]
     ),
     "epochs": st.sampled_from([1, 2, 3, np.int64(2)]),
     "steps": st.sampled_from([None, 1, 4]),
     "batch_size": st.sampled_from([1, 3, 4, 8, 100, np.int32(5)]),
-    "metrics": st.dictionaries(st.sampled_from(["a", "b", "loss", ""]), st.sampled_from(METRICS), max_size=2) | st.none(),
-    "validation": st.sampled_from([None, 0.25, 0.5, 0.99, 1e-9, 0.0, 1.0, -0.5, float("nan")]) | data(),
+    "metrics": st.dictionaries(
+        st.sampled_from(["a", "b", "loss", ""]), st.sampled_from(METRICS), max_size=2
+    )
+    | st.none(),
+    "validation": st.sampled_from([None, 0.25, 0.5, 0.99, 1e-9, 0.0, 1.0, -0.5, float("nan")])
+    | data(),
     "class_weight": st.sampled_from(
-        [None, {0: 1.0, 1: 2.0, 2: 0.5}, [1, 2, 3], (1.0, 0.0, 2.0), np.ones(3), {0: 1}, {"a": 1}, []]
+        [
+            None,
+            {0: 1.0, 1: 2.0, 2: 0.5},
+            [1, 2, 3],
+            (1.0, 0.0, 2.0),
+            np.ones(3),
+            {0: 1},
+            {"a": 1},
+            [],
+        ]
     ),
     "clip_norm": st.sampled_from([None, 1.0, 1, 1e-6, 0, -1.0, float("nan"), float("inf")]),
     "accumulate": st.sampled_from([1, 1, 2, 4, 0]),
     "average": st.sampled_from([None, 0.9, 0.0, 0, 1.0, -0.5, 2, float("nan")]),
     "augment": st.sampled_from(
-        [None, lambda key, x, y: (x, y), lambda key, x, y: (x[:, :2], y), lambda key, x, y: x, lambda x: x]
+        [
+            None,
+            lambda key, x, y: (x, y),
+            lambda key, x, y: (x[:, :2], y),
+            lambda key, x, y: x,
+            lambda x: x,
+        ]
     ),
-    "early_stopping": st.sampled_from([None, dl.EarlyStopping(1, "loss"), dl.EarlyStopping(), dl.EarlyStopping(2, "a", "max")]),
+    "early_stopping": st.sampled_from(
+        [None, dl.EarlyStopping(1, "loss"), dl.EarlyStopping(), dl.EarlyStopping(2, "a", "max")]
+    ),
     "callbacks": st.sampled_from(
-        [(), [lambda end: end.history], (lambda end: True,), [lambda end: None, lambda end: end.epoch == 0]]
+        [
+            (),
+            [lambda end: end.history],
+            (lambda end: True,),
+            [lambda end: None, lambda end: end.epoch == 0],
+        ]
     ),
-    "seed": st.sampled_from([0, 7, -1, 2**31, np.int64(3), jax.random.key(2), jax.random.PRNGKey(1), 2**63 - 1]),
+    "seed": st.sampled_from(
+        [0, 7, -1, 2**31, np.int64(3), jax.random.key(2), jax.random.PRNGKey(1), 2**63 - 1]
+    ),
     "shuffle": st.booleans(),
     "steps_per_epoch": st.sampled_from([None, 1, 2, 100, 0]),
     "new_shapes": st.booleans(),
@@ -226,7 +325,9 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "compile": st.sampled_from(["auto", "step", "eager", "epoch", "fast"]),
     "if_not_finite": st.sampled_from(["stop", "skip", "go back", "never"]),
     "debug": st.booleans(),
-    "initial": st.sampled_from([None, ({}, {}), ({"kernel": np.ones((3, 3), np.float32)}, {}), ({"kernel": [1]},), "a"]),
+    "initial": st.sampled_from(
+        [None, ({}, {}), ({"kernel": np.ones((3, 3), np.float32)}, {}), ({"kernel": [1]},), "a"]
+    ),
     "checkpoint": st.sampled_from([None, None, "folder", Path("folder"), 3]),
 }
 
@@ -236,7 +337,9 @@ FITTING_OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "validation": st.sampled_from([None, 0.25, 0.5]),
     "clip_norm": st.sampled_from([None, 1.0, 1]),
     "average": st.sampled_from([None, 0.9, 0.0]),
-    "early_stopping": st.sampled_from([None, dl.EarlyStopping(1, "loss"), dl.EarlyStopping(2, "loss", restore_best=False)]),
+    "early_stopping": st.sampled_from(
+        [None, dl.EarlyStopping(1, "loss"), dl.EarlyStopping(2, "loss", restore_best=False)]
+    ),
     "callbacks": st.sampled_from([(), (lambda end: True,), [lambda end: None]]),
     "seed": st.sampled_from([0, 7, -1, np.int64(3), jax.random.key(2)]),
     "shuffle": st.booleans(),
@@ -261,9 +364,15 @@ def fits(draw: Any) -> tuple[Any, Given, dict[str, Any]]:
     for name in draw(st.lists(st.sampled_from(list(chosen_from)), max_size=4, unique=True)):
         options[name] = draw(chosen_from[name])
     if spoil in ("absurd", "both"):
-        for name in draw(st.lists(st.sampled_from([*OPTIONS, "loss", "optimizer"]), min_size=1, max_size=2)):
+        for name in draw(
+            st.lists(st.sampled_from([*OPTIONS, "loss", "optimizer"]), min_size=1, max_size=2)
+        ):
             options[name] = draw(absurd)
-    fitting = MODELS["one output"] if getattr(given.parts[1], "shape", ())[1:] == (1,) else draw(st.sampled_from(CLASSIFIERS))
+    fitting = (
+        MODELS["one output"]
+        if getattr(given.parts[1], "shape", ())[1:] == (1,)
+        else draw(st.sampled_from(CLASSIFIERS))
+    )
     odd = [*MODELS.values(), dl.Dense, dl.Embedding(3, 3), jnp.tanh, None, 3, lambda x: x[0]]
     model = fitting if spoil == "neither" or draw(st.integers(0, 3)) else draw(st.sampled_from(odd))
     return model, given, options
@@ -278,14 +387,19 @@ def copied(tree: Any) -> Any:
 @hypothesis.given(fits())
 def test_a_run_has_what_was_asked_for_or_a_sentence(drawn: Any) -> None:
     model, given, options = drawn
-    options = {name: value.handed() if isinstance(value, Given) else value for name, value in options.items()}
+    options = {
+        name: value.handed() if isinstance(value, Given) else value
+        for name, value in options.items()
+    }
     data, before = given.handed(), copied(given.parts)
     with case("fit"):
         run = attempt(dl.fit, model, data, **options, progress=False, users=True)
         unchanged(given.parts, before)
         if run.stopped == "finished" and options.get("steps") is None:
             assert len(run.history["loss"]) == options.get("epochs", 1)
-            assert all(len(values) == len(run.history["seconds"]) for values in run.history.values())
+            assert all(
+                len(values) == len(run.history["seconds"]) for values in run.history.values()
+            )
         for leaf in jax.tree.leaves((run.params, run.state)):
             assert np.isfinite(np.asarray(leaf, np.float32)).all()
 
@@ -300,7 +414,11 @@ def by_hand(loss: Any, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The loss of each example, in NumPy and float64."""
     outputs, targets = outputs.astype(np.float64), np.asarray(targets)
     if loss is losses.softmax_cross_entropy:
-        labels = targets if targets.shape == outputs.shape else np.eye(CLASSES)[targets.astype(int).reshape(len(outputs))]
+        labels = (
+            targets
+            if targets.shape == outputs.shape
+            else np.eye(CLASSES)[targets.astype(int).reshape(len(outputs))]
+        )
         shifted = outputs - outputs.max(-1, keepdims=True)
         return -(labels * (shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))).sum(-1)
     targets = targets.astype(np.float64).reshape(outputs.shape)
@@ -316,19 +434,37 @@ def by_hand(loss: Any, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 @examples(8)
 @hypothesis.given(
     st.sampled_from(["linear", "normalised"]),
-    st.sampled_from(LOSSES).flatmap(lambda loss: st.tuples(st.just(loss), data(loss, fitting=True))),
+    st.sampled_from(LOSSES).flatmap(
+        lambda loss: st.tuples(st.just(loss), data(loss, fitting=True))
+    ),
     st.sampled_from([1, 3, 4, 5, 100]),
     st.sampled_from(["step", "epoch", "eager"]),
 )
-def test_what_is_measured_is_what_numpy_finds(name: str, drawn: Any, batch_size: int, way: Any) -> None:
+def test_what_is_measured_is_what_numpy_finds(
+    name: str, drawn: Any, batch_size: int, way: Any
+) -> None:
     loss, given = drawn
-    model, (x, y, *more) = MODELS["one output" if given.parts[1].shape[1:] == (1,) else name], given.parts
+    model, (x, y, *more) = (
+        MODELS["one output" if given.parts[1].shape[1:] == (1,) else name],
+        given.parts,
+    )
     params, state = model.init(jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32))
     with case("evaluate and predict"):
         inputs, before = given.handed()[0], copied(given.parts)
-        outputs = attempt(dl.predict, model, params, state, inputs, batch_size=batch_size, compile=way)
+        outputs = attempt(
+            dl.predict, model, params, state, inputs, batch_size=batch_size, compile=way
+        )
         np.testing.assert_allclose(outputs, model.apply(params, state, x)[0], rtol=1e-5, atol=1e-5)
-        measured = attempt(dl.evaluate, model, params, state, given.handed(), loss=loss, batch_size=batch_size, compile=way)
+        measured = attempt(
+            dl.evaluate,
+            model,
+            params,
+            state,
+            given.handed(),
+            loss=loss,
+            batch_size=batch_size,
+            compile=way,
+        )
         unchanged(given.parts, before)
         each = by_hand(loss, np.asarray(outputs), y)
         expected = np.average(each, weights=more[0] if more and more[0] is not None else None)
@@ -342,17 +478,41 @@ def test_evaluate_and_predict_refuse_what_they_cannot_mean(draw: st.DataObject) 
     good = model if isinstance(model, dl.Layer) else dl.Dense(CLASSES)
     params, state = good.init(jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32))
     params = draw.draw(
-        st.sampled_from([params] * 6 + [{}, None, 3, {"kernel": np.ones((2, 2), np.float32)}, {"dense_0": 1}, "a"])
+        st.sampled_from(
+            [params] * 6
+            + [{}, None, 3, {"kernel": np.ones((2, 2), np.float32)}, {"dense_0": 1}, "a"]
+        )
     )
     state = draw.draw(st.sampled_from([state] * 6 + [None, 3, {"a": np.ones(2)}]))
     given = draw.draw(data(draw.draw(st.sampled_from(LOSSES))))
     options = {
         name: draw.draw(OPTIONS[name] | absurd)
-        for name in draw.draw(st.lists(st.sampled_from(["batch_size", "precision", "compile"]), max_size=2, unique=True))
+        for name in draw.draw(
+            st.lists(
+                st.sampled_from(["batch_size", "precision", "compile"]), max_size=2, unique=True
+            )
+        )
     }
     with case("predict, whatever it is given"):
-        attempt(dl.predict, model, params, state, given.handed()[0] if given.whole == "tuple" else given.handed(), **options)
+        attempt(
+            dl.predict,
+            model,
+            params,
+            state,
+            given.handed()[0] if given.whole == "tuple" else given.handed(),
+            **options,
+        )
     loss = draw.draw(st.sampled_from([None, *LOSSES]) | absurd)
     told = draw.draw(OPTIONS["metrics"] | absurd)
     with case("evaluate, whatever it is given"):
-        attempt(dl.evaluate, model, params, state, given.handed(), loss=loss, metrics=told, users=True, **options)
+        attempt(
+            dl.evaluate,
+            model,
+            params,
+            state,
+            given.handed(),
+            loss=loss,
+            metrics=told,
+            users=True,
+            **options,
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import jaxdl as dl
-from jaxdl.tree import parameter_count, shapes
+from jaxdl.core.tree import parameter_count, shapes
 from tests.fuzz.outcome import attempt, case, examples
 from tests.fuzz.strategies import ARGUMENTS, arguments, inputs_of
 
@@ -21,13 +21,20 @@ def layers_and_inputs(draw: Any) -> tuple[type, dict[str, Any], np.ndarray, np.n
     """A kind of layer, its arguments, what it is begun with, and what it is given then."""
     kind = draw(st.sampled_from(list(ARGUMENTS)))
     first = draw(inputs_of(kind))
-    return kind, draw(arguments(ARGUMENTS[kind])), first, draw(inputs_of(kind)) if draw(st.integers(0, 3)) == 0 else first
+    return (
+        kind,
+        draw(arguments(ARGUMENTS[kind])),
+        first,
+        draw(inputs_of(kind)) if draw(st.integers(0, 3)) == 0 else first,
+    )
 
 
 def shape_of(layer: Any, x: Any, then: Any, mode: Any) -> tuple[Any, Any]:
     """The parameters' shapes, and those of the outputs; nothing is computed."""
     params, state = attempt(jax.eval_shape, layer.init, KEY, shapes(x))
-    return (params, state), attempt(jax.eval_shape, layer.apply, params, state, shapes(then), mode)[0]
+    return (params, state), attempt(jax.eval_shape, layer.apply, params, state, shapes(then), mode)[
+        0
+    ]
 
 
 @examples(150)
@@ -64,7 +71,9 @@ def test_each_example_gives_what_it_gives_alone(drawn: Any) -> None:
 
 def close(a: Any, b: Any) -> None:
     tolerance = 1e-5 if a.dtype == np.float32 else 0.05
-    np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=tolerance, atol=tolerance
+    )
 
 
 def same(a: Any, b: Any) -> None:

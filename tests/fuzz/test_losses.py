@@ -10,13 +10,24 @@ import numpy as np
 from hypothesis import strategies as st
 
 from jaxdl import losses, metrics
-from jaxdl.metrics import as_metric
+from jaxdl.metrics.metric import as_metric
 from tests.fuzz.outcome import attempt, case, examples
 from tests.fuzz.strategies import absurd, filled
 
 LOSSES = (
-    *(losses.mean_squared_error, losses.mean_absolute_error, losses.huber, losses.binary_cross_entropy, losses.hinge),
-    *(losses.binary_cross_entropy_from_probabilities, losses.softmax_cross_entropy, losses.focal, losses.kl_divergence),
+    *(
+        losses.mean_squared_error,
+        losses.mean_absolute_error,
+        losses.huber,
+        losses.binary_cross_entropy,
+        losses.hinge,
+    ),
+    *(
+        losses.binary_cross_entropy_from_probabilities,
+        losses.softmax_cross_entropy,
+        losses.focal,
+        losses.kl_divergence,
+    ),
     losses.cosine_distance,
 )
 METRICS = (
@@ -28,8 +39,18 @@ METRICS = (
         metrics.Precision(),
         metrics.F1(),
     ),
-    *(metrics.Recall(average=None), metrics.ConfusionMatrix(3), metrics.Perplexity(), metrics.ROCAUC(), metrics.R2()),
-    *(metrics.ROCAUC("micro"), metrics.F1("weighted"), functools.partial(metrics.accuracy, threshold=0.5)),
+    *(
+        metrics.Recall(average=None),
+        metrics.ConfusionMatrix(3),
+        metrics.Perplexity(),
+        metrics.ROCAUC(),
+        metrics.R2(),
+    ),
+    *(
+        metrics.ROCAUC("micro"),
+        metrics.F1("weighted"),
+        functools.partial(metrics.accuracy, threshold=0.5),
+    ),
 )
 SETTINGS = {
     losses.huber: ("delta",),
@@ -38,24 +59,48 @@ SETTINGS = {
     metrics.accuracy: ("threshold",),
     metrics.top_k_accuracy: ("k",),
 }
-DTYPES = (np.float32, np.float32, jnp.float16, jnp.bfloat16, np.float64, np.int32, np.bool_, np.uint8, np.complex64, np.int64)
+DTYPES = (
+    np.float32,
+    np.float32,
+    jnp.float16,
+    jnp.bfloat16,
+    np.float64,
+    np.int32,
+    np.bool_,
+    np.uint8,
+    np.complex64,
+    np.int64,
+)
 
 
 @st.composite
 def outputs_and_targets(draw: Any) -> tuple[np.ndarray, np.ndarray]:
     """Arrays of shapes that fit one another in some way that losses know, or in none."""
-    shape = draw(st.lists(st.integers(0, 4), max_size=3).map(tuple) | st.tuples(st.integers(1, 5), st.integers(1, 4)))
+    shape = draw(
+        st.lists(st.integers(0, 4), max_size=3).map(tuple)
+        | st.tuples(st.integers(1, 5), st.integers(1, 4))
+    )
     other = st.sampled_from([shape, shape, shape[:-1], (*shape, 1), (*shape[:-1], 1)])
     targets = draw(other | st.lists(st.integers(0, 4), max_size=3).map(tuple))
     dtypes = st.sampled_from(DTYPES)
-    return filled(shape, draw(dtypes), draw(st.integers(0, 3))), filled(targets, draw(dtypes), draw(st.integers(4, 6)))
+    return filled(shape, draw(dtypes), draw(st.integers(0, 3))), filled(
+        targets, draw(dtypes), draw(st.integers(4, 6))
+    )
 
 
 @examples(120)
-@hypothesis.given(st.sampled_from(LOSSES), outputs_and_targets(), st.dictionaries(st.integers(0, 1), absurd, max_size=1))
+@hypothesis.given(
+    st.sampled_from(LOSSES),
+    outputs_and_targets(),
+    st.dictionaries(st.integers(0, 1), absurd, max_size=1),
+)
 def test_a_loss_gives_one_number_an_example(loss: Any, pair: Any, settings: Any) -> None:
     outputs, targets = pair
-    given = {name: settings[number] for number, name in enumerate(SETTINGS.get(loss, ())) if number in settings}
+    given = {
+        name: settings[number]
+        for number, name in enumerate(SETTINGS.get(loss, ()))
+        if number in settings
+    }
     with case("losses"):
         told = attempt(jax.eval_shape, functools.partial(loss, **given), outputs, targets)
         assert told.shape == outputs.shape[:1]
@@ -64,9 +109,19 @@ def test_a_loss_gives_one_number_an_example(loss: Any, pair: Any, settings: Any)
 
 
 @examples(8)
-@hypothesis.given(st.sampled_from(LOSSES[:4]), st.integers(1, 5), st.sampled_from([(), (1,), (3,), (2, 2)]), st.integers(0, 3))
-def test_regressions_are_those_of_numpy(loss: Any, n: int, rest: tuple[int, ...], seed: int) -> None:
-    x, y = filled((n, *rest), np.float32, seed), np.abs(filled((n, *rest), np.float32, seed + 1)) % 1
+@hypothesis.given(
+    st.sampled_from(LOSSES[:4]),
+    st.integers(1, 5),
+    st.sampled_from([(), (1,), (3,), (2, 2)]),
+    st.integers(0, 3),
+)
+def test_regressions_are_those_of_numpy(
+    loss: Any, n: int, rest: tuple[int, ...], seed: int
+) -> None:
+    x, y = (
+        filled((n, *rest), np.float32, seed),
+        np.abs(filled((n, *rest), np.float32, seed + 1)) % 1,
+    )
     error = np.abs(x.astype(np.float64) - y)
     expected = {
         "mean_squared_error": error**2,
@@ -80,7 +135,12 @@ def test_regressions_are_those_of_numpy(loss: Any, n: int, rest: tuple[int, ...]
 
 
 @examples(100)
-@hypothesis.given(st.sampled_from(METRICS), outputs_and_targets(), st.sampled_from([np.ones, np.zeros]), st.none() | absurd)
+@hypothesis.given(
+    st.sampled_from(METRICS),
+    outputs_and_targets(),
+    st.sampled_from([np.ones, np.zeros]),
+    st.none() | absurd,
+)
 def test_a_metric_gives_a_number(metric: Any, pair: Any, weights: Any, setting: Any) -> None:
     outputs, targets = pair
     with case("metrics"):
@@ -88,7 +148,11 @@ def test_a_metric_gives_a_number(metric: Any, pair: Any, weights: Any, setting: 
             metric = functools.partial(metric, **{SETTINGS[metric][0]: setting})
         lifted = attempt(as_metric, metric)
         sums, gathered = attempt(
-            jax.eval_shape, lifted.measure, outputs, targets, jax.ShapeDtypeStruct(outputs.shape[:1], np.float32)
+            jax.eval_shape,
+            lifted.measure,
+            outputs,
+            targets,
+            jax.ShapeDtypeStruct(outputs.shape[:1], np.float32),
         )
         if 0 in outputs.shape or setting is not None:
             return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import jaxdl as dl
 from jaxdl import activations
-from jaxdl.tree import parameter_count, shapes
+from jaxdl.core.tree import parameter_count, shapes
 from tests.fuzz.outcome import attempt, case, examples
 from tests.fuzz.strategies import ARGUMENTS, INPUTS, absurd, arguments
 
@@ -26,7 +26,10 @@ class Part:
 
     def made(self) -> Any:
         parts = [part.made() if isinstance(part, Part) else part for part in self.parts]
-        options = {name: part.made() if isinstance(part, Part) else part for name, part in self.options.items()}
+        options = {
+            name: part.made() if isinstance(part, Part) else part
+            for name, part in self.options.items()
+        }
         return attempt(self.kind, *parts, **options)
 
     def __repr__(self) -> str:
@@ -45,18 +48,31 @@ def single(draw: Any) -> Any:
 def wider(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Combinators of parts."""
     several = st.lists(parts, max_size=4)
-    how = {"combine": st.sampled_from(["concatenate", "add"]), "axis": st.sampled_from([-1, 0, 1, 2, 5, -7])}
+    how = {
+        "combine": st.sampled_from(["concatenate", "add"]),
+        "axis": st.sampled_from([-1, 0, 1, 2, 5, -7]),
+    }
     return st.one_of(
         several.map(lambda drawn: Part(dl.Sequential, *drawn)),
         parts.map(lambda body: Part(dl.Residual, body)),
         st.tuples(parts, parts).map(lambda both: Part(dl.Residual, *both)),
-        st.tuples(several, arguments(how)).map(lambda drawn: Part(dl.Parallel, *drawn[0], **drawn[1])),
-        st.tuples(parts, st.sampled_from([1, 1, -1, 0, 2, 9]) | absurd).map(lambda drawn: Part(dl.Map, *drawn)),
+        st.tuples(several, arguments(how)).map(
+            lambda drawn: Part(dl.Parallel, *drawn[0], **drawn[1])
+        ),
+        st.tuples(parts, st.sampled_from([1, 1, -1, 0, 2, 9]) | absurd).map(
+            lambda drawn: Part(dl.Map, *drawn)
+        ),
         parts.map(lambda body: Part(dl.Frozen, body)),
-        st.tuples(parts, st.sampled_from(["concatenate", "add"]) | absurd).map(lambda drawn: Part(dl.Bidirectional, *drawn)),
-        st.tuples(parts, st.sampled_from(["bfloat16", "float16"]) | absurd).map(lambda drawn: Part(dl.in_precision, *drawn)),
+        st.tuples(parts, st.sampled_from(["concatenate", "add"]) | absurd).map(
+            lambda drawn: Part(dl.Bidirectional, *drawn)
+        ),
+        st.tuples(parts, st.sampled_from(["bfloat16", "float16"]) | absurd).map(
+            lambda drawn: Part(dl.in_precision, *drawn)
+        ),
         st.tuples(several, parts, st.sampled_from(["a", "b", "dense_0"]), st.none() | parts).map(
-            lambda drawn: Part(dl.Sequential, *drawn[0], a=drawn[1], again=Part(dl.Tied, drawn[2], drawn[3]))
+            lambda drawn: Part(
+                dl.Sequential, *drawn[0], a=drawn[1], again=Part(dl.Tied, drawn[2], drawn[3])
+            )
         ),
     )
 

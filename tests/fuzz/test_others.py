@@ -23,9 +23,17 @@ CODER = models.VariationalAutoencoder(dl.Dense(4), dl.Dense(3), latent=2)
 STEPS = {
     dl.Reconstruction: {
         "model": st.sampled_from(AUTOENCODERS),
-        "loss": st.sampled_from([losses.mean_squared_error, losses.binary_cross_entropy, losses.softmax_cross_entropy]),
+        "loss": st.sampled_from(
+            [losses.mean_squared_error, losses.binary_cross_entropy, losses.softmax_cross_entropy]
+        ),
         "optimizer": st.sampled_from([optax.adam(1e-2), optax.sgd(0.1)]),
-        "corrupt": st.sampled_from([None, lambda key, x: x + 0.1 * jax.random.normal(key, x.shape), lambda key, x: x[:, :2]]),
+        "corrupt": st.sampled_from(
+            [
+                None,
+                lambda key, x: x + 0.1 * jax.random.normal(key, x.shape),
+                lambda key, x: x[:, :2],
+            ]
+        ),
     },
     dl.Variational: {
         "model": st.just(CODER),
@@ -54,7 +62,19 @@ def unlabelled(draw: Any) -> Any:
     """Inputs as `train` takes them."""
     n = draw(st.sampled_from([1, 2, 5, 8, 8, 8, 0]))
     x = np.abs(filled((n, 3), np.float32)) % 1
-    kinds = [x, x, x, (x,), (x, None), (x, None, np.ones(n, np.float32)), {"a": x}, [x], x.astype(np.float64), x * 300, x - 5]
+    kinds = [
+        x,
+        x,
+        x,
+        (x,),
+        (x, None),
+        (x, None, np.ones(n, np.float32)),
+        {"a": x},
+        [x],
+        x.astype(np.float64),
+        x * 300,
+        x - 5,
+    ]
     kinds += [
         x.astype(np.uint8),
         x.astype(int),
@@ -77,7 +97,9 @@ def test_train(draw: st.DataObject) -> None:
     for name in list(STEPS[kind])[: 3 if kind is dl.Reconstruction else 2]:
         options.setdefault(name, draw.draw(STEPS[kind][name]))
     told = draw.draw(arguments(TRAIN_OPTIONS))
-    told = {name: value.handed() if isinstance(value, Given) else value for name, value in told.items()}
+    told = {
+        name: value.handed() if isinstance(value, Given) else value for name, value in told.items()
+    }
     given = draw.draw(unlabelled())
     before = given.copy() if isinstance(given, np.ndarray) else None
     with case("train"):
@@ -100,10 +122,17 @@ SWEEPS = {
     "batch_size": st.sampled_from([3, 8, 100]),
     "validation": st.sampled_from([None, 0.25, 2.0]),
     "clip_norm": st.sampled_from([None, 1.0]),
-    "learning_rate": st.sampled_from([None, 0.1, dl.schedules.Cosine(0.1), dl.schedules.Cosine]),
+    "learning_rate": st.sampled_from([None, 0.1, dl.optim.Cosine(0.1), dl.optim.Cosine]),
 }
 OVER = (
-    *({}, {"learning_rate": [0.1, 0.01]}, {"learning_rate": []}, {"delta": [0.5, 1.0]}, {"nothing": [1]}, {"features": [2, 3]}),
+    *(
+        {},
+        {"learning_rate": [0.1, 0.01]},
+        {"learning_rate": []},
+        {"delta": [0.5, 1.0]},
+        {"nothing": [1]},
+        {"features": [2, 3]},
+    ),
     *({"dropout": [0.1, 0.5]}, {"dropout": [2.0]}, {"learning_rate": ["a"]}, {"peak": [0.1, 0.2]}),
 )
 
@@ -127,7 +156,15 @@ def test_populations(draw: st.DataObject) -> None:
     x = filled((8, 3), np.float32)
     with case("populations"):
         runs = attempt(
-            dl.sweep, model, (x, x), over, loss=losses.huber, optimizer=optimizer, progress=False, users=True, **options
+            dl.sweep,
+            model,
+            (x, x),
+            over,
+            loss=losses.huber,
+            optimizer=optimizer,
+            progress=False,
+            users=True,
+            **options,
         )
         assert len(runs)
 
@@ -138,14 +175,20 @@ AUGMENT = {
     augment.cutout: {"size": st.integers(0, 8)},
     augment.mixup: {"alpha": st.sampled_from([0.2, 1.0, 1e-3])},
 }
-IMAGES = arrays(st.tuples(*[st.integers(0, 4)] * 4) | st.lists(st.integers(1, 4), max_size=5).map(tuple))
+IMAGES = arrays(
+    st.tuples(*[st.integers(0, 4)] * 4) | st.lists(st.integers(1, 4), max_size=5).map(tuple)
+)
 
 
 @examples(60)
 @hypothesis.given(st.sampled_from(list(AUGMENT)), IMAGES, st.data())
 def test_augmentation(function: Any, images: np.ndarray, draw: st.DataObject) -> None:
     options = draw.draw(arguments(AUGMENT[function]))
-    more = [images.reshape(len(images), -1) if images.ndim > 1 and images.size else images] if function is augment.mixup else []
+    more = (
+        [images.reshape(len(images), -1) if images.ndim > 1 and images.size else images]
+        if function is augment.mixup
+        else []
+    )
     with case("augmentation"):
         y = attempt(
             jax.eval_shape,
@@ -158,14 +201,19 @@ def test_augmentation(function: Any, images: np.ndarray, draw: st.DataObject) ->
         assert leaf.dtype == jnp.asarray(images).dtype
 
 
-SEQUENCES = st.lists(st.integers(0, 5), max_size=4).map(lambda lengths: [np.arange(n, dtype=np.int32) for n in lengths])
+SEQUENCES = st.lists(st.integers(0, 5), max_size=4).map(
+    lambda lengths: [np.arange(n, dtype=np.int32) for n in lengths]
+)
 
 
 @examples(80)
 @hypothesis.given(st.data())
 def test_sequences(draw: st.DataObject) -> None:
     sequences = draw.draw(
-        SEQUENCES | st.sampled_from([None, 3, [1, 2], [[1, 2], [3]], "abc", [np.zeros(2), np.zeros((2, 2))], ["a"]])
+        SEQUENCES
+        | st.sampled_from(
+            [None, 3, [1, 2], [[1, 2], [3]], "abc", [np.zeros(2), np.zeros((2, 2))], ["a"]]
+        )
     )
     keep = draw.draw(st.sampled_from(["first", "last"]) | absurd)
     length = draw.draw(st.integers(1, 6) | absurd)
@@ -175,30 +223,56 @@ def test_sequences(draw: st.DataObject) -> None:
             padded = attempt(data.pad, sequences, length, keep)
             assert padded.values.shape[:2] == (len(sequences), length)
             kept = [
-                sequence[:length] if keep == "first" else sequence[max(len(sequence) - length, 0) :] for sequence in sequences
+                sequence[:length] if keep == "first" else sequence[max(len(sequence) - length, 0) :]
+                for sequence in sequences
             ]
             for row, end, sequence in zip(padded.values, padded.lengths, kept, strict=True):
                 np.testing.assert_array_equal(row[:end], sequence)
         elif which == "buckets":
             boundaries = draw.draw(st.sampled_from([(4, 8), [3], (), (2, 1), (0,)]) | absurd)
             targets = draw.draw(
-                st.sampled_from([np.zeros(len(sequences) if isinstance(sequences, list) else 1), np.zeros(2), None])
+                st.sampled_from(
+                    [
+                        np.zeros(len(sequences) if isinstance(sequences, list) else 1),
+                        np.zeros(2),
+                        None,
+                    ]
+                )
             )
             options = draw.draw(
-                arguments({"longest": st.none() | st.integers(0, 9), "keep": st.just(keep), "seed": st.integers(0, 3)})
+                arguments(
+                    {
+                        "longest": st.none() | st.integers(0, 9),
+                        "keep": st.just(keep),
+                        "seed": st.integers(0, 3),
+                    }
+                )
             )
-            buckets = attempt(data.Buckets, sequences, targets, length, boundaries=boundaries, **options)
+            buckets = attempt(
+                data.Buckets, sequences, targets, length, boundaries=boundaries, **options
+            )
             drawn = [row for inputs, _ in buckets for row in inputs.lengths]
             assert len(drawn) == len(sequences)
         else:
             ids = draw.draw(
                 st.sampled_from(
-                    [np.arange(20), np.arange(2), np.zeros((2, 2)), np.zeros(9), [1, 2, 3, 4], None, np.array(2**40)]
+                    [
+                        np.arange(20),
+                        np.arange(2),
+                        np.zeros((2, 2)),
+                        np.zeros(9),
+                        [1, 2, 3, 4],
+                        None,
+                        np.array(2**40),
+                    ]
                 )
             )
             kind, options = (data.windows, {"stride": st.none() | st.integers(0, 4)})
             if which == "random":
-                kind, options = data.RandomWindows, {"batch_size": st.integers(0, 4), "seed": st.integers(0, 3)}
+                kind, options = (
+                    data.RandomWindows,
+                    {"batch_size": st.integers(0, 4), "seed": st.integers(0, 3)},
+                )
             told = draw.draw(arguments(options))
             if which == "random":
                 told.setdefault("batch_size", 2)

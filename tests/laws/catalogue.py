@@ -12,11 +12,13 @@ import numpy as np
 
 import jaxdl as dl
 from jaxdl import activations
-from jaxdl.layer import as_layer
-from jaxdl.tree import map_named
+from jaxdl.core.layer import as_layer
+from jaxdl.core.tree import map_named
 
 leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)
-ACTIVATIONS: dict[str, Callable[..., Any]] = {name: getattr(activations, name) for name in ("relu", "softmax", "step", "tanh")}
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(activations, name) for name in ("relu", "softmax", "step", "tanh")
+}
 
 
 def attend(params: Any, x: Any) -> Any:
@@ -63,10 +65,16 @@ class Entry:
         rng = np.random.default_rng(seed)
 
         def draw(name: str, leaf: Any) -> jax.Array:
-            values = rng.uniform(0.5, 1.5, leaf.shape) if name.endswith(("scale", "var")) else rng.normal(0, 0.5, leaf.shape)
+            values = (
+                rng.uniform(0.5, 1.5, leaf.shape)
+                if name.endswith(("scale", "var"))
+                else rng.normal(0, 0.5, leaf.shape)
+            )
             return jnp.asarray(values, leaf.dtype)
 
-        return map_named(draw, jax.eval_shape(lambda: self.layer.init(jax.random.key(0), self.input())))
+        return map_named(
+            draw, jax.eval_shape(lambda: self.layer.init(jax.random.key(0), self.input()))
+        )
 
 
 VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 6), (4, 5, 6), (4, 5, 6, 4), (4, 3, 4, 3, 2)
@@ -77,13 +85,17 @@ CATALOGUE: dict[str, Entry] = {
     "conv 1d": Entry(dl.Conv(3, 3), SEQUENCES),
     "conv 2d": Entry(dl.Conv(3, 3), IMAGES),
     "conv 3d": Entry(dl.Conv(3, 2, padding="VALID"), VOLUMES),
-    "conv strided, dilated": Entry(dl.Conv(3, (2, 3), stride=2, dilation=(2, 1), use_bias=False), IMAGES),
+    "conv strided, dilated": Entry(
+        dl.Conv(3, (2, 3), stride=2, dilation=(2, 1), use_bias=False), IMAGES
+    ),
     "conv padded by hand": Entry(dl.Conv(3, 3, stride=2, padding=((2, 1), (0, 3))), IMAGES),
     "conv grouped": Entry(dl.Conv(6, 3, groups=2), IMAGES),
     "conv depthwise": Entry(dl.Conv(8, 3, groups=4), IMAGES),
     "conv transpose 1d": Entry(dl.ConvTranspose(3, 3, stride=2, padding="VALID"), SEQUENCES),
     "conv transpose 2d": Entry(dl.ConvTranspose(3, 3, stride=(2, 3)), IMAGES),
-    "conv transpose dilated": Entry(dl.ConvTranspose(3, 2, padding=((2, 1), (1, 1)), dilation=2), IMAGES),
+    "conv transpose dilated": Entry(
+        dl.ConvTranspose(3, 2, padding=((2, 1), (1, 1)), dilation=2), IMAGES
+    ),
     "max pool": Entry(dl.MaxPool(2), IMAGES),
     "max pool overlapping": Entry(dl.MaxPool(3, 2, "SAME"), IMAGES),
     "max pool 1d": Entry(dl.MaxPool(2, padding=((1, 0),)), SEQUENCES),
@@ -103,24 +115,39 @@ CATALOGUE: dict[str, Entry] = {
     "dropout of channels": Entry(dl.Dropout(0.5, channels=True), IMAGES, stochastic=True),
     "embedding": Entry(dl.Embedding(7, 3), (4, 5), indices=7),
     "simple rnn": Entry(dl.SimpleRNN(3), SEQUENCES),
-    "simple rnn, relu, last step": Entry(dl.SimpleRNN(3, sequence=False, activation=activations.silu), SEQUENCES),
+    "simple rnn, relu, last step": Entry(
+        dl.SimpleRNN(3, sequence=False, activation=activations.silu), SEQUENCES
+    ),
     "lstm": Entry(dl.LSTM(3), SEQUENCES),
-    "lstm backward, last step, no bias": Entry(dl.LSTM(3, sequence=False, backward=True, use_bias=False), SEQUENCES),
-    "lstm with dropout": Entry(dl.LSTM(3, dropout=0.4, recurrent_dropout=0.5), SEQUENCES, stochastic=True),
+    "lstm backward, last step, no bias": Entry(
+        dl.LSTM(3, sequence=False, backward=True, use_bias=False), SEQUENCES
+    ),
+    "lstm with dropout": Entry(
+        dl.LSTM(3, dropout=0.4, recurrent_dropout=0.5), SEQUENCES, stochastic=True
+    ),
     "gru": Entry(dl.GRU(3), SEQUENCES),
-    "gru with dropout": Entry(dl.GRU(3, recurrent_dropout=0.5, use_bias=False), SEQUENCES, stochastic=True),
+    "gru with dropout": Entry(
+        dl.GRU(3, recurrent_dropout=0.5, use_bias=False), SEQUENCES, stochastic=True
+    ),
     "bidirectional": Entry(dl.Bidirectional(dl.GRU(3)), SEQUENCES),
-    "bidirectional, added": Entry(dl.Bidirectional(dl.SimpleRNN(3, sequence=False), combine="add"), SEQUENCES),
+    "bidirectional, added": Entry(
+        dl.Bidirectional(dl.SimpleRNN(3, sequence=False), combine="add"), SEQUENCES
+    ),
     "attention": Entry(dl.MultiHeadAttention(2), SEQUENCES),
     "attention, causal, rotary, grouped heads": Entry(
-        dl.MultiHeadAttention(4, causal=True, kv_heads=2, rotary=True, use_bias=False, features=8), SEQUENCES
+        dl.MultiHeadAttention(4, causal=True, kv_heads=2, rotary=True, use_bias=False, features=8),
+        SEQUENCES,
     ),
-    "attention with dropout": Entry(dl.MultiHeadAttention(3, dropout=0.4), SEQUENCES, stochastic=True),
+    "attention with dropout": Entry(
+        dl.MultiHeadAttention(3, dropout=0.4), SEQUENCES, stochastic=True
+    ),
     "sinusoidal positions": Entry(dl.SinusoidalPositions(), SEQUENCES),
     "learned positions": Entry(dl.LearnedPositions(7), SEQUENCES),
     "transformer block": Entry(dl.TransformerBlock(2, 8, causal=True), SEQUENCES),
     "transformer block, post, dropout": Entry(
-        dl.TransformerBlock(2, norm="post", dropout=0.4, activation=activations.silu, norm_layer=dl.RMSNorm()),
+        dl.TransformerBlock(
+            2, norm="post", dropout=0.4, activation=activations.silu, norm_layer=dl.RMSNorm()
+        ),
         SEQUENCES,
         stochastic=True,
     ),
@@ -132,26 +159,49 @@ CATALOGUE: dict[str, Entry] = {
     **{name: Entry(as_layer(function), VECTORS) for name, function in ACTIVATIONS.items()},
     "sequential": Entry(
         dl.Sequential(
-            dl.Conv(4, 3), dl.BatchNorm(), activations.relu, dl.MaxPool(2), dl.Dropout(0.25), dl.Flatten(), head=dl.Dense(3)
+            dl.Conv(4, 3),
+            dl.BatchNorm(),
+            activations.relu,
+            dl.MaxPool(2),
+            dl.Dropout(0.25),
+            dl.Flatten(),
+            head=dl.Dense(3),
         ),
         IMAGES,
         stochastic=True,
     ),
     "tied": Entry(
-        dl.Sequential(embed=dl.Embedding(7, 6), dense=dl.Dense(6), again=dl.Tied("dense"), logits=dl.Tied("embed", attend)),
+        dl.Sequential(
+            embed=dl.Embedding(7, 6),
+            dense=dl.Dense(6),
+            again=dl.Tied("dense"),
+            logits=dl.Tied("embed", attend),
+        ),
         (4, 5),
         indices=7,
     ),
-    "residual": Entry(dl.Residual(dl.Sequential(dl.Conv(4, 3), dl.BatchNorm(), activations.tanh)), IMAGES),
+    "residual": Entry(
+        dl.Residual(dl.Sequential(dl.Conv(4, 3), dl.BatchNorm(), activations.tanh)), IMAGES
+    ),
     "residual, shortcut": Entry(dl.Residual(dl.Conv(3, 3, 2), dl.Conv(3, 1, 2)), IMAGES),
-    "parallel": Entry(dl.Parallel(dl.Dense(3), narrow=dl.Sequential(dl.Dense(2), activations.tanh)), SEQUENCES),
+    "parallel": Entry(
+        dl.Parallel(dl.Dense(3), narrow=dl.Sequential(dl.Dense(2), activations.tanh)), SEQUENCES
+    ),
     "parallel on axis 1": Entry(dl.Parallel(dl.LayerNorm(), dl.Dense(6), axis=1), SEQUENCES),
-    "parallel, added": Entry(dl.Parallel(dl.Dense(3), dl.Dense(3, use_bias=False), combine="add"), VECTORS),
+    "parallel, added": Entry(
+        dl.Parallel(dl.Dense(3), dl.Dense(3, use_bias=False), combine="add"), VECTORS
+    ),
     "map": Entry(dl.Map(dl.Sequential(dl.Dense(3), dl.BatchNorm(), activations.tanh)), SEQUENCES),
-    "map over the last axis": Entry(dl.Map(dl.Sequential(dl.Flatten(), dl.Dense(3)), axis=-1), IMAGES),
+    "map over the last axis": Entry(
+        dl.Map(dl.Sequential(dl.Flatten(), dl.Dense(3)), axis=-1), IMAGES
+    ),
     "map with dropout": Entry(dl.Map(dl.Dropout(0.5), axis=2), SEQUENCES, stochastic=True),
-    "frozen": Entry(dl.Frozen(dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dropout(0.5))), VECTORS),
-    "partly frozen": Entry(dl.Sequential(dl.Frozen(dl.Dense(5)), activations.tanh, dl.Dense(2)), VECTORS),
+    "frozen": Entry(
+        dl.Frozen(dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dropout(0.5))), VECTORS
+    ),
+    "partly frozen": Entry(
+        dl.Sequential(dl.Frozen(dl.Dense(5)), activations.tanh, dl.Dense(2)), VECTORS
+    ),
     "composite": Entry(Gated(3), VECTORS),
 }
 

@@ -16,11 +16,21 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import as_layer
-from jaxdl.tree import named_leaves, shapes
+from jaxdl.core.layer import as_layer
+from jaxdl.core.tree import named_leaves, shapes
 from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
 
-LEAF_NAMES = {"kernel", "recurrent_kernel", "bias", "recurrent_bias", "scale", "embedding", "negative_slope", "mean", "var"}
+LEAF_NAMES = {
+    "kernel",
+    "recurrent_kernel",
+    "bias",
+    "recurrent_bias",
+    "scale",
+    "embedding",
+    "negative_slope",
+    "mean",
+    "var",
+}
 EVAL, TRAIN = dl.Eval(), dl.Train(jax.random.key(5))
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,7 +48,9 @@ run = jax.jit(apply, static_argnums=0)
 
 def close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b
+    )
 
 
 def same(a: Any, b: Any) -> None:
@@ -77,16 +89,18 @@ def test_a_layer_that_is_not_in_the_catalogue_is_found() -> None:
 def test_jit_equals_eager(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input()
-    compiled = jax.jit(apply, static_argnums=0, compiler_options=OPTIMISED)(entry.layer, params, state, x, TRAIN)
+    compiled = jax.jit(apply, static_argnums=0, compiler_options=OPTIMISED)(
+        entry.layer, params, state, x, TRAIN
+    )
     close(compiled, entry.layer.apply(params, state, x, TRAIN))
 
 
 @every_layer
 def test_no_tracer_leaks(entry: Entry) -> None:
     with jax.checking_leaks():
-        jax.make_jaxpr(jax.grad(lambda x, p, s: total(entry.layer.apply(p, s, x, TRAIN)[0]), allow_int=True))(
-            entry.input(), *entry.drawn()
-        )
+        jax.make_jaxpr(
+            jax.grad(lambda x, p, s: total(entry.layer.apply(p, s, x, TRAIN)[0]), allow_int=True)
+        )(entry.input(), *entry.drawn())
 
 
 def total(y: Any) -> Any:
@@ -98,12 +112,16 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
     """Over parameters, state, inputs and keys at once: a population."""
 
     def both(params: Any, state: Any, x: Any, key: Any) -> Any:
-        return entry.layer.apply(params, state, x)[0], entry.layer.apply(params, state, x, dl.Train(key))
+        return entry.layer.apply(params, state, x)[0], entry.layer.apply(
+            params, state, x, dl.Train(key)
+        )
 
     keys = jax.random.split(jax.random.key(3))
     members = [(*entry.drawn(seed), entry.input(seed), keys[seed]) for seed in (0, 1)]
     program = jax.jit(both)
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[program(*member) for member in members])
+    expected = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *[program(*member) for member in members]
+    )
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     close(jax.jit(jax.vmap(both))(*stacked), expected)
 
@@ -122,14 +140,18 @@ def test_gradients_equal_finite_differences(entry: Entry) -> None:
         weights = jnp.asarray(rng.normal(size=shape))
 
         def objective(point: Any) -> Any:
-            y, _ = entry.layer.apply(point[0], state, point[1] if indices is None else indices, TRAIN)
+            y, _ = entry.layer.apply(
+                point[0], state, point[1] if indices is None else indices, TRAIN
+            )
             return jnp.sum(weights * y)
 
         def forwards(point: Any) -> Any:
             return jax.jvp(objective, (point,), (direction,))[1]
 
         def backwards(point: Any) -> Any:
-            products = jax.tree.map(lambda g, d: jnp.sum(g * d), jax.grad(objective)(point), direction)
+            products = jax.tree.map(
+                lambda g, d: jnp.sum(g * d), jax.grad(objective)(point), direction
+            )
             return sum(jax.tree.leaves(products), jnp.zeros(()))
 
         @jax.jit
@@ -141,7 +163,9 @@ def test_gradients_equal_finite_differences(entry: Entry) -> None:
         h = 1e-4
         stencil = {-2 * h: 1, -h: -8, h: 8, 2 * h: -1}  # of fourth order
         near = {step: at(step) for step in stencil}
-        difference, second_difference = (sum(c * near[s][i] for s, c in stencil.items()) / (12 * h) for i in (0, 1))
+        difference, second_difference = (
+            sum(c * near[s][i] for s, c in stencil.items()) / (12 * h) for i in (0, 1)
+        )
         _, slope, forward, curvature = at(0.0)
         np.testing.assert_allclose(forward, slope, rtol=1e-11, atol=1e-11)
         np.testing.assert_allclose(slope, difference, rtol=1e-8, atol=1e-8)
@@ -166,10 +190,16 @@ def test_the_dtype_is_kept(entry: Entry, dtype: str) -> None:
         assert shapes((gradient, trained)) == (params, (y, state))
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if hasattr(entry.layer, "param_dtype")])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in CATALOGUE.items() if hasattr(entry.layer, "param_dtype")]
+)
 def test_the_dtypes_of_parameters_and_of_computing_are_as_said(name: str) -> None:
     entry = CATALOGUE[name]
-    said = {field.name: "bfloat16" for field in dataclasses.fields(entry.layer) if field.name in ("dtype", "param_dtype")}
+    said = {
+        field.name: "bfloat16"
+        for field in dataclasses.fields(entry.layer)
+        if field.name in ("dtype", "param_dtype")
+    }
     layer = dataclasses.replace(entry.layer, **said)
     params, state = jax.eval_shape(lambda: layer.init(jax.random.key(0), entry.input()))
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {jnp.dtype("bfloat16")}
@@ -178,7 +208,11 @@ def test_the_dtypes_of_parameters_and_of_computing_are_as_said(name: str) -> Non
     assert shapes(new) == state
 
 
-mathematics = {n: e for n, e in CATALOGUE.items() if type(e.layer).__module__.startswith("jaxdl.layers.") and not e.indices}
+mathematics = {
+    n: e
+    for n, e in CATALOGUE.items()
+    if type(e.layer).__module__.startswith("jaxdl.layers.") and not e.indices
+}
 
 
 @pytest.mark.parametrize("entry", mathematics.values(), ids=mathematics.keys())
@@ -196,7 +230,9 @@ def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
 def test_the_key_alone_decides_what_training_draws(entry: Entry) -> None:
     params, state = entry.drawn()
     x = entry.input()
-    first, again, other = (run(entry.layer, params, state, x, dl.Train(jax.random.key(seed))) for seed in (0, 0, 1))
+    first, again, other = (
+        run(entry.layer, params, state, x, dl.Train(jax.random.key(seed))) for seed in (0, 0, 1)
+    )
     same(first, again)
     assert jnp.array_equal(first[0], other[0]) == (not entry.stochastic)
 
@@ -236,7 +272,9 @@ def program(function: Any, *arguments: Any) -> str:
 def test_init_reads_only_shape_and_dtype(entry: Entry) -> None:
     key, x = jax.random.key(2), entry.input()
     drawn = program(lambda key: entry.layer.init(key, x), key)
-    assert drawn == program(lambda key: entry.layer.init(key, jax.ShapeDtypeStruct(x.shape, x.dtype)), key)
+    assert drawn == program(
+        lambda key: entry.layer.init(key, jax.ShapeDtypeStruct(x.shape, x.dtype)), key
+    )
     wide = np.asarray(x).astype("int64" if entry.indices else "float64")
     assert drawn == program(lambda key: entry.layer.init(key, wide), key)
 
@@ -247,7 +285,9 @@ def test_numpy_arrays_are_inputs_too(entry: Entry) -> None:
     x = entry.input()
     wide = np.asarray(x).astype("int64" if entry.indices else "float64")
     for mode in (EVAL, TRAIN):
-        same(entry.layer.apply(params, state, wide, mode), entry.layer.apply(params, state, x, mode))
+        same(
+            entry.layer.apply(params, state, wide, mode), entry.layer.apply(params, state, x, mode)
+        )
 
 
 @every_layer
@@ -277,7 +317,11 @@ def test_a_layer_is_a_value(entry: Entry) -> None:
 
 @every_layer
 def test_a_layer_equals_what_its_pickle_gives_and_its_copies(entry: Entry) -> None:
-    for other in (pickle.loads(pickle.dumps(entry.layer)), copy.deepcopy(entry.layer), copy.copy(entry.layer)):
+    for other in (
+        pickle.loads(pickle.dumps(entry.layer)),
+        copy.deepcopy(entry.layer),
+        copy.copy(entry.layer),
+    ):
         assert other == entry.layer
         assert hash(other) == hash(entry.layer)
         assert repr(other) == repr(entry.layer)
@@ -294,7 +338,12 @@ def test_layers_reach_another_process(tmp_path: Path) -> None:
         "for name, layer in came.items():\n"
         "    assert layer == CATALOGUE[name].layer and hash(layer) == hash(CATALOGUE[name].layer), name\n"
     )
-    subprocess.run([sys.executable, "-c", program, sent], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-c", program, sent],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 @every_layer
@@ -310,7 +359,9 @@ def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
     apply.trace(entry.layer, *arguments)
     apply.trace(rebuilt(entry.layer), *arguments)
     assert len(traces) == 1
-    apply.trace(dl.Frozen(entry.layer), {}, {"params": arguments[0], "state": arguments[1]}, arguments[2])
+    apply.trace(
+        dl.Frozen(entry.layer), {}, {"params": arguments[0], "state": arguments[1]}, arguments[2]
+    )
     assert len(traces) == 2
 
 
@@ -320,11 +371,18 @@ def test_leaves_have_the_names_of_the_field(entry: Entry) -> None:
     params, state = jax.eval_shape(lambda: entry.layer.init(jax.random.key(0), entry.input()))
     leaves = {**named_leaves(params), **named_leaves(state)}
     assert {name.split(".")[-1] for name in leaves} <= LEAF_NAMES
-    assert all(node for node in nodes(params) + nodes(state)), "a part that has nothing leaves no key"
+    assert all(node for node in nodes(params) + nodes(state)), (
+        "a part that has nothing leaves no key"
+    )
 
 
 def nodes(tree: Any) -> list[Any]:
-    return [node for child in tree.values() if isinstance(child, dict) for node in (child, *nodes(child))]
+    return [
+        node
+        for child in tree.values()
+        if isinstance(child, dict)
+        for node in (child, *nodes(child))
+    ]
 
 
 @every_layer
@@ -339,7 +397,9 @@ def test_examples_are_independent_in_evaluation(entry: Entry) -> None:
     close(run(entry.layer, params, state, mixed, EVAL)[0][0], y[0], 1e-6)
 
 
-see_the_mask = {n: e for n, e in CATALOGUE.items() if not isinstance(e.layer, dl.Stateless) and not e.stochastic}
+see_the_mask = {
+    n: e for n, e in CATALOGUE.items() if not isinstance(e.layer, dl.Stateless) and not e.stochastic
+}
 
 
 @pytest.mark.parametrize("entry", see_the_mask.values(), ids=see_the_mask.keys())
@@ -366,12 +426,18 @@ def test_training_lowers_for(entry: Entry, platform: str) -> None:
     def gradient(params: Any, state: Any, x: Any) -> Any:
         key = jax.random.key(0)
         wanted = (0,) if entry.indices else (0, 1)
-        return jax.grad(lambda p, v: total(entry.layer.apply(p, state, v, dl.Train(key))[0]), wanted)(params, x)
+        return jax.grad(
+            lambda p, v: total(entry.layer.apply(p, state, v, dl.Train(key))[0]), wanted
+        )(params, x)
 
     arguments = (*shapes(entry.drawn()), shapes(entry.input()))
     text = jax.export.export(jax.jit(gradient), platforms=[platform])(*arguments).mlir_module()
     if platform == "cpu":
-        assert not {name for name in ("convolution", "reduce_window", "select_and_scatter") if f"stablehlo.{name}" in text}
+        assert not {
+            name
+            for name in ("convolution", "reduce_window", "select_and_scatter")
+            if f"stablehlo.{name}" in text
+        }
     elif isinstance(entry.layer, dl.Conv | dl.ConvTranspose):
         assert "stablehlo.convolution" in text
     elif isinstance(entry.layer, dl.MaxPool):

@@ -23,7 +23,10 @@ DEVICES = 4
 TRAIN = dl.Train(jax.random.key(5))
 AXES = ("data", "model")
 every_layer = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
-several = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"runs where there are {DEVICES} devices: see the first test")
+several = pytest.mark.skipif(
+    jax.device_count() < DEVICES,
+    reason=f"runs where there are {DEVICES} devices: see the first test",
+)
 
 
 def test_on_four_devices(request: pytest.FixtureRequest) -> None:
@@ -31,9 +34,26 @@ def test_on_four_devices(request: pytest.FixtureRequest) -> None:
     if jax.device_count() >= DEVICES:
         return
     environment = dict(os.environ) | {"JAX_NUM_CPU_DEVICES": str(DEVICES)}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-rs", "-k", "sharded", str(Path(__file__))]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-rs",
+        "-k",
+        "sharded",
+        str(Path(__file__)),
+    ]
     command += ["-m", request.config.option.markexpr]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "SKIPPED" not in done.stdout
 
@@ -50,7 +70,10 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def primitives(function: Any, *arguments: Any) -> list[str]:
-    return [equation.primitive.name for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr)]
+    return [
+        equation.primitive.name
+        for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr)
+    ]
 
 
 def outputs(entry: Entry, state: Any, mode: Any = TRAIN) -> Any:
@@ -60,7 +83,9 @@ def outputs(entry: Entry, state: Any, mode: Any = TRAIN) -> Any:
 def gradients(function: Any, entry: Entry) -> Any:
     """Of the sum of squares, by the parameters and by inputs that are numbers."""
     wanted = (0,) if entry.indices else (0, 1)
-    return jax.grad(lambda params, x: jnp.sum(jnp.square(function(params, x).astype(jnp.float32))), wanted)
+    return jax.grad(
+        lambda params, x: jnp.sum(jnp.square(function(params, x).astype(jnp.float32))), wanted
+    )
 
 
 @every_layer
@@ -106,7 +131,10 @@ def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.Fixture
             jet.jet(function, (point,), ((jnp.ones_like(point), jnp.zeros_like(point)),))
         return
     direction = jnp.asarray(np.random.default_rng(1).normal(size=point.shape), jnp.float32)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # which rules of JAX rely on
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):  # which rules of JAX rely on
         value, (first, second) = jet.jet(function, (point,), ((direction, jnp.zeros_like(point)),))
 
     def slope(point: Any) -> Any:
@@ -129,10 +157,14 @@ def kernel_sharding(mesh: Any, leaf: Any, split: bool = True) -> NamedSharding:
 
 @every_layer
 @pytest.mark.parametrize("kernels", [False, True], ids=["batch", "batch and kernels"])
-def test_explicit_sharding_is_kept(entry: Entry, kernels: bool, request: pytest.FixtureRequest) -> None:
+def test_explicit_sharding_is_kept(
+    entry: Entry, kernels: bool, request: pytest.FixtureRequest
+) -> None:
     """Outputs lie as the batch does, and gradients as what they are of."""
     if kernels and request.node.callspec.id.endswith("tied"):
-        pytest.skip("JAX asks the author of the plain product in its function for the sharding of sums over devices")
+        pytest.skip(
+            "JAX asks the author of the plain product in its function for the sharding of sums over devices"
+        )
     params, state = entry.drawn()
     mesh = AbstractMesh((2, 2), AXES, axis_types=(AxisType.Explicit,) * 2)
 
@@ -145,10 +177,21 @@ def test_explicit_sharding_is_kept(entry: Entry, kernels: bool, request: pytest.
         y = jax.eval_shape(outputs(entry, state), given, x)
         found = jax.eval_shape(gradients(outputs(entry, state), entry), given, x)
     assert y.sharding.spec[0] == "data"
-    assert [g.sharding.spec for g in jax.tree.leaves(found[0])] == [p.sharding.spec for p in jax.tree.leaves(given)]
+    assert [g.sharding.spec for g in jax.tree.leaves(found[0])] == [
+        p.sharding.spec for p in jax.tree.leaves(given)
+    ]
 
 
-SHARDED = ("dense", "conv 2d", "conv transpose 2d", "max pool overlapping", "batch norm", "embedding", "lstm", "attention")
+SHARDED = (
+    "dense",
+    "conv 2d",
+    "conv transpose 2d",
+    "max pool overlapping",
+    "batch norm",
+    "embedding",
+    "lstm",
+    "attention",
+)
 
 
 @several
@@ -157,13 +200,24 @@ def test_sharded_numbers_are_those_of_one_device(name: str) -> None:
     entry = CATALOGUE[name]
     params, state = entry.drawn()
     x = entry.input()
-    function = jax.jit(lambda params, x: (outputs(entry, state)(params, x), gradients(outputs(entry, state), entry)(params, x)))
+    function = jax.jit(
+        lambda params, x: (
+            outputs(entry, state)(params, x),
+            gradients(outputs(entry, state), entry)(params, x),
+        )
+    )
     expected = function(params, x)
     mesh = jax.make_mesh((2, 2), AXES, axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
-        placed = jax.tree.map(lambda leaf: jax.device_put(leaf, kernel_sharding(mesh, leaf)), params)
+        placed = jax.tree.map(
+            lambda leaf: jax.device_put(leaf, kernel_sharding(mesh, leaf)), params
+        )
         found = function(placed, jax.device_put(x, batch_sharding(mesh)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-5, atol=1e-5), found, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-5, atol=1e-5),
+        found,
+        expected,
+    )
 
 
 @several
@@ -188,14 +242,26 @@ def test_sharded_surroundings_leave_a_run_as_it_is() -> None:
     x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 2, 40).astype(np.int32)
 
     def run() -> dl.Run:
-        options: Any = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 2, "batch_size": 8, "progress": False}
-        return dl.fit(dl.Dense(2), (x, y), loss=dl.losses.softmax_cross_entropy, validation=0.2, **options)
+        options: Any = {
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "epochs": 2,
+            "batch_size": 8,
+            "progress": False,
+        }
+        return dl.fit(
+            dl.Dense(2), (x, y), loss=dl.losses.softmax_cross_entropy, validation=0.2, **options
+        )
 
     outside = run()
     with jax.set_mesh(jax.make_mesh((DEVICES,), ("data",))):
         inside = run()
-        again = dl.evaluate(dl.Dense(2), inside.params, {}, (x, y), loss=dl.losses.softmax_cross_entropy)
-    assert again == dl.evaluate(dl.Dense(2), outside.params, {}, (x, y), loss=dl.losses.softmax_cross_entropy)
+        again = dl.evaluate(
+            dl.Dense(2), inside.params, {}, (x, y), loss=dl.losses.softmax_cross_entropy
+        )
+    assert again == dl.evaluate(
+        dl.Dense(2), outside.params, {}, (x, y), loss=dl.losses.softmax_cross_entropy
+    )
     np.testing.assert_array_equal(inside.history["loss"], outside.history["loss"])
     assert [leaf.sharding for leaf in jax.tree.leaves(inside.params)] == [
         leaf.sharding for leaf in jax.tree.leaves(outside.params)

@@ -19,12 +19,16 @@ def normal(seed: int, shape: tuple[int, ...]) -> jax.Array:
 def perturbed(tree: Any, seed: int = 0) -> Any:
     """The tree with noise added: no bias 0, no scale 1, no variance below its own."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype), tree)
+    return jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype), tree
+    )
 
 
 def close(ours: Any, theirs: Any, tolerance: float = 2e-5) -> None:
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs
+    )
 
 
 def figures(forward: Callable[[Any, Any], Any], params: Any, x: jax.Array) -> Figures:
@@ -42,16 +46,24 @@ def figures(forward: Callable[[Any, Any], Any], params: Any, x: jax.Array) -> Fi
     return measure(params, x)
 
 
-def torch_figures(forward: Callable[..., Any], params: Any, x: Any, channels_first: bool = True) -> Figures:
+def torch_figures(
+    forward: Callable[..., Any], params: Any, x: Any, channels_first: bool = True
+) -> Figures:
     """The figures of PyTorch's function of (params, x), both tensors of ours in shape; x with its channels second."""
     torch = pytest.importorskip("torch")
-    tensors = {name: torch.tensor(np.asarray(leaf), requires_grad=True) for name, leaf in params.items()}
+    tensors = {
+        name: torch.tensor(np.asarray(leaf), requires_grad=True) for name, leaf in params.items()
+    }
     leaf = torch.tensor(np.asarray(x), requires_grad=np.issubdtype(x.dtype, np.floating))
     y = forward(tensors, leaf.movedim(-1, 1) if channels_first else leaf)
     y = y.movedim(1, -1) if channels_first and y.ndim > 2 else y
     (y * torch.tensor(np.asarray(weights(tuple(y.shape))))).sum().backward()
     gradients = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
-    return {"y": y.detach().numpy(), "x": None if leaf.grad is None else leaf.grad.numpy(), **gradients}
+    return {
+        "y": y.detach().numpy(),
+        "x": None if leaf.grad is None else leaf.grad.numpy(),
+        **gradients,
+    }
 
 
 def weights(shape: tuple[int, ...]) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.tree import map_named, named_leaves
+from jaxdl.core.tree import map_named, named_leaves
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
@@ -53,7 +53,9 @@ def test_parameters_of_length_1_do_not_broadcast(layer: Any, shape: tuple[int, .
     params, state, x = drawn(layer, shape)
     trees = {"params": params, "state": state}
     for path in named_leaves(trees):
-        wrong = map_named(lambda name, leaf, path=path: leaf.reshape(-1)[:1] if name == path else leaf, trees)
+        wrong = map_named(
+            lambda name, leaf, path=path: leaf.reshape(-1)[:1] if name == path else leaf, trees
+        )
         assert "got" in refused(layer, wrong["params"], wrong["state"], x), path
 
 
@@ -67,16 +69,52 @@ def test_a_parameter_of_another_name_is_missed(layer: Any, shape: tuple[int, ...
 
 
 TRANSPOSED = [
-    (dl.Dense(3), SEQUENCES, "kernel", (1, 0), "expected 'kernel' of shape […, 3], got [3, 6] — it seems to be transposed"),
-    (dl.LSTM(3), SEQUENCES, "kernel", (1, 0), "expected 'kernel' of shape […, 12], got [12, 6] — it seems to be transposed"),
-    (dl.GRU(3), SEQUENCES, "recurrent_kernel", (1, 0), "'recurrent_kernel' of shape [3, 9], got [9, 3] — it seems to be"),
-    (dl.Embedding(7, 3), INDICES, "embedding", (1, 0), "'embedding' of shape [7, 3], got [3, 7] — it seems to be transposed"),
-    (dl.Conv(3, (3, 2)), IMAGES, "kernel", (3, 2, 0, 1), "got [3, 4, 3, 2] — it seems to be PyTorch's, with the window last"),
+    (
+        dl.Dense(3),
+        SEQUENCES,
+        "kernel",
+        (1, 0),
+        "expected 'kernel' of shape […, 3], got [3, 6] — it seems to be transposed",
+    ),
+    (
+        dl.LSTM(3),
+        SEQUENCES,
+        "kernel",
+        (1, 0),
+        "expected 'kernel' of shape […, 12], got [12, 6] — it seems to be transposed",
+    ),
+    (
+        dl.GRU(3),
+        SEQUENCES,
+        "recurrent_kernel",
+        (1, 0),
+        "'recurrent_kernel' of shape [3, 9], got [9, 3] — it seems to be",
+    ),
+    (
+        dl.Embedding(7, 3),
+        INDICES,
+        "embedding",
+        (1, 0),
+        "'embedding' of shape [7, 3], got [3, 7] — it seems to be transposed",
+    ),
+    (
+        dl.Conv(3, (3, 2)),
+        IMAGES,
+        "kernel",
+        (3, 2, 0, 1),
+        "got [3, 4, 3, 2] — it seems to be PyTorch's, with the window last",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("layer", "shape", "name", "axes", "text"), TRANSPOSED, ids=lambda value: getattr(value, "name", None))
-def test_kernels_of_another_orientation_are_named(layer: Any, shape: Any, name: str, axes: Any, text: str) -> None:
+@pytest.mark.parametrize(
+    ("layer", "shape", "name", "axes", "text"),
+    TRANSPOSED,
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_kernels_of_another_orientation_are_named(
+    layer: Any, shape: Any, name: str, axes: Any, text: str
+) -> None:
     params, state, x = drawn(layer, shape)
     wrong = {**params, name: np.transpose(params[name], axes)}
     assert text in refused(layer, wrong, state, x)
@@ -96,11 +134,17 @@ def test_a_parameter_that_the_layer_has_not_is_left_alone() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_parameters_that_are_no_dict_are_refused() -> None:
-    assert "expected parameters by name, among them 'kernel', got a list" in refused(dl.Dense(3), [], {}, jnp.ones((2, 6)))
+    assert "expected parameters by name, among them 'kernel', got a list" in refused(
+        dl.Dense(3), [], {}, jnp.ones((2, 6))
+    )
 
 
 def test_an_input_of_another_size_is_still_told_as_such() -> None:
     params, state, _ = drawn(dl.Dense(3), SEQUENCES)
-    assert "expected 6 features, as at init, got 9" in refused(dl.Dense(3), params, state, jnp.ones((2, 9)))
+    assert "expected 6 features, as at init, got 9" in refused(
+        dl.Dense(3), params, state, jnp.ones((2, 9))
+    )
     params, state, _ = drawn(dl.BatchNorm(), IMAGES)
-    assert "expected 4 channels, as at init, got 1" in refused(dl.BatchNorm(), params, state, jnp.ones((2, 6, 6, 1)))
+    assert "expected 4 channels, as at init, got 1" in refused(
+        dl.BatchNorm(), params, state, jnp.ones((2, 6, 6, 1))
+    )

@@ -10,13 +10,16 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import ops
-from jaxdl.layer import LayerError
+from jaxdl.core.layer import LayerError
 from tests.layers.oracles import close, figures, normal, perturbed, torch_figures
 
 BATCH, TIME, KEYS, FEATURES, HEADS = 3, 5, 7, 8, 4
 LENGTHS = np.array([5, 2, 0], np.int32)
 X, MEMORY = normal(0, (BATCH, TIME, FEATURES)), normal(1, (BATCH, KEYS, 6))
-MASK = np.array(np.random.default_rng(3).uniform(size=(BATCH, HEADS, TIME, TIME)) < 0.6) | np.eye(TIME, dtype=bool)[None, None]
+MASK = (
+    np.array(np.random.default_rng(3).uniform(size=(BATCH, HEADS, TIME, TIME)) < 0.6)
+    | np.eye(TIME, dtype=bool)[None, None]
+)
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
@@ -33,35 +36,58 @@ def flat(params: Any) -> dict[str, Any]:
 def as_flax(params: Any) -> Any:
     """The parameters in Flax's shapes."""
     heads = {
-        name: {"kernel": params[name]["kernel"].reshape(-1, HEADS, 2), "bias": params[name]["bias"].reshape(HEADS, 2)}
+        name: {
+            "kernel": params[name]["kernel"].reshape(-1, HEADS, 2),
+            "bias": params[name]["bias"].reshape(HEADS, 2),
+        }
         for name in ("query", "key", "value")
     }
-    return {**heads, "out": {"kernel": params["out"]["kernel"].reshape(HEADS, 2, -1), "bias": params["out"]["bias"]}}
+    return {
+        **heads,
+        "out": {
+            "kernel": params["out"]["kernel"].reshape(HEADS, 2, -1),
+            "bias": params["out"]["bias"],
+        },
+    }
 
 
 def from_flax(figures: Any) -> Any:
     """The gradients of Flax's parameters in our shapes."""
     shapes = {"kernel": (-1, FEATURES), "bias": (-1,)}
     return {
-        part: {name: leaf.reshape(shapes[name]) for name, leaf in value.items()} if isinstance(value, dict) else value
+        part: {name: leaf.reshape(shapes[name]) for name, leaf in value.items()}
+        if isinstance(value, dict)
+        else value
         for part, value in figures.items()
     }
 
 
-@pytest.mark.parametrize("mask", [None, MASK, np.tril(np.ones((TIME, TIME), bool))], ids=["all", "by head", "causal"])
+@pytest.mark.parametrize(
+    "mask", [None, MASK, np.tril(np.ones((TIME, TIME), bool))], ids=["all", "by head", "causal"]
+)
 def test_self_attention_and_its_gradients_equal_those_of_flax(mask: Any) -> None:
     layer = dl.MultiHeadAttention(HEADS)
     params = drawn(layer, X)
     allowed = None if mask is None else jnp.broadcast_to(mask, MASK.shape)
     module = nn.MultiHeadDotProductAttention(HEADS)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        theirs = figures(lambda params, x: module.apply({"params": params}, x, mask=allowed), as_flax(params), X)
-    close(figures_of(layer, params, X, None if mask is None else jnp.asarray(mask)), from_flax(theirs))
+        theirs = figures(
+            lambda params, x: module.apply({"params": params}, x, mask=allowed), as_flax(params), X
+        )
+    close(
+        figures_of(layer, params, X, None if mask is None else jnp.asarray(mask)), from_flax(theirs)
+    )
 
 
 def figures_of(layer: Any, params: Any, x: Any, mask: Any) -> Any:
     """The figures of self attention under a mask."""
-    return figures(lambda params, x: layer.apply(params, {}, x if mask is None else dl.Attend(x, mask=mask))[0], params, x)
+    return figures(
+        lambda params, x: layer.apply(params, {}, x if mask is None else dl.Attend(x, mask=mask))[
+            0
+        ],
+        params,
+        x,
+    )
 
 
 def test_causal_attention_is_that_under_a_triangle() -> None:
@@ -70,7 +96,12 @@ def test_causal_attention_is_that_under_a_triangle() -> None:
     ours = figures_of(dl.MultiHeadAttention(HEADS, causal=True), params, X, None)
     close(ours, figures_of(dl.MultiHeadAttention(HEADS), params, X, triangle))
     both = figures_of(dl.MultiHeadAttention(HEADS, causal=True), params, X, jnp.asarray(MASK))
-    close(both, figures_of(dl.MultiHeadAttention(HEADS), params, X, jnp.asarray(MASK) & triangle[None, None]))
+    close(
+        both,
+        figures_of(
+            dl.MultiHeadAttention(HEADS), params, X, jnp.asarray(MASK) & triangle[None, None]
+        ),
+    )
 
 
 def torch_attention(torch: Any, p: Any, x: Any, causal: bool, ignored: Any) -> Any:
@@ -104,7 +135,10 @@ def test_padded_attention_and_its_gradients_equal_those_of_pytorch(causal: bool)
     within = (np.arange(TIME)[None] < lengths[:, None])[..., None]
 
     expected = torch_figures(
-        lambda p, x: torch_attention(torch, p, x, causal, ignored) * torch.tensor(within), flat(params), X, channels_first=False
+        lambda p, x: torch_attention(torch, p, x, causal, ignored) * torch.tensor(within),
+        flat(params),
+        X,
+        channels_first=False,
     )
 
     def padded(params: Any, x: Any) -> Any:
@@ -125,8 +159,16 @@ def test_cross_attention_equals_that_of_keras(monkeypatch: pytest.MonkeyPatch) -
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         theirs.build(X.shape, MEMORY.shape)
         heads = as_flax(params)
-        theirs.set_weights([np.asarray(heads[n][w]) for n in ("query", "key", "value", "out") for w in ("kernel", "bias")])
-        mask = np.broadcast_to((np.arange(KEYS)[None] < lengths[:, None])[:, None], (BATCH, TIME, KEYS))
+        theirs.set_weights(
+            [
+                np.asarray(heads[n][w])
+                for n in ("query", "key", "value", "out")
+                for w in ("kernel", "bias")
+            ]
+        )
+        mask = np.broadcast_to(
+            (np.arange(KEYS)[None] < lengths[:, None])[:, None], (BATCH, TIME, KEYS)
+        )
         expected = np.asarray(theirs(X, MEMORY, attention_mask=mask))
     memory = dl.Padded(MEMORY, jnp.asarray(lengths))
     close(layer.apply(params, {}, dl.Attend(X, memory))[0], expected)
@@ -136,24 +178,47 @@ def test_cross_attention_equals_that_of_keras(monkeypatch: pytest.MonkeyPatch) -
 def test_heads_that_share_keys_are_heads_with_the_same_keys() -> None:
     layer = dl.MultiHeadAttention(HEADS, kv_heads=2, rotary=True)
     params = drawn(layer, X)
-    assert params["key"]["kernel"].shape == params["value"]["kernel"].shape == (FEATURES, FEATURES // 2)
+    assert (
+        params["key"]["kernel"].shape
+        == params["value"]["kernel"].shape
+        == (FEATURES, FEATURES // 2)
+    )
 
     def repeated(leaf: Any) -> Any:
-        return jnp.repeat(leaf.reshape(*leaf.shape[:-1], 2, -1), HEADS // 2, -2).reshape(*leaf.shape[:-1], -1)
+        return jnp.repeat(leaf.reshape(*leaf.shape[:-1], 2, -1), HEADS // 2, -2).reshape(
+            *leaf.shape[:-1], -1
+        )
 
-    whole = {n: jax.tree.map(repeated, tree) if n in ("key", "value") else tree for n, tree in params.items()}
-    close(layer.apply(params, {}, X)[0], dl.MultiHeadAttention(HEADS, rotary=True).apply(whole, {}, X)[0])
+    whole = {
+        n: jax.tree.map(repeated, tree) if n in ("key", "value") else tree
+        for n, tree in params.items()
+    }
+    close(
+        layer.apply(params, {}, X)[0],
+        dl.MultiHeadAttention(HEADS, rotary=True).apply(whole, {}, X)[0],
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_other_platforms_compute_is_the_same(causal: bool, masked: bool) -> None:
     """The two forms of the operation, of which each platform gets one; some queries see nothing."""
-    xs = {name: normal(seed, (2, TIME, heads, 6)) for seed, (name, heads) in enumerate({"q": 4, "k": 2, "v": 2}.items())}
-    mask = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 1, TIME, TIME)) < 0.4) if masked else None
+    xs = {
+        name: normal(seed, (2, TIME, heads, 6))
+        for seed, (name, heads) in enumerate({"q": 4, "k": 2, "v": 2}.items())
+    }
+    mask = (
+        jnp.asarray(np.random.default_rng(0).uniform(size=(2, 1, TIME, TIME)) < 0.4)
+        if masked
+        else None
+    )
     assert mask is None or not mask.any(-1).all()
     one, other = (
-        figures(lambda xs, x, form=form: form(xs["q"] * x, xs["k"], xs["v"], mask, causal=causal), xs, jnp.ones(()))
+        figures(
+            lambda xs, x, form=form: form(xs["q"] * x, xs["k"], xs["v"], mask, causal=causal),
+            xs,
+            jnp.ones(()),
+        )
         for form in (ops.attention._written_out, ops.attention._by_jax)
     )
     close(one, other)
@@ -183,7 +248,11 @@ def test_sequences_of_a_padded_batch_give_what_each_gives_alone() -> None:
         return jnp.sum(jnp.where(y.mask[..., None], jnp.sin(y.values), 0)), y.values
 
     def alone(params: Any) -> Any:
-        return sum(jnp.sin(layer.apply(params, {}, X[i : i + 1, :n])[0]).sum() for i, n in enumerate(LENGTHS) if n)
+        return sum(
+            jnp.sin(layer.apply(params, {}, X[i : i + 1, :n])[0]).sum()
+            for i, n in enumerate(LENGTHS)
+            if n
+        )
 
     gradient, y = jax.grad(loss, has_aux=True)(params, dirty)
     close(y[1:2, :2], layer.apply(params, {}, X[1:2, :2])[0])
@@ -198,7 +267,9 @@ def test_rotary_positions_turn_pairs_of_features() -> None:
     ours = ops.attention.rotary(jnp.asarray(x), jnp.asarray(places))
     close(ours, np.concatenate([turned.real, turned.imag], -1).astype(np.float32))
     moved = ops.attention.rotary(jnp.asarray(x), jnp.asarray(places + 7))
-    close(jnp.einsum("bqhd,bkhd->bhqk", moved, moved), jnp.einsum("bqhd,bkhd->bhqk", ours, ours), 1e-4)
+    close(
+        jnp.einsum("bqhd,bkhd->bhqk", moved, moved), jnp.einsum("bqhd,bkhd->bhqk", ours, ours), 1e-4
+    )
 
 
 def test_dropped_weights_are_the_kept_ones_scaled() -> None:
@@ -217,10 +288,17 @@ def test_dropped_weights_are_the_kept_ones_scaled() -> None:
 def test_sinusoidal_positions_are_those_of_the_paper() -> None:
     x = np.zeros((2, 6, 5), np.float32)
     expected = [
-        [np.sin(t / 10_000 ** (i / 5)) if i % 2 == 0 else np.cos(t / 10_000 ** ((i - 1) / 5)) for i in range(5)]
+        [
+            np.sin(t / 10_000 ** (i / 5)) if i % 2 == 0 else np.cos(t / 10_000 ** ((i - 1) / 5))
+            for i in range(5)
+        ]
         for t in range(6)
     ]
-    close(dl.SinusoidalPositions().apply({}, {}, x)[0], np.stack([np.array(expected, np.float32)] * 2), 1e-6)
+    close(
+        dl.SinusoidalPositions().apply({}, {}, x)[0],
+        np.stack([np.array(expected, np.float32)] * 2),
+        1e-6,
+    )
 
 
 def test_learned_positions_add_their_rows() -> None:
@@ -228,7 +306,10 @@ def test_learned_positions_add_their_rows() -> None:
     params, _ = layer.init(jax.random.key(0), X)
     assert params["embedding"].shape == (9, FEATURES)
     close(layer.apply(params, {}, X)[0], X + params["embedding"][None, :TIME])
-    assert dl.LearnedPositions().init(jax.random.key(0), X)[0]["embedding"].shape == (TIME, FEATURES)
+    assert dl.LearnedPositions().init(jax.random.key(0), X)[0]["embedding"].shape == (
+        TIME,
+        FEATURES,
+    )
 
 
 STREAMED = [
@@ -238,7 +319,9 @@ STREAMED = [
     dl.LearnedPositions(12),
     dl.TransformerBlock(2, causal=True, norm="post", dropout=0.3),
     dl.Frozen(dl.TransformerBlock(2, causal=True)),
-    dl.Sequential(block=dl.TransformerBlock(2, causal=True), again=dl.Tied("block"), drop=dl.Dropout(0.5)),
+    dl.Sequential(
+        block=dl.TransformerBlock(2, causal=True), again=dl.Tied("block"), drop=dl.Dropout(0.5)
+    ),
     dl.Residual(dl.Sequential(dl.Dense(FEATURES), jax.nn.gelu)),
 ]
 
@@ -251,7 +334,9 @@ def test_piece_by_piece_gives_what_all_at_once_gives(layer: Any) -> None:
     cache, pieces, start = {}, [], 0
     extend = jax.jit(layer.extend)
     for end in (4, 5, 6, 9):
-        y, cache = extend(params, state, cache, x[:, start:end], dl.Span(jnp.asarray(start, jnp.int32), 10))
+        y, cache = extend(
+            params, state, cache, x[:, start:end], dl.Span(jnp.asarray(start, jnp.int32), 10)
+        )
         pieces.append(y)
         start = end
     close(jnp.concatenate(pieces, 1), layer.apply(params, state, x)[0], 1e-5)
@@ -263,13 +348,31 @@ def test_piece_by_piece_gives_what_all_at_once_gives(layer: Any) -> None:
         (lambda: dl.MultiHeadAttention(4, kv_heads=3), "kv_heads is a divisor of the 4 heads"),
         (lambda: dl.MultiHeadAttention(0), "heads is a whole number of at least 1"),
         (lambda: dl.MultiHeadAttention(2, dropout=1.0), r"dropout is a probability in \[0, 1\)"),
-        (lambda: dl.MultiHeadAttention(3).init(jax.random.key(0), X), "8 features cannot be split among 3 heads"),
-        (lambda: dl.MultiHeadAttention(8, rotary=True).init(jax.random.key(0), X), "leave an odd number"),
-        (lambda: dl.MultiHeadAttention(2).init(jax.random.key(0), X[0]), r"expected \[batch, time, features\], got shape"),
-        (lambda: dl.LearnedPositions(4).init(jax.random.key(0), X), "5 steps is longer than the 4 positions"),
-        (lambda: dl.SinusoidalPositions().init(jax.random.key(0), X[0]), r"expected \[batch, time, features\]"),
+        (
+            lambda: dl.MultiHeadAttention(3).init(jax.random.key(0), X),
+            "8 features cannot be split among 3 heads",
+        ),
+        (
+            lambda: dl.MultiHeadAttention(8, rotary=True).init(jax.random.key(0), X),
+            "leave an odd number",
+        ),
+        (
+            lambda: dl.MultiHeadAttention(2).init(jax.random.key(0), X[0]),
+            r"expected \[batch, time, features\], got shape",
+        ),
+        (
+            lambda: dl.LearnedPositions(4).init(jax.random.key(0), X),
+            "5 steps is longer than the 4 positions",
+        ),
+        (
+            lambda: dl.SinusoidalPositions().init(jax.random.key(0), X[0]),
+            r"expected \[batch, time, features\]",
+        ),
         (lambda: dl.TransformerBlock(2, norm="between"), "norm is 'pre' or 'post'"),
-        (lambda: dl.TransformerBlock(3).init(jax.random.key(0), X), "MultiHeadAttention at 'attention': 8 features"),
+        (
+            lambda: dl.TransformerBlock(3).init(jax.random.key(0), X),
+            "MultiHeadAttention at 'attention': 8 features",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(build: Any, sentence: str, unchecked: None) -> None:
@@ -284,7 +387,10 @@ def test_what_does_not_fit_is_refused(build: Any, sentence: str, unchecked: None
 )
 def test_masks_that_do_not_fit_are_refused(mask: Any) -> None:
     layer = dl.MultiHeadAttention(HEADS)
-    with pytest.raises(LayerError, match=r"expected a mask of bool, .* of shape \[5, 5\] or \[3 or 1, 4 or 1, 5, 5\], got"):
+    with pytest.raises(
+        LayerError,
+        match=r"expected a mask of bool, .* of shape \[5, 5\] or \[3 or 1, 4 or 1, 5, 5\], got",
+    ):
         layer.apply(drawn(layer, X), {}, dl.Attend(X, mask=mask))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.activations import relu, tanh
-from jaxdl.layer import LayerError
+from jaxdl.core.layer import LayerError
+from jaxdl.ops.activations import relu, tanh
 from tests.layers.oracles import close, normal, perturbed
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -34,18 +34,41 @@ def test_sequential_is_the_composition_of_its_parts() -> None:
     model = dl.Sequential(dl.Dense(5), tanh, dl.Dense(2))
     params, state = drawn(model)
     hidden = jnp.tanh(X @ params["dense_0"]["kernel"] + params["dense_0"]["bias"][None])
-    close(model.apply(params, state, X)[0], hidden @ params["dense_1"]["kernel"] + params["dense_1"]["bias"][None])
+    close(
+        model.apply(params, state, X)[0],
+        hidden @ params["dense_1"]["kernel"] + params["dense_1"]["bias"][None],
+    )
 
 
 def test_parts_are_named_by_kind_and_count_or_by_keyword() -> None:
     scaled = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
     model = dl.Sequential(
-        dl.Conv(4, 3), dl.BatchNorm(), relu, dl.Conv(4, 3), scaled, dl.RMSNorm(), lambda x: x, dl.Flatten(), head=dl.Dense(2)
+        dl.Conv(4, 3),
+        dl.BatchNorm(),
+        relu,
+        dl.Conv(4, 3),
+        scaled,
+        dl.RMSNorm(),
+        lambda x: x,
+        dl.Flatten(),
+        head=dl.Dense(2),
     )
-    names = ["conv_0", "batch_norm_0", "relu_0", "conv_1", "leaky_relu_0", "rms_norm_0", "lambda_0", "flatten_0", "head"]
+    names = [
+        "conv_0",
+        "batch_norm_0",
+        "relu_0",
+        "conv_1",
+        "leaky_relu_0",
+        "rms_norm_0",
+        "lambda_0",
+        "flatten_0",
+        "head",
+    ]
     assert [name for name, _ in model.parts] == names
     params, state = model.init(KEY, jnp.zeros((1, 4, 4, 1)))
-    assert list(params) == ["conv_0", "batch_norm_0", "conv_1", "rms_norm_0", "head"], "in the model's order"
+    assert list(params) == ["conv_0", "batch_norm_0", "conv_1", "rms_norm_0", "head"], (
+        "in the model's order"
+    )
     assert list(state) == ["batch_norm_0"]
 
 
@@ -61,14 +84,23 @@ def test_a_model_prints_as_the_call_that_builds_it() -> None:
         "Sequential(Conv(32, 3, stride=2, padding='VALID', dtype=bfloat16), relu, MaxPool((2, 1)), Residual(tanh), head=Dense(10))"
     )
     assert repr(dl.Sequential(dl.Dense(1), dense_1=dl.Dense(2))) == "Sequential(Dense(1), Dense(2))"
-    assert repr(dl.Sequential(first=dl.Dense(1), dense_0=dl.Dense(2))) == "Sequential(first=Dense(1), dense_0=Dense(2))"
-    assert repr(dl.Parallel(dl.Dense(1), relu, combine="add")) == "Parallel(Dense(1), relu, combine='add')"
+    assert (
+        repr(dl.Sequential(first=dl.Dense(1), dense_0=dl.Dense(2)))
+        == "Sequential(first=Dense(1), dense_0=Dense(2))"
+    )
+    assert (
+        repr(dl.Parallel(dl.Dense(1), relu, combine="add"))
+        == "Parallel(Dense(1), relu, combine='add')"
+    )
     assert repr(dl.Parallel(a=dl.Dense(1), axis=1)) == "Parallel(a=Dense(1), axis=1)"
     assert repr(dl.Map(dl.Frozen(relu), axis=2)) == "Map(Frozen(relu), axis=2)"
     assert repr(dl.Tied("a")) == "Tied('a')"
-    assert repr(functools.partial(relu)) != repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False)))
+    assert repr(functools.partial(relu)) != repr(
+        dl.Sequential(functools.partial(jax.nn.gelu, approximate=False))
+    )
     assert (
-        repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False))) == "Sequential(partial(gelu, approximate=False))"
+        repr(dl.Sequential(functools.partial(jax.nn.gelu, approximate=False)))
+        == "Sequential(partial(gelu, approximate=False))"
     )
 
 
@@ -76,7 +108,10 @@ def test_a_slice_is_the_model_of_those_parts() -> None:
     model = dl.Sequential(dl.Dense(5), relu, dl.Dense(2))
     params, state = drawn(model)
     head, tail = model[:-1], model[-1:]
-    close(tail.apply(params, state, head.apply(params, state, X)[0])[0], model.apply(params, state, X)[0])
+    close(
+        tail.apply(params, state, head.apply(params, state, X)[0])[0],
+        model.apply(params, state, X)[0],
+    )
     assert model["dense_1"] == model[2] == dl.Dense(2)
     assert list(model) == [model[0], model["relu_0"], model[2]]
     assert len(model) == 3
@@ -92,12 +127,26 @@ def test_an_empty_model_is_the_identity() -> None:
 def test_equal_parts_under_other_names_are_another_model() -> None:
     assert dl.Sequential(dl.Dense(1)) == dl.Sequential(dense_0=dl.Dense(1))
     assert dl.Sequential(dl.Dense(1)) != dl.Sequential(a=dl.Dense(1))
-    assert dl.Parallel(relu) != dl.Parallel(relu, combine="add") != dl.Parallel(relu, combine="add", axis=1)
+    assert (
+        dl.Parallel(relu)
+        != dl.Parallel(relu, combine="add")
+        != dl.Parallel(relu, combine="add", axis=1)
+    )
 
 
 def test_inserted_parts_change_nobody_elses_weights() -> None:
     plain = dl.Sequential(dl.Dense(5), dl.Dense(4), dl.Dropout(0.5), dl.Dense(2))
-    longer = dl.Sequential(relu, dl.Dense(5), dl.LayerNorm(), relu, dl.Dense(4), tanh, dl.Dropout(0.5), relu, dl.Dense(2))
+    longer = dl.Sequential(
+        relu,
+        dl.Dense(5),
+        dl.LayerNorm(),
+        relu,
+        dl.Dense(4),
+        tanh,
+        dl.Dropout(0.5),
+        relu,
+        dl.Dense(2),
+    )
     ours, theirs = plain.init(KEY, X)[0], longer.init(KEY, X)[0]
     assert set(theirs) - set(ours) == {"layer_norm_0"}
     close(ours, {name: theirs[name] for name in ours}, 0)
@@ -106,7 +155,9 @@ def test_inserted_parts_change_nobody_elses_weights() -> None:
 def test_parts_draw_their_own_weights() -> None:
     params, _ = dl.Sequential(dl.Dense(4), dl.Dense(4)).init(KEY, X)
     assert not jnp.array_equal(params["dense_0"]["kernel"], params["dense_1"]["kernel"])
-    nested, _ = dl.Sequential(a=dl.Sequential(dl.Dense(4)), b=dl.Sequential(dl.Dense(4))).init(KEY, X)
+    nested, _ = dl.Sequential(a=dl.Sequential(dl.Dense(4)), b=dl.Sequential(dl.Dense(4))).init(
+        KEY, X
+    )
     assert not jnp.array_equal(nested["a"]["dense_0"]["kernel"], nested["b"]["dense_0"]["kernel"])
 
 
@@ -120,7 +171,8 @@ def test_tied_to_a_part_runs_it_again() -> None:
 
 def test_tied_with_a_use_of_its_own_shares_parameters_and_gradients() -> None:
     model = dl.Sequential(
-        encode=dl.Dense(2, use_bias=False), decode=dl.Tied("encode", lambda params, x: x @ params["kernel"].T)
+        encode=dl.Dense(2, use_bias=False),
+        decode=dl.Tied("encode", lambda params, x: x @ params["kernel"].T),
     )
     params, state = drawn(model)
     assert list(params) == ["encode"]
@@ -148,7 +200,8 @@ def test_residual_adds_the_shortcut() -> None:
     params, state = drawn(wider)
     close(
         wider.apply(params, state, X)[0],
-        part(dl.Sequential(dl.Dense(5), tanh), params, "body", X) + part(dl.Dense(5), params, "shortcut", X),
+        part(dl.Sequential(dl.Dense(5), tanh), params, "body", X)
+        + part(dl.Dense(5), params, "shortcut", X),
     )
 
 
@@ -195,7 +248,10 @@ def test_map_is_the_layer_at_every_place() -> None:
         model = dl.Map(dl.Sequential(dl.Flatten(), dl.Dense(6)), axis)
         params, state = drawn(model, x)
         assert list(params) == ["body"]
-        places = [part(model.body, params, "body", jnp.take(x, jnp.full((), i, jnp.int32), axis)) for i in range(length)]
+        places = [
+            part(model.body, params, "body", jnp.take(x, jnp.full((), i, jnp.int32), axis))
+            for i in range(length)
+        ]
         position = axis if axis > 0 else 1
         close(model.apply(params, state, x)[0], jnp.stack(places, position))
 
@@ -207,7 +263,9 @@ def test_map_normalises_over_all_places_and_repeats_the_mask() -> None:
     y, new = model.apply(params, state, x, dl.Train(KEY))
     expected, moved = dl.BatchNorm().apply(params["body"], state["body"], x, dl.Train(KEY))
     close((y, new), (expected, {"body": moved}))
-    masked, few = model.apply(params, state, x, dl.Train(KEY, jnp.array([True, True, False, False])))
+    masked, few = model.apply(
+        params, state, x, dl.Train(KEY, jnp.array([True, True, False, False]))
+    )
     expected, moved = model.apply(params, state, x[:2], dl.Train(KEY))
     close((masked[:2], few), (expected, moved))
 
@@ -276,13 +334,21 @@ def test_combinators_take_plain_functions() -> None:
             LayerError,
             "Parallel: combine is 'concatenate' or 'add', got 'mean'.",
         ),
-        (lambda: dl.Map(relu, 0), LayerError, "Map: axis 0 is the batch, which every layer is mapped over already."),
+        (
+            lambda: dl.Map(relu, 0),
+            LayerError,
+            "Map: axis 0 is the batch, which every layer is mapped over already.",
+        ),
         (
             lambda: dl.Sequential(dl.Dense),
             TypeError,
             "Dense is a class where a layer is expected — call it: Dense(…).",
         ),
-        (lambda: dl.Residual(WRONG["number"]), TypeError, "expected a layer or a function of one array, got 3 of type int."),
+        (
+            lambda: dl.Residual(WRONG["number"]),
+            TypeError,
+            "expected a layer or a function of one array, got 3 of type int.",
+        ),
         (
             lambda: dl.Parallel(WRONG["word"]),
             TypeError,
@@ -344,5 +410,8 @@ def test_shapes_that_do_not_fit(model: dl.Layer, shape: tuple[int, ...], text: s
 
 
 def test_a_map_whose_axis_its_body_removes() -> None:
-    with pytest.raises(LayerError, match=r"^Map: the body gives shape \(12,\) at each place, which leaves no axis 3\.$"):
+    with pytest.raises(
+        LayerError,
+        match=r"^Map: the body gives shape \(12,\) at each place, which leaves no axis 3\.$",
+    ):
         dl.Map(dl.Flatten(), 3).apply({}, {}, jnp.zeros((2, 4, 3, 2)))

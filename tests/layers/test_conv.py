@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import LayerError
-from tests.layers.oracles import close, flax_figures, layer_figures, normal, perturbed, torch_figures
+from jaxdl.core.layer import LayerError
+from tests.layers.oracles import (
+    close,
+    flax_figures,
+    layer_figures,
+    normal,
+    perturbed,
+    torch_figures,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LINE, IMAGE, VOLUME = (2, 9, 4), (2, 7, 6, 4), (2, 4, 5, 3, 2)
@@ -32,7 +39,10 @@ CONVS = {
     "groups": (IMAGE, dl.Conv(6, 3, groups=2)),
     "groups, stride": (IMAGE, dl.Conv(2, (3, 2), stride=2, padding="VALID", groups=2)),
     "depthwise": (IMAGE, dl.Conv(4, 3, groups=4)),
-    "depthwise, twice the channels": (IMAGE, dl.Conv(8, 3, stride=2, dilation=2, groups=4, use_bias=False)),
+    "depthwise, twice the channels": (
+        IMAGE,
+        dl.Conv(8, 3, stride=2, dilation=2, groups=4, use_bias=False),
+    ),
     "volume": (VOLUME, dl.Conv(3, (3, 2, 1))),
     "volume, stride": (VOLUME, dl.Conv(4, 2, stride=(1, 2, 1), padding="VALID", groups=2)),
 }
@@ -48,9 +58,22 @@ TRANSPOSES = {
     "padded": (IMAGE, dl.ConvTranspose(3, 3, stride=2, padding=((1, 2), (0, 4)))),
     "volume": (VOLUME, dl.ConvTranspose(3, (2, 3, 2), stride=(2, 1, 2), padding="VALID")),
 }
-CROPPED = {"cropped": (IMAGE, dl.Conv(3, 3, stride=2, padding=((-1, 2), (0, -1))))}  # XLA:CPU 0.10 reads past the array's end
-SOME = ["line", "image", "stride", "dilation", "padded", "groups", "depthwise", "volume"]  # the rest differs in numbers alone
-convs = pytest.mark.parametrize(("shape", "layer"), (CONVS | CROPPED).values(), ids=(CONVS | CROPPED).keys())
+CROPPED = {
+    "cropped": (IMAGE, dl.Conv(3, 3, stride=2, padding=((-1, 2), (0, -1))))
+}  # XLA:CPU 0.10 reads past the array's end
+SOME = [
+    "line",
+    "image",
+    "stride",
+    "dilation",
+    "padded",
+    "groups",
+    "depthwise",
+    "volume",
+]  # the rest differs in numbers alone
+convs = pytest.mark.parametrize(
+    ("shape", "layer"), (CONVS | CROPPED).values(), ids=(CONVS | CROPPED).keys()
+)
 transposes = pytest.mark.parametrize(("shape", "layer"), TRANSPOSES.values(), ids=TRANSPOSES.keys())
 
 Conv: Any = dl.Conv  # for arguments that a type checker refuses
@@ -87,8 +110,14 @@ def test_conv_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Conv) -> None
     functional = pytest.importorskip("torch").nn.functional
     params, x = drawn(layer, shape)
     dimensions = len(shape) - 2
-    window, stride, dilation = (spread(v, dimensions) for v in (layer.kernel_size, layer.stride, layer.dilation))
-    pads = same_pads(shape[1:-1], window, stride, dilation) if layer.padding == "SAME" else layer.padding
+    window, stride, dilation = (
+        spread(v, dimensions) for v in (layer.kernel_size, layer.stride, layer.dilation)
+    )
+    pads = (
+        same_pads(shape[1:-1], window, stride, dilation)
+        if layer.padding == "SAME"
+        else layer.padding
+    )
     pads = ((0, 0),) * dimensions if pads == "VALID" else pads
     conv = (functional.conv1d, functional.conv2d, functional.conv3d)[dimensions - 1]
 
@@ -109,14 +138,18 @@ SYMMETRIC = [
 
 
 @pytest.mark.parametrize(("shape", "window", "stride", "dilation", "padding"), SYMMETRIC)
-def test_whole_numbers_pad_as_in_pytorch(shape: Any, window: Any, stride: int, dilation: int, padding: Any) -> None:
+def test_whole_numbers_pad_as_in_pytorch(
+    shape: Any, window: Any, stride: int, dilation: int, padding: Any
+) -> None:
     torch = pytest.importorskip("torch")
     dimensions = len(shape) - 2
     options = {"stride": stride, "padding": padding, "dilation": dilation}
     for layer in (dl.Conv(3, window, **options), dl.ConvTranspose(3, window, **options)):
         params, x = drawn(layer, shape)
         transposed = isinstance(layer, dl.ConvTranspose)
-        kernel = np.moveaxis(np.asarray(params["kernel"]), (-2, -1), (0, 1) if transposed else (1, 0))
+        kernel = np.moveaxis(
+            np.asarray(params["kernel"]), (-2, -1), (0, 1) if transposed else (1, 0)
+        )
         if transposed:  # PyTorch's is the gradient of a convolution, and so has the window reversed
             kernel = np.flip(kernel, tuple(range(2, dimensions + 2)))
         name = f"conv{'_transpose' if transposed else ''}{dimensions}d"
@@ -127,7 +160,9 @@ def test_whole_numbers_pad_as_in_pytorch(shape: Any, window: Any, stride: int, d
             **options,
         )
         y, _ = layer.apply(params, {}, x)
-        np.testing.assert_allclose(np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-5, atol=1e-5
+        )
 
 
 def same_pads(space: Any, window: Any, stride: Any, dilation: Any) -> Any:
@@ -160,7 +195,9 @@ def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Con
     functional = pytest.importorskip("torch").nn.functional
     params, x = drawn(layer, shape)
     dimensions = len(shape) - 2
-    window, stride, dilation = (spread(v, dimensions) for v in (layer.kernel_size, layer.stride, layer.dilation))
+    window, stride, dilation = (
+        spread(v, dimensions) for v in (layer.kernel_size, layer.stride, layer.dilation)
+    )
     kept = []
     for axis, (k, s, d) in enumerate(zip(window, stride, dilation, strict=True)):
         extent = (k - 1) * d + 1
@@ -172,7 +209,11 @@ def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Con
         else:
             low, high = layer.padding[axis]
             kept.append((low - extent + 1, high - extent + 1))
-    transpose = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[dimensions - 1]
+    transpose = (
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+    )[dimensions - 1]
 
     def forward(params: Any, x: Any) -> Any:
         kernel = params["kernel"].movedim((-2, -1), (0, 1)).flip(tuple(range(2, dimensions + 2)))
@@ -183,21 +224,32 @@ def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Con
     close(layer_figures(layer, params, x), torch_figures(forward, params, x))
 
 
-@pytest.mark.parametrize("layer", [dl.Conv(4, 3), dl.ConvTranspose(4, 3), dl.Conv(4, 3, dtype=jnp.bfloat16)])
+@pytest.mark.parametrize(
+    "layer", [dl.Conv(4, 3), dl.ConvTranspose(4, 3), dl.Conv(4, 3, dtype=jnp.bfloat16)]
+)
 def test_bytes_are_read_as_intensities(layer: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     params, state = layer.init(jax.random.key(0), images)
     y, _ = layer.apply(params, state, images)
     assert y.dtype == (layer.dtype or jnp.float32)
     expected, _ = layer.apply(params, state, images.astype(np.float32) / np.float32(255))
-    close(y.astype(jnp.float32), expected.astype(jnp.float32), 1e-6 if layer.dtype is None else 0.05)
+    close(
+        y.astype(jnp.float32), expected.astype(jnp.float32), 1e-6 if layer.dtype is None else 0.05
+    )
 
 
 def test_initial_kernels_are_those_of_flax() -> None:
     key, shape = jax.random.key(3), (3, 3, 4, 8)
-    for ours, theirs in ((dl.Conv(8, 3), nn.Conv(8, (3, 3))), (dl.ConvTranspose(8, 3), nn.ConvTranspose(8, (3, 3)))):
-        np.testing.assert_array_equal(ours.kernel_init(key, shape, jnp.float32), theirs.kernel_init(key, shape, jnp.float32))
-        np.testing.assert_array_equal(ours.bias_init(key, (8,), jnp.float32), theirs.bias_init(key, (8,), jnp.float32))
+    for ours, theirs in (
+        (dl.Conv(8, 3), nn.Conv(8, (3, 3))),
+        (dl.ConvTranspose(8, 3), nn.ConvTranspose(8, (3, 3))),
+    ):
+        np.testing.assert_array_equal(
+            ours.kernel_init(key, shape, jnp.float32), theirs.kernel_init(key, shape, jnp.float32)
+        )
+        np.testing.assert_array_equal(
+            ours.bias_init(key, (8,), jnp.float32), theirs.bias_init(key, (8,), jnp.float32)
+        )
 
 
 @pytest.mark.parametrize(
@@ -206,7 +258,10 @@ def test_initial_kernels_are_those_of_flax() -> None:
         (lambda: dl.Conv(0, 3), "Conv: features is a whole number of at least 1, got 0."),
         (lambda: dl.Conv(True, 3), "Conv: features is a whole number of at least 1, got True."),
         (lambda: dl.Conv(3, (3, 0)), "Conv: kernel_size is a whole number of at least 1, got 0."),
-        (lambda: Conv(3, [3, 3]), "Conv: kernel_size is a whole number or a tuple of such, got the list [3, 3]."),
+        (
+            lambda: Conv(3, [3, 3]),
+            "Conv: kernel_size is a whole number or a tuple of such, got the list [3, 3].",
+        ),
         (lambda: Conv(3, 3, stride=0.5), "Conv: stride is a whole number of at least 1, got 0.5."),
         (
             lambda: dl.Conv(3, 3, padding="same"),
@@ -219,8 +274,14 @@ def test_initial_kernels_are_those_of_flax() -> None:
             "one for each) or a tuple of (low, high) pairs, got (1, True).",
         ),
         (lambda: dl.Conv(3, 3, dtype=jnp.int8), "Conv: dtype is a floating-point dtype, got int8."),
-        (lambda: dl.Conv(3, 3, groups=2), "Conv: 3 features cannot be split into 2 groups of one size."),
-        (lambda: dl.ConvTranspose(3, 3, stride=-1), "ConvTranspose: stride is a whole number of at least 1, got -1."),
+        (
+            lambda: dl.Conv(3, 3, groups=2),
+            "Conv: 3 features cannot be split into 2 groups of one size.",
+        ),
+        (
+            lambda: dl.ConvTranspose(3, 3, stride=-1),
+            "ConvTranspose: stride is a whole number of at least 1, got -1.",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -251,7 +312,11 @@ def test_wrong_arguments(build: Any, text: str) -> None:
             "Conv: stride (1, 2) has 2 entries, but an input of shape (1, 8, 1) has 1 spatial dimension — an int stands for all "
             "of them.",
         ),
-        (dl.Conv(4, 3, groups=2), (1, 8, 8, 3), "Conv: 3 input channels cannot be split into 2 groups of one size."),
+        (
+            dl.Conv(4, 3, groups=2),
+            (1, 8, 8, 3),
+            "Conv: 3 input channels cannot be split into 2 groups of one size.",
+        ),
         (
             dl.Conv(3, 3, padding="VALID", dilation=4),
             (1, 9, 8, 1),
@@ -286,8 +351,16 @@ def test_wrong_inputs_at_init(layer: Any, shape: tuple[int, ...], text: str) -> 
             "ConvTranspose: expected 4 channels, as at init, got 2 (input of shape (1, 8, 8, 2)) — was the input's size changed "
             "after init?",
         ),
-        (dl.Conv(3, 3), (1, 8, 4), "Conv: expected an input of rank 4, as at init, got shape (1, 8, 4)."),
-        (dl.ConvTranspose(3, 3), (1, 8, 4), "ConvTranspose: expected an input of rank 4, as at init, got shape (1, 8, 4)."),
+        (
+            dl.Conv(3, 3),
+            (1, 8, 4),
+            "Conv: expected an input of rank 4, as at init, got shape (1, 8, 4).",
+        ),
+        (
+            dl.ConvTranspose(3, 3),
+            (1, 8, 4),
+            "ConvTranspose: expected an input of rank 4, as at init, got shape (1, 8, 4).",
+        ),
         (
             dl.Conv(3, 3, padding="VALID"),
             (1, 8, 2, 4),

@@ -10,8 +10,16 @@ import pytest
 from scipy.stats import ks_2samp
 
 import jaxdl as dl
-from jaxdl.layer import LayerError
-from tests.layers.oracles import close, figures, flax_figures, layer_figures, normal, perturbed, torch_figures
+from jaxdl.core.layer import LayerError
+from tests.layers.oracles import (
+    close,
+    figures,
+    flax_figures,
+    layer_figures,
+    normal,
+    perturbed,
+    torch_figures,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
@@ -32,7 +40,9 @@ def test_dense_is_that_of_flax_and_pytorch(shape: tuple[int, ...], use_bias: boo
     ours = layer_figures(layer, params, x)
     close(ours, flax_figures(nn.Dense(4, use_bias=use_bias), params, x))
     linear = pytest.importorskip("torch").nn.functional.linear
-    close(ours, torch_figures(lambda p, x: linear(x, p["kernel"].T, p.get("bias")), params, x, False))
+    close(
+        ours, torch_figures(lambda p, x: linear(x, p["kernel"].T, p.get("bias")), params, x, False)
+    )
 
 
 def test_initial_weights_are_those_of_flax() -> None:
@@ -40,10 +50,14 @@ def test_initial_weights_are_those_of_flax() -> None:
         (dl.Dense(8).kernel_init, nn.Dense(8).kernel_init),
         (dl.Dense(8).bias_init, nn.Dense(8).bias_init),
     ):
-        np.testing.assert_array_equal(ours(KEY, (4, 8), jnp.float32), theirs(KEY, (4, 8), jnp.float32))
+        np.testing.assert_array_equal(
+            ours(KEY, (4, 8), jnp.float32), theirs(KEY, (4, 8), jnp.float32)
+        )
 
 
-def test_initial_embeddings_are_distributed_as_those_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_embeddings_are_distributed_as_those_of_keras(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Whatever their width: a table of width 1 is no wider than another."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -60,7 +74,9 @@ def test_initial_embeddings_are_distributed_as_those_of_keras(monkeypatch: pytes
 
 def test_kernels_and_biases_draw_from_different_keys() -> None:
     normal_init = jax.nn.initializers.normal()
-    params, _ = dl.Dense(1, kernel_init=normal_init, bias_init=normal_init).init(KEY, jnp.zeros((1, 1)))
+    params, _ = dl.Dense(1, kernel_init=normal_init, bias_init=normal_init).init(
+        KEY, jnp.zeros((1, 1))
+    )
     assert params["kernel"][0, 0] != params["bias"][0]
 
 
@@ -68,7 +84,8 @@ def test_dense_reads_bytes_as_intensities() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
     params, state = dl.Dense(4).init(KEY, images)
     close(
-        dl.Dense(4).apply(params, state, images), dl.Dense(4).apply(params, state, images.astype(np.float32) / np.float32(255))
+        dl.Dense(4).apply(params, state, images),
+        dl.Dense(4).apply(params, state, images.astype(np.float32) / np.float32(255)),
     )
 
 
@@ -80,7 +97,9 @@ def test_embedding_is_that_of_pytorch(shape: tuple[int, ...]) -> None:
     indices = jnp.asarray(np.random.default_rng(0).integers(0, 5, shape), jnp.int32)
     params, _ = layer.init(KEY, indices)
     ours = figures(lambda params, _: layer.apply(params, {}, indices)[0], params, jnp.zeros(()))
-    theirs = torch_figures(lambda p, x: functional.embedding(x, p["embedding"]), params, indices, False)
+    theirs = torch_figures(
+        lambda p, x: functional.embedding(x, p["embedding"]), params, indices, False
+    )
     close({**ours, "x": None}, theirs)
     assert (ours["embedding"][5] == 0).all()
 
@@ -91,7 +110,9 @@ def test_indices_of_every_dtype(dtype: str) -> None:
     layer = dl.Embedding(256, 2)
     indices = jnp.array([0, 5, 127], dtype)
     params, _ = layer.init(KEY, indices)
-    np.testing.assert_array_equal(layer.apply(params, {}, indices)[0], params["embedding"][np.array([0, 5, 127])])
+    np.testing.assert_array_equal(
+        layer.apply(params, {}, indices)[0], params["embedding"][np.array([0, 5, 127])]
+    )
 
 
 def test_an_index_that_is_none_gives_nan() -> None:
@@ -101,7 +122,9 @@ def test_an_index_that_is_none_gives_nan() -> None:
     np.testing.assert_array_equal(jnp.isnan(y).all(1), [True, False, False, True, True, True])
     np.testing.assert_array_equal(jnp.isnan(y).any(1), [True, False, False, True, True, True])
     narrow = jnp.array([-1, 3], jnp.int8)
-    np.testing.assert_array_equal(jnp.isnan(layer.apply(params, {}, narrow)[0]).all(1), [True, False])
+    np.testing.assert_array_equal(
+        jnp.isnan(layer.apply(params, {}, narrow)[0]).all(1), [True, False]
+    )
 
 
 def test_embedding_in_another_dtype() -> None:
@@ -115,7 +138,10 @@ def test_embedding_in_another_dtype() -> None:
 def test_prelu_is_that_of_flax_and_pytorch(shape: tuple[int, ...]) -> None:
     prelu = pytest.importorskip("torch").nn.functional.prelu
     params, x = drawn(dl.PReLU(), shape)
-    close(layer_figures(dl.PReLU(), params, x), torch_figures(lambda p, x: prelu(x, p["negative_slope"]), params, x))
+    close(
+        layer_figures(dl.PReLU(), params, x),
+        torch_figures(lambda p, x: prelu(x, p["negative_slope"]), params, x),
+    )
     shared, x = drawn(dl.PReLU(0.01, shared=True), shape)
     close(layer_figures(dl.PReLU(shared=True), shared, x), flax_figures(nn.PReLU(), shared, x))
 
@@ -123,20 +149,29 @@ def test_prelu_is_that_of_flax_and_pytorch(shape: tuple[int, ...]) -> None:
 def test_prelu_begins_as_that_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
     params, _ = dl.PReLU().init(KEY, jnp.zeros((1, 3)))
-    np.testing.assert_array_equal(params["negative_slope"], torch.nn.PReLU(3).weight.detach().numpy())
+    np.testing.assert_array_equal(
+        params["negative_slope"], torch.nn.PReLU(3).weight.detach().numpy()
+    )
 
 
 def test_prelu_begins_at_its_slope() -> None:
     layer = dl.PReLU(0.1)
     params, state = layer.init(KEY, jnp.zeros((1, 3)))
-    np.testing.assert_allclose(layer.apply(params, state, jnp.full((1, 3), -2.0))[0], np.full((1, 3), -0.2), rtol=1e-6)
+    np.testing.assert_allclose(
+        layer.apply(params, state, jnp.full((1, 3), -2.0))[0], np.full((1, 3), -0.2), rtol=1e-6
+    )
 
 
 def test_flatten_and_reshape_keep_row_order() -> None:
     x = jnp.arange(24.0).reshape(2, 3, 2, 2)
     np.testing.assert_array_equal(dl.Flatten().apply({}, {}, x)[0], x.reshape(2, 12))
     np.testing.assert_array_equal(dl.Flatten().apply({}, {}, x[:, 0, 0, 0])[0], x[:, :1, 0, 0])
-    for shape, expected in (((4, 3), (2, 4, 3)), ((-1, 2), (2, 6, 2)), (12, (2, 12)), (-1, (2, 12))):
+    for shape, expected in (
+        ((4, 3), (2, 4, 3)),
+        ((-1, 2), (2, 6, 2)),
+        (12, (2, 12)),
+        (-1, (2, 12)),
+    ):
         y, _ = dl.Reshape(shape).apply({}, {}, x)
         np.testing.assert_array_equal(y, x.reshape(expected))
 
@@ -168,19 +203,26 @@ def test_an_empty_batch_stays_one() -> None:
             "x.astype('float32'), or put Embedding in front if they are indices.",
         ),
         (
-            lambda: dl.Dense(3).apply(dl.Dense(3).init(KEY, jnp.zeros((1, 576)))[0], {}, jnp.zeros((2, 1024))),
+            lambda: dl.Dense(3).apply(
+                dl.Dense(3).init(KEY, jnp.zeros((1, 576)))[0], {}, jnp.zeros((2, 1024))
+            ),
             "Dense: expected 576 features, as at init, got 1024 (input of shape (2, 1024)) — was the input's size changed after "
             "init?",
         ),
         (
-            lambda: dl.PReLU().apply(dl.PReLU().init(KEY, jnp.zeros((1, 3)))[0], {}, jnp.zeros((1, 4))),
+            lambda: dl.PReLU().apply(
+                dl.PReLU().init(KEY, jnp.zeros((1, 3)))[0], {}, jnp.zeros((1, 4))
+            ),
             "PReLU: expected 3 channels, as at init, got 4 (input of shape (1, 4)) — was the input's size changed after init?",
         ),
         (
             lambda: dl.Embedding(3, 2).init(KEY, jnp.zeros((1, 3))),
             "Embedding: expected indices of an integer dtype, got float32.",
         ),
-        (lambda: dl.Flatten().apply({}, {}, jnp.zeros(())), "Flatten: expected a batch axis, got a scalar."),
+        (
+            lambda: dl.Flatten().apply({}, {}, jnp.zeros(())),
+            "Flatten: expected a batch axis, got a scalar.",
+        ),
         (
             lambda: dl.Reshape((5, -1)).apply({}, {}, jnp.zeros((2, 12))),
             "Reshape: 12 elements an example (input of shape (2, 12)) do not fill shape (5, -1).",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import LayerError
+from jaxdl.core.layer import LayerError
 from jaxdl.ops.dropout import dropout
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -31,10 +31,16 @@ def test_the_rate_is_exact_and_the_expectation_is_kept(rate: float) -> None:
     assert abs(y.mean() - 1) < 4 * deviation / (1 - rate)
 
 
-@pytest.mark.parametrize(("rate", "bits"), [(0.5, 8), (0.25, 8), (3 / 256, 8), (0.1, 16), (0.3, 16)])
+@pytest.mark.parametrize(
+    ("rate", "bits"), [(0.5, 8), (0.25, 8), (3 / 256, 8), (0.1, 16), (0.3, 16)]
+)
 def test_the_coin_has_8_bits_where_they_hold_the_rate(rate: float, bits: int) -> None:
     program = jax.make_jaxpr(lambda key: dropout(key, jnp.ones(8), rate))(jax.random.key(0))
-    draws = [equation.params["bit_width"] for equation in program.eqns if equation.primitive.name == "random_bits"]
+    draws = [
+        equation.params["bit_width"]
+        for equation in program.eqns
+        if equation.primitive.name == "random_bits"
+    ]
     assert draws == [bits]
 
 
@@ -48,7 +54,9 @@ def test_the_least_and_the_greatest_rates() -> None:
 
 def test_elements_are_dropped_apart() -> None:
     """No pattern: neighbours, and masks of different keys, agree as often as chance has it."""
-    first, second = (np.asarray(dropout(jax.random.key(seed), jnp.ones(N), 0.5)) != 0 for seed in (0, 1))
+    first, second = (
+        np.asarray(dropout(jax.random.key(seed), jnp.ones(N), 0.5)) != 0 for seed in (0, 1)
+    )
     for other in (second, np.roll(first, 1), np.roll(first, 4)):
         assert abs((first == other).mean() - 0.5) < 4 * np.sqrt(0.25 / N)
 
@@ -67,10 +75,14 @@ def test_each_part_of_a_model_and_each_step_draws_its_own() -> None:
     model = dl.Sequential(dl.Dropout(0.5), dl.Dropout(0.5))
     x = jnp.ones((4, 64))
     key = jax.random.key(0)
-    first, second = (model.apply({}, {}, x, dl.Train(jax.random.fold_in(key, step)))[0] != 0 for step in range(2))
+    first, second = (
+        model.apply({}, {}, x, dl.Train(jax.random.fold_in(key, step)))[0] != 0 for step in range(2)
+    )
     assert not jnp.array_equal(first, second)
     alone, _ = dl.Sequential(dl.Dropout(0.5)).apply({}, {}, x, dl.Train(jax.random.fold_in(key, 0)))
-    assert int(first.sum()) < 0.75 * int((alone != 0).sum()), "the second part drops half of what the first has left"
+    assert int(first.sum()) < 0.75 * int((alone != 0).sum()), (
+        "the second part drops half of what the first has left"
+    )
 
 
 def test_gradients_go_where_values_go() -> None:

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import LayerError
-from tests.layers.oracles import close, figures, flax_figures, layer_figures, normal, perturbed, torch_figures
+from jaxdl.core.layer import LayerError
+from tests.layers.oracles import (
+    close,
+    figures,
+    flax_figures,
+    layer_figures,
+    normal,
+    perturbed,
+    torch_figures,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 VECTORS, LINE, IMAGE = (6, 4), (3, 5, 4), (3, 5, 4, 6)
@@ -90,7 +98,9 @@ def test_a_masked_batch_is_that_of_flax(shape: tuple[int, ...]) -> None:
     spread = jnp.broadcast_to(mask.reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
     def theirs(params: Any, x: Any) -> Any:
-        return module.apply({"params": params, "batch_stats": state}, x, mask=spread, mutable="batch_stats")
+        return module.apply(
+            {"params": params, "batch_stats": state}, x, mask=spread, mutable="batch_stats"
+        )
 
     y, new = layer.apply(params, state, x, dl.Train(jax.random.key(0), mask))
     close((y[mask], new), (theirs(params, x)[0][mask], theirs(params, x)[1]["batch_stats"]))
@@ -136,11 +146,18 @@ def test_norms_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     params, _, x = drawn(dl.LayerNorm(), shape)
     close(
         layer_figures(dl.LayerNorm(), params, x),
-        torch_figures(lambda p, x: functional.layer_norm(x, last, p["scale"], p["bias"], 1e-6), params, x, False),
+        torch_figures(
+            lambda p, x: functional.layer_norm(x, last, p["scale"], p["bias"], 1e-6),
+            params,
+            x,
+            False,
+        ),
     )
     close(
         layer_figures(dl.GroupNorm(2), params, x),
-        torch_figures(lambda p, x: functional.group_norm(x, 2, p["scale"], p["bias"], 1e-6), params, x),
+        torch_figures(
+            lambda p, x: functional.group_norm(x, 2, p["scale"], p["bias"], 1e-6), params, x
+        ),
     )
     scale = {"scale": params["scale"]}
     close(
@@ -150,11 +167,19 @@ def test_norms_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     if len(shape) > 2:
         close(
             layer_figures(dl.InstanceNorm(), params, x),
-            torch_figures(lambda p, x: functional.instance_norm(x, None, None, p["scale"], p["bias"], eps=1e-6), params, x),
+            torch_figures(
+                lambda p, x: functional.instance_norm(
+                    x, None, None, p["scale"], p["bias"], eps=1e-6
+                ),
+                params,
+                x,
+            ),
         )
 
 
-@pytest.mark.parametrize("layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(2), dl.InstanceNorm()])
+@pytest.mark.parametrize(
+    "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(2), dl.InstanceNorm()]
+)
 def test_a_large_mean_costs_no_precision(layer: Any) -> None:
     """The variance is taken of deviations, not as a difference of squares."""
     x = np.random.default_rng(0).normal(size=IMAGE) + 1e4
@@ -165,7 +190,9 @@ def test_a_large_mean_costs_no_precision(layer: Any) -> None:
     close(y, exact, 1e-2)
 
 
-@pytest.mark.parametrize("layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(2), dl.InstanceNorm()])
+@pytest.mark.parametrize(
+    "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(2), dl.InstanceNorm()]
+)
 def test_bfloat16_is_normalised_in_float32(layer: Any) -> None:
     params, state, x = drawn(layer, (3, 40, 40, 6))
     x = (x + 30).astype(jnp.bfloat16)  # a sum of 4800 of these is past bfloat16's whole numbers
@@ -188,7 +215,9 @@ def test_float64_is_computed_in_float64(mode: dl.Mode) -> None:
         close(y, exact, 1e-14)
 
 
-@pytest.mark.parametrize("layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(3), dl.InstanceNorm()])
+@pytest.mark.parametrize(
+    "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(3), dl.InstanceNorm()]
+)
 def test_bytes_are_read_as_intensities(layer: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     params, state = layer.init(jax.random.key(0), images)
@@ -199,8 +228,14 @@ def test_bytes_are_read_as_intensities(layer: Any) -> None:
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: dl.BatchNorm(1.0), "BatchNorm: momentum is the share of the old statistics, in [0, 1), got 1.0."),
-        (lambda: dl.BatchNorm(-0.1), "BatchNorm: momentum is the share of the old statistics, in [0, 1), got -0.1."),
+        (
+            lambda: dl.BatchNorm(1.0),
+            "BatchNorm: momentum is the share of the old statistics, in [0, 1), got 1.0.",
+        ),
+        (
+            lambda: dl.BatchNorm(-0.1),
+            "BatchNorm: momentum is the share of the old statistics, in [0, 1), got -0.1.",
+        ),
         (lambda: dl.GroupNorm(0), "GroupNorm: groups is a whole number of at least 1, got 0."),
         (
             lambda: dl.GroupNorm(4).init(jax.random.key(0), jnp.zeros((1, 4, 6))),
@@ -216,11 +251,15 @@ def test_bytes_are_read_as_intensities(layer: Any) -> None:
             "without a channel axis need x[..., None], a single image x[None].",
         ),
         (
-            lambda: dl.BatchNorm().apply(*dl.BatchNorm().init(jax.random.key(0), jnp.zeros((2, 6))), jnp.zeros((2, 5))),
+            lambda: dl.BatchNorm().apply(
+                *dl.BatchNorm().init(jax.random.key(0), jnp.zeros((2, 6))), jnp.zeros((2, 5))
+            ),
             "BatchNorm: expected 6 channels, as at init, got 5 (input of shape (2, 5)) — was the input's size changed after init?",
         ),
         (
-            lambda: dl.RMSNorm().apply(*dl.RMSNorm().init(jax.random.key(0), jnp.zeros((2, 6))), jnp.zeros((2, 5))),
+            lambda: dl.RMSNorm().apply(
+                *dl.RMSNorm().init(jax.random.key(0), jnp.zeros((2, 6))), jnp.zeros((2, 5))
+            ),
             "RMSNorm: expected 6 features, as at init, got 5 (input of shape (2, 5)) — was the input's size changed after init?",
         ),
         (
@@ -260,12 +299,19 @@ def test_a_constant_channel_gives_zero(value: float, shape: tuple[int, ...], mas
     np.testing.assert_array_equal(state["var"], 0)
 
 
-@pytest.mark.parametrize("layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(1), dl.InstanceNorm()])
+@pytest.mark.parametrize(
+    "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(1), dl.InstanceNorm()]
+)
 def test_deviations_that_are_small_beside_the_mean(layer: Any) -> None:
     """Against the definition in float64: numbers of 10,000 that differ by their last bits."""
     steps = np.random.default_rng(0).integers(0, 8, (4, 6, 5, 8))
     x = (10_000 + steps * 2.0**-10).astype(np.float32)
-    axes = {"BatchNorm": (0, 1, 2), "LayerNorm": (3,), "GroupNorm": (1, 2, 3), "InstanceNorm": (1, 2)}[type(layer).__name__]
+    axes = {
+        "BatchNorm": (0, 1, 2),
+        "LayerNorm": (3,),
+        "GroupNorm": (1, 2, 3),
+        "InstanceNorm": (1, 2),
+    }[type(layer).__name__]
     wide = x.astype(np.float64)
     centred = wide - wide.mean(axes, keepdims=True)
     expected = centred / np.sqrt(np.square(centred).mean(axes, keepdims=True) + layer.epsilon)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.layer import LayerError
+from jaxdl.core.layer import LayerError
 from tests.layers.oracles import close, flax_figures, layer_figures, normal, torch_figures
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -30,7 +30,9 @@ pools = pytest.mark.parametrize(("shape", "arguments"), POOLS.values(), ids=POOL
 MaxPool: Any = dl.MaxPool  # for arguments that a type checker refuses
 
 
-def spread(arguments: dict[str, Any], dimensions: int) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
+def spread(
+    arguments: dict[str, Any], dimensions: int
+) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
     window, stride = (
         value if isinstance(value, tuple) else (value,) * dimensions
         for value in (arguments["window"], arguments.get("stride", arguments["window"]))
@@ -43,7 +45,10 @@ def pads(shape: tuple[int, ...], window: Any, stride: Any, padding: Any) -> Any:
         return ((0, 0),) * len(window)
     if padding != "SAME":
         return padding
-    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(shape[1:-1], window, stride, strict=True)]
+    totals = [
+        max((-(-n // s) - 1) * s + k - n, 0)
+        for n, k, s in zip(shape[1:-1], window, stride, strict=True)
+    ]
     return [(total // 2, total - total // 2) for total in totals]
 
 
@@ -81,15 +86,21 @@ def test_whole_numbers_pad_as_in_pytorch(shape: tuple[int, ...], stride: int, pa
     window = (3, 2, 3)[:dimensions]
     theirs_of = pytest.importorskip("torch").from_numpy(np.moveaxis(np.array(x), -1, 1))
     pairs = {
-        dl.MaxPool(window, stride, padding): functional("max_pool", dimensions)(theirs_of, window, stride, padding),
-        dl.AvgPool(window, stride, padding): functional("avg_pool", dimensions)(theirs_of, window, stride, padding),
-        dl.AvgPool(window, stride, padding, count_padding=False): functional("avg_pool", dimensions)(
-            theirs_of, window, stride, padding, count_include_pad=False
+        dl.MaxPool(window, stride, padding): functional("max_pool", dimensions)(
+            theirs_of, window, stride, padding
         ),
+        dl.AvgPool(window, stride, padding): functional("avg_pool", dimensions)(
+            theirs_of, window, stride, padding
+        ),
+        dl.AvgPool(window, stride, padding, count_padding=False): functional(
+            "avg_pool", dimensions
+        )(theirs_of, window, stride, padding, count_include_pad=False),
     }
     for layer, theirs in pairs.items():
         y, _ = layer.apply({}, {}, x)
-        np.testing.assert_allclose(np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            np.moveaxis(np.asarray(y), -1, 1), theirs.numpy(), rtol=1e-6, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -100,7 +111,9 @@ def test_means_of_narrow_numbers_are_rounded_once(dtype: str, window: int, count
     x = jnp.asarray(np.random.default_rng(0).uniform(0, 1500, (1, 96, 96, 2)), dtype)
     blocks = np.asarray(x, np.float64).reshape(1, 96 // window, window, 96 // window, window, 2)
     y, _ = dl.AvgPool(window, count_padding=count).apply({}, {}, x)
-    np.testing.assert_allclose(np.asarray(y, np.float64), blocks.mean((2, 4)), rtol=float(jnp.finfo(dtype).eps))
+    np.testing.assert_allclose(
+        np.asarray(y, np.float64), blocks.mean((2, 4)), rtol=float(jnp.finfo(dtype).eps)
+    )
 
 
 @pytest.mark.parametrize("layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"])
@@ -122,7 +135,9 @@ def test_gradients_of_narrow_numbers_are_summed_before_they_are_rounded(layer: A
 
 @pools
 @pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str, Any], ties: bool) -> None:
+def test_max_pool_is_that_of_pytorch(
+    shape: tuple[int, ...], arguments: dict[str, Any], ties: bool
+) -> None:
     """Of equal elements, the first in row order gets the gradient."""
     x = normal(0, shape)
     x = jnp.round(x) if ties else x
@@ -135,7 +150,9 @@ def test_max_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str
 
 @pools
 @pytest.mark.parametrize("count_padding", [False, True])
-def test_average_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict[str, Any], count_padding: bool) -> None:
+def test_average_pool_is_that_of_pytorch(
+    shape: tuple[int, ...], arguments: dict[str, Any], count_padding: bool
+) -> None:
     x = normal(0, shape)
     window, stride, padding = spread(arguments, len(shape) - 2)
     sides = pads(shape, window, stride, padding)
@@ -154,8 +171,16 @@ def test_average_pool_is_that_of_pytorch(shape: tuple[int, ...], arguments: dict
 def test_global_pools_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     x = normal(0, shape)
     space = tuple(range(2, len(shape)))
-    close(layer_figures(dl.GlobalMaxPool(), {}, x), torch_figures(lambda _, x: x.amax(space), {}, x), 1e-6)
-    close(layer_figures(dl.GlobalAvgPool(), {}, x), torch_figures(lambda _, x: x.mean(space), {}, x), 1e-6)
+    close(
+        layer_figures(dl.GlobalMaxPool(), {}, x),
+        torch_figures(lambda _, x: x.amax(space), {}, x),
+        1e-6,
+    )
+    close(
+        layer_figures(dl.GlobalAvgPool(), {}, x),
+        torch_figures(lambda _, x: x.mean(space), {}, x),
+        1e-6,
+    )
 
 
 def test_nan_is_not_pooled_away() -> None:
@@ -185,7 +210,10 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
     ("build", "text"),
     [
         (lambda: dl.MaxPool(0), "MaxPool: window is a whole number of at least 1, got 0."),
-        (lambda: MaxPool([2, 2]), "MaxPool: window is a whole number or a tuple of such, got the list [2, 2]."),
+        (
+            lambda: MaxPool([2, 2]),
+            "MaxPool: window is a whole number or a tuple of such, got the list [2, 2].",
+        ),
         (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
         (
             lambda: dl.AvgPool(2, padding="FULL"),
@@ -254,11 +282,16 @@ def test_wrong_inputs(layer: Any, shape: tuple[int, ...], text: str) -> None:
 
 @pytest.mark.parametrize("layer", [dl.AvgPool(2), dl.GlobalAvgPool()])
 def test_whole_numbers_have_no_mean(layer: Any) -> None:
-    with pytest.raises(LayerError, match=r"AvgPool: expected floating-point numbers, or images in uint8 .* got int32"):
+    with pytest.raises(
+        LayerError,
+        match=r"AvgPool: expected floating-point numbers, or images in uint8 .* got int32",
+    ):
         layer.apply({}, {}, jnp.zeros((1, 4, 4, 1), jnp.int32))
 
 
 def test_in_a_model_the_part_is_named() -> None:
     model = dl.Sequential(dl.MaxPool(4), dl.MaxPool(2))
-    with pytest.raises(LayerError, match=r"^MaxPool at 'max_pool_1': the window reaches over 2 elements"):
+    with pytest.raises(
+        LayerError, match=r"^MaxPool at 'max_pool_1': the window reaches over 2 elements"
+    ):
         model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.tree import named_leaves, shapes
+from jaxdl.core.tree import named_leaves, shapes
 from tests.laws.catalogue import CATALOGUE, Entry
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -26,7 +26,8 @@ def products(jaxpr: Any) -> Iterator[Any]:
         if equation.primitive.name in PRODUCTS:
             yield from (variable.aval.dtype for variable in equation.invars)
         for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+            list(equation.params.values()),
+            is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"),
         ):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
@@ -57,13 +58,20 @@ def test_every_layer_trains_on_what_it_stores_in_float32(entry: Entry, dtype: st
     wide = jax.eval_shape(entry.layer.apply, *trees, shapes(entry.input()), TRAIN)[0]
     assert y.shape == wide.shape
     found = set(products(jax.make_jaxpr(gradient)(*trees, shapes(entry.input())).jaxpr))
-    attends = "Attention(" in repr(entry.layer) or "TransformerBlock(" in repr(entry.layer)  # weighs in float32
+    attends = "Attention(" in repr(entry.layer) or "TransformerBlock(" in repr(
+        entry.layer
+    )  # weighs in float32
     assert found <= ({jnp.dtype(dtype), jnp.dtype("float32")} if attends else {jnp.dtype(dtype)})
     assert found or not any("kernel" in name for name in named_leaves(trees[0]))
 
 
-@pytest.mark.parametrize("name", ["sequential", "composite", "lstm", "transformer block", "frozen", "map over the last axis"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01), ("float32", 0.0)])
+@pytest.mark.parametrize(
+    "name",
+    ["sequential", "composite", "lstm", "transformer block", "frozen", "map over the last axis"],
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01), ("float32", 0.0)]
+)
 def test_it_is_the_same_function_to_the_precision(name: str, dtype: str, tolerance: float) -> None:
     entry = CATALOGUE[name]
     params, state = entry.drawn()
@@ -102,7 +110,9 @@ def test_bytes_are_read_as_the_model_reads_them() -> None:
 
 
 def test_a_layer_that_was_told_a_dtype_keeps_to_it() -> None:
-    model = dl.in_precision(dl.Sequential(dl.Dense(3), head=dl.Dense(2, dtype="float32")), "bfloat16")
+    model = dl.in_precision(
+        dl.Sequential(dl.Dense(3), head=dl.Dense(2, dtype="float32")), "bfloat16"
+    )
     x = jnp.ones((2, 4))
     params, state = model.init(jax.random.key(0), x)
     found = list(products(jax.make_jaxpr(model.apply)(params, state, x).jaxpr))
@@ -127,14 +137,18 @@ def test_a_layer_of_ones_own_needs_to_know_nothing() -> None:
     params, state = model.init(jax.random.key(0), x)
     assert params["scaled_0"]["scale"].dtype == jnp.float32
     assert model.apply(params, state, x)[0].dtype == jnp.float32
-    assert set(products(jax.make_jaxpr(model.apply)(params, state, x).jaxpr)) == {jnp.dtype("float16")}
+    assert set(products(jax.make_jaxpr(model.apply)(params, state, x).jaxpr)) == {
+        jnp.dtype("float16")
+    }
 
 
 def test_a_language_model_generates_in_it() -> None:
     model = dl.models.gpt(11, layers=1, heads=2, features=8, context=8)
     params, state = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
     prompt = jnp.asarray([[1, 2, 3]], jnp.int32)
-    narrow = dl.generate(dl.in_precision(model, "bfloat16"), params, state, prompt, 4, temperature=0)
+    narrow = dl.generate(
+        dl.in_precision(model, "bfloat16"), params, state, prompt, 4, temperature=0
+    )
     assert narrow.shape == dl.generate(model, params, state, prompt, 4, temperature=0).shape
 
 

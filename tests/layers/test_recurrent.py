@@ -28,11 +28,15 @@ def drawn(layer: Any, x: Any, seed: int = 0) -> Any:
     """Parameters of which no bias is 0."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x))[0]
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), shapes
+    )
 
 
 def close(a: Any, b: Any, tolerance: float = 2e-5) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b
+    )
 
 
 def weighed(y: Any) -> Any:
@@ -42,7 +46,9 @@ def weighed(y: Any) -> Any:
 def torch_module(torch: Any, kind: Any, params: Any, bidirectional: bool = False) -> Any:
     module = {dl.SimpleRNN: torch.nn.RNN, dl.LSTM: torch.nn.LSTM, dl.GRU: torch.nn.GRU}[kind]
     module = module(INPUTS, FEATURES, batch_first=True, bidirectional=bidirectional)
-    ends = {"": params["forward"], "_reverse": params["backward"]} if bidirectional else {"": params}
+    ends = (
+        {"": params["forward"], "_reverse": params["backward"]} if bidirectional else {"": params}
+    )
     for end, own in ends.items():
         second = np.zeros(own["bias"].shape, np.float32)
         if kind is dl.GRU:
@@ -64,20 +70,34 @@ def test_states_and_gradients_equal_those_of_pytorch(kind: Any) -> None:
     x, layer = data(), kind(FEATURES, carry=True)
     params = drawn(layer, (x, None))
     first = np.random.default_rng(1).normal(size=(2, BATCH, FEATURES)).astype(np.float32)
-    carry = (jnp.asarray(first[0]), jnp.asarray(first[1])) if kind is dl.LSTM else jnp.asarray(first[0])
+    carry = (
+        (jnp.asarray(first[0]), jnp.asarray(first[1])) if kind is dl.LSTM else jnp.asarray(first[0])
+    )
 
     module, tx = torch_module(torch, kind, params), torch.tensor(x, requires_grad=True)
-    begun = tuple(torch.tensor(f[None]) for f in first) if kind is dl.LSTM else torch.tensor(first[0][None])
+    begun = (
+        tuple(torch.tensor(f[None]) for f in first)
+        if kind is dl.LSTM
+        else torch.tensor(first[0][None])
+    )
     expected, last = module(tx, begun)
-    torch.sum(torch.sin(torch.arange(expected.numel(), dtype=torch.float32)).reshape(expected.shape) * expected).backward()
+    torch.sum(
+        torch.sin(torch.arange(expected.numel(), dtype=torch.float32)).reshape(expected.shape)
+        * expected
+    ).backward()
 
     def objective(params: Any, x: Any) -> Any:
         (y, last), _ = layer.apply(params, {}, (x, carry))
         return weighed(y), (y, last)
 
-    (by_params, by_x), (y, ours_last) = jax.grad(objective, (0, 1), has_aux=True)(params, jnp.asarray(x))
+    (by_params, by_x), (y, ours_last) = jax.grad(objective, (0, 1), has_aux=True)(
+        params, jnp.asarray(x)
+    )
     close(y, expected.detach().numpy())
-    close(jax.tree.leaves(ours_last), [leaf.detach().numpy()[0] for leaf in (last if kind is dl.LSTM else (last,))])
+    close(
+        jax.tree.leaves(ours_last),
+        [leaf.detach().numpy()[0] for leaf in (last if kind is dl.LSTM else (last,))],
+    )
     close(by_x, tx.grad.numpy())
     close(by_params["kernel"], module.weight_ih_l0.grad.numpy().T)
     close(by_params["recurrent_kernel"], module.weight_hh_l0.grad.numpy().T)
@@ -92,8 +112,12 @@ def test_bidirectional_padded_sequences_equal_those_of_pytorch(kind: Any) -> Non
     x, layer = data(), dl.Bidirectional(kind(FEATURES))
     params = drawn(layer, x)
     module = torch_module(torch, kind, params, bidirectional=True)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(x), LENGTHS, batch_first=True, enforce_sorted=False)
-    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(module(packed)[0], batch_first=True, total_length=TIME)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        torch.tensor(x), LENGTHS, batch_first=True, enforce_sorted=False
+    )
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(
+        module(packed)[0], batch_first=True, total_length=TIME
+    )
     y, _ = layer.apply(params, {}, dl.Padded(jnp.asarray(x), jnp.asarray(LENGTHS)))
     assert isinstance(y, dl.Padded)
     close(y.values, expected.detach().numpy())
@@ -105,12 +129,16 @@ def keras_weights(kind: Any, params: Any) -> list[np.ndarray]:
         return weights
     second = np.concatenate([np.zeros(2 * FEATURES, np.float32), params["recurrent_bias"]])
     weights = [*weights[:2], np.stack([weights[2], second])]
-    return [np.concatenate([np.split(w, 3, -1)[part] for part in (1, 0, 2)], -1) for w in weights]  # Keras has z, r, n
+    return [
+        np.concatenate([np.split(w, 3, -1)[part] for part in (1, 0, 2)], -1) for w in weights
+    ]  # Keras has z, r, n
 
 
 @every_layer
 @pytest.mark.parametrize("backward", [False, True])
-def test_masked_sequences_equal_those_of_keras(kind: Any, backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_sequences_equal_those_of_keras(
+    kind: Any, backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     x, layer = data(), kind(FEATURES, sequence=False, backward=backward)
@@ -120,13 +148,17 @@ def test_masked_sequences_equal_those_of_keras(kind: Any, backward: bool, monkey
         theirs.build(x.shape)
         theirs.set_weights(keras_weights(kind, params))
         expected = np.asarray(theirs(x))
-        short = np.concatenate([np.asarray(theirs(x[i : i + 1, :n])) for i, n in enumerate(LENGTHS)])
+        short = np.concatenate(
+            [np.asarray(theirs(x[i : i + 1, :n])) for i, n in enumerate(LENGTHS)]
+        )
     close(layer.apply(params, {}, jnp.asarray(x))[0], expected)
     close(layer.apply(params, {}, dl.Padded(jnp.asarray(x), jnp.asarray(LENGTHS)))[0], short)
 
 
 def flax_cell(kind: Any, params: Any) -> tuple[Any, Any]:
-    kernels, recurrent = (jnp.split(params[name], kind.gates, -1) for name in ("kernel", "recurrent_kernel"))
+    kernels, recurrent = (
+        jnp.split(params[name], kind.gates, -1) for name in ("kernel", "recurrent_kernel")
+    )
     biases = jnp.split(params["bias"], kind.gates)
     if kind is dl.SimpleRNN:
         tree = {"i": {"kernel": kernels[0], "bias": biases[0]}, "h": {"kernel": recurrent[0]}}
@@ -150,7 +182,11 @@ def test_states_and_gradients_equal_those_of_flax(kind: Any) -> None:
 
     def theirs(params: Any, x: Any) -> Any:
         return weighed(
-            nn.RNN(cell).apply({"params": {"cell": flax_cell(kind, params)[1]}}, x, seq_lengths=jnp.asarray(LENGTHS))
+            nn.RNN(cell).apply(
+                {"params": {"cell": flax_cell(kind, params)[1]}},
+                x,
+                seq_lengths=jnp.asarray(LENGTHS),
+            )
         )
 
     def ours(params: Any, x: Any) -> Any:
@@ -163,9 +199,13 @@ def test_states_and_gradients_equal_those_of_flax(kind: Any) -> None:
 
 @every_layer
 @pytest.mark.parametrize(
-    "options", [{}, {"backward": True}, {"sequence": False}, {"sequence": False, "backward": True}], ids=str
+    "options",
+    [{}, {"backward": True}, {"sequence": False}, {"sequence": False, "backward": True}],
+    ids=str,
 )
-def test_a_padded_batch_gives_what_its_sequences_give_one_by_one(kind: Any, options: dict[str, bool]) -> None:
+def test_a_padded_batch_gives_what_its_sequences_give_one_by_one(
+    kind: Any, options: dict[str, bool]
+) -> None:
     """Outputs and gradients, whatever lies in the padding."""
     x, layer = data(), kind(FEATURES, carry=True, **options)
     x[np.arange(TIME)[None] >= LENGTHS[:, None]] = np.inf
@@ -174,7 +214,9 @@ def test_a_padded_batch_gives_what_its_sequences_give_one_by_one(kind: Any, opti
     def summed(params: Any, x: Any) -> Any:
         (y, last), _ = layer.apply(params, {}, (x, None))
         values = y.values if isinstance(y, dl.Padded) else y
-        return jnp.sum(jnp.sin(values)) + sum(jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(last))
+        return jnp.sum(jnp.sin(values)) + sum(
+            jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(last)
+        )
 
     def one_by_one(params: Any) -> Any:
         return sum(summed(params, jnp.asarray(x[i : i + 1, :n])) for i, n in enumerate(LENGTHS))
@@ -223,7 +265,9 @@ def test_input_dropout_is_one_mask_for_all_steps() -> None:
     layer = dl.SimpleRNN(FEATURES, dropout=0.5)
     x = jnp.ones((BATCH, TIME, INPUTS))
     params = drawn(layer, x)
-    params["recurrent_kernel"] = jnp.zeros_like(params["recurrent_kernel"])  # so that a step is what its own input makes it
+    params["recurrent_kernel"] = jnp.zeros_like(
+        params["recurrent_kernel"]
+    )  # so that a step is what its own input makes it
     y, _ = layer.apply(params, {}, x, dl.Train(jax.random.key(0)))
     close(y, jnp.broadcast_to(y[:, :1], y.shape), 1e-6)
     assert not jnp.allclose(y[0, 0], y[1, 0])
@@ -242,11 +286,15 @@ def test_recurrent_dropout_is_one_mask_for_all_steps() -> None:
 
 def test_the_forget_gate_begins_open() -> None:
     params, _ = dl.LSTM(FEATURES).init(jax.random.key(0), data())
-    np.testing.assert_array_equal(params["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], FEATURES).astype(np.float32))
+    np.testing.assert_array_equal(
+        params["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], FEATURES).astype(np.float32)
+    )
 
 
 @every_layer
-def test_initial_parameters_are_distributed_as_those_of_keras(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_parameters_are_distributed_as_those_of_keras(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their limits, their distribution by the Kolmogorov–Smirnov test, and the biases to the bit."""
     inputs, features, shape = 48, 64, (1, TIME, 48)
     params, _ = kind(features).init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -261,7 +309,9 @@ def test_initial_parameters_are_distributed_as_those_of_keras(kind: Any, monkeyp
 
 
 @every_layer
-def test_the_recurrent_kernel_is_orthogonal_over_all_gates_at_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recurrent_kernel_is_orthogonal_over_all_gates_at_once(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params, _ = kind(FEATURES).init(jax.random.key(0), data())
     _, theirs, _ = keras_initial(kind, FEATURES, data().shape, monkeypatch)
     for drawn in (np.float64(params["recurrent_kernel"]), np.float64(theirs)):
@@ -269,7 +319,9 @@ def test_the_recurrent_kernel_is_orthogonal_over_all_gates_at_once(kind: Any, mo
         np.testing.assert_allclose(drawn @ drawn.T, np.eye(FEATURES), atol=1e-6)
 
 
-def keras_initial(kind: Any, features: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+def keras_initial(
+    kind: Any, features: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> list[np.ndarray]:
     """Kernel, recurrent kernel and bias of Keras's layer; its bias of `GRU` has a row for each side of the product."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -283,7 +335,9 @@ def keras_initial(kind: Any, features: int, shape: tuple[int, ...], monkeypatch:
 def test_a_narrow_recurrent_kernel_is_drawn_in_float32_and_rounded() -> None:
     params, _ = dl.LSTM(FEATURES, param_dtype=jnp.bfloat16).init(jax.random.key(0), data())
     wide, _ = dl.LSTM(FEATURES).init(jax.random.key(0), data())
-    np.testing.assert_array_equal(params["recurrent_kernel"], wide["recurrent_kernel"].astype(jnp.bfloat16))
+    np.testing.assert_array_equal(
+        params["recurrent_kernel"], wide["recurrent_kernel"].astype(jnp.bfloat16)
+    )
 
 
 def test_it_learns_inside_fit() -> None:
@@ -293,7 +347,14 @@ def test_it_learns_inside_fit() -> None:
     x = dl.Padded(np.ones((256, 8, 1), np.float32), lengths)
     labels = (lengths > 4).astype(np.int32)
     model = dl.Sequential(dl.GRU(8, sequence=False), dl.Dense(1))
-    fit = functools.partial(dl.fit, model, (x, labels), loss=dl.losses.binary_cross_entropy, progress=False, batch_size=32)
+    fit = functools.partial(
+        dl.fit,
+        model,
+        (x, labels),
+        loss=dl.losses.binary_cross_entropy,
+        progress=False,
+        batch_size=32,
+    )
     run = fit(optimizer=optax.adam(0.02), epochs=30, metrics={"accuracy": dl.metrics.accuracy})
     assert run.history["accuracy"][-1] > 0.98
 
@@ -303,13 +364,22 @@ def test_it_learns_inside_fit() -> None:
     [
         (lambda: dl.LSTM(0), "LSTM: features is a whole number of at least 1, got 0."),
         (lambda: dl.GRU(3, dropout=1.0), r"GRU: dropout is a probability in \[0, 1\), got 1.0."),
-        (lambda: dl.Bidirectional(dl.LSTM(3, backward=True)), "Bidirectional: expected a forward recurrent layer"),
-        (lambda: dl.Bidirectional(dl.LSTM(3), combine="mean"), "combine is 'concatenate' or 'add', got 'mean'"),
+        (
+            lambda: dl.Bidirectional(dl.LSTM(3, backward=True)),
+            "Bidirectional: expected a forward recurrent layer",
+        ),
+        (
+            lambda: dl.Bidirectional(dl.LSTM(3), combine="mean"),
+            "combine is 'concatenate' or 'add', got 'mean'",
+        ),
         (
             lambda: dl.LSTM(3).init(jax.random.key(0), jnp.ones((2, 3))),
             r"LSTM: expected \[batch, time, features\], got shape \(2, 3\)",
         ),
-        (lambda: dl.GRU(3, carry=True).init(jax.random.key(0), data()), "with carry=True the input is a pair"),
+        (
+            lambda: dl.GRU(3, carry=True).init(jax.random.key(0), data()),
+            "with carry=True the input is a pair",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -323,6 +393,10 @@ def test_a_first_state_of_another_shape_is_refused(kind: Any) -> None:
     layer = kind(FEATURES, carry=True)
     params = drawn(layer, (data(), None))
     with pytest.raises(dl.LayerError, match="expected a first state of shape"):
-        layer.apply(params, {}, (data(), jax.tree.map(lambda leaf: leaf[:1], layer.first(BATCH, jnp.float32))))
+        layer.apply(
+            params,
+            {},
+            (data(), jax.tree.map(lambda leaf: leaf[:1], layer.first(BATCH, jnp.float32))),
+        )
     with pytest.raises(dl.LayerError, match="expected 4 features, as at init, got 3"):
         layer.apply(params, {}, (data()[..., :3], None))

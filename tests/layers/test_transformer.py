@@ -16,7 +16,9 @@ X = normal(0, (BATCH, TIME, FEATURES))
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
-def torch_block(torch: Any, params: Any, heads: int, norm_first: bool, epsilon: float = 1e-6) -> Any:
+def torch_block(
+    torch: Any, params: Any, heads: int, norm_first: bool, epsilon: float = 1e-6
+) -> Any:
     """PyTorch's layer with the weights of a block."""
     hidden, features = params["mlp"]["out"]["kernel"].shape
     block = torch.nn.TransformerEncoderLayer(
@@ -39,10 +41,16 @@ def torch_weights(params: Any) -> dict[str, np.ndarray]:
     params = jax.tree.map(np.array, params)
     attention = params["attention"]
     weights = {
-        f"self_attn.in_proj_{theirs}": np.concatenate([attention[part][ours].T for part in ("query", "key", "value")])
+        f"self_attn.in_proj_{theirs}": np.concatenate(
+            [attention[part][ours].T for part in ("query", "key", "value")]
+        )
         for theirs, ours in (("weight", "kernel"), ("bias", "bias"))
     }
-    dense = {"self_attn.out_proj": attention["out"], "linear1": params["mlp"]["hidden"], "linear2": params["mlp"]["out"]}
+    dense = {
+        "self_attn.out_proj": attention["out"],
+        "linear1": params["mlp"]["hidden"],
+        "linear2": params["mlp"]["out"],
+    }
     for name, part in dense.items():
         weights |= {f"{name}.weight": part["kernel"].T, f"{name}.bias": part["bias"]}
     for name, part in {"norm1": params["attention_norm"], "norm2": params["mlp_norm"]}.items():
@@ -58,13 +66,19 @@ def test_a_block_and_its_gradients_equal_those_of_pytorch(norm: Any, causal: boo
     params = perturbed(layer.init(jax.random.key(0), X)[0])
     ours = figures(lambda params, x: layer.apply(params, {}, x)[0], params, X)
 
-    block, x = torch_block(torch, params, HEADS, norm == "pre"), torch.tensor(np.asarray(X), requires_grad=True)
+    block, x = (
+        torch_block(torch, params, HEADS, norm == "pre"),
+        torch.tensor(np.asarray(X), requires_grad=True),
+    )
     mask = torch.triu(torch.ones(TIME, TIME, dtype=torch.bool), 1) if causal else None
     y = block(x, src_mask=mask)
     (y * torch.tensor(np.asarray(normal(11, X.shape)))).sum().backward()
     close(ours.pop("y"), y.detach().numpy())
     close(ours.pop("x"), x.grad.numpy())
-    close(torch_weights(ours), {name: block.get_parameter(name).grad.numpy() for name in torch_weights(ours)})
+    close(
+        torch_weights(ours),
+        {name: block.get_parameter(name).grad.numpy() for name in torch_weights(ours)},
+    )
 
 
 def test_padded_sequences_give_what_each_gives_alone() -> None:

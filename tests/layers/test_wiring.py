@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.jitted import tracing_program
-from jaxdl.layer import LayerError
+from jaxdl.compiling.jitted import tracing_program
+from jaxdl.core.layer import LayerError
 from jaxdl.layers.precision import in_precision
 from tests.layers.oracles import close, normal
 
@@ -56,7 +56,9 @@ def test_init_runs_no_forward_pass_of_a_composite() -> None:
 
 
 def test_weights_depend_on_the_shape_of_one_example_alone() -> None:
-    first, second = (dl.Sequential(dl.Dense(3), dl.Dense(2)).init(KEY, jnp.zeros((n, 4))) for n in (1, 7))
+    first, second = (
+        dl.Sequential(dl.Dense(3), dl.Dense(2)).init(KEY, jnp.zeros((n, 4))) for n in (1, 7)
+    )
     close(first, second, 0)
 
 
@@ -65,7 +67,9 @@ def test_inputs_may_be_trees() -> None:
     class Pair(dl.Composite):
         def wire(self, wiring: Any, x: Any) -> Any:
             left = wiring.part("left", dl.Dense(2), x["left"])
-            return wiring.math(lambda a, b: a + b, left, wiring.part("right", dl.Dense(2), x["right"]))
+            return wiring.math(
+                lambda a, b: a + b, left, wiring.part("right", dl.Dense(2), x["right"])
+            )
 
     x = {"left": np.ones((2, 3)), "right": np.ones((2, 5))}
     params, state = Pair().init(KEY, x)
@@ -79,7 +83,9 @@ def test_a_part_tied_to_one_that_has_not_run() -> None:
         def wire(self, wiring: Any, x: Any) -> Any:
             return wiring.part("late", dl.Dense(4), x, shares="missing")
 
-    with pytest.raises(LayerError, match=r"^Dense at 'late': it uses the parameters of 'missing', and no part"):
+    with pytest.raises(
+        LayerError, match=r"^Dense at 'late': it uses the parameters of 'missing', and no part"
+    ):
         Early().init(KEY, X)
 
 
@@ -89,11 +95,17 @@ def test_two_parts_of_one_name() -> None:
         def wire(self, wiring: Any, x: Any) -> Any:
             return wiring.part("dense", dl.Dense(4), wiring.part("dense", dl.Dense(4), x))
 
-    with pytest.raises(LayerError, match=r"^Dense at 'dense': another part has this name .* shares='dense'"):
+    with pytest.raises(
+        LayerError, match=r"^Dense at 'dense': another part has this name .* shares='dense'"
+    ):
         Twice().init(KEY, X)
 
 
-@pytest.mark.parametrize("build", [lambda inner: dl.Sequential(body=inner), dl.Residual, dl.Map], ids=["body", "body", "map"])
+@pytest.mark.parametrize(
+    "build",
+    [lambda inner: dl.Sequential(body=inner), dl.Residual, dl.Map],
+    ids=["body", "body", "map"],
+)
 def test_errors_name_the_part(build: Any) -> None:
     model = dl.Sequential(head=build(dl.Sequential(dl.Dense(4), dl.Dense(4))))
     x = jnp.zeros((2, 3, 4))
@@ -102,12 +114,16 @@ def test_errors_name_the_part(build: Any) -> None:
     with pytest.raises(LayerError) as caught:
         model.apply(params, state, x)
     assert caught.value.path == ("head", "body", "dense_1")
-    assert str(caught.value).startswith("Dense at 'head.body.dense_1': expected 5 features, as at init, got 4 (input of shape")
+    assert str(caught.value).startswith(
+        "Dense at 'head.body.dense_1': expected 5 features, as at init, got 4 (input of shape"
+    )
 
 
 def test_errors_name_the_part_at_init() -> None:
     model = dl.Sequential(stem=dl.Sequential(dl.Flatten(), dl.Conv(3, 3)))
-    with pytest.raises(LayerError, match=r"^Conv at 'stem\.conv_0': expected \[batch, \*space, channels\]"):
+    with pytest.raises(
+        LayerError, match=r"^Conv at 'stem\.conv_0': expected \[batch, \*space, channels\]"
+    ):
         model.init(KEY, jnp.zeros((1, 8, 8, 1)))
 
 
@@ -171,7 +187,9 @@ def test_a_part_in_several_places_of_a_program_is_traced_once() -> None:
     traces.clear()
     outputs, updated = program(params, state, X)
     assert len(traces) == 1
-    np.testing.assert_array_equal(outputs, expected)  # each with its own parameters, statistics and dropout
+    np.testing.assert_array_equal(
+        outputs, expected
+    )  # each with its own parameters, statistics and dropout
     jax.tree.map(np.testing.assert_array_equal, updated, new)
 
 
@@ -185,7 +203,8 @@ def test_a_part_in_several_places_may_have_a_rate_that_is_an_array() -> None:
             return blocks(rate)[0].apply(params, state, X, dl.Train(KEY))[0]
 
     np.testing.assert_array_equal(
-        program(jnp.float32(0.5)), jax.jit(lambda r: blocks(r)[0].apply(params, state, X, dl.Train(KEY))[0])(0.5)
+        program(jnp.float32(0.5)),
+        jax.jit(lambda r: blocks(r)[0].apply(params, state, X, dl.Train(KEY))[0])(0.5),
     )
 
 
@@ -194,9 +213,13 @@ def raised(n: Any, x: Any) -> Any:
 
 
 def test_parts_that_differ_in_the_type_of_a_number_alone_are_two() -> None:
-    model = dl.Sequential(*[dl.Sequential(dl.Dense(4), functools.partial(raised, n)) for n in (2, 2.0)])
+    model = dl.Sequential(
+        *[dl.Sequential(dl.Dense(4), functools.partial(raised, n)) for n in (2, 2.0)]
+    )
     params, state = model.init(KEY, X)
-    np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6
+    )
 
 
 def test_what_was_traced_serves_one_program_alone() -> None:
@@ -206,7 +229,9 @@ def test_what_was_traced_serves_one_program_alone() -> None:
         factor[0] = value
         model = dl.Sequential(block, block, *[jnp.tanh] * int(value))
         params, state = model.init(KEY, X)
-        np.testing.assert_allclose(within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6)
+        np.testing.assert_allclose(
+            within_program(model, params, state), model.apply(params, state, X)[0], rtol=1e-6
+        )
 
 
 def test_it_is_traced_once_in_a_narrower_dtype_too() -> None:
@@ -268,11 +293,17 @@ def test_in_several_places_of_different_shapes_each_is_drawn_by_itself() -> None
     model = dl.Sequential(*[block] * 3)  # of 4, then of 6 features twice
     drawn, expected = jax.jit(lambda key: model.init(key, X))(KEY), model.init(KEY, X)
     jax.tree.map(np.testing.assert_array_equal, drawn, expected)
-    assert [part["dense_0"]["kernel"].shape for part in drawn[0].values()] == [(4, 5), (6, 5), (6, 5)]
+    assert [part["dense_0"]["kernel"].shape for part in drawn[0].values()] == [
+        (4, 5),
+        (6, 5),
+        (6, 5),
+    ]
 
 
 def test_an_error_in_the_first_parameters_of_several_places_says_where_it_is() -> None:
-    model = dl.Sequential(*[dl.Sequential(dl.Dense(4, kernel_init=lambda key, shape, dtype: None))] * 2)
+    model = dl.Sequential(
+        *[dl.Sequential(dl.Dense(4, kernel_init=lambda key, shape, dtype: None))] * 2
+    )
     with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):
         jax.eval_shape(lambda key: model.init(key, X), KEY)
 
@@ -289,7 +320,9 @@ class Written(dl.Composite):
 
 def test_a_part_may_be_a_plain_function() -> None:
     x = jnp.array([[-1.0, 2.0]])
-    model = Written(lambda wiring, x: wiring.part("second", jnp.negative, wiring.part("first", jax.nn.relu, x)))
+    model = Written(
+        lambda wiring, x: wiring.part("second", jnp.negative, wiring.part("first", jax.nn.relu, x))
+    )
     params, state = model.init(jax.random.key(0), x)
     assert (params, state) == ({}, {})
     for other in (model, dl.in_precision(model, "float32")):
@@ -306,9 +339,13 @@ def test_a_part_may_be_a_plain_function() -> None:
     ],
 )
 def test_mathematics_beside_the_wiring_is_named(flow: Any) -> None:
-    for model, place in ((Written(flow), "Written"), (dl.Sequential(Written(flow)), "Written at 'written_0'")):
+    for model, place in (
+        (Written(flow), "Written"),
+        (dl.Sequential(Written(flow)), "Written at 'written_0'"),
+    ):
         with pytest.raises(
-            dl.LayerError, match=rf"^{place}: wire computes with arrays itself.* — put mathematics into wiring.math"
+            dl.LayerError,
+            match=rf"^{place}: wire computes with arrays itself.* — put mathematics into wiring.math",
         ):
             model.init(jax.random.key(0), jnp.ones((1, 2)))
 

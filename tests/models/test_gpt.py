@@ -19,18 +19,29 @@ TOKENS = np.random.default_rng(0).integers(0, 11, (2, 6)).astype(np.int32)
 
 
 def gpt(**changes: Any) -> dl.Sequential:
-    return models.gpt(**{"vocabulary": 11, "layers": 2, "heads": 2, "features": 8, "context": 9, "bias": True} | changes)
+    return models.gpt(
+        **{"vocabulary": 11, "layers": 2, "heads": 2, "features": 8, "context": 9, "bias": True}
+        | changes
+    )
 
 
 def parameters(model: dl.Layer) -> int:
     tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-    return dl.tree.parameter_count(jax.eval_shape(lambda key: model.init(key, tokens)[0], jax.random.key(0)))
+    return dl.tree.parameter_count(
+        jax.eval_shape(lambda key: model.init(key, tokens)[0], jax.random.key(0))
+    )
 
 
 def test_it_has_the_size_of_gpt_2() -> None:
     """As published for the smallest, and for nanoGPT's setting for a CPU with its positions."""
-    assert parameters(models.gpt(50257, layers=12, heads=12, features=768, context=1024, bias=True)) == 124_439_808
-    assert parameters(models.gpt(65, layers=4, heads=4, features=128, context=64)) == 795_904 + 64 * 128
+    assert (
+        parameters(models.gpt(50257, layers=12, heads=12, features=768, context=1024, bias=True))
+        == 124_439_808
+    )
+    assert (
+        parameters(models.gpt(65, layers=4, heads=4, features=128, context=64))
+        == 795_904 + 64 * 128
+    )
     assert parameters(gpt(tied=False)) == parameters(gpt()) + 11 * 8
 
 
@@ -39,7 +50,10 @@ def test_it_computes_what_pytorch_computes() -> None:
     model = gpt()
     params = perturbed(model.init(jax.random.key(0), TOKENS)[0])
     p = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params)
-    x = p["tokens"]["embedding"][torch.tensor(TOKENS, dtype=torch.long)] + p["positions"]["embedding"][:6]
+    x = (
+        p["tokens"]["embedding"][torch.tensor(TOKENS, dtype=torch.long)]
+        + p["positions"]["embedding"][:6]
+    )
     for index in range(2):
         block = torch_block(torch, params[f"block_{index}"], 2, norm_first=True, epsilon=1e-5)
         x = block(x, src_mask=torch.triu(torch.ones(6, 6, dtype=torch.bool), 1))
@@ -49,7 +63,9 @@ def test_it_computes_what_pytorch_computes() -> None:
 
 
 def test_it_starts_as_gpt_2_does() -> None:
-    params, _ = models.gpt(65, layers=8, heads=4, features=64, context=32).init(jax.random.key(0), TOKENS)
+    params, _ = models.gpt(65, layers=8, heads=4, features=64, context=32).init(
+        jax.random.key(0), TOKENS
+    )
     block = params["block_3"]
     narrow = {"mlp.out.kernel", "attention.out.kernel"}
     for name, leaf in dl.tree.named_leaves(block).items():
@@ -68,7 +84,9 @@ def test_no_token_sees_those_behind_it() -> None:
     model = gpt(dropout=0.1)
     params, _ = model.init(jax.random.key(0), TOKENS)
     changed = np.where(np.arange(6)[None] < 4, TOKENS, 0).astype(np.int32)
-    close(model.apply(params, {}, changed)[0][:, :4], model.apply(params, {}, TOKENS)[0][:, :4], 1e-6)
+    close(
+        model.apply(params, {}, changed)[0][:, :4], model.apply(params, {}, TOKENS)[0][:, :4], 1e-6
+    )
 
 
 def test_padded_texts_give_padded_logits() -> None:

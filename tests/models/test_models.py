@@ -37,7 +37,10 @@ def test_mlp_is_dense_layers_with_activations_between_them() -> None:
 
 def test_mlp_takes_dropout_and_arguments_of_its_dense_layers() -> None:
     model = models.mlp(8, 3, dropout=0.5, use_bias=False)
-    assert repr(model) == "Sequential(Dense(8, use_bias=False), relu, Dropout(0.5), Dense(3, use_bias=False))"
+    assert (
+        repr(model)
+        == "Sequential(Dense(8, use_bias=False), relu, Dropout(0.5), Dense(3, use_bias=False))"
+    )
 
 
 def test_mlp_needs_a_layer() -> None:
@@ -46,19 +49,28 @@ def test_mlp_needs_a_layer() -> None:
 
 
 # In each stage a convolution from the stage before and a block of two, each with a scale and a bias; then the dense layer.
-RESNET_PARAMETERS = sum(9 * before * n + 2 * (9 * n * n) + 3 * 2 * n for before, n in ((3, 24), (24, 48), (48, 96))) + 97 * 10
+RESNET_PARAMETERS = (
+    sum(9 * before * n + 2 * (9 * n * n) + 3 * 2 * n for before, n in ((3, 24), (24, 48), (48, 96)))
+    + 97 * 10
+)
 
 
 @pytest.mark.parametrize(
     ("model", "image", "parameters"),
     [
-        (models.cnn(32, 64, 64, pool=(2, 2, 1), padding="VALID", head=(64, 10)), (28, 28, 1), 93_322),  # as Keras counts
+        (
+            models.cnn(32, 64, 64, pool=(2, 2, 1), padding="VALID", head=(64, 10)),
+            (28, 28, 1),
+            93_322,
+        ),  # as Keras counts
         (models.cnn(32, 64, 128, padding="VALID", head=(128, 10)), (32, 32, 3), 160_202),
         (models.resnet(24, 48, 96), (32, 32, 3), RESNET_PARAMETERS),
     ],
     ids=["mnist", "cifar", "resnet"],
 )
-def test_image_networks_have_the_known_sizes(model: dl.Layer, image: tuple[int, ...], parameters: int) -> None:
+def test_image_networks_have_the_known_sizes(
+    model: dl.Layer, image: tuple[int, ...], parameters: int
+) -> None:
     assert shapes_of(model, 2, *image, dtype=jnp.uint8) == ((2, 10), parameters)
 
 
@@ -77,7 +89,9 @@ def test_resnet_computes_stages_of_residual_blocks() -> None:
     model = models.resnet(3, 5, classes=4)
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
     params, state = model.init(jax.random.key(1), x)
-    state = jax.tree.map(lambda leaf: leaf + 0.3, state)  # running statistics that are not those of init
+    state = jax.tree.map(
+        lambda leaf: leaf + 0.3, state
+    )  # running statistics that are not those of init
     y = x
     for name in ("stage_0", "stage_1"):
         y = pooled(convolved(y, params[name]["conv_0"]["kernel"]))
@@ -89,13 +103,17 @@ def test_resnet_computes_stages_of_residual_blocks() -> None:
         y = y + z
     logits = jax.tree.map(np.asarray, params["logits"])
     expected = y.mean((1, 2)) @ logits["kernel"] + logits["bias"]
-    np.testing.assert_allclose(jax.jit(model.apply)(params, state, x)[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(params, state, x)[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_resnet_has_as_many_blocks_a_stage_as_asked() -> None:
     stage = models.resnet(3, 5, blocks=4)["stage_1"]
     assert isinstance(stage, dl.Sequential)
-    assert [name for name, _ in stage.parts if name.startswith("residual")] == [f"residual_{index}" for index in range(4)]
+    assert [name for name, _ in stage.parts if name.startswith("residual")] == [
+        f"residual_{index}" for index in range(4)
+    ]
 
 
 def test_resnet_learns_by_every_parameter_and_moves_every_statistic() -> None:
@@ -111,12 +129,16 @@ def test_resnet_learns_by_every_parameter_and_moves_every_statistic() -> None:
     for name, gradient in dl.tree.named_leaves(gradients).items():
         assert math.isfinite(float(jnp.abs(gradient).sum())), name
         assert float(jnp.abs(gradient).sum()) > 0, name
-    for (name, before), after in zip(dl.tree.named_leaves(state).items(), jax.tree.leaves(new), strict=True):
+    for (name, before), after in zip(
+        dl.tree.named_leaves(state).items(), jax.tree.leaves(new), strict=True
+    ):
         assert not np.allclose(before, after), name
 
 
 def convolved(x: Any, kernel: Any) -> Any:
-    return lax.conv_general_dilated(jnp.asarray(x), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        jnp.asarray(x), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def pooled(x: Any) -> Any:
@@ -124,5 +146,7 @@ def pooled(x: Any) -> Any:
 
 
 def normalised(x: Any, params: Any, state: Any) -> Any:
-    mean, var, scale, bias = (np.asarray(leaf) for leaf in (state["mean"], state["var"], params["scale"], params["bias"]))
+    mean, var, scale, bias = (
+        np.asarray(leaf) for leaf in (state["mean"], state["var"], params["scale"], params["bias"])
+    )
     return (np.asarray(x) - mean) / np.sqrt(var + 1e-5) * scale + bias

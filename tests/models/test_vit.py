@@ -16,11 +16,16 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 def test_it_computes_what_pytorch_computes() -> None:
     torch = pytest.importorskip("torch")
-    model, images = models.vit(5, patch=3, layers=2, heads=2, features=8, hidden=12), normal(0, (2, 6, 9, 3))
+    model, images = (
+        models.vit(5, patch=3, layers=2, heads=2, features=8, hidden=12),
+        normal(0, (2, 6, 9, 3)),
+    )
     params = perturbed(model.init(jax.random.key(0), images)[0])
     p = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params)
     kernel = p["patches"]["kernel"].permute(3, 2, 0, 1)
-    x = torch.nn.functional.conv2d(torch.tensor(np.array(images)).permute(0, 3, 1, 2), kernel, p["patches"]["bias"], stride=3)
+    x = torch.nn.functional.conv2d(
+        torch.tensor(np.array(images)).permute(0, 3, 1, 2), kernel, p["patches"]["bias"], stride=3
+    )
     x = x.flatten(2).transpose(1, 2) + p["positions"]["embedding"]
     for index in range(2):
         x = torch_block(torch, params[f"block_{index}"], 2, norm_first=True)(x)
@@ -33,7 +38,10 @@ def test_it_computes_what_pytorch_computes() -> None:
 def test_it_learns_digits() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")
     digits = sklearn.load_digits()
-    images, labels = (digits.images[..., None] / 16).astype(np.float32), digits.target.astype(np.int32)
+    images, labels = (
+        (digits.images[..., None] / 16).astype(np.float32),
+        digits.target.astype(np.int32),
+    )
     trained = dl.fit(
         models.vit(10, patch=2, layers=1, heads=2, features=16),
         (images[:1000], labels[:1000]),

@@ -33,7 +33,9 @@ def drawn(dtype: Any, kv_heads: bool = False) -> list[jax.Array]:
 def test_without_such_a_kernel_nothing_changes(dtype: Any, causal: bool) -> None:
     if jax.default_backend() == "gpu" and dtype == jnp.bfloat16:
         pytest.skip("there is one")
-    plain, flash = (ops.attention(*drawn(dtype), causal=causal, flash=flash) for flash in (False, True))
+    plain, flash = (
+        ops.attention(*drawn(dtype), causal=causal, flash=flash) for flash in (False, True)
+    )
     np.testing.assert_array_equal(np.asarray(plain, np.float32), np.asarray(flash, np.float32))
 
 
@@ -41,27 +43,42 @@ def test_without_such_a_kernel_nothing_changes(dtype: Any, causal: bool) -> None
 def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def stand_in(query: Any, key: Any, value: Any, *, mask: Any, is_causal: bool, implementation: str | None) -> Any:
+    def stand_in(
+        query: Any, key: Any, value: Any, *, mask: Any, is_causal: bool, implementation: str | None
+    ) -> Any:
         asked.append((is_causal, implementation))
         return query * (3 if implementation == "cudnn" else 5)
 
     monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     f = jax.jit(lambda q, k, v: ops.attention(q, k, v, causal=True, flash=True))
-    text = {at: f.trace(*drawn(jnp.bfloat16)).lower(lowering_platforms=(at,)).as_text() for at in ("cpu", "cuda", "tpu")}
+    text = {
+        at: f.trace(*drawn(jnp.bfloat16)).lower(lowering_platforms=(at,)).as_text()
+        for at in ("cpu", "cuda", "tpu")
+    }
     assert set(asked) == {(True, "cudnn"), (True, None)}
-    assert {at: "3.000" in lowered for at, lowered in text.items()} == {"cpu": False, "cuda": True, "tpu": False}
+    assert {at: "3.000" in lowered for at, lowered in text.items()} == {
+        "cpu": False,
+        "cuda": True,
+        "tpu": False,
+    }
 
 
 def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
     query, key, value = drawn(jnp.bfloat16)
-    for how in ({"mask": jnp.ones((1, 1, 64, 64), bool)}, {"dropout": 0.5, "dropout_key": jax.random.key(0)}):
-        ops.attention(query, key, value, flash=True, **how)  # on this machine the kernel would be an error
+    for how in (
+        {"mask": jnp.ones((1, 1, 64, 64), bool)},
+        {"dropout": 0.5, "dropout_key": jax.random.key(0)},
+    ):
+        ops.attention(
+            query, key, value, flash=True, **how
+        )  # on this machine the kernel would be an error
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((1, 4, 1, 64), jnp.float32), ((1, 4, 1, 63), jnp.bfloat16), ((1, 4, 1, 136), jnp.float16)]
+    ("shape", "dtype"),
+    [((1, 4, 1, 64), jnp.float32), ((1, 4, 1, 63), jnp.bfloat16), ((1, 4, 1, 136), jnp.float16)],
 )
 def test_heads_that_the_kernel_does_not_take(shape: Any, dtype: Any) -> None:
     assert not ops._cudnn_takes(jnp.zeros(shape, dtype))
@@ -71,7 +88,9 @@ def test_heads_that_the_kernel_does_not_take(shape: Any, dtype: Any) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kv_heads", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_on_a_gpu_the_kernel_gives_what_the_equation_gives(dtype: Any, kv_heads: bool, causal: bool) -> None:
+def test_on_a_gpu_the_kernel_gives_what_the_equation_gives(
+    dtype: Any, kv_heads: bool, causal: bool
+) -> None:
     inputs = drawn(dtype, kv_heads)
 
     def outputs(flash: bool, *inputs: Any) -> Any:

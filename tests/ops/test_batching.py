@@ -23,7 +23,11 @@ def test_values_derivatives_and_mapped_axes_stay() -> None:
 def test_small_arrays_have_it_last_and_large_ones_are_left() -> None:
     def shapes(count: int) -> list[tuple[int, ...]]:
         program = jax.make_jaxpr(jax.vmap(lambda v: small_last(v) * 2))(jnp.ones((5, count)))
-        return [equation.outvars[0].aval.shape for equation in program.eqns if equation.primitive.name == "mul"]
+        return [
+            equation.outvars[0].aval.shape
+            for equation in program.eqns
+            if equation.primitive.name == "mul"
+        ]
 
     assert shapes(3) == [(3, 5)]
     assert shapes(SMALL + 1) == [(5, SMALL + 1)]

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdl import jitted, ops
-from jaxdl.jitted import program_platform, tracing_program
+from jaxdl import ops
+from jaxdl.compiling import jitted
+from jaxdl.compiling.jitted import program_platform, tracing_program
 from jaxdl.ops.by_platform import by_platform
 
 IMAGES, QUERIES = jnp.ones((8, 6, 6, 8)), jnp.ones((2, 4, 2, 8))
 OPERATIONS: dict[str, Callable[[], Any]] = {
-    "conv": lambda: ops.conv.conv(IMAGES, jnp.ones((3, 3, 8, 8)), stride=(1, 1), padding="SAME", dilation=(1, 1)),
+    "conv": lambda: ops.conv.conv(
+        IMAGES, jnp.ones((3, 3, 8, 8)), stride=(1, 1), padding="SAME", dilation=(1, 1)
+    ),
     "conv_transpose": lambda: ops.conv.conv_transpose(
         IMAGES, jnp.ones((3, 3, 8, 8)), stride=(2, 2), padding="SAME", dilation=(1, 1)
     ),
@@ -44,9 +47,14 @@ def test_each_platform_has_its_own() -> None:
         return by_platform(program_platform(), x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tanh)
 
     for platform, operation in (("cpu", "sine"), ("tpu", "cosine"), ("cuda", "tanh")):
-        assert operation in jax.export.export(jax.jit(chosen), platforms=[platform])(jnp.ones(2)).mlir_module()
+        assert (
+            operation
+            in jax.export.export(jax.jit(chosen), platforms=[platform])(jnp.ones(2)).mlir_module()
+        )
     for platform, function in (("cpu", jnp.sin), ("tpu", jnp.cos), ("cuda", jnp.tanh)):
-        assert by_platform(platform, jnp.ones(()), cpu=jnp.sin, tpu=jnp.cos, default=jnp.tanh) == function(1.0)
+        assert by_platform(
+            platform, jnp.ones(()), cpu=jnp.sin, tpu=jnp.cos, default=jnp.tanh
+        ) == function(1.0)
 
 
 def test_where_there_are_two_platforms_none_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:

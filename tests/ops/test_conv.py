@@ -41,7 +41,9 @@ def convolutions(draw: Any) -> dict[str, Any]:
     many = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * dimensions))  # noqa: E731
     groups, inputs, outputs = (draw(st.integers(1, 3)) for _ in range(3))
     window, dilation = many(1, 3), many(1, 2)
-    space = tuple((k - 1) * d + draw(st.integers(1, 4)) for k, d in zip(window, dilation, strict=True))
+    space = tuple(
+        (k - 1) * d + draw(st.integers(1, 4)) for k, d in zip(window, dilation, strict=True)
+    )
     return {
         "x": (draw(st.integers(1, 2)), *space, groups * inputs),
         "kernel": (*window, inputs, groups * outputs),
@@ -70,37 +72,64 @@ def test_phases_and_overlapping_parts_compute_what_xla_does(case: dict[str, Any]
     with jax.enable_x64(True):
         x, kernel = array((*case.pop("x")[:-1], 2)), array((*case.pop("kernel")[:-2], 2, 3), 1)
         del case["groups"]
-        extents = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:-2], case["dilation"], strict=True)]
-        case["pads"] = tuple((low + e - 1, high + e - 1) for (low, high), e in zip(case["pads"], extents, strict=True))
+        extents = [
+            (k - 1) * d + 1 for k, d in zip(kernel.shape[:-2], case["dilation"], strict=True)
+        ]
+        case["pads"] = tuple(
+            (low + e - 1, high + e - 1)
+            for (low, high), e in zip(case["pads"], extents, strict=True)
+        )
         theirs = with_gradients(lambda x, w: ops._conv_transpose_by_xla(x, w, **case), x, kernel)
         for way in (ops._conv_transpose_by_phases, ops._conv_transpose_by_overlap):
-            jax.tree.map(close, with_gradients(lambda x, w, way=way: way(x, w, **case), x, kernel), theirs)
+            jax.tree.map(
+                close, with_gradients(lambda x, w, way=way: way(x, w, **case), x, kernel), theirs
+            )
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("stride", "window"), [((1, 2), (3, 3)), ((3, 2), (2, 4)), ((2, 2), (1, 5))])
+@pytest.mark.parametrize(
+    ("stride", "window"), [((1, 2), (3, 3)), ((3, 2), (2, 4)), ((2, 2), (1, 5))]
+)
 def test_paddings_in_words_are_those_of_lax(padding: str, stride: Any, window: Any) -> None:
     with jax.enable_x64(True):
         x, kernel = array((2, 6, 7, 2)), array((*window, 2, 3), 1)
         layout = ("NHWC", "HWIO", "NHWC")
         ours = ops.conv(x, kernel, stride=stride, padding=padding, dilation=(1, 1))
-        close(ours, jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout))
+        close(
+            ours, jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout)
+        )
         ours = ops.conv_transpose(x, kernel, stride=stride, padding=padding, dilation=(2, 1))
-        close(ours, jax.lax.conv_transpose(x, kernel, stride, padding, (2, 1), dimension_numbers=layout))
+        close(
+            ours,
+            jax.lax.conv_transpose(x, kernel, stride, padding, (2, 1), dimension_numbers=layout),
+        )
 
 
 @pytest.mark.parametrize("function", [ops.conv, ops.conv_transpose])
 def test_the_kernel_is_computed_with_in_the_dtype_of_the_input(function: Any) -> None:
-    y = function(jnp.ones((1, 4, 2), jnp.bfloat16), jnp.ones((3, 2, 2)), stride=(1,), padding="SAME", dilation=(1,))
+    y = function(
+        jnp.ones((1, 4, 2), jnp.bfloat16),
+        jnp.ones((3, 2, 2)),
+        stride=(1,),
+        padding="SAME",
+        dilation=(1,),
+    )
     assert y.dtype == jnp.bfloat16
 
 
 def lowered(platform: str, groups: int = 1) -> str:
     def loss(x: Any, kernel: Any) -> Any:
-        return ops.conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups).sum()
+        return ops.conv(
+            x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups
+        ).sum()
 
-    shapes = jax.ShapeDtypeStruct((2, 6, 6, 4), "float32"), jax.ShapeDtypeStruct((3, 3, 4 // groups, 4), "float32")
-    return jax.export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=[platform])(*shapes).mlir_module()
+    shapes = (
+        jax.ShapeDtypeStruct((2, 6, 6, 4), "float32"),
+        jax.ShapeDtypeStruct((3, 3, 4 // groups, 4), "float32"),
+    )
+    return jax.export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=[platform])(
+        *shapes
+    ).mlir_module()
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])

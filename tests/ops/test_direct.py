@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from jaxdl.jitted import tracing_program
+from jaxdl.compiling.jitted import tracing_program
 from jaxdl.ops import conv, direct
 from jaxdl.ops.window import layout
 
@@ -38,7 +38,9 @@ def convolutions(draw: Any) -> dict[str, Any]:
     dimensions = draw(st.integers(1, 2))
     window = draw(st.tuples(*[st.integers(1, 4)] * dimensions))
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
-    space = tuple(max(1, k - sum(pad)) + draw(st.integers(0, 4)) for k, pad in zip(window, pads, strict=True))
+    space = tuple(
+        max(1, k - sum(pad)) + draw(st.integers(0, 4)) for k, pad in zip(window, pads, strict=True)
+    )
     inputs, outputs, examples = (draw(st.integers(1, 3)) for _ in range(3))
     return {"x": (examples, *space, inputs), "kernel": (*window, inputs, outputs), "pads": pads}
 
@@ -56,13 +58,17 @@ def test_it_and_its_derivatives_of_two_orders_are_those_of_xla(case: dict[str, A
                 return (jnp.cos(y) * array(*y.shape, seed=4)).sum()
 
             gradients = jax.grad(loss, (0, 1))
-            return jax.jit(lambda a, t: (way(*a, case["pads"]), jax.jvp(gradients, a, t)))(arrays, tangents)
+            return jax.jit(lambda a, t: (way(*a, case["pads"]), jax.jvp(gradients, a, t)))(
+                arrays, tangents
+            )
 
         jax.tree.map(close, measured(direct.conv_directly), measured(by_xla))
 
 
 @pytest.mark.parametrize("form", ["_outputs", "_inputs", "_kernel"])
-@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, None), (1, 2), (None, 1), (-1, -1)])
+@pytest.mark.parametrize(
+    "axes", [(0, None), (None, 0), (0, 0), (1, None), (1, 2), (None, 1), (-1, -1)]
+)
 def test_many_are_each_of_them(form: str, axes: Any) -> None:
     pads = ((1, 0), (0, 2))
     with jax.enable_x64(True):
@@ -70,12 +76,19 @@ def test_many_are_each_of_them(form: str, axes: Any) -> None:
         one = {"_outputs": (x, kernel), "_inputs": (y, kernel), "_kernel": (x, y)}[form]
         apply = lambda a, b: getattr(direct, form).bind(a, b, pads=pads)  # noqa: E731
         many = [
-            array(4, *a.shape, seed=i + 5) if axis is not None else a for i, (a, axis) in enumerate(zip(one, axes, strict=True))
+            array(4, *a.shape, seed=i + 5) if axis is not None else a
+            for i, (a, axis) in enumerate(zip(one, axes, strict=True))
         ]
-        laid = [a if axis is None else jnp.moveaxis(a, 0, axis) for a, axis in zip(many, axes, strict=True)]
+        laid = [
+            a if axis is None else jnp.moveaxis(a, 0, axis)
+            for a, axis in zip(many, axes, strict=True)
+        ]
         ours = jax.jit(jax.vmap(apply, axes))(*laid)
         for k in range(4):
-            close(ours[k], apply(*(a if axis is None else a[k] for a, axis in zip(many, axes, strict=True))))
+            close(
+                ours[k],
+                apply(*(a if axis is None else a[k] for a, axis in zip(many, axes, strict=True))),
+            )
 
 
 def test_gradients_of_examples_one_by_one_add_up() -> None:
@@ -85,21 +98,28 @@ def test_gradients_of_examples_one_by_one_add_up() -> None:
         return jnp.sin(direct.conv_directly(x, kernel, ((1, 1), (1, 1)))).sum()
 
     each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(kernel, x[:, None])
-    np.testing.assert_allclose(each.sum(0), jax.jit(jax.grad(loss))(kernel, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        each.sum(0), jax.jit(jax.grad(loss))(kernel, x), rtol=1e-4, atol=1e-4
+    )
 
 
 def convolution_lines(examples: int, **case: Any) -> list[str]:
     """The convolutions of a step's program for a CPU, where they are fast."""
 
     def loss(x: Any, kernel: Any) -> Any:
-        return conv.conv(x, kernel, **{"stride": (1, 1), "padding": "SAME", "dilation": (1, 1), **case}).sum()
+        return conv.conv(
+            x, kernel, **{"stride": (1, 1), "padding": "SAME", "dilation": (1, 1), **case}
+        ).sum()
 
     def step(x: Any, kernel: Any) -> Any:
         with tracing_program():
             return jax.value_and_grad(loss, (0, 1))(x, kernel)
 
     groups = case.get("groups", 1)
-    shapes = jax.ShapeDtypeStruct((examples, 12, 12, 8), "float32"), jax.ShapeDtypeStruct((3, 3, 8 // groups, 8), "float32")
+    shapes = (
+        jax.ShapeDtypeStruct((examples, 12, 12, 8), "float32"),
+        jax.ShapeDtypeStruct((3, 3, 8 // groups, 8), "float32"),
+    )
     text = jax.jit(step).trace(*shapes).lower(lowering_platforms=("cpu",)).as_text()
     return [line for line in text.splitlines() if "stablehlo.convolution" in line]
 
@@ -116,12 +136,21 @@ def test_the_gradient_of_few_places_is_a_product() -> None:
     assert len(convolution_lines(16, padding="VALID")) == 3  # 144 places of 100
     kernel = jax.ShapeDtypeStruct((3, 3, 8, 8), "float32")
     program = jax.jit(lambda y, kernel: direct._inputs.bind(y, kernel, pads=((0, 0), (0, 0))))
-    assert "stablehlo.convolution" not in program.lower(jax.ShapeDtypeStruct((16, 4, 4, 8), "float32"), kernel).as_text()
+    assert (
+        "stablehlo.convolution"
+        not in program.lower(jax.ShapeDtypeStruct((16, 4, 4, 8), "float32"), kernel).as_text()
+    )
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"examples": 4}, {"stride": (2, 1)}, {"dilation": (1, 2)}, {"groups": 2}, {"padding": ((3, 0), (0, 0))}],
+    [
+        {"examples": 4},
+        {"stride": (2, 1)},
+        {"dilation": (1, 2)},
+        {"groups": 2},
+        {"padding": ((3, 0), (0, 0))},
+    ],
 )
 def test_what_it_does_not_suit_is_a_product_of_patches(other: dict[str, Any]) -> None:
     assert not convolution_lines(**{"examples": 16, **other})
@@ -152,16 +181,23 @@ def test_a_batch_of_unknown_size_is_exported() -> None:
     [shape] = [jax.ShapeDtypeStruct(jax.export.symbolic_shape("b,6,6,8"), "float32")]
     exported = jax.export.export(jax.jit(lambda x: in_program(x, kernel)))(shape)
     x = array(5, 6, 6, 8, seed=1, dtype="float32")
-    np.testing.assert_allclose(exported.call(x), by_xla(x, kernel, ((0, 0), (0, 0))), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        exported.call(x), by_xla(x, kernel, ((0, 0), (0, 0))), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_window_that_fits_nowhere_has_a_gradient_of_zero() -> None:
-    gradient = jax.jit(jax.grad(lambda kernel: in_program(jnp.ones((16, 2, 2, 8)), kernel).sum()))(jnp.ones((3, 3, 8, 4)))
+    gradient = jax.jit(jax.grad(lambda kernel: in_program(jnp.ones((16, 2, 2, 8)), kernel).sum()))(
+        jnp.ones((3, 3, 8, 4))
+    )
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_a_program_without_the_options_has_patches_where_it_needs_options() -> None:
-    shapes = jax.ShapeDtypeStruct((16, 12, 12, 8), "float32"), jax.ShapeDtypeStruct((3, 3, 8, 8), "float32")
+    shapes = (
+        jax.ShapeDtypeStruct((16, 12, 12, 8), "float32"),
+        jax.ShapeDtypeStruct((3, 3, 8, 8), "float32"),
+    )
 
     def ours(x: Any, kernel: Any) -> Any:
         return conv.conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1))
@@ -173,10 +209,14 @@ def test_a_program_without_the_options_has_patches_where_it_needs_options() -> N
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the routine is the CPU's")
 def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
     x, kernel = array(16, 12, 12, 32, dtype="float32"), array(3, 3, 32, 32, dtype="float32")
-    program = jax.jit(lambda x, kernel: direct.conv_directly(x, kernel, ((0, 0), (0, 0)))).lower(x, kernel)
+    program = jax.jit(lambda x, kernel: direct.conv_directly(x, kernel, ((0, 0), (0, 0)))).lower(
+        x, kernel
+    )
     text = program.compile(compiler_options=direct.CPU_OPTIONS or None).as_text()
     assert "convolution(" in text
-    assert "ynn" not in text or not direct.CPU_OPTIONS  # XLA of JAX 0.12 has YNNPACK, by now as fast
+    assert (
+        "ynn" not in text or not direct.CPU_OPTIONS
+    )  # XLA of JAX 0.12 has YNNPACK, by now as fast
 
 
 def test_the_traced_form_runs_again() -> None:

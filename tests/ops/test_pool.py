@@ -28,7 +28,9 @@ def with_gradient(function: Any, x: jax.Array) -> Any:
 def windows(draw: Any) -> dict[str, Any]:
     dimensions = draw(st.integers(1, 2))
     window, stride, extra = (draw(st.tuples(*[st.integers(1, 3)] * dimensions)) for _ in range(3))
-    stride = window if draw(st.booleans()) else stride  # side by side, windows go a way of their own
+    stride = (
+        window if draw(st.booleans()) else stride
+    )  # side by side, windows go a way of their own
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
     return {
         "x": (draw(st.integers(1, 2)), *(k + n for k, n in zip(window, extra, strict=True)), 2),
@@ -48,7 +50,9 @@ def test_a_maximum_by_slices_is_that_of_xla(case: dict[str, Any], ties: bool) ->
         x = jnp.round(x) if ties else x
         ours = with_gradient(lambda x: ops._max_by_slices(x, **case, lowest=-np.inf), x)
         theirs = with_gradient(lambda x: ops._max_by_xla(x, **case, lowest=-np.inf), x)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, theirs)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, theirs
+        )
 
 
 @settings(max_examples=CASES)
@@ -58,22 +62,37 @@ def test_a_sum_by_slices_is_that_of_xla(case: dict[str, Any]) -> None:
         x = jnp.asarray(np.random.default_rng(0).normal(size=case.pop("x")))
         ours = with_gradient(lambda x: ops._sum_by_slices(x, **case), x)
         theirs = with_gradient(lambda x: ops._sum_by_xla(x, **case), x)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, theirs)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, theirs
+        )
 
 
 def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
-    gradient = jax.grad(lambda x: ops.max_pool(x, window=(2, 2), stride=(2, 2), padding="VALID").sum())
+    gradient = jax.grad(
+        lambda x: ops.max_pool(x, window=(2, 2), stride=(2, 2), padding="VALID").sum()
+    )
     np.testing.assert_array_equal(gradient(jnp.zeros((1, 2, 2, 1)))[0, ..., 0], [[1, 0], [0, 0]])
-    np.testing.assert_array_equal(gradient(jnp.array([[[[0.0], [1]], [[1], [1]]]]))[0, ..., 0], [[0, 1], [0, 0]])
-    np.testing.assert_array_equal(jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 1.0)), [1, 0])
-    np.testing.assert_array_equal(jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 2.0)), [0, 1])
+    np.testing.assert_array_equal(
+        gradient(jnp.array([[[[0.0], [1]], [[1], [1]]]]))[0, ..., 0], [[0, 1], [0, 0]]
+    )
+    np.testing.assert_array_equal(
+        jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 1.0)), [1, 0]
+    )
+    np.testing.assert_array_equal(
+        jax.grad(ops.first_maximum, (0, 1))(jnp.ones(()), jnp.full((), 2.0)), [0, 1]
+    )
 
 
 @pytest.mark.parametrize("window", [(3, 2), (2, 3), (2, 2)])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
 def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: Any) -> None:
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 7, 7, 2)), jnp.float32)
-    arguments: Any = {"window": window, "stride": stride, "pads": ((1, 0), (0, 1)), "lowest": -np.inf}
+    arguments: Any = {
+        "window": window,
+        "stride": stride,
+        "pads": ((1, 0), (0, 1)),
+        "lowest": -np.inf,
+    }
     ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x)
     theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)

@@ -12,7 +12,9 @@ A, B = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((5, 3, 4), (5
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (2, 1)])
-def test_it_is_the_product_and_its_gradients_under_vmap(axes: tuple[int | None, int | None]) -> None:
+def test_it_is_the_product_and_its_gradients_under_vmap(
+    axes: tuple[int | None, int | None],
+) -> None:
     def placed(matrices: np.ndarray, axis: int | None) -> np.ndarray:
         return matrices[0] if axis is None else np.moveaxis(matrices, 0, axis)
 

@@ -50,17 +50,26 @@ def ours_rnn(a: Any, kernel: Any, h: Any, mask: Any) -> Any:
 
 def arguments(gates: int, extra: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
-    shapes = [(TIME, BATCH, gates * FEATURES), (FEATURES, gates * FEATURES), *extra, (BATCH, FEATURES)]
+    shapes = [
+        (TIME, BATCH, gates * FEATURES),
+        (FEATURES, gates * FEATURES),
+        *extra,
+        (BATCH, FEATURES),
+    ]
     return tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
 
 
 STATE = (BATCH, FEATURES)
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, tuple[tuple[int, ...], ...]]] = {
+CASES: dict[
+    str, tuple[Callable[..., Any], Callable[..., Any], int, tuple[tuple[int, ...], ...]]
+] = {
     "rnn": (ours_rnn, scanned_rnn, 1, (STATE,)),
     "lstm": (recurrent.lstm, scanned_lstm, 4, (STATE, STATE)),
     "gru": (recurrent.gru, scanned_gru, 3, ((FEATURES,), STATE)),
 }
-every_case = pytest.mark.parametrize(("ours", "scanned", "gates", "extra"), CASES.values(), ids=CASES.keys())
+every_case = pytest.mark.parametrize(
+    ("ours", "scanned", "gates", "extra"), CASES.values(), ids=CASES.keys()
+)
 
 
 def weighed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,17 +77,24 @@ def weighed(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def objective(*args: Any) -> Any:
         leaves = jax.tree.leaves(function(*args))
-        return sum(jnp.sum(jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape) * leaf) for leaf in leaves)
+        return sum(
+            jnp.sum(jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape) * leaf)
+            for leaf in leaves
+        )
 
     return objective
 
 
 def close(ours: Any, theirs: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), ours, theirs
+    )
 
 
 @every_case
-def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
+def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(
+    ours: Any, scanned: Any, gates: int, extra: Any
+) -> None:
     with jax.enable_x64(True):
         args = arguments(gates, extra)
         close(ours(*args), scanned(*args))
@@ -90,7 +106,9 @@ def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(ours: Any, scan
 
 
 @every_case
-def test_second_derivatives_equal_autodiff_of_the_scanned_cell(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
+def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
+    ours: Any, scanned: Any, gates: int, extra: Any
+) -> None:
     with jax.enable_x64(True):
         args = arguments(gates, extra)
         direction = tuple(jnp.cos(arg) for arg in args)
@@ -115,10 +133,14 @@ def test_second_derivatives_equal_autodiff_of_the_scanned_cell(ours: Any, scanne
 def test_vmap_equals_a_loop(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
     with jax.enable_x64(True):
         args = arguments(gates, extra)
-        members = [jax.tree.map(lambda leaf, scale=scale: leaf * scale, args) for scale in (1.0, 0.5)]
+        members = [
+            jax.tree.map(lambda leaf, scale=scale: leaf * scale, args) for scale in (1.0, 0.5)
+        ]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
         gradient = jax.grad(weighed(ours), tuple(range(len(args))))
-        expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[gradient(*member) for member in members])
+        expected = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *[gradient(*member) for member in members]
+        )
         close(jax.vmap(gradient)(*stacked), expected)
 
 
@@ -136,7 +158,11 @@ def products_in_loops(jaxpr: Any, inside: bool = False) -> list[tuple[int, ...]]
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general" and inside:
             found.append(tuple(equation.outvars[0].aval.shape))
-        parts = [part for value in equation.params.values() for part in (value if isinstance(value, tuple) else (value,))]
+        parts = [
+            part
+            for value in equation.params.values()
+            for part in (value if isinstance(value, tuple) else (value,))
+        ]
         for part in parts:
             inner = getattr(part, "jaxpr", part)
             if hasattr(inner, "eqns"):

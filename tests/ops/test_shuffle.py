@@ -96,7 +96,9 @@ def test_fixed_points_and_cycles_are_as_many_as_chance_has_them() -> None:
 
 
 def test_orders_of_neighbouring_epochs_do_not_resemble_each_other() -> None:
-    keys = jax.vmap(lambda epoch: jax.random.fold_in(jax.random.key(1), epoch))(jnp.arange(200, dtype=jnp.int32))
+    keys = jax.vmap(lambda epoch: jax.random.fold_in(jax.random.key(1), epoch))(
+        jnp.arange(200, dtype=jnp.int32)
+    )
     found = permuted(drawn(keys, 500), 500)
     correlations = [stats.spearmanr(a, b).statistic for a, b in itertools.pairwise(found)]
     assert abs(np.mean(correlations)) < 4 / math.sqrt(500 * 199)
@@ -117,7 +119,9 @@ def test_an_epoch_draws_from_its_own_key(count: int, shape: tuple[int, ...]) -> 
     found = epochs_drawn(keys, 64, 10, count)
     assert found.shape == (10, *shape, count)
     for epoch in (0, 9):
-        each = jax.vmap(lambda key, epoch=64 + epoch: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(shape)
+        each = jax.vmap(lambda key, epoch=64 + epoch: jax.random.fold_in(key, epoch))(
+            keys.reshape(-1)
+        ).reshape(shape)
         np.testing.assert_array_equal(found[epoch], permuted(drawn(each, count), count))
 
 
@@ -135,12 +139,14 @@ def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl:
     for keys in (jax.random.key(1, impl=impl), jax.random.split(jax.random.key(1, impl=impl), 3)):
         together = epochs_drawn(keys, 0, 4, count)
         for first, some in ((1, 1), (2, 2), (3, 1)):
-            np.testing.assert_array_equal(together[first : first + some], epochs_drawn(keys, first, some, count))
+            np.testing.assert_array_equal(
+                together[first : first + some], epochs_drawn(keys, first, some, count)
+            )
 
 
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 def test_numbers_drawn_here_are_those_of_jax(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxdl import threefry
+    from jaxdl.compiling import threefry
 
     keys = jax.random.split(jax.random.key(5), (2, 3))
     here = drawn(keys, count)

@@ -15,7 +15,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses, metrics
-from jaxdl.train.members import MembersLoop
+from jaxdl.population.members import MembersLoop
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -77,7 +77,9 @@ def end_at(monkeypatch: pytest.MonkeyPatch, calls: int, error: type[BaseExceptio
 
 
 @pytest.mark.once
-def test_a_population_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_population_that_crashed_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = trained()
     assert any(run.stopped.startswith("dropped after epoch 3") for run in whole)
     saved = dl.Checkpoints(tmp_path / "many", every="2 steps")
@@ -91,7 +93,9 @@ def test_a_population_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, monk
         assert_same_bits(trained(checkpoint=saved), whole)
 
 
-def test_an_interrupted_population_stops_at_once_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_population_stops_at_once_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = dl.Checkpoints(tmp_path / "many")
     with monkeypatch.context() as patch:
         end_at(patch, 4, KeyboardInterrupt)
@@ -138,7 +142,9 @@ def test_other_settings_are_refused_gone_on_with_or_begun_anew(tmp_path: Path) -
     """One parameter and a gradient of 1: each update of a member is its rate."""
     ones, zeros = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
 
-    def swept(rates: list[float], epochs: int, targets: np.ndarray = zeros, **options: Any) -> dl.Runs:
+    def swept(
+        rates: list[float], epochs: int, targets: np.ndarray = zeros, **options: Any
+    ) -> dl.Runs:
         model = dl.Dense(1, use_bias=False, kernel_init=jax.nn.initializers.zeros)
         return dl.sweep(
             model, (ones, targets), {"learning_rate": rates}, loss=lambda y, t: y[:, 0] - t[:, 0], optimizer=optax.sgd,
@@ -185,7 +191,10 @@ print("digest", digest.hexdigest(), {run.stopped for run in runs}, flush=True)
 @pytest.mark.once
 def test_sigterm_saves_the_groups_of_all_devices(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     environment = cache | dict(os.environ) | {"PYTHONPATH": str(root), "JAX_NUM_CPU_DEVICES": "2"}
 
     def begun(folder: str) -> subprocess.Popen[str]:

@@ -59,7 +59,9 @@ def test_the_ways_agree_and_each_has_its_figures(report: dl.SpeedReport) -> None
 
 
 def test_operations_are_those_of_one_step(report: dl.SpeedReport) -> None:
-    products = 2 * 16 * (2 * 3 * 4 + 3 * 4 * 2)  # forward twice over, weights' and inputs' gradients; none for the first inputs
+    products = (
+        2 * 16 * (2 * 3 * 4 + 3 * 4 * 2)
+    )  # forward twice over, weights' and inputs' gradients; none for the first inputs
     assert products < report["step"].flops < 60 * products
     assert report.exact
 
@@ -73,7 +75,9 @@ def test_json_loads_again_and_prints_the_same_table(report: dl.SpeedReport, tmp_
     assert max(map(len, str(report).splitlines())) <= 100
 
 
-def test_a_report_is_the_same_text_in_a_notebook(report: dl.SpeedReport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_the_same_text_in_a_notebook(
+    report: dl.SpeedReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = str(report)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -82,7 +86,9 @@ def test_a_report_is_the_same_text_in_a_notebook(report: dl.SpeedReport, monkeyp
 
 def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other\.json: expected a 'jaxdl speed report, version 1'"):
+    with pytest.raises(
+        ValueError, match=r"other\.json: expected a 'jaxdl speed report, version 1'"
+    ):
         dl.SpeedReport.from_json(tmp_path / "other.json")
 
 
@@ -90,7 +96,9 @@ def test_a_picture_is_drawn(report: dl.SpeedReport, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     figure = report.plot(tmp_path / "report.png")
     bars, roofline = figure.axes
-    assert [bar.get_height() for bar in bars.patches] == pytest.approx([1e3 * way.seconds for way in report.ways])
+    assert [bar.get_height() for bar in bars.patches] == pytest.approx(
+        [1e3 * way.seconds for way in report.ways]
+    )
     assert bars.get_ylabel() == "time a step (ms)"
     assert (roofline.get_xscale(), roofline.get_yscale()) == ("log", "log")
     assert (tmp_path / "report.png").stat().st_size > 10_000
@@ -116,7 +124,9 @@ def test_vmap_copies_the_arguments_that_it_is_told_to(machine: DeviceSpeed) -> N
         return x @ params["w"]
 
     args = {"w": np.ones((8, 8), np.float32)}, np.ones((2, 8), np.float32)
-    report = dl.compare_function(product, *args, vmap_over=5, in_axes=(None, 1), device=machine, **QUICK)
+    report = dl.compare_function(
+        product, *args, vmap_over=5, in_axes=(None, 1), device=machine, **QUICK
+    )
     assert set(shapes) == {((8, 8), (2, 8))}
     assert 4 * (64 + 5 * 16 + 5 * 16) <= report["vmap"].program_bytes < 4 * 5 * (64 + 16 + 16)
     alone = dl.compare_function(product, *args, vmap_over=None, device=machine, **QUICK)
@@ -125,12 +135,22 @@ def test_vmap_copies_the_arguments_that_it_is_told_to(machine: DeviceSpeed) -> N
 
 def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Path) -> None:
     settings = QUICK | {"widest_spread": 1e-12}
-    report = dl.compare_function(jnp.sin, np.ones(64, np.float32), vmap_over=None, device=machine, **settings)
+    report = dl.compare_function(
+        jnp.sin, np.ones(64, np.float32), vmap_over=None, device=machine, **settings
+    )
     for way in report.ways:
-        assert way.seconds is way.flops_a_second is way.share_of_matrix_product is way.share_of_bandwidth is None
+        assert (
+            way.seconds
+            is way.flops_a_second
+            is way.share_of_matrix_product
+            is way.share_of_bandwidth
+            is None
+        )
         assert len(way.rounds) == 3
     assert len(report.refused) == 2
-    assert "eager: no time is told, since the middle half of its 3 rounds spreads over" in str(report)
+    assert "eager: no time is told, since the middle half of its 3 rounds spreads over" in str(
+        report
+    )
     assert "time a call" not in str(report)
     assert '"seconds": null' in report.to_json(tmp_path / "refused.json")
     assert str(dl.SpeedReport.from_json(tmp_path / "refused.json")) == str(report)
@@ -140,9 +160,13 @@ def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Pa
 
 
 def test_one_way_alone_is_refused_with_a_dash(report: dl.SpeedReport) -> None:
-    unknown = dataclasses.replace(report.ways[0], seconds=None, examples_a_second=None, flops_a_second=None)
+    unknown = dataclasses.replace(
+        report.ways[0], seconds=None, examples_a_second=None, flops_a_second=None
+    )
     row = next(
-        line for line in str(dataclasses.replace(report, ways=(unknown, *report.ways[1:]))).splitlines() if "time a" in line
+        line
+        for line in str(dataclasses.replace(report, ways=(unknown, *report.ways[1:]))).splitlines()
+        if "time a" in line
     )
     assert row.split()[3] == "—"
     assert row.count("—") == 1
@@ -150,7 +174,10 @@ def test_one_way_alone_is_refused_with_a_dash(report: dl.SpeedReport) -> None:
 
 def test_the_largest_difference_is_over_all_leaves() -> None:
     a = {"x": np.zeros(3), "n": np.arange(2), "key": jax.random.key(0)}
-    assert difference(a, {"x": np.array([0, -0.5, 0.25]), "n": np.arange(2), "key": jax.random.key(0)}) == 0.5
+    assert (
+        difference(a, {"x": np.array([0, -0.5, 0.25]), "n": np.arange(2), "key": jax.random.key(0)})
+        == 0.5
+    )
     assert difference({}, {}) == 0
 
 
@@ -182,7 +209,9 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
         **QUICK,
     )
     assert report.dtype == "bfloat16"
-    assert report["step"].share_of_matrix_product == pytest.approx(report["step"].flops_a_second / 2e12)
+    assert report["step"].share_of_matrix_product == pytest.approx(
+        report["step"].flops_a_second / 2e12
+    )
 
 
 @pytest.mark.once
@@ -194,13 +223,29 @@ def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: 
         "batch_size": 16,
     }
     report = dl.compare(
-        dl.Dense(2), examples(), precision="bfloat16", ways=("epoch",), steps=3, device=machine, **options, **QUICK
+        dl.Dense(2),
+        examples(),
+        precision="bfloat16",
+        ways=("epoch",),
+        steps=3,
+        device=machine,
+        **options,
+        **QUICK,
     )
     assert report.precision is not None
-    for precision, told in (("bfloat16", report.precision.figures), (None, report.precision.float32)):
+    for precision, told in (
+        ("bfloat16", report.precision.figures),
+        (None, report.precision.float32),
+    ):
         run = dl.fit(dl.Dense(2), examples(), precision=precision, progress=False, **options)
-        model = {"loss": options["loss"], "metrics": {"accuracy": metrics.accuracy}, "precision": precision}
-        assert told == pytest.approx(dl.evaluate(dl.Dense(2), run.params, run.state, examples(), **model), rel=1e-5)
+        model = {
+            "loss": options["loss"],
+            "metrics": {"accuracy": metrics.accuracy},
+            "precision": precision,
+        }
+        assert told == pytest.approx(
+            dl.evaluate(dl.Dense(2), run.params, run.state, examples(), **model), rel=1e-5
+        )
     assert report.precision.figures["loss"] != report.precision.float32["loss"]
     assert 0 < report.precision.difference < 0.1
     assert "bfloat16 gives loss 0." in str(report)
@@ -217,9 +262,17 @@ def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: 
         ({"batch_size": 0}, "batch_size"),
     ],
 )
-def test_settings_are_refused_before_anything_runs(settings: dict[str, object], sentence: str, unchecked: None) -> None:
+def test_settings_are_refused_before_anything_runs(
+    settings: dict[str, object], sentence: str, unchecked: None
+) -> None:
     with pytest.raises(ValueError, match=sentence):
-        dl.compare(dl.Dense(2), examples(), loss=losses.softmax_cross_entropy, optimizer=optax.sgd(0.1), **QUICK | settings)
+        dl.compare(
+            dl.Dense(2),
+            examples(),
+            loss=losses.softmax_cross_entropy,
+            optimizer=optax.sgd(0.1),
+            **QUICK | settings,
+        )
 
 
 def test_training_that_diverges_is_not_timed(machine: DeviceSpeed) -> None:

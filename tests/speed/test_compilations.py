@@ -18,7 +18,9 @@ def watched() -> jax.stages.Wrapped:
     """A jitted function that no other test has compiled."""
 
     @functools.partial(jax.jit, static_argnames=("rate", "mode"))
-    def scale(params: dict[str, jax.Array], x: jax.Array, rate: float = 1.0, mode: object = None) -> jax.Array:
+    def scale(
+        params: dict[str, jax.Array], x: jax.Array, rate: float = 1.0, mode: object = None
+    ) -> jax.Array:
         del mode
         return params["w"] * rate + x.astype(jnp.float32).sum()
 
@@ -31,9 +33,21 @@ def ones(*shape: int, dtype: str = "float32") -> np.ndarray:
 
 CHANGES = {
     "a shape": ({"x": ones(4)}, "shape", "`x` has another shape, float32[3] → float32[4]."),
-    "a shape in a tree": ({"params": {"w": ones(2)}}, "shape", "`params['w']` has another shape, float32[1] → float32[2]."),
-    "a dtype": ({"x": ones(3, dtype="int32")}, "dtype", "`x` has another dtype, float32[3] → int32[3]."),
-    "a static float": ({"rate": 2.0}, "static value", "static `rate` has another value, 1.0 → 2.0."),
+    "a shape in a tree": (
+        {"params": {"w": ones(2)}},
+        "shape",
+        "`params['w']` has another shape, float32[1] → float32[2].",
+    ),
+    "a dtype": (
+        {"x": ones(3, dtype="int32")},
+        "dtype",
+        "`x` has another dtype, float32[3] → int32[3].",
+    ),
+    "a static float": (
+        {"rate": 2.0},
+        "static value",
+        "static `rate` has another value, 1.0 → 2.0.",
+    ),
     "a structure": (
         {"params": {"w": ones(1), "b": ones(1)}},
         "structure",
@@ -56,7 +70,12 @@ CHANGES = {
 def test_what_changed_is_named(name: str) -> None:
     change, kind, sentence = CHANGES[name]
     scale = watched()
-    first = {"params": {"w": np.float32(1) if kind == "weak type" else ones(1)}, "x": ones(3), "rate": 1.0, "mode": None}
+    first = {
+        "params": {"w": np.float32(1) if kind == "weak type" else ones(1)},
+        "x": ones(3),
+        "rate": 1.0,
+        "mode": None,
+    }
     with dl.why_compiled(show=False) as why:
         scale(**first)
         scale(**first)
@@ -88,7 +107,9 @@ def test_a_function_defined_anew_and_what_it_closes_over_are_told() -> None:
     with dl.why_compiled(show=False) as why:
         planted(1.0)(ones(3))
         planted(2.0)(ones(3))
-    assert [(each.kind, each.path) for each in why.repeated[0].differences[:1]] == [("static value", "rate")]
+    assert [(each.kind, each.path) for each in why.repeated[0].differences[:1]] == [
+        ("static value", "rate")
+    ]
     assert "the function was defined anew (test_compilations.py:" in why.repeated[0].reason
 
 
@@ -98,7 +119,10 @@ def test_a_setting_of_jax_is_told() -> None:
         scale({"w": ones(1)}, ones(3))
         with jax.default_matmul_precision("highest"):
             scale({"w": ones(1)}, ones(3))
-    assert why.repeated[0].reason == "the setting jax_default_matmul_precision differs, None → highest."
+    assert (
+        why.repeated[0].reason
+        == "the setting jax_default_matmul_precision differs, None → highest."
+    )
 
 
 def test_compiling_ahead_of_time_is_told_by_its_arguments() -> None:

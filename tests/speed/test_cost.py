@@ -38,13 +38,20 @@ def test_scans_inside_scans_and_inside_jit_multiply() -> None:
 
 
 def test_a_loop_of_unknown_length_is_said_to_be_counted_once() -> None:
-    cost = cost_of(lambda x, n: jax.lax.fori_loop(0, n, lambda _, c: c @ c, x), shape(64, 64), shape(dtype="int32"))
+    cost = cost_of(
+        lambda x, n: jax.lax.fori_loop(0, n, lambda _, c: c @ c, x),
+        shape(64, 64),
+        shape(dtype="int32"),
+    )
     assert not cost.exact
     assert cost.flops == pytest.approx(2 * 64**3, rel=1e-2)
 
 
 def test_the_narrowest_dtype_that_is_multiplied_is_told() -> None:
-    assert cost_of(jnp.dot, shape(8, 8, dtype="bfloat16"), shape(8, 8, dtype="bfloat16")).dtype == "bfloat16"
+    assert (
+        cost_of(jnp.dot, shape(8, 8, dtype="bfloat16"), shape(8, 8, dtype="bfloat16")).dtype
+        == "bfloat16"
+    )
     assert cost_of(jnp.sin, shape(8)).dtype is None
 
 

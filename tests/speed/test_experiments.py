@@ -13,7 +13,14 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-COMPARABLE = {"cifar10_cnn", "digits_cnn", "logistic_regression", "mlp_classifier", "mnist_cnn", "spoken_digits_lstm"}
+COMPARABLE = {
+    "cifar10_cnn",
+    "digits_cnn",
+    "logistic_regression",
+    "mlp_classifier",
+    "mnist_cnn",
+    "spoken_digits_lstm",
+}
 
 
 def test_all_experiments_are_found_with_what_they_expect() -> None:

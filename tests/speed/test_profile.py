@@ -31,7 +31,13 @@ def test_a_profile_of_a_function_holds_its_calls(tmp_path: Path) -> None:
 def test_a_profile_of_a_fit_gives_its_run(tmp_path: Path) -> None:
     data, optimizer = (np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)), optax.sgd(0.1)
     profile = dl.profile(
-        lambda: dl.fit(dl.Dense(1), data, loss=dl.losses.mean_squared_error, optimizer=optimizer, progress=False),
+        lambda: dl.fit(
+            dl.Dense(1),
+            data,
+            loss=dl.losses.mean_squared_error,
+            optimizer=optimizer,
+            progress=False,
+        ),
         folder=tmp_path,
     )
     assert isinstance(profile.result, dl.Run)

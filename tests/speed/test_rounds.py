@@ -56,7 +56,9 @@ def test_the_spread_is_the_interquartile_range_over_the_median() -> None:
         ((3, 0.1, 0.0), "widest_spread: expected a share"),
     ],
 )
-def test_settings_that_measure_nothing_are_refused(settings: tuple[int, float, float], sentence: str) -> None:
+def test_settings_that_measure_nothing_are_refused(
+    settings: tuple[int, float, float], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         check_rounds(*settings)
 

@@ -1,0 +1,6 @@
+"""The summary of a model, and where numbers were first not finite."""
+
+from jaxdl.debugging.origin import Origin as Origin
+from jaxdl.debugging.origin import first_not_finite as first_not_finite
+from jaxdl.debugging.summary import Summary as Summary
+from jaxdl.debugging.summary import summary as summary

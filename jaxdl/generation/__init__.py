@@ -1,0 +1,3 @@
+"""Text from a language model, as one compiled program."""
+
+from jaxdl.generation.generate import generate as generate

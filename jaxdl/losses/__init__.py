@@ -1,0 +1,28 @@
+"""Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
+
+Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch,
+time]` give `[batch]`. Outputs, targets or both may be `Padded` sequences: an example's loss is then
+the mean over its steps within the lengths, and training takes the mean of these over the examples,
+whatever their lengths; what lies behind, be it NaN or a label that no class has, changes neither
+value nor gradient. Training weighs and sums these numbers, so that masks, sample weights and padded
+batches are exact. The arithmetic is optax's wherever optax has the loss; what is added here is that
+shapes are matched and never broadcast, that a loss is computed in at least float32, and that
+targets that do not fit are told so in a sentence.
+
+A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`. One that
+mixes the examples of a batch is declared by `batchwise`.
+"""
+
+from jaxdl.losses.batchwise import batchwise as batchwise
+from jaxdl.losses.classification import binary_cross_entropy as binary_cross_entropy
+from jaxdl.losses.classification import (
+    binary_cross_entropy_from_probabilities as binary_cross_entropy_from_probabilities,
+)
+from jaxdl.losses.classification import focal as focal
+from jaxdl.losses.classification import hinge as hinge
+from jaxdl.losses.classification import kl_divergence as kl_divergence
+from jaxdl.losses.classification import softmax_cross_entropy as softmax_cross_entropy
+from jaxdl.losses.regression import cosine_distance as cosine_distance
+from jaxdl.losses.regression import huber as huber
+from jaxdl.losses.regression import mean_absolute_error as mean_absolute_error
+from jaxdl.losses.regression import mean_squared_error as mean_squared_error

@@ -1,0 +1,107 @@
+"""Losses of real-valued outputs."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxdl.losses.classification import Setting
+from jaxdl.losses.targets import (
+    Sequences,
+    check_setting,
+    over_examples,
+    pair,
+    vectors,
+)
+
+NORM_MARGIN = (
+    1e-16  # of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch
+)
+
+
+def mean_squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
+    """Mean squared error, `mean (outputs - targets)²`.
+
+    Args:
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
+            side.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+
+    Example:
+        >>> outputs = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> mean_squared_error(outputs, jnp.array([[0.0, 2.0], [3.0, 2.0]]))
+        Array([0.5, 2. ], dtype=float32)
+    """
+    outputs, targets, real = pair("mean_squared_error", outputs, targets)
+    return over_examples(optax.squared_error(outputs, targets), real)
+
+
+def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
+    """Mean absolute error, `mean |outputs - targets|`.
+
+    Args:
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
+            side.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+    """
+    outputs, targets, real = pair("mean_absolute_error", outputs, targets)
+    errors = outputs - targets
+    return over_examples(
+        jnp.maximum(errors, -errors), real
+    )  # at 0 its derivative is 0, where that of jnp.abs is 1
+
+
+def huber(
+    outputs: Sequences, targets: Sequences, *, delta: Setting = 1.0
+) -> Float[Array, " batch"]:
+    """Huber's loss of the error e: `½ e²` where `|e| <= delta`, and `delta (|e| - ½ delta)` beyond.
+
+    Args:
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
+        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
+            side.
+        delta: where the parabola turns into a line, in the targets' unit; positive.
+
+    Returns:
+        One number an example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: if the shapes differ, or the outputs are not floating.
+
+    Source: Huber, Robust Estimation of a Location Parameter, 1964.
+    """
+    delta = check_setting("huber", "delta", delta, least=0)
+    outputs, targets, real = pair("huber", outputs, targets)
+    return over_examples(optax.huber_loss(outputs, targets, delta=delta), real)
+
+
+def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
+    """Cosine distance, `1 - x·y / (|x| |y|)` over the last axis.
+
+    A vector shorter than 1e-8 counts as that long, so that the distance of a zero vector is 1 and
+    its gradient finite.
+
+    Args:
+        outputs: x, vectors `[batch, ..., features]` or `Padded`, floating.
+        targets: y, vectors of the same shape.
+
+    Returns:
+        One number an example, `[batch]`, from 0 to 2, in at least float32; axes between are
+        averaged.
+
+    Raises:
+        ValueError: if the shapes differ or have no feature axis, or the outputs are not floating.
+    """
+    outputs, targets, real = vectors("cosine_distance", outputs, targets)
+    return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN), real)

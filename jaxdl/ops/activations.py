@@ -1,0 +1,43 @@
+"""Activation functions: those of `jax.nn`, and the step. Each is a layer wherever one is expected.
+
+A function with arguments becomes one by `functools.partial`: `partial(leaky_relu,
+negative_slope=0.2)`.
+"""
+
+from jax import Array
+from jax.nn import elu as elu
+from jax.nn import gelu as gelu
+from jax.nn import leaky_relu as leaky_relu
+from jax.nn import log_softmax as log_softmax
+from jax.nn import relu as relu
+from jax.nn import selu as selu
+from jax.nn import sigmoid as sigmoid
+from jax.nn import silu as silu
+from jax.nn import softmax as softmax
+from jax.nn import softplus as softplus
+from jax.nn import tanh as tanh
+from jaxtyping import Float
+
+
+def step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """y = 1 where x ≥ 0, else 0: Rosenblatt's threshold. Its gradient is zero everywhere, so that
+    nothing below it learns.
+    """
+    return (x >= 0).astype(x.dtype)
+
+
+BY_STEP = (
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+    step,
+)
+"""Those that compute each element, or each row of the last axis, on its own: all of them."""

@@ -1,0 +1,166 @@
+"""A supervised step as a function of hyperparameters."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxdl.checkpoint.describe import Description, describe
+from jaxdl.core.layer import Layer, as_layer
+from jaxdl.layers.precision import in_precision
+from jaxdl.optim.optimizers import as_optimizer, takes, with_hyperparameters
+from jaxdl.optim.schedules import Schedule
+from jaxdl.population.members import Recipe
+from jaxdl.training import checks
+from jaxdl.training.fit import Precision, supervised
+from jaxdl.training.scaling import LossScaling
+from jaxdl.training.step import Augment
+from jaxdl.training.steps.supervised import Supervised
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedRecipe(Recipe):
+    """A supervised step whose model, loss and optimizer may take hyperparameters."""
+
+    model: Any
+    loss: Any
+    optimizer: Any
+    metrics: Any
+    accumulate: int
+    average: float | None
+    augment: Augment | None
+    class_weights: tuple[float, ...] | None
+    clip_norm: float | None
+    learning_rate: Any
+    steps: int | None
+    steps_per_epoch: int | None
+    precision: Precision | None
+    names: tuple[str, ...]
+    some: tuple[tuple[str, float], ...] = dataclasses.field(compare=False)
+
+    @property
+    def single(self) -> Supervised:
+        return self(dict(self.some))
+
+    def __call__(self, values: Mapping[str, Any]) -> Supervised:
+        if not self.names:
+            return self._plain()
+        optimizer = self._optimizer(values)
+        if self.clip_norm is not None:
+            optimizer = optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
+        taken = {name: values[name] for name in _named(self.loss, self.names)}
+        loss = functools.partial(self.loss, **taken) if taken else self.loss
+        return Supervised(
+            self.model_of(values),
+            loss,
+            optimizer,
+            self.metrics,
+            self.accumulate,
+            self.average,
+            self.augment,
+            self.class_weights,
+            LossScaling() if self.precision == "float16" else None,
+        )
+
+    def described(self) -> dict[str, Description]:
+        """The step of some member, and the functions that make the others'."""
+        makers = {
+            "model": self.model,
+            "loss": self.loss,
+            "optimizer": takes(self.optimizer),
+            "learning_rate": self.learning_rate,
+        }
+        named = {
+            f"{name} of hyperparameters": maker
+            for name, maker in makers.items()
+            if _named(maker, self.names)
+        }
+        return self.single.described() | {name: describe(maker) for name, maker in named.items()}
+
+    def model_of(self, values: Mapping[str, Any]) -> Layer:
+        model = as_layer(self._given(self.model, values))
+        return model if self.precision is None else in_precision(model, self.precision)
+
+    def check(self) -> None:
+        """Refuses hyperparameters that nothing takes."""
+        parts = (self.model, self.loss, takes(self.optimizer), self.learning_rate)
+        taken = {name for part in parts for name in _named(part, self.names)}
+        for name in self.names:
+            if name not in taken:
+                raise ValueError(
+                    f"sweep: nothing takes the hyperparameter {name!r} — the model, the loss, the "
+                    f"optimizer or the learning "
+                    f"rate has to be a function with an argument of that name, as "
+                    f"optimizer=optax.adam is for 'learning_rate'."
+                )
+        checks.check_precision(self.precision)
+        checks.check_average(self.average, self._optimizer(dict(self.some)))
+        if not self.names:
+            return
+        try:
+            jax.eval_shape(
+                self._traced, dict.fromkeys(self.names, jax.ShapeDtypeStruct((), jnp.float32))
+            )
+        except Exception as error:
+            if not isinstance(error, jax.errors.JAXTypeError) and "Tracer" not in str(error):
+                raise
+            raise ValueError(
+                f"sweep: one of {', '.join(map(repr, self.names))} decides what is compiled, such "
+                f"as a width, a number of "
+                "layers or of steps, and all members share one program — train each of those with "
+                "`fit` in a loop (or with a "
+                "`sweep` of its own), and sweep over numbers that are only computed with, such as "
+                "a rate."
+            ) from error
+
+    def _traced(self, values: Mapping[str, Any]) -> Array:
+        self.model_of(values)
+        self._optimizer(values)
+        return jnp.zeros(())
+
+    def _plain(self) -> Supervised:
+        """The step that `fit` makes, and so the program that it has."""
+        return supervised(
+            checks.check_model(self.model),
+            self.loss,
+            self._optimizer({}),
+            metrics=dict(self.metrics),
+            clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+            average=self.average,
+            augment=self.augment,
+            class_weights=self.class_weights,
+            precision=self.precision,
+        )
+
+    def _optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
+        rate = self._given(self.learning_rate, values)
+        taken = {name: values[name] for name in _named(takes(self.optimizer), self.names)}
+        if not taken and rate is self.learning_rate:
+            return as_optimizer(self.optimizer, rate, self.steps, self.steps_per_epoch)
+        return with_hyperparameters(self.optimizer, rate, self.steps, self.steps_per_epoch, taken)
+
+    def _given(self, part: Any, values: Mapping[str, Any]) -> Any:
+        names = _named(part, self.names)
+        return part(**{name: values[name] for name in names}) if names else part
+
+
+def _named(part: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the hyperparameters a function names among its arguments."""
+    if (
+        not names
+        or isinstance(part, (Layer, Schedule, optax.GradientTransformation))
+        or not callable(part)
+    ):
+        return ()
+    try:
+        parameters = inspect.signature(part).parameters
+    except (TypeError, ValueError):
+        return ()
+    return tuple(name for name in names if name in parameters)

@@ -1,1 +1,0 @@
-"""Training: pure steps, the programs they become, and the one loop."""

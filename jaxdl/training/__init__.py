@@ -1,0 +1,26 @@
+"""Training: pure steps, the programs they become, and the one loop."""
+
+from jaxdl.training.fit import evaluate as evaluate
+from jaxdl.training.fit import fit as fit
+from jaxdl.training.fit import predict as predict
+from jaxdl.training.guard import Guarded as Guarded
+from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
+from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
+from jaxdl.training.loop import EpochEnd as EpochEnd
+from jaxdl.training.run import EarlyStopping as EarlyStopping
+from jaxdl.training.run import Run as Run
+from jaxdl.training.step import Batch as Batch
+from jaxdl.training.step import Measured as Measured
+from jaxdl.training.step import TrainingStep as TrainingStep
+from jaxdl.training.step import TrainState as TrainState
+from jaxdl.training.steps.adversarial import Adversarial as Adversarial
+from jaxdl.training.steps.adversarial import AdversarialLoss as AdversarialLoss
+from jaxdl.training.steps.adversarial import NonSaturating as NonSaturating
+from jaxdl.training.steps.adversarial import Wasserstein as Wasserstein
+from jaxdl.training.steps.reconstruction import Reconstruction as Reconstruction
+from jaxdl.training.steps.supervised import Supervised as Supervised
+from jaxdl.training.steps.variational import Variational as Variational
+from jaxdl.training.steps.variational import bernoulli_log_likelihood as bernoulli_log_likelihood
+from jaxdl.training.steps.variational import gaussian_divergence as gaussian_divergence
+from jaxdl.training.steps.variational import gaussian_log_likelihood as gaussian_log_likelihood
+from jaxdl.training.train import train as train

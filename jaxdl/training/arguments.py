@@ -1,0 +1,75 @@
+"""Checks of the arguments of `fit` and `train` by their kind alone, as sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.core.number import is_number
+
+
+def check_hashable(name: str, value: Any) -> None:
+    """Refuses what cannot be a static argument of a program."""
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{name}: {type(value).__name__} cannot be hashed ({error}), as what a program is "
+            f"compiled for has to be — make it "
+            "of numbers, words, tuples, functions and frozen dataclasses."
+        ) from None
+
+
+def check_function(name: str, value: Any, called: str) -> None:
+    """Refuses what is not a function, or a class of which no value was made."""
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{name} is {value!r}, expected a function {called}.")
+    check_hashable(name, value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is True or False, got {value!r}.")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuses callbacks that are not a sequence of functions."""
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(
+            f"callbacks: expected a list of functions of an EpochEnd, got {callbacks!r}."
+        )
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks: expected functions of an EpochEnd, got {callback!r}.")
+
+
+def by_class(class_weight: Any) -> dict[int, float]:
+    """The weight of each class by its number."""
+    if isinstance(class_weight, Mapping):
+        pairs = list(class_weight.items())
+    elif isinstance(class_weight, (list, tuple)) or (
+        hasattr(class_weight, "ndim") and class_weight.ndim == 1
+    ):
+        pairs = list(enumerate(class_weight))
+    else:
+        raise TypeError(
+            f"class_weight: expected a weight for each class, as a dict or a sequence, got "
+            f"{class_weight!r}."
+        )
+    weights = {}
+    for label, weight in pairs:
+        known = (
+            np.asarray(weight).item()
+            if isinstance(weight, (np.ndarray, jax.Array)) and weight.size == 1
+            else weight
+        )
+        whole = isinstance(label, (int, np.integer)) and label >= 0
+        if not (whole and is_number(known) and known >= 0):
+            raise ValueError(
+                f"class_weight: expected numbers of at least 0 by class number, got {label!r}: "
+                f"{weight!r}."
+            )
+        weights[int(label)] = known
+    return weights

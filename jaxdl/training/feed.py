@@ -1,0 +1,523 @@
+"""What the loop asks of data: pieces, each one run of a program."""
+
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdl.checkpoint.describe import digest_of
+from jaxdl.core.arrays import as_numpy, host_arrays
+from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
+from jaxdl.training.program import Place
+from jaxdl.training.spread import parts, split
+
+STACK_STEPS = 16
+"""How many batches of a stream go to the device together."""
+STACK_BYTES = 2**26
+
+
+class Piece(NamedTuple):
+    """One run of a program: so many steps from a place in the data, and whether its last epoch ends
+    there.
+
+    `after` is where a stream is then, as it says itself.
+    """
+
+    source: Source
+    place: Place
+    steps: int
+    ends: bool
+    after: Any = None
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Data, as the loop sees it."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps in an epoch; None where nobody knows before it ends."""
+        ...
+
+    @property
+    def example(self) -> Batch:
+        """The shapes of a batch."""
+        ...
+
+    @property
+    def first(self) -> Piece:
+        """A piece that shows the program what will come."""
+        ...
+
+    def pieces(
+        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Piece]:
+        """All from a place to the end of epoch `epochs`, in turn.
+
+        Args:
+            first: where to begin.
+            epochs: the number of the epoch to end before, counted from 0.
+            longest: the most steps that the next piece may have; asked before each.
+            across: whether a piece may go on from one epoch into the next.
+        """
+        ...
+
+    def examples(self, place: Place, steps: int) -> int:
+        """How many examples those steps hold."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these data and their order from others; said of a run that saves itself.
+
+        Raises:
+            ValueError: the data cannot be taken up again in the middle.
+        """
+        ...
+
+    def restore(self, after: Any) -> None:
+        """Goes to where a stream was; see `Piece`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidentFeed:
+    """Data that lies on the device."""
+
+    source: Resident | ResidentMembers
+
+    @property
+    def steps(self) -> int:
+        return self.source.steps
+
+    @property
+    def example(self) -> Batch:
+        source = self.source
+        shaped = functools.partial(
+            jax.tree.map,
+            lambda leaf: jax.ShapeDtypeStruct((source.batch_size, *leaf.shape[1:]), leaf.dtype),
+        )
+        mask = None if source.full else jax.ShapeDtypeStruct((source.batch_size,), jnp.bool_)
+        return Batch(shaped(source.inputs), shaped(source.targets), shaped(source.weights), mask)
+
+    @property
+    def first(self) -> Piece:
+        return Piece(self.source, Place(0, 0), 1, self.steps == 1)
+
+    def pieces(
+        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Piece]:
+        done, total = first.epoch * self.steps + first.step, epochs * self.steps
+        while done < total:
+            epoch, index = divmod(done, self.steps)
+            steps = min(longest(), (total - done) if across else (self.steps - index))
+            done += steps
+            yield Piece(self.source, Place(epoch, index), steps, done % self.steps == 0)
+
+    def examples(self, place: Place, steps: int) -> int:
+        def before(step: int) -> int:
+            epochs, index = divmod(step, self.steps)
+            return epochs * self.source.examples + index * self.source.batch_size
+
+        return before(place.step + steps) - before(place.step)
+
+    def identity(self) -> dict[str, Any]:
+        fields = {
+            field.name: getattr(self.source, field.name)
+            for field in dataclasses.fields(self.source)
+        }
+        return {name: part for name, part in fields.items() if name not in ("key", "keys", "axis")}
+
+    def restore(self, after: Any) -> None:
+        assert after is None
+
+
+class DataEndedError(ValueError):
+    """Batches came to an end before the epochs that were asked for."""
+
+
+class StreamFeed:
+    """Batches from an iterable, stacked; the next stack is read in the background while the device
+    works on this one.
+
+    Args:
+        name: what errors call the source.
+        stream: an iterable of `(inputs, targets)` or `(inputs, targets, weights)`, or a function
+            that returns one.
+        steps: how many batches make an epoch, which goes on from where the one before ended, and
+            into a new pass where a pass ends; None takes an epoch to be one pass.
+        new_shapes: whether batches may change their shape, each shape being compiled once.
+        labelled: whether batches have to have targets; else inputs may come alone.
+        mesh: the devices that batches are split over; one that cannot be split evenly is filled up
+            with masked rows.
+        drop_last: whether a batch with fewer examples than others of its shape had before is left
+            out; else it is filled up.
+
+    `check(name, batch)` is called with each batch that is read, once it is set.
+
+    A stream that has a method `identity()` says by it, in numbers, strings and arrays, what tells
+    it from others.
+
+    Raises:
+        ValueError: the stream is empty; a batch is not such a tuple, or changes its shape.
+        DataEndedError: by `pieces`, behind the last that there is: the stream ends too soon, and
+            cannot be read again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stream: Iterable[Any] | Callable[[], Iterable[Any]],
+        steps: int | None = None,
+        new_shapes: bool = False,
+        labelled: bool = True,
+        mesh: Mesh | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.mesh, self.drop_last = mesh, drop_last
+        self.name, self.stream, self.steps, self.new_shapes, self.labelled = (
+            name,
+            stream,
+            steps,
+            new_shapes,
+            labelled,
+        )
+        self.check: Callable[[str, Batch], None] | None = None
+        self._iterator: Iterator[Any] | None = None
+        self._count = 0
+        self._skip = self._count_at_start = 0
+        self._full: dict[Any, int] = {}
+        self._held = self._read()
+        if self._held is None:
+            raise ValueError(
+                f"{name}: the batch source is empty — it has to yield at least one batch."
+            )
+        self._model = self._filled(self._held)
+
+    @property
+    def first_targets(self) -> Any:
+        """Those of the first batch, on the host."""
+        return self._model.targets
+
+    @property
+    def example(self) -> Batch:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._model)
+
+    @property
+    def first(self) -> Piece:
+        capacity = self._capacity()
+        return Piece(self._stacked([self._model] * capacity, capacity), Place(0, 0), 1, False)
+
+    def examples(self, place: Place, steps: int) -> int:
+        return steps * _rows(self._model)
+
+    def pieces(
+        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Piece]:
+        del longest, across
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-reader") as reader:
+            for epoch in range(first.epoch, epochs):
+                stacks = self._stacks(epoch)
+                pending = reader.submit(next, stacks, None)
+                while (taken := _result(pending)) is not None:
+                    stack, steps, ends, after = taken
+                    if not ends:
+                        pending = reader.submit(next, stacks, None)
+                    yield Piece(stack, Place(epoch, 0), steps, ends, after)
+                    if ends:
+                        break
+
+    def identity(self) -> dict[str, Any]:
+        if not (self._says_where or self._restarts):
+            raise ValueError(
+                f"{self.name}: a run that saves itself has to take its data up again where it was, "
+                f"and this stream cannot say "
+                "where it is — give arrays, a list of batches, or an iterable with state_dict() "
+                "and load_state_dict(state), as "
+                "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
+            )
+        told = {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        stream: Any = self.stream
+        if hasattr(stream, "identity"):
+            return told | {"batches": stream.identity()}
+        if isinstance(stream, (list, tuple)):
+            return told | {"batches": digest_of(list(stream))}
+        return told if self._says_where else told | {"first batch's numbers": digest_of(self._held)}
+
+    def restore(self, after: Any) -> None:
+        if after is None:
+            return
+        self._held, self._iterator = None, None
+        if self._says_where:
+            stream: Any = self.stream
+            stream.load_state_dict(after["state"])
+        else:
+            self._skip = after["drawn"]
+        self._count_at_start = after["count"]
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether the stream is its own iterator, as a generator is: once it has ended there is no
+        more.
+        """
+        return hasattr(self.stream, "__next__")
+
+    @property
+    def _says_where(self) -> bool:
+        return hasattr(self.stream, "state_dict") and hasattr(self.stream, "load_state_dict")
+
+    @property
+    def _restarts(self) -> bool:
+        return isinstance(self.stream, (list, tuple)) or getattr(self.stream, "restarts", False)
+
+    def _now(self) -> dict[str, Any]:
+        """Where the stream is: as it says itself, and how many batches its iterator has given."""
+        stream: Any = self.stream
+        return {"state": stream.state_dict() if self._says_where else None, "drawn": self._count}
+
+    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool, Any]]:
+        """The stacks of one epoch: batches of one shape, how many, whether they are the last, and
+        where the stream is then.
+        """
+        batch, count = self._begin(epoch), self._count_at_start
+        self._count_at_start = 0
+        while batch is not None:
+            capacity, stack = self._capacity(), [batch]
+            count, ends = count + 1, False
+            while True:
+                ends = count == self.steps
+                after = self._now()
+                batch = None if ends else self._next(epoch)
+                if batch is None and not ends:
+                    after, ends = self._now() | {"drawn": 0}, self.steps is None
+                if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
+                    break
+                stack.append(batch)
+                count += 1
+            yield (
+                self._stacked(stack, capacity),
+                len(stack),
+                ends,
+                after | {"count": 0 if ends else count},
+            )
+            if batch is None and not ends:
+                raise DataEndedError(
+                    f"{self.name}: the batch source ended after {count} of the {self.steps} "
+                    f"batches of epoch {epoch + 1} — "
+                    "give a smaller steps_per_epoch, or a source that can be read again."
+                )
+
+    def _begin(self, epoch: int) -> Batch | None:
+        if self._held is None and self.steps is None:
+            self._iterator = None
+        batch = self._next(epoch)
+        if batch is None:
+            raise DataEndedError(
+                f"{self.name}: the batch source yields nothing for epoch {epoch + 1}, as a "
+                f"generator does once it is used up — "
+                "pass a function that returns a fresh generator, or an iterable such as a "
+                "DataLoader."
+            )
+        return batch
+
+    def _next(self, epoch: int) -> Batch | None:
+        batch = self._held if self._held is not None else self._read()
+        self._held = None
+        batch = self._kept(batch)
+        if batch is None and self.steps is not None and not self.is_read_once:
+            self._iterator = None
+            batch = self._kept(self._read())
+        if batch is None:
+            return None
+        if self.check is not None:
+            self.check(f"{self.name}: batch {self._count} of epoch {epoch + 1}", batch)
+        rows, most = _rows(batch), _rows(self._model)
+        if rows > most or _shape(batch, rest=True) != _shape(self._model, rest=True):
+            if not self.new_shapes:
+                raise ValueError(
+                    f"{self.name}: batch {self._count} of epoch {epoch + 1} has shapes "
+                    f"{_shown(batch)} where the first has "
+                    f"{_shown(self._model)} — make them alike, or pass new_shapes=True to compile "
+                    f"each shape anew."
+                )
+            self._model = self._filled(batch)
+        filled = _filled(batch, _rows(self._model))
+        return filled._replace(mask=None) if self._model.mask is None else filled
+
+    def _kept(self, batch: Batch | None) -> Batch | None:
+        """The batch, or the next one that is not left out."""
+        while batch is not None and self._is_left_out(batch):
+            batch = self._read()
+        return batch
+
+    def _is_left_out(self, batch: Batch) -> bool:
+        """Whether it is a smaller one than others of its shape, where such are dropped."""
+        if not self.drop_last:
+            return False
+        shape, rows = _shape(batch, rest=True), _rows(batch)
+        self._full[shape] = max(rows, self._full.get(shape, 0))
+        return rows < self._full[shape]
+
+    def _filled(self, batch: Batch) -> Batch:
+        """The batch with as many rows as can be split evenly over the devices; without a mask where
+        every one will be full.
+        """
+        count = parts(self.mesh)
+        rows = -(-_rows(batch) // count) * count
+        filled = _filled(batch, rows)
+        return filled._replace(mask=None) if self.drop_last and rows == _rows(batch) else filled
+
+    def _stacked(self, batches: list[Batch], capacity: int) -> Stack:
+        """One stack of a fixed length, so that one program serves all; the places past the end
+        repeat the last batch.
+        """
+        filled = batches + [batches[-1]] * (capacity - len(batches))
+        return Stack(
+            jax.tree.map(
+                lambda *leaves: jax.device_put(np.stack(leaves), split(self.mesh, 1)), *filled
+            )
+        )
+
+    def _read(self) -> Batch | None:
+        if self._iterator is None:
+            self._iterator = iter(self._opened())
+            for _ in range(self._skip):
+                next(self._iterator, None)
+            self._count, self._skip = self._skip, 0
+        item = next(self._iterator, None)
+        if item is None:
+            return None
+        self._count += 1
+        return as_batch(f"{self.name}: batch {self._count}", item, self.labelled)
+
+    def _opened(self) -> Iterable[Any]:
+        if isinstance(self.stream, type):
+            raise TypeError(
+                f"{self.name}: the class {self.stream.__name__} is no data — call it, and give "
+                f"what it makes."
+            )
+        if not callable(self.stream):
+            return self.stream
+        try:
+            opened = self.stream()
+        except Exception as error:
+            error.add_note(
+                f"This came from the function that was given as {self.name}, called without "
+                f"arguments."
+            )
+            raise
+        if not hasattr(opened, "__iter__"):
+            raise TypeError(
+                f"{self.name}: the function returned {type(opened).__name__}, expected a generator "
+                f"of batches."
+            )
+        return opened
+
+    def _capacity(self) -> int:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._model))
+        return max(1, min(STACK_STEPS, STACK_BYTES // max(size, 1), self.steps or STACK_STEPS))
+
+
+def as_batch(name: str, item: Any, labelled: bool = True) -> Batch:
+    """A stream's item as NumPy arrays, in the dtypes that the device will hold."""
+    item = item if labelled else with_targets(item)
+    if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
+        raise ValueError(
+            f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, "
+            f"targets, weights)."
+        )
+    inputs, targets = (
+        host_arrays(f"{name} inputs", item[0]),
+        host_arrays(f"{name} targets", item[1]),
+    )
+    weights = as_weights(name, item[2]) if len(item) == 3 else None
+    if not jax.tree.leaves(inputs):
+        raise ValueError(f"{name} has no inputs: expected arrays, got {type(item[0]).__name__}.")
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
+    if len(lengths) != 1 or () in lengths:
+        shown = _shown(Batch(inputs, targets, weights))
+        raise ValueError(f"{name} has arrays of different lengths: {shown}{lists_read(item)}.")
+    return Batch(inputs, targets, weights)
+
+
+def with_targets(item: Any) -> Any:
+    """Inputs that may come without targets, as a tuple that has them: `()` where there are none."""
+    parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+    return (*parts, ()) if len(parts) == 1 else parts
+
+
+def lists_read(tree: Any) -> str:
+    """What to do with lists that were meant as arrays, for the end of a sentence; nothing where
+    there are none.
+    """
+    if not any(
+        isinstance(part, list)
+        for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, list))
+    ):
+        return ""
+    return " — a list is read as a tree of arrays: give np.asarray(list)"
+
+
+def as_weights(name: str, weights: Any) -> np.ndarray | None:
+    """The weights of examples, [batch] float32; None as it is.
+
+    Raises:
+        ValueError: they are not one finite number of at least 0 each.
+    """
+    if weights is None:
+        return None
+    given = as_numpy(f"{name} weights", weights)
+    if given.ndim != 1 or np.iscomplexobj(given) or not np.all((given >= 0) & np.isfinite(given)):
+        raise ValueError(
+            f"{name}: weights are one finite number of at least 0 for each example, got "
+            f"{given.dtype} of shape {given.shape}."
+        )
+    return given.astype(np.float32)
+
+
+def _result(pending: concurrent.futures.Future[Any]) -> Any:
+    """Waits in short turns, so that Ctrl-C is answered while a source is slow."""
+    while True:
+        concurrent.futures.wait([pending], timeout=0.2)
+        if pending.done():
+            return pending.result()
+
+
+def _rows(batch: Batch) -> int:
+    return jax.tree.leaves(batch.inputs)[0].shape[0]
+
+
+def _filled(batch: Batch, rows: int) -> Batch:
+    """The batch with its last example repeated up to so many rows, and the mask that tells them
+    apart.
+
+    Zeros might be no example, and a loss have no gradient there: zero times NaN is NaN.
+    """
+    count = _rows(batch)
+    mode = "edge" if count else "constant"
+    arrays = jax.tree.map(
+        lambda leaf: (
+            leaf
+            if count == rows
+            else np.pad(leaf, [(0, rows - count)] + [(0, 0)] * (leaf.ndim - 1), mode)
+        ),
+        batch._replace(mask=None),
+    )
+    return arrays._replace(mask=np.arange(rows) < count)
+
+
+def _shape(batch: Batch, rest: bool = False) -> Any:
+    batch = batch._replace(mask=None)
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, tuple((leaf.shape[1:] if rest else leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _shown(batch: Batch) -> str:
+    return ", ".join(
+        f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch._replace(mask=None))
+    )

@@ -1,0 +1,477 @@
+"""`fit`, `evaluate` and `predict`: the loop for a model, its data and a loss."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.compiling import threefry
+from jaxdl.compiling.initialization import Computes, Made, deferred_draws, made_of, values_of
+from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program, uncollected
+from jaxdl.core.arrays import host_arrays, taken_over
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
+from jaxdl.data.source import Batch
+from jaxdl.layers.precision import in_precision
+from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
+from jaxdl.training import arguments, checks, sources
+from jaxdl.training.feed import Feed, ResidentFeed, lists_read
+from jaxdl.training.guard import IfNotFinite
+from jaxdl.training.interrupts import noting
+from jaxdl.training.loop import Callback, measure
+from jaxdl.training.run import EarlyStopping, Run
+from jaxdl.training.scaling import LossScaling
+from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
+from jaxdl.training.step import Augment, TrainState, step_key
+from jaxdl.training.step_form import StepForm, open_step
+from jaxdl.training.steps.supervised import Evaluation, Prediction, Supervised
+from jaxdl.training.train import Compile, as_way, first_state, run
+
+Loss = Callable[[Any, Any], Array]
+Precision = Literal["bfloat16", "float16"]
+
+
+@noting()
+@without_mesh()
+def fit(
+    model: Layer,
+    data: Any,
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    learning_rate: LearningRate | None = None,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    metrics: Mapping[str, Any] | None = None,
+    validation: Any = None,
+    class_weight: Mapping[int, float] | Sequence[float] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int | Array = 0,
+    initial: tuple[Params, State] | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = False,
+    drop_last: bool = False,
+    precision: Precision | None = None,
+    compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
+    progress: bool = True,
+    checkpoint: Checkpoints | None = None,
+    if_not_finite: IfNotFinite = "stop",
+    debug: bool = False,
+) -> Run:
+    """Trains a model.
+
+    A step minimises the weighted mean of the loss over a batch; what is measured of an epoch is
+    exact over its examples, whatever the size of the last batch. Arrays go to the device whole and
+    in the dtype they have (images stay uint8; float16 becomes float32, see `precision`), and are
+    cut into batches there, in orders that are drawn on the host.
+
+    Args:
+        model: a layer, or a plain function of one array.
+        data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with
+            one entry an example; or anything that yields such tuples a batch at a time: a
+            DataLoader, a list, a function that returns a generator.
+        loss: `loss(outputs, targets) -> [batch]`; one that mixes examples is declared,
+            `losses.batchwise(loss)`, and given the `mask` of the rows that count.
+        optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as
+            `optax.adam`; or a name: "adam", "sgd", "schedule_free_adamw", … (those of
+            `jaxdl.optim.optimizers.NAMES`, each with a learning rate), and "auto", which finds its
+            step size itself in a run of some hundred steps or more. Calls that differ in the
+            numbers of such an optimizer alone, as in its learning rate, share one compiled program;
+            one written by hand is another for each object. Masks of optax freeze parameters and no
+            statistics: that does `Frozen`. Where it is schedule-free, validation and the run's
+                `params` are of the average it keeps.
+        learning_rate: what the function, or the name's, is given: a number, a schedule of optax,
+            which counts steps, or one of `jaxdl.optim.schedules`, which knows how many steps the
+            run has.
+        epochs: passes over the data.
+        steps: the most steps in all; where given, epochs are as many as that needs.
+        batch_size: examples a step, for arrays. A last, smaller batch is filled up with rows that
+            are masked, or left out.
+        metrics: by name, of `jaxdl.metrics.metric` or any per-example function.
+        validation: data of the same kind, measured after each epoch; or the share of the examples
+            to set aside for it.
+        class_weight: a weight for each class of integer targets, in the loss alone.
+        clip_norm: the largest norm a gradient keeps; larger ones are scaled down to it.
+        accumulate: computes each batch in so many equal parts, one after another, for less memory.
+            Gradients are summed and metrics are of all parts, so the update is that of the whole
+            batch, to rounding, but for what a layer computes over
+            the batch: BatchNorm has the moments of each part, and its running ones move once a part
+                (a warning says so).
+            Dropout draws for each part anew; `augment` is given the whole batch. A batchwise loss
+            sees the outputs of all parts, which are computed twice for it.
+        average: the decay of a moving average of the parameters, which validation then uses.
+        augment: `augment(key, inputs, targets) -> (inputs, targets)` on each training batch.
+        early_stopping: when to end early.
+        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        seed: an int or a typed key; initial weights, orders, dropout and augmentation all come from
+            it.
+        initial: `(params, state)` to start from.
+        shuffle: whether arrays are put in a new order each epoch.
+        steps_per_epoch: how many batches of a stream make an epoch; None is one pass over it.
+        new_shapes: whether a stream's batches may change shape, each shape being compiled anew.
+        drop_last: whether a last, smaller batch is left out: of arrays, an epoch then lacks the
+            examples that its order has last, others each time; of a stream, every batch with fewer
+            examples than one of its shape had before. Steps, and schedules over them, are then
+            fewer. Validation has all examples in any case.
+        precision: "bfloat16" or "float16": the model computes in it, as `in_precision` says;
+            parameters, the optimizer's state, the loss, metrics and statistics stay in float32. It
+            costs accuracy, and pays where the device multiplies matrices of that dtype faster; most
+            CPUs are slower with it. For float16 the loss is scaled, the scale adapts itself, and an
+            update whose gradient overflows is skipped: the history then has the `loss_scale`, and
+            the `skipped_steps` so far.
+        compile: "epoch" runs compiled loops of about half a second, "step" one compiled step after
+            another, "eager" operation by operation; all give the same numbers, to rounding. "auto"
+            is "epoch" for arrays and "step" for streams.
+        devices: over which each batch is split evenly, such as `jax.devices()`; None is the default
+            one. Each has all parameters and all of the data, computes its part of a batch, and
+            gradients are added up: the update is that of one device, to rounding, moments of batch
+                normalisation too. What a step draws, for dropout or in `augment`, each
+            device draws for itself. The run's arrays are on the first of them. On a CPU,
+            `JAX_NUM_CPU_DEVICES=2` in the environment makes two of its cores, which helps models
+            that compute in many small operations one after another.
+        progress: whether to show a progress bar (plain lines where there is no terminal).
+        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not
+            stopped, to the bit. One of other settings is refused; `Checkpoints` says what else can
+            be done.
+        if_not_finite: what happens where the loss, or the parameters after an update, are NaN or
+            infinite. "stop" ends the run with the last finite state, and says at which step; "skip"
+            leaves that update out, and the history has the `skipped_steps`; "go back" takes a state
+            of at least 100 updates ago and makes updates half as long from there on, and the
+            history has the `set_backs`.
+        debug: whether a run that stops so also says which operation, in which layer, gave the first
+            such number: it makes that step once more, operation by operation.
+
+    Returns:
+        The run; after Ctrl-C, or a loss that is not finite, the run so far.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+    """
+    model = checks.check_model(model)
+    checks.check_way(compile)
+    mesh = as_mesh(devices)
+    key = sources.as_key(seed)
+    batch_size = checks.check_count("batch_size", batch_size)
+    train_set, validation_set = sources.split(data, validation, key)
+    feed = sources.as_feed(
+        "data",
+        train_set,
+        batch_size=batch_size,
+        key=key,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        new_shapes=new_shapes,
+        mesh=mesh,
+        drop_last=drop_last,
+    )
+    step = supervised(
+        model,
+        loss,
+        as_optimizer(optimizer, learning_rate, whole_steps(feed, epochs, steps), feed.steps),
+        metrics=metrics,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        average=average,
+        augment=augment,
+        class_weights=checks.check_class_weight(class_weight, whole_targets(feed))
+        if class_weight is not None
+        else None,
+        precision=precision,
+        mesh=mesh,
+    )
+    began = time.perf_counter()
+    start = first_start(step, feed, key, initial)
+    prepared = time.perf_counter() - began
+    held = None
+    if validation_set is not None:
+        held = sources.as_feed(
+            "validation",
+            validation_set,
+            batch_size=batch_size,
+            key=key,
+            new_shapes=new_shapes,
+            mesh=mesh,
+        )
+        checks.check_fit("validation", step, start, held, held.example)
+    made = run(
+        step,
+        feed,
+        start,
+        held,
+        epochs=epochs,
+        steps=steps,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        compile=compile,
+        progress=progress,
+        checkpoint=checkpoint,
+        if_not_finite=if_not_finite,
+        debug=debug,
+        initial=initial,
+        prepared=prepared,
+    )
+    return made if mesh is None else made.on(mesh.devices[0])
+
+
+def supervised(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: float | None = None,
+    augment: Augment | None = None,
+    class_weights: tuple[float, ...] | None = None,
+    precision: Precision | None = None,
+    mesh: Mesh | None = None,
+) -> Supervised:
+    """The step that `fit` makes of these arguments; equal ones give equal steps, which share a
+    compiled program.
+    """
+    checks.check_precision(precision)
+    checks.check_average(average, optimizer)
+    if clip_norm is not None and not (arguments.is_number(clip_norm) and clip_norm > 0):
+        raise ValueError(
+            f"clip_norm: the largest norm of a gradient is a finite number above 0, got "
+            f"{clip_norm!r}."
+        )
+    arguments.check_function(
+        "loss", loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error"
+    )
+    if augment is not None:
+        arguments.check_function(
+            "augment", augment, "augment(key, inputs, targets) -> (inputs, targets)"
+        )
+    return Supervised(
+        model if precision is None else in_precision(model, precision),
+        loss,
+        optimizer if clip_norm is None else _clipped(optimizer, clip_norm),
+        checks.check_metrics(metrics),
+        checks.check_count("accumulate", accumulate),
+        average,
+        augment,
+        class_weights,
+        LossScaling() if precision == "float16" else None,
+        mesh,
+    )
+
+
+@uncollected()
+def first_start(
+    step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None
+) -> TrainState:
+    """The first state, once the data are known to fit the step."""
+    checks.check_accumulate(step.accumulate, feed.example, parts(step.mesh))
+    start = _start(step, feed.example, key, initial)
+    checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
+    checks.warn_of_moments(step.accumulate, start.state, feed.example)
+    return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
+
+
+def whole_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
+    """The steps of the whole run, or None where nobody knows."""
+    if steps is not None:
+        return checks.check_count("steps", steps)
+    return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
+
+
+def whole_targets(feed: Feed) -> Any:
+    """The targets of all examples."""
+    if not isinstance(feed, ResidentFeed):
+        raise ValueError(
+            "class_weight: the classes of a stream are not known — give weights as its third item "
+            "instead."
+        )
+    return feed.source.targets
+
+
+@noting()
+@without_mesh()
+def evaluate(
+    model: Layer,
+    params: Params,
+    state: State,
+    data: Any,
+    *,
+    loss: Loss | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    precision: Precision | None = None,
+    compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
+) -> dict[str, Any]:
+    """The mean loss and the metrics of a model over data, exact over all examples.
+
+    Args:
+        model, params, state: as from `fit` or `init`.
+        data: as in `fit`.
+        loss: measured as "loss", where given.
+        metrics: by name.
+        batch_size: examples at a time, for arrays.
+        precision, compile, devices: as in `fit`.
+
+    Returns:
+        Figures by name.
+    """
+    model = _computing(checks.check_model(model), precision)
+    checks.check_way(compile)
+    mesh = as_mesh(devices)
+    batch_size = checks.check_count("batch_size", batch_size)
+    lifted = checks.check_metrics(metrics)
+    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh)
+    step = Evaluation(model, loss, lifted, mesh)
+    start = _evaluated(params, state, mesh)
+    checks.check_fit("data", step, start, feed, feed.example)
+    return measure(step, feed, start, as_way(compile, feed))
+
+
+@noting()
+@without_mesh()
+def predict(
+    model: Layer,
+    params: Params,
+    state: State,
+    inputs: Any,
+    *,
+    batch_size: int = 256,
+    precision: Precision | None = None,
+    compile: Compile = "auto",
+    devices: Sequence[Any] | None = None,
+) -> Any:
+    """The outputs of a model in evaluation for all inputs, in their order: [examples, ...].
+
+    Args:
+        model, params, state: as from `fit` or `init`.
+        inputs: an array, or a tree of arrays, with one entry an example.
+        batch_size: examples at a time.
+        precision, compile, devices: as in `fit`.
+    """
+    model = _computing(checks.check_model(model), precision)
+    checks.check_way(compile)
+    mesh = as_mesh(devices)
+    batch = Batch(host_arrays("inputs", inputs), ())
+    checks.check_lengths("inputs", batch, lists_read(inputs))
+    feed = sources.resident(
+        batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh
+    )
+    start = _evaluated(params, state, mesh)
+    checks.check_model_on(model, start.params, start.state, feed.example)
+    figures = measure(Prediction(model, mesh), feed, start, as_way(compile, feed))
+    return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
+
+
+def _computing(model: Layer, precision: Precision | None) -> Layer:
+    checks.check_precision(precision)
+    return model if precision is None else in_precision(model, precision)
+
+
+def _start(
+    step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None
+) -> TrainState:
+    if initial is None:
+        return first_state(step, batch, key)
+    params, state = _arrays(initial)
+    expected_params, expected_state = _expected(step.model, frozen_shapes(batch))
+    checks.check_same_tree("initial params", expected_params, params)
+    checks.check_same_tree("initial state", expected_state, state)
+    return _restarted(step, params, state, key)._replace(key=step_key(key))
+
+
+def _arrays(initial: Any) -> tuple[Params, State]:
+    """Initial parameters and state as arrays of JAX."""
+    if (
+        not isinstance(initial, (tuple, list))
+        or len(initial) != 2
+        or not all(isinstance(part, dict) for part in initial)
+    ):
+        raise TypeError(
+            f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}."
+        )
+    given = taken_over("initial", tuple(initial))
+    if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(given)):
+        raise TypeError(
+            "initial: expected dicts of arrays, as model.init gives them, and some leaves are no "
+            "arrays."
+        )
+    return jax.device_put(given, may_alias=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
+    with tracing_program(only_platform()), deferred_draws():
+        return jax.eval_shape(
+            lambda key: model.init(key, thawed_shapes(example).inputs), threefry.of_seed(0)
+        )
+
+
+def _restarted(step: Supervised, params: Params, state: State, key: Array) -> TrainState:
+    """The first state for given parameters, less its key; without a program, where there is nothing
+    to compute.
+    """
+    form, numbers = open_step(step)
+    made = _remade(form, frozen_shapes((params, state)))
+    return (
+        _restart(form, numbers, params, state, key)
+        if made is None
+        else values_of(made, numbers, params, state)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _remade(step: StepForm, given: Shapes) -> Made | None:
+    """How `_restart` makes what it gives, where it computes nothing."""
+    key = threefry.of_seed(0)
+    try:
+        return made_of(
+            lambda numbers, *given: _begun(step, numbers, *given, key=key),
+            step.example,
+            *thawed_shapes(given),
+        )
+    except Computes:
+        return None
+
+
+@functools.partial(jit_once, static_argnums=(0,))
+def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    return _begun(step, numbers, params, state, key)
+
+
+def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
+    return strongly_typed(
+        numbered.start(key, params, state)._replace(key=None)
+    )  # folded in on the host: a smaller program
+
+
+@functools.lru_cache(maxsize=64)
+def _clipped(
+    optimizer: optax.GradientTransformation, clip_norm: float
+) -> optax.GradientTransformation:
+    """One value for equal arguments, so that equal calls of `fit` share a compiled program."""
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def _evaluated(params: Params, state: State, mesh: Mesh | None) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    start = TrainState(
+        zero, taken_over("params", params), taken_over("state", state), (), threefry.of_seed(0)
+    )
+    return start if mesh is None else jax.device_put(start, whole(mesh))

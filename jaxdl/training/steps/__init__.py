@@ -1,0 +1,1 @@
+"""Training steps: supervised, adversarial, variational, reconstruction."""

@@ -1,0 +1,462 @@
+"""Generative adversarial networks: two players, two optimizers, one pure step."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jaxtyping import Float
+
+from jaxdl.compiling.jitted import tracing_mapped
+from jaxdl.core.layer import Eval, Layer, Mode, Params, State, Train, as_layer, fold_in_name
+from jaxdl.data.source import Batch
+from jaxdl.ops.floating import as_floating, widest
+from jaxdl.optim.learning_rate import estimated
+from jaxdl.training.checks import check_count, check_intensities, check_optimizer
+from jaxdl.training.step import (
+    Measured,
+    PerExample,
+    Step,
+    TrainingStep,
+    TrainState,
+    current_rate,
+    in_shares,
+    means,
+    step_key,
+    updated,
+    weighted_sum,
+)
+
+Scores = Float[Array, " batch"]
+FIGURES = ("discriminator_loss", "generator_loss", "real_score", "fake_score")
+
+
+class AdversarialLoss(abc.ABC):
+    """What the two players minimise, as functions of the discriminator's scores, [batch] to
+    [batch]; a hashable value.
+
+    `penalty` is what the gradient penalty weighs, and `critic_steps` how many updates the
+    discriminator makes for one of the generator.
+    """
+
+    penalty: float = 0.0
+    critic_steps: int = 1
+
+    @abc.abstractmethod
+    def real(self, scores: Scores) -> Scores:
+        """The discriminator's loss on real examples."""
+
+    @abc.abstractmethod
+    def fake(self, scores: Scores) -> Scores:
+        """The discriminator's loss on fakes."""
+
+    @abc.abstractmethod
+    def generator(self, scores: Scores) -> Scores:
+        """The generator's loss on its fakes."""
+
+    @abc.abstractmethod
+    def shown(self, scores: Scores) -> Scores:
+        """What the history holds of scores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NonSaturating(AdversarialLoss):
+    """Scores are logits of being real: the discriminator minimises − log D(x) − log(1 − D(G(z))),
+    the generator − log D(G(z)).
+
+    The history holds probabilities. Source: Goodfellow et al., *Generative adversarial nets*
+    (2014), section 3; smoothing: Salimans et al., *Improved techniques for training GANs* (2016),
+    section 3.4.
+
+    Args:
+        smoothing: the discriminator's target for real examples is 1 − smoothing; that for fakes
+            stays 0.
+    """
+
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(
+                f"NonSaturating: smoothing is taken from the target 1, in [0, 1), got "
+                f"{self.smoothing!r}."
+            )
+
+    def real(self, scores: Scores) -> Scores:
+        return jax.nn.softplus(-scores) + self.smoothing * scores
+
+    def fake(self, scores: Scores) -> Scores:
+        return jax.nn.softplus(scores)
+
+    def generator(self, scores: Scores) -> Scores:
+        return jax.nn.softplus(-scores)
+
+    def shown(self, scores: Scores) -> Scores:
+        return jax.nn.sigmoid(scores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wasserstein(AdversarialLoss):
+    """The critic minimises D(G(z)) − D(x) + λ (‖∇D(x̂)‖₂ − 1)², the generator − D(G(z)).
+
+    x̂ lies on the line from an example to a fake, at a place drawn uniformly. The critic must not
+    mix examples, as BatchNorm
+    does: give it LayerNorm, or none. Source: Gulrajani et al., *Improved training of Wasserstein
+    GANs* (2017), algorithm 1.
+
+    Args:
+        penalty: λ.
+        critic_steps: updates of the critic for one of the generator.
+    """
+
+    penalty: float = 10.0
+    critic_steps: int = 5
+
+    def __post_init__(self) -> None:
+        check_count("critic_steps", self.critic_steps)
+        if not self.penalty >= 0:
+            raise ValueError(f"Wasserstein: penalty is at least 0, got {self.penalty!r}.")
+
+    def real(self, scores: Scores) -> Scores:
+        return -scores
+
+    def fake(self, scores: Scores) -> Scores:
+        return scores
+
+    def generator(self, scores: Scores) -> Scores:
+        return -scores
+
+    def shown(self, scores: Scores) -> Scores:
+        return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversarial(TrainingStep):
+    """One update of the discriminator on real examples and fakes, and then one of the generator
+    against the new discriminator.
+
+    Codes z are drawn from N(0, I), one for each example of the batch; both updates are made of the
+    same fakes G(z), which are computed once. Real examples and fakes are judged as two batches, so
+    that statistics of one never mix with the other's; the discriminator's own state moves in its
+    own update alone, to the mean of what the two make of it. Images in uint8 are read as x / 255: a
+    generator of images ends in a sigmoid. Params, state and optimizer state are dicts of
+    "generator" and "discriminator".
+
+    Figures: `discriminator_loss`, `generator_loss` (over the steps that update it), and
+    `real_score` and `fake_score`, the mean judgement of either kind before the update. Evaluation
+    measures the same on held-out examples, with codes drawn from the run's key alike after each
+    epoch. An example's weight counts in what concerns real examples; every fake counts alike.
+
+    Source: Goodfellow et al., *Generative adversarial nets* (2014), algorithm 1.
+
+    Args:
+        generator: from codes [batch, latent] to fakes of the examples' shape.
+        discriminator: from examples to scores [batch, 1] or [batch]: logits, or a critic's values.
+        latent: the length of a code.
+        generator_optimizer, discriminator_optimizer: of optax.
+        loss: `NonSaturating()`, `Wasserstein()`, or another `AdversarialLoss`.
+    """
+
+    generator: Layer
+    discriminator: Layer
+    latent: int
+    generator_optimizer: optax.GradientTransformation
+    discriminator_optimizer: optax.GradientTransformation
+    loss: AdversarialLoss = NonSaturating()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "generator", as_layer(self.generator))
+        object.__setattr__(self, "discriminator", as_layer(self.discriminator))
+        check_count("latent", self.latent)
+        check_optimizer(self.generator_optimizer)
+        check_optimizer(self.discriminator_optimizer)
+
+    def check(self, name: str, batch: Batch) -> None:
+        check_intensities(name, batch.inputs)
+
+    def init(self, key: Array, batch: Batch) -> TrainState:
+        key, x = step_key(key), jax.eval_shape(as_floating, batch.inputs)
+        generator, generator_state = self.generator.init(
+            fold_in_name(key, "generator"), jax.ShapeDtypeStruct((batch.size, self.latent), x.dtype)
+        )
+        discriminator, discriminator_state = self.discriminator.init(
+            fold_in_name(key, "discriminator"), x
+        )
+        optimizer_states = {
+            "generator": self.generator_optimizer.init(generator),
+            "discriminator": self.discriminator_optimizer.init(discriminator),
+        }
+        return TrainState(
+            jnp.zeros((), jnp.int32),
+            {"generator": generator, "discriminator": discriminator},
+            {"generator": generator_state, "discriminator": discriminator_state},
+            optimizer_states,
+            key,
+            estimate={name: estimated(each) for name, each in optimizer_states.items()},
+        )
+
+    def evaluation(self) -> Step:
+        return AdversarialEvaluation(self)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        generator, discriminator = _player(state, "generator"), _player(state, "discriminator")
+        key = jax.random.fold_in(state.key, state.step)
+        fakes, pullback, generator_state = jax.vjp(
+            lambda params: self.fakes(params, generator.state, batch, key, True),
+            generator.params,
+            has_aux=True,
+        )
+        discriminator, sums = self._discriminator_update(discriminator, fakes, batch, key)
+
+        def generator_update() -> tuple[_Player, Any]:
+            return self._generator_update(generator, discriminator, fakes, pullback, batch, key)
+
+        if self.loss.critic_steps == 1:
+            generator, sums["generator_loss"] = generator_update()
+        else:
+            nothing = jax.tree.map(jnp.zeros_like, sums["discriminator_loss"])
+            turn = (state.step + 1) % self.loss.critic_steps == 0
+            generator, sums["generator_loss"] = lax.cond(
+                turn, generator_update, lambda: (generator, nothing)
+            )
+        return _joined(state, generator._replace(state=generator_state), discriminator), Measured(
+            sums, {}
+        )
+
+    def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
+        del state
+        scores = jax.ShapeDtypeStruct((batch.size,), jnp.float32)
+        functions = {
+            "real": self.loss.real,
+            "fake": self.loss.fake,
+            "generator": self.loss.generator,
+        }
+        return [
+            (f"the loss's `{name}`", _of_scores(function), scores, ())
+            for name, function in functions.items()
+        ]
+
+    def finite(self, measured: Measured) -> Array:
+        return jnp.isfinite(jnp.stack([total for total, _ in measured.sums.values()])).all()
+
+    def observe(self, state: TrainState) -> dict[str, Array]:
+        optimizers = {
+            "generator": self.generator_optimizer,
+            "discriminator": self.discriminator_optimizer,
+        }
+        return {
+            f"{name}_learning_rate": current_rate(
+                optimizer, state.optimizer_state[name], (state.estimate or {}).get(name)
+            )
+            for name, optimizer in optimizers.items()
+        }
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        del gathered
+        return means({name: sums[name] for name in FIGURES})
+
+    def fakes(
+        self, params: Params, state: State, batch: Batch, key: Array, train: bool
+    ) -> tuple[Array, State]:
+        """One fake for each example of a batch, and the generator's next state."""
+        x = jax.eval_shape(as_floating, batch.inputs)
+        z = jax.random.normal(fold_in_name(key, "codes"), (batch.size, self.latent), x.dtype)
+        fakes, state = self.generator.apply(
+            params, state, z, _mode(fold_in_name(key, "generator"), batch, train)
+        )
+        if fakes.shape != x.shape:
+            raise ValueError(
+                f"Adversarial: the generator gives shape {fakes.shape} for examples of shape "
+                f"{x.shape} — end it with "
+                f"Reshape({x.shape[1:]}), or give its last layers other sizes."
+            )
+        return fakes.astype(x.dtype), state
+
+    def judged(
+        self, params: Params, state: State, fakes: Array, batch: Batch, key: Array, train: bool
+    ) -> tuple[Array, tuple[State, dict[str, Any]]]:
+        """The discriminator's loss, its next state, and the figures of its judgement."""
+        x = as_floating(batch.inputs)
+        keys = jax.random.split(fold_in_name(key, "judging"), 2)
+
+        def judge(x: Array, key: Array) -> tuple[Array, State]:
+            return self._scores(params, state, x, _mode(key, batch, train))
+
+        with tracing_mapped():
+            (real, fake), states = jax.vmap(judge)(
+                jnp.stack([x, fakes]), keys
+            )  # two batches, in products of twice the size
+        (shares, total), (fake_shares, count) = (
+            in_shares(batch.example_weights()),
+            in_shares(_counted(batch)),
+        )
+        loss = weighted_sum(shares, self.loss.real(real)) + weighted_sum(
+            fake_shares, self.loss.fake(fake)
+        )
+        if self.loss.penalty:
+            slopes = self._slopes(params, state, x, fakes, batch, key, train)
+            loss += self.loss.penalty * weighted_sum(shares, jnp.square(slopes - 1))
+        sums = {
+            "discriminator_loss": (loss * total, total),
+            "real_score": (weighted_sum(shares, self.loss.shown(real)) * total, total),
+            "fake_score": (weighted_sum(fake_shares, self.loss.shown(fake)) * count, count),
+        }
+        return loss, (_mean(states), sums)
+
+    def fooled(
+        self, params: Params, state: State, fakes: Array, batch: Batch, key: Array, train: bool
+    ) -> Array:
+        """The generator's loss: what the discriminator says of its fakes."""
+        scores, _ = self._scores(
+            params, state, fakes, _mode(fold_in_name(key, "fooling"), batch, train)
+        )
+        return weighted_sum(in_shares(_counted(batch))[0], self.loss.generator(scores))
+
+    def _discriminator_update(
+        self, player: "_Player", fakes: Array, batch: Batch, key: Array
+    ) -> tuple["_Player", dict[str, Any]]:
+        def objective(params: Params) -> Any:
+            return self.judged(params, player.state, fakes, batch, key, True)
+
+        (loss, (state, sums)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            player.params
+        )
+        params, optimizer_state = updated(
+            self.discriminator_optimizer, gradients, player.optimizer_state, player.params, loss
+        )
+        return _Player(params, state, optimizer_state, estimated(player.optimizer_state)), sums
+
+    def _generator_update(
+        self,
+        player: "_Player",
+        discriminator: "_Player",
+        fakes: Array,
+        pullback: Any,
+        batch: Batch,
+        key: Array,
+    ) -> tuple["_Player", Any]:
+        """The player after its update, its state as it was, and the sums of its loss."""
+
+        def objective(fakes: Array) -> Array:
+            return self.fooled(discriminator.params, discriminator.state, fakes, batch, key, True)
+
+        loss, gradient = jax.value_and_grad(objective)(fakes)
+        (gradients,) = pullback(gradient)
+        params, optimizer_state = updated(
+            self.generator_optimizer, gradients, player.optimizer_state, player.params, loss
+        )
+        count = _counted(batch).sum()
+        return _Player(params, player.state, optimizer_state, estimated(player.optimizer_state)), (
+            loss * count,
+            count,
+        )
+
+    def _scores(self, params: Params, state: State, x: Array, mode: Mode) -> tuple[Scores, State]:
+        scores, state = self.discriminator.apply(params, state, x, mode)
+        if scores.shape not in ((x.shape[0],), (x.shape[0], 1)):
+            raise ValueError(
+                f"Adversarial: the discriminator gives shape {scores.shape} for {x.shape[0]} "
+                f"examples, expected one score each "
+                "— end it with Dense(1)."
+            )
+        return scores.reshape(-1).astype(widest(scores.dtype)), state
+
+    def _slopes(
+        self,
+        params: Params,
+        state: State,
+        x: Array,
+        fakes: Array,
+        batch: Batch,
+        key: Array,
+        train: bool,
+    ) -> Scores:
+        """‖∇D(x̂)‖₂ at a place between each example and a fake."""
+        share = jax.random.uniform(
+            fold_in_name(key, "between"), (x.shape[0],) + (1,) * (x.ndim - 1), x.dtype
+        )
+        mode = _mode(fold_in_name(key, "slopes"), batch, train)
+        counted = _counted(batch)
+        slopes = jax.grad(lambda x: weighted_sum(counted, self._scores(params, state, x, mode)[0]))(
+            share * x + (1 - share) * fakes
+        )
+        squares = jnp.square(slopes.astype(widest(slopes.dtype))).sum(tuple(range(1, x.ndim)))
+        flat = squares == 0
+        return jnp.where(
+            flat, 0, jnp.sqrt(jnp.where(flat, 1, squares))
+        )  # the root's own slope at 0 is infinite
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialEvaluation(Step):
+    """Measures the figures of an `Adversarial` in evaluation."""
+
+    of: Adversarial
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        meant = state._replace(params=state.evaluated)
+        generator, discriminator = _player(meant, "generator"), _player(meant, "discriminator")
+        key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
+        fakes, _ = self.of.fakes(generator.params, generator.state, batch, key, False)
+        _, (_, sums) = self.of.judged(
+            discriminator.params, discriminator.state, fakes, batch, key, False
+        )
+        loss = self.of.fooled(discriminator.params, discriminator.state, fakes, batch, key, False)
+        count = _counted(batch).sum()
+        return state._replace(step=state.step + 1), Measured(
+            {**sums, "generator_loss": (loss * count, count)}, {}
+        )
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return self.of.report(sums, gathered)
+
+
+class _Player(NamedTuple):
+    params: Params
+    state: State
+    optimizer_state: Any
+    estimate: Any
+
+
+def _player(state: TrainState, name: str) -> _Player:
+    return _Player(
+        state.params[name],
+        state.state[name],
+        state.optimizer_state[name],
+        (state.estimate or {}).get(name),
+    )
+
+
+def _joined(state: TrainState, generator: _Player, discriminator: _Player) -> TrainState:
+    """The state one step on, of what the two players have become."""
+    params, states, optimizers, estimates = (
+        {"generator": ours, "discriminator": theirs}
+        for ours, theirs in zip(generator, discriminator, strict=True)
+    )
+    return TrainState(state.step + 1, params, states, optimizers, state.key, estimate=estimates)
+
+
+def _of_scores(function: Callable[[Array], Array]) -> Callable[[Array, Any], Array]:
+    """The function as one of scores and targets, of which there are none."""
+    return functools.wraps(function)(lambda scores, _: function(scores))
+
+
+def _mode(key: Array, batch: Batch, train: bool) -> Mode:
+    return Train(key, batch.mask) if train else Eval()
+
+
+def _counted(batch: Batch) -> Array:
+    """[batch]: 1 for each fake, 0 for those that stand where rows only fill up a smaller batch."""
+    return batch._replace(weights=None).example_weights()
+
+
+def _mean(states: State) -> State:
+    """The mean of two states; of numbers that have none, such as counts, the latter."""
+    return jax.tree.map(
+        lambda s: s.mean(0) if jnp.issubdtype(s.dtype, jnp.floating) else s[1], states
+    )

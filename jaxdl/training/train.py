@@ -1,0 +1,247 @@
+"""`train`: the loop for any step and its data."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+from jax import Array
+
+from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.compiling import threefry
+from jaxdl.compiling.initialization import Computes, Made, made_of, values_of
+from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program
+from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
+from jaxdl.data.source import Batch
+from jaxdl.optim.alike import with_first_alike
+from jaxdl.training import arguments, checks, sources
+from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.guard import Guarded, IfNotFinite
+from jaxdl.training.interrupts import noting
+from jaxdl.training.loop import Callback, run_training
+from jaxdl.training.mixing import check_functions
+from jaxdl.training.program import Way
+from jaxdl.training.run import EarlyStopping, Run
+from jaxdl.training.spread import without_mesh
+from jaxdl.training.step import TrainingStep, TrainState
+from jaxdl.training.step_form import StepForm, open_step
+
+Compile = Literal["eager", "step", "epoch", "auto"]
+
+
+@noting()
+@without_mesh()
+def train(
+    step: TrainingStep,
+    data: Any,
+    *,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    validation: Any = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int | Array = 0,
+    initial: TrainState | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    new_shapes: bool = False,
+    drop_last: bool = False,
+    compile: Compile = "auto",
+    progress: bool = True,
+    checkpoint: Checkpoints | None = None,
+    if_not_finite: IfNotFinite = "stop",
+    debug: bool = False,
+) -> Run:
+    """Runs a training step over data: what `fit` is for a model and its loss, for an autoencoder, a
+    GAN, a step of one's own.
+
+    History, validation, early stopping, the progress bar, Ctrl-C and the ways to run are those of
+    `fit`.
+
+    Args:
+        step: `Reconstruction`, `Variational`, `Adversarial`, `Supervised`, or any other
+            `TrainingStep`.
+        data: inputs alone, as an array or a dict of arrays; `(inputs,)`, `(inputs, targets)` or
+            `(inputs, targets, weights)`, where targets may be None; or anything that yields one of
+            these a batch at a time (a list is such a stream). Inputs keep their dtype on the
+            device, so that images may stay uint8.
+        epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes, drop_last: as in `fit`.
+        validation: data of the same kind, measured after each epoch by `step.evaluation()`; or the
+            share of the examples to set aside for it.
+        early_stopping: when to end early; it may monitor any figure of the history.
+        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        seed: an int or a typed key; initial weights, orders and all that the step draws come from
+            it.
+        initial: a state to start from, such as the `train_state` of an earlier run, the optimizers'
+            too; None draws a new one.
+        compile: as in `fit`; "auto" is "epoch" for arrays and "step" for streams.
+        progress: whether to show a progress bar (plain lines where there is no terminal).
+        checkpoint: where the run saves itself; one that finds itself there goes on as if it had not
+            stopped, to the bit.
+        if_not_finite, debug: as in `fit`.
+
+    Returns:
+        The run; after Ctrl-C, or a figure that is not finite, the run so far. Its `params` and
+        `state` are the step's.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+
+    >>> import numpy as np, optax, jaxdl as dl
+    >>> model = dl.models.mlp(2, 3)
+    >>> step = dl.Reconstruction(model, dl.losses.mean_squared_error, optax.adam(1e-2))
+    >>> run = dl.train(step, np.ones((8, 3), np.float32), epochs=2, progress=False)
+    >>> list(run.history)
+    ['loss', 'learning_rate', 'seconds']
+    """
+    checks.check_step(step)
+    step = with_first_alike(step)
+    checks.check_way(compile)
+    key = sources.as_key(seed)
+    batch_size = checks.check_count("batch_size", batch_size)
+    train_set, validation_set = sources.split(data, validation, key, labelled=False)
+    stream: dict[str, Any] = {"new_shapes": new_shapes, "labelled": False, "check": step.check}
+    feed = sources.as_feed(
+        "data",
+        train_set,
+        batch_size=batch_size,
+        key=key,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        drop_last=drop_last,
+        **stream,
+    )
+    began = time.perf_counter()
+    start = _start(step, feed.example, key, initial)
+    prepared = time.perf_counter() - began
+    checks.check_step_runs(step, start, feed)
+    check_functions("data", step, start, feed)
+    held = None
+    if validation_set is not None:
+        held = sources.as_feed(
+            "validation", validation_set, batch_size=batch_size, key=key, **stream
+        )
+        checks.check_measures(step.evaluation(), start, held)
+        check_functions("validation", step, start, held)
+    return run(
+        step,
+        feed,
+        start,
+        held,
+        epochs=epochs,
+        steps=steps,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        compile=compile,
+        progress=progress,
+        checkpoint=checkpoint,
+        if_not_finite=if_not_finite,
+        debug=debug,
+        initial=initial,
+        prepared=prepared,
+    )
+
+
+def run(
+    step: TrainingStep,
+    feed: Feed,
+    start: TrainState,
+    held: Feed | None,
+    *,
+    epochs: int,
+    steps: int | None,
+    early_stopping: EarlyStopping | None,
+    callbacks: Sequence[Callback],
+    compile: Compile,
+    progress: bool,
+    checkpoint: Checkpoints | None,
+    if_not_finite: IfNotFinite,
+    debug: bool,
+    initial: Any = None,
+    prepared: float = 0.0,
+) -> Run:
+    """The loop for a step whose data and first state are known to fit it; that state has taken
+    `prepared` seconds.
+    """
+    arguments.check_callbacks(callbacks)
+    for name, value in (("progress", progress), ("debug", debug)):
+        arguments.check_flag(name, value)
+    if not (checkpoint is None or isinstance(checkpoint, Checkpoints)):
+        raise TypeError(f"checkpoint: expected Checkpoints('runs/name'), got {checkpoint!r}.")
+    checks.check_monitor(early_stopping, step, start, feed, held)
+    checks.check_if_not_finite(if_not_finite, debug, start)
+    if if_not_finite != "stop":
+        step = Guarded(step, if_not_finite)
+        start = step.begin(start)
+    epochs = checks.check_count("epochs", epochs)
+    checks.check_read_again(held, epochs if steps is None else 2)
+    if steps is not None:
+        steps = checks.check_count("steps", steps)
+        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
+    return run_training(
+        step,
+        feed,
+        start,
+        epochs=epochs,
+        steps=steps,
+        way=as_way(compile, feed),
+        validation=held,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        show_progress=progress,
+        checkpoint=checkpoint,
+        debug=debug,
+        initial=initial,
+        prepared=prepared,
+    )
+
+
+def as_way(compile: Compile, feed: Feed) -> Way:
+    """What "auto" means for this data."""
+    if compile == "auto":
+        return "epoch" if isinstance(feed, ResidentFeed) else "step"
+    return compile
+
+
+def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
+    """The step's first state: what draws is compiled, and the rest only where something is computed
+    of it.
+    """
+    form, numbers = open_step(step)
+    made = _made(form, frozen_shapes(example))
+    if made is not None and threefry.words_of(key) is not None:
+        with contextlib.suppress(Computes):
+            return values_of(made, numbers, key)
+    return _init_once(form, frozen_shapes(example), numbers, key)
+
+
+def _start(
+    step: TrainingStep, example: Batch, key: Array, initial: TrainState | None
+) -> TrainState:
+    if initial is None:
+        return first_state(step, example, key)
+    initial = initial._replace(guard=None)
+    expected = jax.eval_shape(lambda key: step.init(key, example), key)
+    checks.check_same_tree("initial", expected, initial)
+    return initial
+
+
+@functools.lru_cache(maxsize=64)
+def _made(step: StepForm, example: Shapes) -> Made | None:
+    """How the first state is made without computing; None where something is computed."""
+    try:
+        return made_of(functools.partial(_init, step, example), step.example, threefry.of_seed(0))
+    except Computes:
+        return None
+
+
+def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
+    numbered: Any = step.step(numbers)
+    with tracing_program(only_platform()):
+        return strongly_typed(numbered.init(key, thawed_shapes(example)))
+
+
+_init_once = jit_once(_init, static_argnums=(0, 1))
