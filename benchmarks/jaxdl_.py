@@ -91,9 +91,8 @@ class JaxdlPair:
         self.network = network
         self.compile: Way = compile
         adam = optax.adam(network.learning_rate, b1=network.b1, eps=EPSILON)
-        drawing, judging = (
-            [part.units for part in parts] for parts in (network.parts, network.discriminator)
-        )  # pyright: ignore
+        drawing = [getattr(part, "units") for part in network.parts]  # noqa: B009
+        judging = [getattr(part, "units") for part in network.discriminator]  # noqa: B009
         generator: dl.Layer = models.dense_generator(*drawing[:-1], shape=drawing[-1])
         discriminator: dl.Layer = models.dense_discriminator(*judging[:-1])
         if precision != "float32":

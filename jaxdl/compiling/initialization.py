@@ -309,9 +309,8 @@ def _origins(jaxpr: Jaxpr, known: dict[Any, Any]) -> list[Any]:
 
     def of(variable: Any) -> Any:
         if isinstance(variable, Literal):
-            return Constant(
-                (), variable.aval.dtype, np.asarray(variable.val, variable.aval.dtype)[()]
-            )  # pyright: ignore
+            dtype = getattr(variable.aval, "dtype")  # noqa: B009
+            return Constant((), dtype, np.asarray(variable.val, dtype)[()])
         if variable not in known:
             if variable not in made_by:
                 raise Computes

@@ -28,6 +28,8 @@ class Part(Metric):
         part: a key of the outputs, or a number in a tuple.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxdl.metrics import F1
         >>> outputs = {"tag": jnp.array([[0.0, 1.0]]), "size": jnp.array([3.0])}
         >>> targets = {"tag": jnp.array([1])}
         >>> Part(F1(), "tag").measure(outputs, targets, jnp.ones(1))[0]["true_positives"]

@@ -13,7 +13,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses, metrics, optim
-from jaxdl.population import sweep
+from jaxdl.population import search
 from jaxdl.training import program
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -69,7 +69,7 @@ def assert_same_run(member: dl.Run, single: dl.Run, tolerance: float = 1e-5) -> 
 def test_each_member_is_the_single_run_with_its_seed(
     axis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "SMALL", 4096 if axis == "last" else 0)
+    monkeypatch.setattr(search, "SMALL", 4096 if axis == "last" else 0)
     runs = dl.fit_many(MODEL, blobs(), seeds=[3, 0, 7], validation=blobs(40), **SETTINGS)
     for i, seed in enumerate([3, 0, 7]):
         assert_same_run(
@@ -259,7 +259,7 @@ def test_members_trained_in_groups_are_the_same() -> None:
 def test_what_does_not_fit_is_trained_in_groups_and_the_user_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jaxdl.population.sweep.available_bytes", lambda: 300_000)
+    monkeypatch.setattr("jaxdl.population.search.available_bytes", lambda: 300_000)
     with pytest.warns(UserWarning, match=r"8 members may need .* trained in \d groups"):
         runs = dl.fit_many(MODEL, blobs(), seeds=8, **SETTINGS)
     assert len(runs.cohorts) > 1
