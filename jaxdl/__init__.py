@@ -80,6 +80,8 @@ from jaxdl.training import AdversarialLoss as AdversarialLoss
 from jaxdl.training import Batch as Batch
 from jaxdl.training import EarlyStopping as EarlyStopping
 from jaxdl.training import EpochEnd as EpochEnd
+from jaxdl.training import EvalState as EvalState
+from jaxdl.training import EvaluationStep as EvaluationStep
 from jaxdl.training import Guarded as Guarded
 from jaxdl.training import LearningRateSearch as LearningRateSearch
 from jaxdl.training import Measured as Measured

@@ -30,16 +30,18 @@ def held(leaf: Any) -> tuple[Any, str | None]:
     """A leaf as it is now, whatever becomes of it later, and the name of its generator where it is
     one of keys.
 
-    A JAX array on the CPU is held as it is, for it never changes; one on an accelerator is copied
-    from there, so that its memory is free again; NumPy arrays are copied.
+    Of a JAX array on the CPU a view is held, which keeps its memory from being donated meanwhile;
+    one on an accelerator is copied from there, so that its memory is free again; NumPy arrays are
+    copied.
 
     Raises:
         TypeError: it is neither an array nor a number.
+        RuntimeError: it was donated, and is no more.
     """
     plain, key = trees.as_plain(leaf)
     if not isinstance(plain, jax.Array):
         return np.array(plain), key
-    return (plain if next(iter(plain.devices())).platform == "cpu" else np.asarray(plain)), key
+    return np.asarray(plain), key
 
 
 def write(folder: Path, arrays: Mapping[str, Any]) -> None:

@@ -145,7 +145,8 @@ class Store:
     ) -> None:
         """Begins to save, and returns; waits first for the save before.
 
-        JAX arrays on the CPU are not copied: none of them may be donated until the save is done.
+        JAX arrays on the CPU are not copied: a program that one of them is donated to until the
+        save is done copies it.
 
         Args:
             step, epoch: as for `due`.

@@ -68,7 +68,7 @@ class Cohort:
     @staticmethod
     def of_one(member: Member, loop: Loop, why: str, made: int) -> "Cohort":
         """A member that was trained as an ordinary run."""
-        here = loop.position
+        here = loop.here
         state, best = _as_one((here.state, here.best and (here.best.params, here.best.state)))
         figures: Any = here.best and (np.array([here.best.epoch]), np.array([here.best.value]))
         return Cohort(
@@ -141,7 +141,7 @@ class Cohort:
 
     def after(self, loop: MembersLoop, until: int, why: str, made: int = 0) -> "Cohort":
         """What a loop has made of them."""
-        here = loop.position
+        here = loop.here
         return dataclasses.replace(
             self,
             state=here.state,

@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,18 @@ from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.checkpoint.describe import Description
 from jaxdl.compiling.jitted import tracing_mapped
+from jaxdl.core.layer import Params, State
 from jaxdl.core.tree import strongly_typed
 from jaxdl.data.source import Batch
-from jaxdl.training.loop import Loop
-from jaxdl.training.position import Ends
-from jaxdl.training.program import Ran
+from jaxdl.training.feed import Chunk
+from jaxdl.training.finite import is_finite, select
+from jaxdl.training.iteration import Advance
+from jaxdl.training.loop import Loop, copied
+from jaxdl.training.loop_state import Ends
+from jaxdl.training.program import EpochCarry
 from jaxdl.training.run import Best
-from jaxdl.training.step import Measured, Step, TrainState, Updating, all_finite, zeros_like
+from jaxdl.training.state import EvalState, Measured, TrainState
+from jaxdl.training.step import EvaluationStep, Updating
 
 Hyperparameters = dict[str, Array]
 FOREVER = np.int32(2**31 - 1)
@@ -66,6 +71,20 @@ class MembersState(NamedTuple):
         return self.members.step >= self.limit
 
 
+class MembersEvalState(NamedTuple):
+    """What an evaluation of all members reads.
+
+    Args:
+        members: of all members, each array with them along one axis.
+        hyperparameters: by name, [members].
+        step: int32 scalar, the number of the batch in the pass, once there is a batch.
+    """
+
+    members: EvalState
+    hyperparameters: Hyperparameters
+    step: Array | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class OverMembers:
     """How members lie beside one another.
@@ -103,6 +122,7 @@ class Members(Updating):
     over: OverMembers
     shared: bool
     shared_validation: bool = True
+    keeps_last_finite: ClassVar[bool] = True
 
     @property
     def model(self) -> Any:
@@ -129,7 +149,7 @@ class Members(Updating):
             after, measured = step(member, batch)
             finite = step.finite(measured)
             going = member.step < limit
-            kept = jax.tree.map(lambda new, old: jnp.where(going & finite, new, old), after, member)
+            kept = select(going & finite, after, member)
             limit = jnp.where(finite, limit, jnp.minimum(limit, member.step))
             sums = {"each": measured.sums, "made": (going & finite).astype(jnp.float32)}
             return kept, limit, (sums, measured.gathered)
@@ -156,35 +176,42 @@ class Members(Updating):
         """Each figure of every member, [members, ...]."""
         return self.recipe.single.report_members(sums["each"], gathered, self.over.count)
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return MembersEvaluation(self.recipe, self.over, self.shared_validation)
 
-    def result(self, state: MembersState) -> tuple[Any, Any]:
-        return evaluated(self.over, state.members), state.members.state
+    def result(self, state: MembersState) -> tuple[Params, State]:
+        return eval_params(self.over, state.members), state.members.state
 
-    def evaluated_from(self, state: MembersState) -> MembersState:
-        members = state.members._replace(step=zeros_like(state.members.step))
-        return state._replace(members=members)
+    def evaluation_state(self, state: MembersState) -> "MembersEvalState":
+        members = EvalState(*self.result(state), state.members.key)
+        return MembersEvalState(members, state.hyperparameters)
 
 
 @dataclasses.dataclass(frozen=True)
-class MembersEvaluation(Step):
+class MembersEvaluation(EvaluationStep):
     """Measures every member by the single step's evaluation."""
 
     recipe: Recipe
     over: OverMembers
     shared: bool
 
-    def __call__(self, state: MembersState, batch: Batch) -> tuple[MembersState, Measured]:
-        def one(member: TrainState, values: Hyperparameters, batch: Batch) -> Any:
-            after, measured = self.recipe(values).evaluation()(member, batch)
-            return after, (measured.sums, measured.gathered)
+    def __call__(self, state: Any, batch: Batch) -> Measured:
+        """Measures one batch.
 
-        axis = self.over.axis
-        mapped = jax.vmap(one, (axis, 0, self.over.batch_axes(self.shared)), (axis, (0, 1)))
+        Args:
+            state: a `MembersEvalState`.
+            batch: of each member, or shared by all.
+        """
+
+        def one(member: EvalState, values: Hyperparameters, batch: Batch) -> Any:
+            measured = self.recipe(values).evaluation()(member._replace(step=state.step), batch)
+            return measured.sums, measured.gathered
+
+        batches = self.over.batch_axes(self.shared)
+        mapped = jax.vmap(one, (self.over.axis, 0, batches), (0, 1))
         with tracing_mapped():
-            members, (sums, gathered) = mapped(state.members, state.hyperparameters, batch)
-        return state._replace(members=members), Measured({"each": sums}, gathered)
+            sums, gathered = mapped(state.members, state.hyperparameters, batch)
+        return Measured({"each": sums}, gathered)
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.recipe.single.evaluation().report_members(
@@ -200,39 +227,46 @@ class MembersLoop(Loop):
     axis.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        if self.position.ends is None:
-            self.position.ends = Ends.none(self.over.count)
-            self.stable = self.position.copy()
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self.here.ends is None:
+            self.here.ends = Ends.none(self.over.count)
+            if self.saver is not None:
+                self.stable = self.here.copy()
 
-    def settled(self, ran: Ran, again: Callable[[Any], Ran]) -> Ran:
-        """Runs once more, where parameters have become other than finite, so that such members end
-        an update earlier.
-        """
-        before = self.position.state
-        for _ in range(3):
-            made, least = np.asarray(ran.state.members.step), np.asarray(before.members.step)
-            lost = ~np.asarray(_finite_members(self.over, ran.state)) & (made > least)
-            if not lost.any():
-                break
-            self.ends.earlier += lost
-            before = before._replace(
-                limit=jnp.asarray(np.where(lost, made - 1, before.limit), jnp.int32)
-            )
-            ran = again(before)
-        self._note_ends(ran.state)
-        return ran
+    def advanced(self, advance: Advance) -> None:
+        """Notes which members have ended."""
+        del advance
+        state: MembersState = self.here.state
+        made = np.asarray(jax.device_get(state.members.step))
+        for k in np.flatnonzero(np.asarray(jax.device_get(state.ended))):
+            if not self.ends.stopped[k]:
+                self.ends.stopped[k] = self._why_ended(int(k), int(made[k]))
+
+    def _why_ended(self, member: int, made: int) -> str:
+        state: MembersState = self.here.state
+        why = f"the loss or a gradient was not finite at step {made + 1}; "
+        axis = self.over.axis
+        own = jax.tree.map(
+            lambda leaf: np.take(np.asarray(leaf), member, axis),
+            (state.members.params, state.members.state),
+        )
+        if is_finite(own):
+            return why + f"params and state are those after step {made}, the last that are finite"
+        return why + f"the update of step {made} had overflowed inside the optimizer"
 
     def watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
-        here, rule = self.position, self.monitored
-        whole = np.asarray(here.tally.sums["made"]) == here.tally.steps
+        here = self.here
+        rule = self.monitored
+        whole = np.asarray(here.metrics.sums["made"]) == here.metrics.steps
         self.ends.epochs[whole] = epoch + 1
         for name, value in figures.items():
             here.history[name][-1] = self._of(whole, name, value)
-        if rule is not None and (self.early_stopping is not None or rule.monitor in figures):
+        if rule is not None and (
+            self.options.early_stopping is not None or rule.monitor in figures
+        ):
             self._keep_best(epoch, np.asarray(figures[rule.monitor], np.float64), whole)
-            if self.early_stopping is not None:
+            if self.options.early_stopping is not None:
                 self._end_patience(epoch, whole)
         return None if not np.asarray(here.state.ended).all() else "every member has ended"
 
@@ -245,8 +279,13 @@ class MembersLoop(Loop):
             if not np.all(np.isnan(value))
         }
 
-    def not_finite(self) -> str:
+    def not_finite(self, chunk: Chunk, carry: EpochCarry) -> str:
+        del chunk, carry
         return "every member has ended"
+
+    def _checked(self, stopped: str) -> str:
+        """Members whose last update overflowed say so by themselves."""
+        return stopped
 
     @property
     def over(self) -> OverMembers:
@@ -256,8 +295,8 @@ class MembersLoop(Loop):
     @property
     def ends(self) -> Ends:
         """How far each member is."""
-        assert self.position.ends is not None
-        return self.position.ends
+        assert self.here.ends is not None
+        return self.here.ends
 
     def _of(self, whole: Bool[np.ndarray, " members"], name: str, value: Any) -> np.ndarray:
         """A figure of an epoch, NaN for members that had ended; of the seconds, each member has its
@@ -273,11 +312,12 @@ class MembersLoop(Loop):
     def _keep_best(
         self, epoch: int, values: Float[np.ndarray, " members"], whole: Bool[np.ndarray, " members"]
     ) -> None:
-        here, rule = self.position, self.monitored
+        here = self.here
+        rule = self.monitored
         assert rule is not None
         if here.best is None:
             epochs, nothing = np.full(self.over.count, -1), np.full(self.over.count, np.nan)
-            here.best = _best(epochs, nothing, *self.step.result(here.state))
+            here.best = _best(epochs, nothing, *copied(self.step.result(here.state)))
         old: Any = here.best
         pairs = zip(values.tolist(), np.asarray(old.value).tolist(), strict=True)
         better = whole & np.array(
@@ -291,7 +331,8 @@ class MembersLoop(Loop):
             here.best = _best(epochs, best, params, model_state)
 
     def _end_patience(self, epoch: int, whole: Bool[np.ndarray, " members"]) -> None:
-        here, rule = self.position, self.early_stopping
+        here = self.here
+        rule = self.options.early_stopping
         assert rule is not None
         assert here.best is not None
         since = epoch - np.asarray(here.best.epoch)
@@ -304,36 +345,16 @@ class MembersLoop(Loop):
         limit = np.where(ending, made, np.asarray(here.state.limit))
         here.state = here.state._replace(limit=jnp.asarray(limit, jnp.int32))
 
-    def _note_ends(self, state: MembersState) -> None:
-        made = np.asarray(state.members.step)
-        for k in np.flatnonzero(np.asarray(state.ended)):
-            if not self.ends.stopped[k]:
-                bad = made[k] + 1 + self.ends.earlier[k]
-                self.ends.stopped[k] = (
-                    f"the loss was not finite at step {bad}; params and state are those after step "
-                    f"{made[k]}, the last that "
-                    "are finite"
-                )
-
 
 @functools.partial(jax.jit, static_argnums=0)
-def evaluated(over: OverMembers, members: TrainState) -> Any:
+def eval_params(over: OverMembers, members: TrainState) -> Any:
     """The parameters to evaluate each member with."""
-    return jax.vmap(lambda member: member.evaluated, over.axis, over.axis)(members)
+    return jax.vmap(lambda member: member.eval_params, over.axis, over.axis)(members)
 
 
 def _best(epochs: Any, values: Any, params: Any, state: Any) -> Best:
     """The best of each member: arrays where a single run has numbers."""
     return Best(epochs, values, params, state)
-
-
-def _finite_members(over: OverMembers, state: MembersState) -> Array:
-    return _finite(over, (state.members.params, state.members.state))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _finite(over: OverMembers, tree: Any) -> Array:
-    return jax.vmap(all_finite, over.axis)(tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)

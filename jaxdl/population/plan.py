@@ -33,12 +33,15 @@ from jaxdl.population.runs import Runs
 from jaxdl.training import sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.identity import run_identity
-from jaxdl.training.loop import Loop, begin, ended_earlier
-from jaxdl.training.position import Ends, Position
-from jaxdl.training.program import Place, Way
+from jaxdl.training.iteration import initial_state
+from jaxdl.training.loop import Loop, LoopOptions, ended_earlier
+from jaxdl.training.loop_state import Ends, LoopState
+from jaxdl.training.program import Cursor, Execution, Program
 from jaxdl.training.progress import progress as progress_bar
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.saving import Saver
+from jaxdl.training.state import distinct_arrays
+from jaxdl.training.step import Updating
 from jaxdl.training.train import first_state
 
 
@@ -52,7 +55,7 @@ class Plan:
     whole: Any
     share: float | None
     shuffle: bool
-    way: Way
+    execution: Execution
     early_stopping: EarlyStopping | None
     epochs: int
     steps: int | None
@@ -96,18 +99,32 @@ class Plan:
     def _alone(self, member: Member) -> Cohort:
         """A population of one is an ordinary run, in the program that `fit` has for it."""
         step = self.recipe.single
-        position = begin(
-            step, self.feed, first_state(step, self.feed.example, sources.as_key(member.seed))
-        )
+        start = first_state(step, self.feed.example, sources.as_key(member.seed))
+        here, program = self._begun(step, self.feed, start)
         with contextlib.ExitStack() as stack:
-            saver, position = self._saver(stack, (member,), 0, step, self.feed, self.held, position)
-            loop = Loop(
-                step, self.feed, position, self.way, self.held, self.early_stopping, (), saver
-            )
+            saver, here = self._saver(stack, (member,), 0, step, self.feed, self.held, here)
+            options = self._options(self.epochs, self.held, self.show)
+            loop = Loop(step, self.feed, here, options, saver, program)
             shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
-            before = position.steps
-            why = loop.run(self.epochs, self.steps, shown)
-        return Cohort.of_one(member, loop, why, loop.position.steps - before)
+            before = here.steps
+            why = loop.run(shown)
+        return Cohort.of_one(member, loop, why, loop.here.steps - before)
+
+    def _begun(self, step: Updating, feed: Feed, start: Any) -> tuple[LoopState, Program]:
+        """Where a group is before the first step, and its program; the state is donated to it."""
+        start = distinct_arrays(start)
+        program = Program(self.execution, step, start)
+        return initial_state(program, feed, start), program
+
+    def _options(self, until: int, held: Feed | None, show: bool) -> LoopOptions:
+        return LoopOptions(
+            epochs=until,
+            steps=self.steps if until == self.epochs else None,
+            execution=self.execution,
+            validation=held,
+            early_stopping=self.early_stopping,
+            progress=show,
+        )
 
     def _saver(
         self,
@@ -117,19 +134,19 @@ class Plan:
         step: Any,
         feed: Feed,
         held: Feed | None,
-        position: Position,
-    ) -> tuple[Saver | None, Position]:
+        here: LoopState,
+    ) -> tuple[Saver | None, LoopState]:
         """The checkpoints of a group, and where it goes on."""
         if self.checkpoint is None:
-            return None, position
+            return None, here
         folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
         told = {"members": [{"seed": member.seed, **member.hyperparameters} for member in members]}
-        identity = run_identity(step, feed, position.state, held, self.early_stopping, told)
+        identity = run_identity(step, feed, here.state, held, self.early_stopping, told)
         saver = Saver(
-            dataclasses.replace(self.checkpoint, folder=folder), step, feed, position, identity
+            dataclasses.replace(self.checkpoint, folder=folder), step, feed, here, identity
         )
         stack.callback(saver.close)
-        return saver, saver.resume() or position
+        return saver, saver.resume() or here
 
     def _cut(self, cohorts: list[Cohort]) -> list[Cohort]:
         """All members anew in groups of nearly one size, as many groups as memory and devices ask
@@ -207,23 +224,23 @@ class Plan:
                 )
             state = state if device is None else jax.device_put(state, device)
             prepared = time.perf_counter() - began
-            position = begin(step, feed, state)
-            position.history, position.best = cohort.history, cohort.best
-            position.place = Place(cohort.epoch, 0)
-            position.steps = cohort.epoch * (feed.steps or 0)
-            position.ends = dataclasses.replace(
-                Ends.none(len(cohort)), stopped=list(cohort.stopped), epochs=cohort.epochs.copy()
-            )
-            saver, position = self._saver(stack, cohort.members, rung, step, feed, held, position)
-            loop = MembersLoop(step, feed, position, self.way, held, self.early_stopping, (), saver)
+            here, program = self._begun(step, feed, state)
+            here.history = cohort.history
+            here.best = cohort.best
+            here.cursor = Cursor(cohort.epoch, 0)
+            here.steps = cohort.epoch * (feed.steps or 0)
+            here.ends = Ends(list(cohort.stopped), cohort.epochs.copy())
+            saver, here = self._saver(stack, cohort.members, rung, step, feed, held, here)
+            options = self._options(until, held, show)
+            loop = MembersLoop(step, feed, here, options, saver, program)
             loop.compile_seconds = prepared
             loops.append(loop)
             if stop.is_set():
                 return cohort.after(loop, cohort.epoch, "interrupted")
             shown = stack.enter_context(progress_bar(show, until, feed.steps))
-            before = position.steps
-            why = loop.run(until, self.steps if until == self.epochs else None, shown)
-        return cohort.after(loop, until, why, loop.position.steps - before)
+            before = here.steps
+            why = loop.run(shown)
+        return cohort.after(loop, until, why, loop.here.steps - before)
 
     def _data(self, keys: list[Array], device: Any) -> tuple[Members, Feed, Feed | None]:
         """The step of so many members and their data; each shuffles by its own key, and sets its

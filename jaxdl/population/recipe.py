@@ -13,14 +13,11 @@ from jax import Array
 
 from jaxdl.checkpoint.describe import Description, describe
 from jaxdl.core.layer import Layer, as_layer
-from jaxdl.layers.precision import in_precision
 from jaxdl.optim.optimizers import as_optimizer, takes, with_hyperparameters
 from jaxdl.optim.schedules import Schedule
 from jaxdl.population.members import Recipe
 from jaxdl.training import checks
-from jaxdl.training.fit import Precision, supervised
-from jaxdl.training.scaling import LossScaling
-from jaxdl.training.step import Augment
+from jaxdl.training.options import SupervisedOptions
 from jaxdl.training.steps.supervised import Supervised
 
 
@@ -31,16 +28,10 @@ class SupervisedRecipe(Recipe):
     model: Any
     loss: Any
     optimizer: Any
-    metrics: Any
-    accumulate: int
-    average: float | None
-    augment: Augment | None
-    class_weights: tuple[float, ...] | None
-    clip_norm: float | None
+    options: SupervisedOptions
     learning_rate: Any
     steps: int | None
     steps_per_epoch: int | None
-    precision: Precision | None
     names: tuple[str, ...]
     some: tuple[tuple[str, float], ...] = dataclasses.field(compare=False)
 
@@ -49,24 +40,10 @@ class SupervisedRecipe(Recipe):
         return self(dict(self.some))
 
     def __call__(self, values: Mapping[str, Any]) -> Supervised:
-        if not self.names:
-            return self._plain()
-        optimizer = self._optimizer(values)
-        if self.clip_norm is not None:
-            optimizer = optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
         taken = {name: values[name] for name in _named(self.loss, self.names)}
         loss = functools.partial(self.loss, **taken) if taken else self.loss
-        return Supervised(
-            self.model_of(values),
-            loss,
-            optimizer,
-            self.metrics,
-            self.accumulate,
-            self.average,
-            self.augment,
-            self.class_weights,
-            LossScaling() if self.precision == "float16" else None,
-        )
+        model = as_layer(self._given(self.model, values))
+        return self.options.step(model, loss, self._optimizer(values))
 
     def described(self) -> dict[str, Description]:
         """The step of some member, and the functions that make the others'."""
@@ -84,8 +61,7 @@ class SupervisedRecipe(Recipe):
         return self.single.described() | {name: describe(maker) for name, maker in named.items()}
 
     def model_of(self, values: Mapping[str, Any]) -> Layer:
-        model = as_layer(self._given(self.model, values))
-        return model if self.precision is None else in_precision(model, self.precision)
+        return self.options.computing(as_layer(self._given(self.model, values)))
 
     def check(self) -> None:
         """Refuses hyperparameters that nothing takes."""
@@ -99,8 +75,7 @@ class SupervisedRecipe(Recipe):
                     f"rate has to be a function with an argument of that name, as "
                     f"optimizer=optax.adam is for 'learning_rate'."
                 )
-        checks.check_precision(self.precision)
-        checks.check_average(self.average, self._optimizer(dict(self.some)))
+        checks.check_average(self.options.average, self._optimizer(dict(self.some)))
         if not self.names:
             return
         try:
@@ -123,21 +98,6 @@ class SupervisedRecipe(Recipe):
         self.model_of(values)
         self._optimizer(values)
         return jnp.zeros(())
-
-    def _plain(self) -> Supervised:
-        """The step that `fit` makes, and so the program that it has."""
-        return supervised(
-            checks.check_model(self.model),
-            self.loss,
-            self._optimizer({}),
-            metrics=dict(self.metrics),
-            clip_norm=self.clip_norm,
-            accumulate=self.accumulate,
-            average=self.average,
-            augment=self.augment,
-            class_weights=self.class_weights,
-            precision=self.precision,
-        )
 
     def _optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
         rate = self._given(self.learning_rate, values)

@@ -16,11 +16,18 @@ from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
 from jaxdl.losses.classification import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
-from jaxdl.population.members import MembersEvaluation, MembersState, OverMembers, Recipe, evaluated
+from jaxdl.population.members import (
+    MembersEvalState,
+    MembersEvaluation,
+    OverMembers,
+    Recipe,
+    eval_params,
+)
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import ResidentFeed, lists_read
-from jaxdl.training.loop import measure
+from jaxdl.training.iteration import measure
 from jaxdl.training.run import Best, EarlyStopping, Run
+from jaxdl.training.state import EvalState
 from jaxdl.training.step import Step
 from jaxdl.training.steps.supervised import Evaluation, Prediction
 
@@ -292,7 +299,7 @@ class Runs:
                 measure(
                     step,
                     feed,
-                    self._evaluated(cohort),
+                    self._eval_state(cohort),
                     "epoch" if isinstance(feed, ResidentFeed) else "step",
                 )
             )
@@ -315,14 +322,15 @@ class Runs:
         params, state = jax.eval_shape(one, (members.params, members.state))
         return members._replace(params=params, state=state)
 
-    def _evaluated(self, cohort: Cohort) -> MembersState:
-        assert cohort.state is not None
+    def _eval_state(self, cohort: Cohort) -> MembersEvalState:
         state = cohort.state
-        params = evaluated(OverMembers(len(cohort), cohort.axis), state.members)
-        members = state.members._replace(params=params, optimizer_state=(), average=None)
+        assert state is not None
         if self._restores and cohort.best is not None:
-            members = members._replace(params=cohort.best.params, state=cohort.best.state)
-        return state._replace(members=members)
+            members = EvalState(cohort.best.params, cohort.best.state, state.members.key)
+        else:
+            params = eval_params(OverMembers(len(cohort), cohort.axis), state.members)
+            members = EvalState(params, state.members.state, state.members.key)
+        return MembersEvalState(members, state.hyperparameters)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,13 +24,15 @@ from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
-from jaxdl.training.fit import Precision, whole_steps, whole_targets
-from jaxdl.training.interrupts import noting
+from jaxdl.training.fit import Precision, total_steps
+from jaxdl.training.interrupts import catch_interrupts
+from jaxdl.training.options import SupervisedOptions
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.spread import without_mesh
-from jaxdl.training.step import Augment, TrainState
+from jaxdl.training.state import TrainState
 from jaxdl.training.steps.supervised import Supervised
-from jaxdl.training.train import Compile, as_way
+from jaxdl.training.train import Compile, as_execution
+from jaxdl.training.update import Augment
 
 SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
@@ -114,7 +116,7 @@ def fit_many(
     return sweep(model, data, {}, seeds=seeds, at_a_time=at_a_time, devices=devices, **options)
 
 
-@noting()
+@catch_interrupts()
 @without_mesh()
 def sweep(
     model: Layer | Callable[..., Any],
@@ -133,22 +135,16 @@ def sweep(
     epochs: int = 1,
     steps: int | None = None,
     batch_size: int = 32,
-    metrics: Mapping[str, Any] | None = None,
     validation: Any = None,
-    class_weight: Mapping[int, float] | Sequence[float] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    average: float | None = None,
-    augment: Augment | None = None,
     early_stopping: EarlyStopping | None = None,
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     new_shapes: bool = False,
     drop_last: bool = False,
-    precision: Precision | None = None,
     compile: Compile = "auto",
     progress: bool = True,
     checkpoint: Checkpoints | None = None,
+    **options: Any,
 ) -> Runs:
     """Trains a model for many hyperparameters and seeds, as one program.
 
@@ -176,10 +172,10 @@ def sweep(
             else the "validation_loss", else the "loss". Of a loss the least is best, of any other
             figure the largest.
         at_a_time, devices: as in `fit_many`.
-        epochs, steps, batch_size, metrics, validation, class_weight, clip_norm, accumulate,
-        average, augment, early_stopping,
-            shuffle, steps_per_epoch, new_shapes, drop_last, precision, compile, progress: as in
-            `fit`. Early stopping ends each member by itself.
+        epochs, steps, batch_size, validation, early_stopping, shuffle, steps_per_epoch, new_shapes,
+            drop_last, compile, progress: as in `fit`. Early stopping ends each member by itself.
+        options: `metrics`, `class_weight`, `clip_norm`, `accumulate`, `average`, `augment` and
+            `precision`, as in `fit`.
         checkpoint: where the population saves itself, a folder for each group of members and each
             rung; one that finds itself there goes on as if it had not stopped, to the bit. Each
             member keeps its own best epoch: `best` is not for it.
@@ -224,24 +220,16 @@ def sweep(
         model=model,
         loss=loss,
         optimizer=optimizer,
-        metrics=checks.check_metrics(metrics),
-        accumulate=checks.check_count("accumulate", accumulate),
-        average=average,
-        augment=augment,
-        class_weights=None
-        if class_weight is None
-        else checks.check_class_weight(class_weight, whole_targets(feed)),
-        clip_norm=clip_norm,
+        options=SupervisedOptions.of("sweep", feed, options),
         learning_rate=learning_rate,
-        steps=whole_steps(feed, epochs, steps),
+        steps=total_steps(feed, epochs, steps),
         steps_per_epoch=feed.steps,
-        precision=precision,
         names=tuple(sorted(members[0].hyperparameters)),
         some=tuple(sorted(members[0].hyperparameters.items())),
     )
     recipe.check()
     single = recipe.single
-    checks.check_accumulate(accumulate, feed.example)
+    checks.check_accumulate(single.accumulate, feed.example)
     start = _first_state(single, frozen_shapes(feed.example))
     held = None
     if validation_set is not None:
@@ -270,7 +258,7 @@ def sweep(
         whole=None if whole is None else checks.check_arrays("data", whole),
         share=share,
         shuffle=shuffle,
-        way=as_way(compile, feed),
+        execution=as_execution(compile, feed),
         early_stopping=early_stopping,
         epochs=epochs,
         steps=steps,

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -26,15 +26,18 @@ from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.report import PrecisionCost, SpeedReport, WaySpeed
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
 from jaxdl.training import checks, sources
-from jaxdl.training.feed import Feed
-from jaxdl.training.fit import Precision, first_start, supervised
-from jaxdl.training.position import Tally
-from jaxdl.training.program import Begun, Place, Program, Way, stepped
-from jaxdl.training.step import Augment, TrainState
+from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.fit import first_start
+from jaxdl.training.iteration import UNLIMITED, Iteration, initial_state, measure
+from jaxdl.training.loop import copied
+from jaxdl.training.options import SupervisedOptions
+from jaxdl.training.outcome import stepped
+from jaxdl.training.program import Cursor, Execution, Program
+from jaxdl.training.state import TrainState
 from jaxdl.training.step_form import open_step
 from jaxdl.training.steps.supervised import Supervised
 
-WAYS: tuple[Way, ...] = ("eager", "step", "epoch")
+WAYS: tuple[Execution, ...] = ("eager", "step", "epoch")
 PACKAGES = ("jaxdl", "jax", "jaxlib")
 
 
@@ -45,15 +48,9 @@ def compare(
     loss: Callable[[Any, Any], Array],
     optimizer: Optimizer,
     learning_rate: LearningRate | None = None,
-    ways: Sequence[Way] = WAYS,
+    ways: Sequence[Execution] = WAYS,
     batch_size: int = 32,
     drop_last: bool = False,
-    metrics: Mapping[str, Any] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    average: float | None = None,
-    augment: Augment | None = None,
-    precision: Precision | None = None,
     seed: int | Array = 0,
     shuffle: bool = True,
     rounds: int = 9,
@@ -62,6 +59,7 @@ def compare(
     widest_spread: float = 0.25,
     device: DeviceSpeed | None = None,
     name: str | None = None,
+    **options: Any,
 ) -> SpeedReport:
     """Trains a model from one start in several ways, and tells what each costs.
 
@@ -70,10 +68,8 @@ def compare(
     B C, … No clock is read before the device has finished.
 
     Args:
-        model, data, loss, optimizer, learning_rate, batch_size, drop_last, metrics, clip_norm,
-        accumulate, average, augment,
-            precision, seed, shuffle: as in `fit`, for a run of one epoch. Of a stream, the first
-                batch is measured.
+        model, data, loss, optimizer, learning_rate, batch_size, drop_last, seed, shuffle: as in
+            `fit`, for a run of one epoch. Of a stream, the first batch is measured.
         ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are
             from the first.
         rounds: how many turns each way has.
@@ -82,6 +78,8 @@ def compare(
         widest_spread: the interquartile range over the median above which a way's time is not told.
         device: the machine's own speed, where it has been measured; None measures it now.
         name: what the report calls the work; None is the model.
+        options: `metrics`, `class_weight`, `clip_norm`, `accumulate`, `average`, `augment` and
+            `precision`, as in `fit`.
 
     Returns:
         The report; with `precision` it tells the loss and the metrics of the data after `steps`
@@ -102,34 +100,31 @@ def compare(
     feed = sources.as_feed(
         "data", data, batch_size=batch_size, key=key, shuffle=shuffle, drop_last=drop_last
     )
-    in_precision = functools.partial(
-        supervised,
-        model,
-        loss,
-        as_optimizer(optimizer, learning_rate, feed.first.source.steps, feed.first.source.steps),
-        metrics=metrics,
-        clip_norm=clip_norm,
-        accumulate=accumulate,
-        average=average,
-        augment=augment,
-    )
-    step = in_precision(precision=precision)
+    epoch = feed.first.source.steps
+    transformation = as_optimizer(optimizer, learning_rate, epoch, epoch)
+    chosen_options = SupervisedOptions.of("compare", feed, options)
+    step = chosen_options.step(model, loss, transformation)
     start = first_start(step, feed, key, None)
-    steps_of = {way: dataclasses.replace(step, loss=_afresh(loss)) for way in chosen}
-    runners = {way: Runner(way, steps_of[way], feed, start) for way in chosen}
-    warmed = {
-        way: _warmed(functools.partial(runner.advance, steps), runner.compile)
-        for way, runner in runners.items()
+    runners = {
+        mode: Runner(mode, dataclasses.replace(step, loss=_afresh(loss)), feed, start)
+        for mode in chosen
     }
-    trained = {way: runner.state.params for way, runner in runners.items()}
+    warmed = {
+        mode: _warmed(functools.partial(runner.advance, steps), runner.compile)
+        for mode, runner in runners.items()
+    }
+    trained = {mode: copied(runner.here.state.params) for mode, runner in runners.items()}
     lost = None
+    precision = chosen_options.precision
     if precision is not None:
-        whole = Runner("step", in_precision(), feed, first_start(in_precision(), feed, key, None))
-        whole.advance(steps)
-        lost = _cost_of_precision(precision, runners[chosen[0]], whole)
+        in_full = dataclasses.replace(chosen_options, precision=None)
+        full_step = in_full.step(model, loss, transformation)
+        full = Runner("step", full_step, feed, first_start(full_step, feed, key, None))
+        full.advance(steps)
+        lost = _cost_of_precision(precision, runners[chosen[0]], full)
     before = device or measure_device()
     cost = _cost(step, feed, start)
-    most = next(iter(runners.values())).most
+    most = next(iter(runners.values())).iteration.max_steps
     times = in_turn(
         {way: runner.advance for way, runner in runners.items()},
         rounds,
@@ -257,59 +252,61 @@ def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> Precisi
     """What the data say of both, each in its own precision."""
     return PrecisionCost(
         dtype,
-        narrow.evaluated(),
-        whole.evaluated(),
-        difference(whole.state.params, narrow.state.params),
+        narrow.metrics(),
+        whole.metrics(),
+        difference(whole.here.state.params, narrow.here.state.params),
     )
 
 
 class Runner:
-    """One way of training, which goes on from where it was."""
+    """Training in one execution mode, which goes on from where it was.
 
-    def __init__(self, way: Way, step: Supervised, feed: Feed, start: TrainState) -> None:
-        self.way: Way = way
-        self.step, self.source, self.state = step, feed.first.source, start
-        self.program = Program(way, step, start)
-        self.first: Begun = self.program.beginning(self.source)
-        self.begun, self.done = self.first, 0
-        self.most = self.program.longest(self.source)
+    Args:
+        execution: the mode.
+        step: what is done with each batch.
+        feed: the data; of a stream, the first batches again and again.
+        start: the first state, which is copied.
+    """
+
+    def __init__(
+        self, execution: Execution, step: Supervised, feed: Feed, start: TrainState
+    ) -> None:
+        self.execution: Execution = execution
+        self.step = step
+        self.feed = feed
+        start = copied(start)
+        program = Program(execution, step, start)
+        self.here = initial_state(program, feed, start)
+        self.iteration = Iteration(program, ResidentFeed(feed.first.source), self.here)
 
     def compile(self) -> None:
-        """Makes its programs ready by one step, which is forgotten."""
-        ran = self.program.run(self.source, self.state, self.begun, Place(0, 0), 1)
-        jax.block_until_ready(ran.state)
+        """Makes its programs ready."""
+        self.iteration.compile()
+        jax.block_until_ready(self.here.state)
 
     def advance(self, steps: int) -> None:
         """Makes so many steps, and waits for the last."""
-        while steps > 0:
-            place = Place(*divmod(self.done, self.source.steps))
-            ran = self.program.run(
-                self.source, self.state, self.begun, place, min(steps, self.most)
-            )
-            if not ran.finite:
+        last = self.here.steps + steps
+        epochs = UNLIMITED
+        for advance in self.iteration.chunks(epochs, lambda: last - self.here.steps, across=True):
+            self.here.cursor = Cursor(*divmod(self.here.steps, self.feed.first.source.steps))
+            if not advance.result.finite:
                 raise FloatingPointError(
-                    f"compare: the loss was not finite after {self.done + ran.steps} steps "
-                    f"({self.way}), so there is nothing "
-                    "to time — try a smaller learning rate or clip_norm."
+                    f"compare: the loss or a gradient was not finite at step "
+                    f"{self.here.steps + 1} ({self.execution}), so there is nothing to time — try "
+                    f"a smaller learning rate or clip_norm."
                 )
-            self.state, self.done = jax.block_until_ready(ran.state), self.done + ran.steps
-            self.begun = (
-                ran.begun
-                if self.done % self.source.steps
-                else ran.begun._replace(sums=self.first.sums)
-            )
-            steps -= ran.steps
+            if self.here.steps >= last:
+                break
+        jax.block_until_ready(self.here.state)
 
-    def evaluated(self) -> dict[str, float]:
-        """The figures of one pass over its data that are numbers."""
-        step, state = self.step.evaluation(), self.step.evaluated_from(self.state)
-        program, tally = Program("step", step, state), Tally()
-        for part in program.run(
-            self.source, state, program.beginning(self.source), Place(0, 0), self.source.steps
-        ).parts:
-            tally.add(part, 0.0)
-        figures = step.report(tally.sums, tally.joined())
-        return {name: float(value) for name, value in figures.items() if np.ndim(value) == 0}
+    def metrics(self) -> dict[str, float]:
+        """The scalar metrics of one pass over its data."""
+        state = self.step.evaluation_state(self.here.state)
+        measured = measure(
+            self.step.evaluation(), ResidentFeed(self.feed.first.source), state, "step"
+        )
+        return {name: float(value) for name, value in measured.items() if np.ndim(value) == 0}
 
 
 class Warmed(NamedTuple):
@@ -391,7 +388,8 @@ def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     source, (form, numbers) = feed.first.source, open_step(step)
 
     def once(state: Any, source: Any, orders: Any, index: Any) -> Any:
-        return stepped(form, only_platform(), numbers, state, source.batch(orders, index, index))
+        batch = source.batch(orders, index, index)
+        return stepped(form, only_platform(), numbers, state, batch, index)
 
     return cost_of(
         once,

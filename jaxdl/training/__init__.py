@@ -9,10 +9,12 @@ from jaxdl.training.learning_rate_search import find_learning_rate as find_learn
 from jaxdl.training.loop import EpochEnd as EpochEnd
 from jaxdl.training.run import EarlyStopping as EarlyStopping
 from jaxdl.training.run import Run as Run
+from jaxdl.training.state import EvalState as EvalState
+from jaxdl.training.state import Measured as Measured
+from jaxdl.training.state import TrainState as TrainState
 from jaxdl.training.step import Batch as Batch
-from jaxdl.training.step import Measured as Measured
+from jaxdl.training.step import EvaluationStep as EvaluationStep
 from jaxdl.training.step import TrainingStep as TrainingStep
-from jaxdl.training.step import TrainState as TrainState
 from jaxdl.training.steps.adversarial import Adversarial as Adversarial
 from jaxdl.training.steps.adversarial import AdversarialLoss as AdversarialLoss
 from jaxdl.training.steps.adversarial import NonSaturating as NonSaturating

@@ -30,9 +30,10 @@ from jaxdl.optim.learning_rate import schedule_free
 from jaxdl.training.arguments import by_class, check_function, check_hashable
 from jaxdl.training.feed import Feed, ResidentFeed, StreamFeed, as_weights, lists_read, with_targets
 from jaxdl.training.mixing import check_unmixed
-from jaxdl.training.program import outcome
+from jaxdl.training.outcome import outcome
 from jaxdl.training.run import EarlyStopping
-from jaxdl.training.step import Measured, Step, TrainingStep, TrainState
+from jaxdl.training.state import EvalState, Measured, TrainState
+from jaxdl.training.step import EvaluationStep, Step, TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised
 
 WAYS = ("eager", "step", "epoch", "auto")
@@ -84,16 +85,16 @@ def check_precision(precision: Any) -> None:
 
 def check_if_not_finite(rule: Any, debug: Any, start: TrainState) -> None:
     """Refuses a rule that is none, or that does not go with the rest."""
-    if not isinstance(rule, str) or rule not in ("stop", "skip", "go back"):
-        raise ValueError(f"if_not_finite is 'stop', 'skip' or 'go back', got {rule!r}.")
+    if not isinstance(rule, str) or rule not in ("stop", "skip", "rollback"):
+        raise ValueError(f"if_not_finite is 'stop', 'skip' or 'rollback', got {rule!r}.")
     if debug and rule != "stop":
         raise ValueError(
             f"debug: a run says where a number first went wrong as it stops there; leave out "
             f"if_not_finite={rule!r}."
         )
-    if rule == "go back" and schedule_free(start.optimizer_state):
+    if rule == "rollback" and schedule_free(start.optimizer_state):
         raise ValueError(
-            "if_not_finite: 'go back' makes updates shorter, and a schedule-free optimizer "
+            "if_not_finite: 'rollback' makes updates shorter, and a schedule-free optimizer "
             "averages whole ones — take "
             "'skip', or another optimizer."
         )
@@ -261,7 +262,11 @@ def _check_own(model: Layer, params: Any, state: Any, inputs: Any) -> None:
 
 
 def check_fit(
-    name: str, step: Supervised | Evaluation, start: TrainState, feed: Feed, example: Batch
+    name: str,
+    step: Supervised | Evaluation,
+    start: TrainState | EvalState,
+    feed: Feed,
+    example: Batch,
 ) -> None:
     """Refuses data, a loss or metrics that do not fit the model's outputs, or one another.
 
@@ -357,7 +362,11 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
 
 
 def _check_targets(
-    name: str, step: Supervised | Evaluation, start: TrainState, example: Batch, feed: Feed
+    name: str,
+    step: Supervised | Evaluation,
+    start: TrainState | EvalState,
+    example: Batch,
+    feed: Feed,
 ) -> None:
     """Refuses targets that the loss cannot mean, such as labels outside the classes: at once, or
     batch by batch.
@@ -546,10 +555,16 @@ def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:
     check_same_tree("step: the state after it", start, state)
 
 
-def check_measures(step: Step, start: TrainState, feed: Feed) -> None:
-    """Runs an evaluation on shapes alone."""
+def check_measures(step: TrainingStep, start: TrainState, feed: Feed) -> None:
+    """Runs a step's evaluation on shapes alone."""
     check_counts("validation", feed)
-    outcome(step, feed.first.source, start)
+    evaluation = step.evaluation()
+    if not isinstance(evaluation, EvaluationStep):
+        raise TypeError(
+            f"step: its evaluation() returns an EvaluationStep, which measures a batch and changes "
+            f"nothing, got {evaluation!r}."
+        )
+    outcome(evaluation, feed.first.source, jax.eval_shape(step.evaluation_state, start))
 
 
 def check_monitor(
@@ -566,9 +581,10 @@ def check_monitor(
         raise TypeError(
             f"early_stopping: expected EarlyStopping(patience=5), got {early_stopping!r}."
         )
-    names = figure_names(step, feed, start)
+    names = metric_names(step, feed, start)
     if held is not None:
-        names += [f"validation_{name}" for name in figure_names(step.evaluation(), held, start)]
+        given = jax.eval_shape(step.evaluation_state, start)
+        names += [f"validation_{name}" for name in metric_names(step.evaluation(), held, given)]
     if early_stopping.monitor not in names:
         raise ValueError(
             f"early_stopping: the history will have no {early_stopping.monitor!r} to monitor, only "
@@ -577,7 +593,7 @@ def check_monitor(
         )
 
 
-def figure_names(step: Step, feed: Feed, start: Any) -> list[str]:
+def metric_names(step: Step, feed: Feed, start: Any) -> list[str]:
     """The names of what a step reports, read from its report of a batch that weighs nothing."""
     nothing: Measured = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype),

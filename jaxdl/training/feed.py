@@ -1,4 +1,4 @@
-"""What the loop asks of data: pieces, each one run of a program."""
+"""What the loop asks of data: chunks, each one run of a program."""
 
 import concurrent.futures
 import dataclasses
@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from jaxdl.checkpoint.describe import digest_of
 from jaxdl.core.arrays import as_numpy, host_arrays
-from jaxdl.data.source import Batch, Resident, ResidentMembers, Source, Stack
-from jaxdl.training.program import Place
+from jaxdl.data.source import Batch, Source, Stack
+from jaxdl.training.program import Cursor
 from jaxdl.training.spread import parts, split
 
 STACK_STEPS = 16
@@ -22,7 +22,7 @@ STACK_STEPS = 16
 STACK_BYTES = 2**26
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """One run of a program: so many steps from a place in the data, and whether its last epoch ends
     there.
 
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
     """
 
     source: Source
-    place: Place
+    cursor: Cursor
     steps: int
     ends: bool
     after: Any = None
@@ -51,24 +51,24 @@ class Feed(Protocol):
         ...
 
     @property
-    def first(self) -> Piece:
-        """A piece that shows the program what will come."""
+    def first(self) -> Chunk:
+        """A chunk that shows the program what will come."""
         ...
 
-    def pieces(
-        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
-    ) -> Iterator[Piece]:
+    def chunks(
+        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Chunk]:
         """All from a place to the end of epoch `epochs`, in turn.
 
         Args:
             first: where to begin.
             epochs: the number of the epoch to end before, counted from 0.
-            longest: the most steps that the next piece may have; asked before each.
-            across: whether a piece may go on from one epoch into the next.
+            longest: the most steps that the next chunk may have; asked before each.
+            across: whether a chunk may go on from one epoch into the next.
         """
         ...
 
-    def examples(self, place: Place, steps: int) -> int:
+    def examples(self, place: Cursor, steps: int) -> int:
         """How many examples those steps hold."""
         ...
 
@@ -81,15 +81,15 @@ class Feed(Protocol):
         ...
 
     def restore(self, after: Any) -> None:
-        """Goes to where a stream was; see `Piece`."""
+        """Goes to where a stream was; see `Chunk`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class ResidentFeed:
-    """Data that lies on the device."""
+    """Data that lies on the device; of a stack of a stream, its batches again and again."""
 
-    source: Resident | ResidentMembers
+    source: Source
 
     @property
     def steps(self) -> int:
@@ -98,6 +98,10 @@ class ResidentFeed:
     @property
     def example(self) -> Batch:
         source = self.source
+        if isinstance(source, Stack):
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), source.batches
+            )
         shaped = functools.partial(
             jax.tree.map,
             lambda leaf: jax.ShapeDtypeStruct((source.batch_size, *leaf.shape[1:]), leaf.dtype),
@@ -106,20 +110,20 @@ class ResidentFeed:
         return Batch(shaped(source.inputs), shaped(source.targets), shaped(source.weights), mask)
 
     @property
-    def first(self) -> Piece:
-        return Piece(self.source, Place(0, 0), 1, self.steps == 1)
+    def first(self) -> Chunk:
+        return Chunk(self.source, Cursor(0, 0), 1, self.steps == 1)
 
-    def pieces(
-        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
-    ) -> Iterator[Piece]:
+    def chunks(
+        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Chunk]:
         done, total = first.epoch * self.steps + first.step, epochs * self.steps
         while done < total:
             epoch, index = divmod(done, self.steps)
             steps = min(longest(), (total - done) if across else (self.steps - index))
             done += steps
-            yield Piece(self.source, Place(epoch, index), steps, done % self.steps == 0)
+            yield Chunk(self.source, Cursor(epoch, index), steps, done % self.steps == 0)
 
-    def examples(self, place: Place, steps: int) -> int:
+    def examples(self, place: Cursor, steps: int) -> int:
         def before(step: int) -> int:
             epochs, index = divmod(step, self.steps)
             return epochs * self.source.examples + index * self.source.batch_size
@@ -165,7 +169,7 @@ class StreamFeed:
 
     Raises:
         ValueError: the stream is empty; a batch is not such a tuple, or changes its shape.
-        DataEndedError: by `pieces`, behind the last that there is: the stream ends too soon, and
+        DataEndedError: by `chunks`, behind the last that there is: the stream ends too soon, and
             cannot be read again.
     """
 
@@ -209,16 +213,16 @@ class StreamFeed:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._model)
 
     @property
-    def first(self) -> Piece:
+    def first(self) -> Chunk:
         capacity = self._capacity()
-        return Piece(self._stacked([self._model] * capacity, capacity), Place(0, 0), 1, False)
+        return Chunk(self._stacked([self._model] * capacity, capacity), Cursor(0, 0), 1, False)
 
-    def examples(self, place: Place, steps: int) -> int:
+    def examples(self, place: Cursor, steps: int) -> int:
         return steps * _rows(self._model)
 
-    def pieces(
-        self, first: Place, epochs: int, longest: Callable[[], int], across: bool
-    ) -> Iterator[Piece]:
+    def chunks(
+        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+    ) -> Iterator[Chunk]:
         del longest, across
         with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-reader") as reader:
             for epoch in range(first.epoch, epochs):
@@ -228,7 +232,7 @@ class StreamFeed:
                     stack, steps, ends, after = taken
                     if not ends:
                         pending = reader.submit(next, stacks, None)
-                    yield Piece(stack, Place(epoch, 0), steps, ends, after)
+                    yield Chunk(stack, Cursor(epoch, 0), steps, ends, after)
                     if ends:
                         break
 

@@ -2,13 +2,11 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jax.sharding import Mesh
 
@@ -22,24 +20,23 @@ from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.layers.precision import in_precision
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
-from jaxdl.training import arguments, checks, sources
-from jaxdl.training.feed import Feed, ResidentFeed, lists_read
+from jaxdl.training import checks, sources
+from jaxdl.training.feed import Feed, lists_read
 from jaxdl.training.guard import IfNotFinite
-from jaxdl.training.interrupts import noting
-from jaxdl.training.loop import Callback, measure
+from jaxdl.training.interrupts import catch_interrupts
+from jaxdl.training.iteration import measure
+from jaxdl.training.loop import Callback
+from jaxdl.training.options import Loss, Precision, SupervisedOptions
 from jaxdl.training.run import EarlyStopping, Run
-from jaxdl.training.scaling import LossScaling
 from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
-from jaxdl.training.step import Augment, TrainState, step_key
+from jaxdl.training.state import EvalState, TrainState, step_key
 from jaxdl.training.step_form import StepForm, open_step
 from jaxdl.training.steps.supervised import Evaluation, Prediction, Supervised
-from jaxdl.training.train import Compile, as_way, first_state, run
-
-Loss = Callable[[Any, Any], Array]
-Precision = Literal["bfloat16", "float16"]
+from jaxdl.training.train import Compile, as_execution, first_state, run
+from jaxdl.training.update import Augment
 
 
-@noting()
+@catch_interrupts()
 @without_mesh()
 def fit(
     model: Layer,
@@ -151,9 +148,9 @@ def fit(
             be done.
         if_not_finite: what happens where the loss, or the parameters after an update, are NaN or
             infinite. "stop" ends the run with the last finite state, and says at which step; "skip"
-            leaves that update out, and the history has the `skipped_steps`; "go back" takes a state
-            of at least 100 updates ago and makes updates half as long from there on, and the
-            history has the `set_backs`.
+            leaves that update out, and the history has the `skipped_steps`; "rollback" takes a
+            state of at least 100 updates ago and makes updates half as long from there on, and the
+            history has the `rollbacks`.
         debug: whether a run that stops so also says which operation, in which layer, gave the first
             such number: it makes that step once more, operation by operation.
 
@@ -180,20 +177,22 @@ def fit(
         mesh=mesh,
         drop_last=drop_last,
     )
-    step = supervised(
-        model,
-        loss,
-        as_optimizer(optimizer, learning_rate, whole_steps(feed, epochs, steps), feed.steps),
-        metrics=metrics,
-        clip_norm=clip_norm,
-        accumulate=accumulate,
-        average=average,
-        augment=augment,
-        class_weights=checks.check_class_weight(class_weight, whole_targets(feed))
-        if class_weight is not None
-        else None,
-        precision=precision,
-        mesh=mesh,
+    options = SupervisedOptions.of(
+        "fit",
+        feed,
+        {
+            "metrics": metrics,
+            "clip_norm": clip_norm,
+            "accumulate": accumulate,
+            "average": average,
+            "augment": augment,
+            "class_weight": class_weight,
+            "precision": precision,
+        },
+    )
+    total = total_steps(feed, epochs, steps)
+    step = options.step(
+        model, loss, as_optimizer(optimizer, learning_rate, total, feed.steps), mesh
     )
     began = time.perf_counter()
     start = first_start(step, feed, key, initial)
@@ -229,51 +228,6 @@ def fit(
     return made if mesh is None else made.on(mesh.devices[0])
 
 
-def supervised(
-    model: Layer,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    *,
-    metrics: Mapping[str, Any] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    average: float | None = None,
-    augment: Augment | None = None,
-    class_weights: tuple[float, ...] | None = None,
-    precision: Precision | None = None,
-    mesh: Mesh | None = None,
-) -> Supervised:
-    """The step that `fit` makes of these arguments; equal ones give equal steps, which share a
-    compiled program.
-    """
-    checks.check_precision(precision)
-    checks.check_average(average, optimizer)
-    if clip_norm is not None and not (arguments.is_number(clip_norm) and clip_norm > 0):
-        raise ValueError(
-            f"clip_norm: the largest norm of a gradient is a finite number above 0, got "
-            f"{clip_norm!r}."
-        )
-    arguments.check_function(
-        "loss", loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error"
-    )
-    if augment is not None:
-        arguments.check_function(
-            "augment", augment, "augment(key, inputs, targets) -> (inputs, targets)"
-        )
-    return Supervised(
-        model if precision is None else in_precision(model, precision),
-        loss,
-        optimizer if clip_norm is None else _clipped(optimizer, clip_norm),
-        checks.check_metrics(metrics),
-        checks.check_count("accumulate", accumulate),
-        average,
-        augment,
-        class_weights,
-        LossScaling() if precision == "float16" else None,
-        mesh,
-    )
-
-
 @uncollected()
 def first_start(
     step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None
@@ -286,24 +240,14 @@ def first_start(
     return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
 
 
-def whole_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
+def total_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
     """The steps of the whole run, or None where nobody knows."""
     if steps is not None:
         return checks.check_count("steps", steps)
     return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
 
 
-def whole_targets(feed: Feed) -> Any:
-    """The targets of all examples."""
-    if not isinstance(feed, ResidentFeed):
-        raise ValueError(
-            "class_weight: the classes of a stream are not known — give weights as its third item "
-            "instead."
-        )
-    return feed.source.targets
-
-
-@noting()
+@catch_interrupts()
 @without_mesh()
 def evaluate(
     model: Layer,
@@ -338,12 +282,12 @@ def evaluate(
     lifted = checks.check_metrics(metrics)
     feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh)
     step = Evaluation(model, loss, lifted, mesh)
-    start = _evaluated(params, state, mesh)
+    start = _eval_state(params, state, mesh)
     checks.check_fit("data", step, start, feed, feed.example)
-    return measure(step, feed, start, as_way(compile, feed))
+    return measure(step, feed, start, as_execution(compile, feed))
 
 
-@noting()
+@catch_interrupts()
 @without_mesh()
 def predict(
     model: Layer,
@@ -372,9 +316,9 @@ def predict(
     feed = sources.resident(
         batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh
     )
-    start = _evaluated(params, state, mesh)
+    start = _eval_state(params, state, mesh)
     checks.check_model_on(model, start.params, start.state, feed.example)
-    figures = measure(Prediction(model, mesh), feed, start, as_way(compile, feed))
+    figures = measure(Prediction(model, mesh), feed, start, as_execution(compile, feed))
     return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
 
 
@@ -461,17 +405,6 @@ def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Arra
     )  # folded in on the host: a smaller program
 
 
-@functools.lru_cache(maxsize=64)
-def _clipped(
-    optimizer: optax.GradientTransformation, clip_norm: float
-) -> optax.GradientTransformation:
-    """One value for equal arguments, so that equal calls of `fit` share a compiled program."""
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-
-
-def _evaluated(params: Params, state: State, mesh: Mesh | None) -> TrainState:
-    zero = jnp.zeros((), jnp.int32)
-    start = TrainState(
-        zero, taken_over("params", params), taken_over("state", state), (), threefry.of_seed(0)
-    )
+def _eval_state(params: Params, state: State, mesh: Mesh | None) -> EvalState:
+    start = EvalState(taken_over("params", params), taken_over("state", state))
     return start if mesh is None else jax.device_put(start, whole(mesh))

@@ -1,7 +1,7 @@
 """Training that goes on where numbers are not finite."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,11 @@ from jax import Array, lax
 
 from jaxdl.checkpoint.describe import Description
 from jaxdl.data.source import Batch
-from jaxdl.training.step import Guard, Measured, Step, TrainingStep, TrainState
+from jaxdl.training.finite import select
+from jaxdl.training.state import EvalState, Guard, Measured, TrainState
+from jaxdl.training.step import EvaluationStep, TrainingStep
 
-IfNotFinite = Literal["stop", "skip", "go back"]
+IfNotFinite = Literal["stop", "skip", "rollback"]
 MOST_IN_A_ROW = 100
 """After how many steps, one after another, of which none was finite a run ends all the same."""
 
@@ -22,22 +24,23 @@ class Guarded(TrainingStep):
     or the optimizer's state.
 
     With "skip" such an update is not made; its batch does not count in the epoch's figures, and the
-    history has the `skipped_steps` so far. With "go back" the state of at least `every` updates ago
-    comes back, and updates from there on are
-    half as long: params ← params + s Δ, s ← s / 2; the history has the `set_backs` so far, and its
+    history has the `skipped_steps` so far. With "rollback" the state of at least `every` updates
+    ago comes back, and updates from there on are
+    half as long: params ← params + s Δ, s ← s / 2; the history has the `rollbacks` so far, and its
     `learning_rate` is s times the optimizer's, of the last update that was finite. Both go on with
     the next batch and the next key. After 100 such steps in a row the run ends.
 
     Args:
         step: what is done with each batch.
-        rule: "skip" or "go back".
-        every: after how many updates the state is kept, for "go back"; the last two such states are
-            in memory.
+        rule: "skip" or "rollback".
+        every: after how many updates the state is kept, for "rollback"; the last two such states
+            are in memory.
     """
 
     step: TrainingStep
     rule: IfNotFinite
     every: int = 100
+    keeps_last_finite: ClassVar[bool] = True
 
     @property
     def model(self) -> Any:
@@ -67,11 +70,11 @@ class Guarded(TrainingStep):
     def check(self, name: str, batch: Batch) -> None:
         self.step.check(name, batch)
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return self.step.evaluation()
 
-    def evaluated_from(self, state: TrainState) -> TrainState:
-        return self.step.evaluated_from(state._replace(guard=None))
+    def evaluation_state(self, state: TrainState) -> EvalState:
+        return self.step.evaluation_state(state._replace(guard=None))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         guard, before = state.guard, state._replace(guard=None)
@@ -95,9 +98,10 @@ class Guarded(TrainingStep):
                 lambda new, old: jnp.where(good, new, old), _of(after), guard.kept[0]
             )
             guard = self._kept(guard, kept)
-        measured = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.zeros_like(leaf)), measured)
+        measured = select(good, measured, jax.tree.map(jnp.zeros_like, measured))
         sums = {"step": measured.sums, "in_a_row": guard.in_a_row.astype(jnp.float32)}
-        return _with(after, kept)._replace(guard=guard), Measured(sums, measured.gathered)
+        after = _with(after, kept)._replace(guard=guard)
+        return after, Measured(sums, measured.gathered)
 
     def finite(self, measured: Measured) -> Array:
         return measured.sums["in_a_row"] < MOST_IN_A_ROW
@@ -110,7 +114,7 @@ class Guarded(TrainingStep):
                 "skipped_steps": guard.skipped
                 + observed.get("skipped_steps", jnp.zeros((), jnp.int32))
             }
-        return observed | guard.rates | {"set_backs": guard.skipped}
+        return observed | guard.rates | {"rollbacks": guard.skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.step.report(sums["step"], gathered)

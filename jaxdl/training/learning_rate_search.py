@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,14 +21,16 @@ from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import Optimizer, as_optimizer
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed
-from jaxdl.training.fit import Loss, Precision, first_start, supervised
-from jaxdl.training.loop import FIRST
-from jaxdl.training.pace import Pace
+from jaxdl.training.fit import Loss, Precision, first_start
+from jaxdl.training.iteration import Iteration, initial_state
+from jaxdl.training.options import SupervisedOptions
 from jaxdl.training.program import Program
 from jaxdl.training.spread import without_mesh
-from jaxdl.training.step import Augment, Measured, Step, TrainState
+from jaxdl.training.state import Measured, TrainState, distinct_arrays
+from jaxdl.training.step import UpdateStep
 from jaxdl.training.steps.supervised import Supervised
-from jaxdl.training.train import Compile, as_way
+from jaxdl.training.train import Compile, as_execution
+from jaxdl.training.update import Augment
 
 FEWEST = 10
 """How many steps have to be made before the loss diverges."""
@@ -171,15 +173,11 @@ def find_learning_rate(
         new_shapes=False,
         drop_last=drop_last,
     )
-    step = supervised(
-        checks.check_model(model),
-        loss,
-        as_optimizer(optimizer, _growing(float(lowest), float(highest), steps)),
-        clip_norm=clip_norm,
-        accumulate=accumulate,
-        augment=augment,
-        precision=precision,
+    options = SupervisedOptions(
+        clip_norm=clip_norm, accumulate=accumulate, augment=augment, precision=precision
     )
+    growing = as_optimizer(optimizer, _growing(float(lowest), float(highest), steps))
+    step = options.step(checks.check_model(model), loss, growing)
     start = first_start(step, feed, key, initial)
     losses, diverged = _losses(_RangeTest(step), feed, start, steps, compile)
     rates = lowest * (highest / lowest) ** (np.arange(len(losses)) / (steps - 1))
@@ -202,10 +200,11 @@ class _Watched(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _RangeTest(Step):
+class _RangeTest(UpdateStep):
     """A supervised step that gathers its losses and ends once they diverge."""
 
     of: Supervised
+    keeps_last_finite: ClassVar[bool] = True  # it ends at a step that counts
 
     def start(self, train: TrainState) -> _Watched:
         nothing = jnp.full((), jnp.inf, jnp.float32)
@@ -244,26 +243,17 @@ def _losses(
     step: _RangeTest, feed: Feed, train: TrainState, steps: int, compile: Compile
 ) -> tuple[Float[np.ndarray, " steps"], bool]:
     """The loss of each step up to the one that diverged, and whether one did."""
-    way: Literal["eager", "step", "epoch"] = as_way(compile, feed)
-    state, pace, rows, done = step.start(train), Pace(), list[np.ndarray](), 0
-    program = Program(way, step, state)
-    begun = first = program.beginning(feed.first.source)
-    most = program.longest(feed.first.source)
-
-    def next_steps() -> int:
-        return min(pace.steps, most, steps - done)
-
-    for piece in feed.pieces(FIRST, steps, next_steps, False):
-        piece = piece._replace(steps=min(piece.steps, steps - done))
-        pace.begin()
-        ran = program.run(piece.source, state, begun, piece.place, piece.steps)
-        pace.end(ran.steps)
-        state, begun = ran.state, ran.begun._replace(sums=first.sums) if piece.ends else ran.begun
-        rows += [part.gathered["loss"] for part in ran.parts]
-        done += ran.steps
-        if done >= steps or not ran.finite:
-            return np.concatenate(rows)[:done], not ran.finite
-    return np.concatenate(rows), False
+    start = distinct_arrays(step.start(train))
+    program = Program(as_execution(compile, feed), step, start)
+    iteration = Iteration(program, feed, initial_state(program, feed, start))
+    rows = []
+    diverged = False
+    for advance in iteration.chunks(steps, lambda: steps - iteration.here.steps):
+        rows += [part.gathered["loss"] for part in advance.result.epochs]
+        diverged = not advance.result.finite
+        if iteration.here.steps >= steps:
+            break
+    return np.concatenate(rows), diverged
 
 
 def _search(

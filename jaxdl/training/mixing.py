@@ -22,7 +22,8 @@ from jaxdl.losses.per_example import function_name, innermost, telling_batch
 from jaxdl.metrics.metric import Mean
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.spread import parts
-from jaxdl.training.step import TrainingStep, TrainState
+from jaxdl.training.state import TrainState
+from jaxdl.training.step import TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised
 
 MOST_NUMBERS = 2**22

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdl.core.layer import Params, State
 from jaxdl.core.plotting import new_figure, save_figure
-from jaxdl.training.step import TrainState
+from jaxdl.training.state import TrainState
 
 History = dict[str, list[Any]]
 """One list a figure, one entry an epoch."""

@@ -20,10 +20,12 @@ from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.store import Store
 from jaxdl.training.feed import Feed
 from jaxdl.training.identity import Identity, with_hyperparameters_of
-from jaxdl.training.position import Ends, Position, Tally
-from jaxdl.training.program import Begun, Place, outcome
+from jaxdl.training.loop_state import Ends, LoopState, MetricAccumulator
+from jaxdl.training.outcome import outcome
+from jaxdl.training.program import Cursor, EpochCarry
 from jaxdl.training.run import Best
 from jaxdl.training.step import Updating
+from jaxdl.training.sums import scalar, totals
 
 SECONDS_TO_SAVE = 30.0
 """How long a run that is told to end may take to save itself."""
@@ -49,7 +51,7 @@ best stays the best.
 class Saver:
     """The checkpoints of a run, as its loop uses them.
 
-    A checkpoint holds a whole `Position`: a run that goes on from it makes the same steps, to the
+    A checkpoint holds a whole `LoopState`: a run that goes on from it makes the same steps, to the
     bit.
 
     Args:
@@ -68,7 +70,7 @@ class Saver:
         checkpoints: Checkpoints,
         step: Updating,
         feed: Feed,
-        fresh: Position,
+        fresh: LoopState,
         identity: Identity,
     ) -> None:
         self.step, self.feed, self.fresh, self.identity = step, feed, fresh, identity
@@ -85,7 +87,7 @@ class Saver:
             or self.store.checkpoints.interval.unit == "epochs"
         )
 
-    def resume(self) -> Position | None:
+    def resume(self) -> LoopState | None:
         """Where an earlier run was, or None; `stopped` then says whether it had come to an end of
         its own.
 
@@ -102,40 +104,46 @@ class Saver:
             self.store.started(0, 0)
             return None
         told, tree = restored.description, restored.tree
-        self.store.started(told["steps"], told["place"][0])
+        self.store.started(told["steps"], told["cursor"][0])
         best = None if told["best"] is None else Best(*told["best"], *tree["best"])
         ends = None if told["ends"] is None else Ends(*told["ends"])
-        here = Position(
+        here = LoopState(
             tree["state"],
-            Begun(tree["sums"]),
-            Place(*told["place"]),
+            EpochCarry(tree["sums"]),
+            Cursor(*told["cursor"]),
             history=told["history"],
             best=best,
         )
         here = dataclasses.replace(here, steps=told["steps"], stream=told["stream"], ends=ends)
         if changed := self._changed(told["run"]):
             return self._with_changes(here, changed)
-        here.tally = Tally(
-            gathered=[tree["gathered"]] if told["tally"]["steps"] else [], **told["tally"]
+        here.metrics = MetricAccumulator(
+            gathered=[tree["gathered"]] if told["metrics"]["steps"] else [], **told["metrics"]
         )
+        if told.get("ended"):
+            here.ended = True
+            shapes = outcome(self.step, self.feed.first.source, self.fresh.state).measured.sums
+            here.metrics.sums = totals(here.carry.sums, shapes)
+            observed = jax.device_get(self.step.observe(here.state))
+            here.metrics.observed = {name: scalar(value) for name, value in observed.items()}
         self.stopped = told["stopped"]
         self.feed.restore(here.stream)
         self._saved = (here.steps, self.stopped)
         return here
 
-    def offer(self, here: Position) -> None:
+    def offer(self, here: LoopState) -> None:
         """Saves, where it is time."""
         figure = None
-        name, ended = self.store.checkpoints.best, here.tally.steps == 0
+        name, ended = self.store.checkpoints.best, here.metrics.steps == 0
         if name is not None and ended and here.history.get(name):
             figure = float(here.history[name][-1])
         with self._lock:
-            due = self.store.due(here.steps, here.place.epoch, figure)
+            due = self.store.due(here.steps, here.cursor.epoch, figure)
         if due:
             self.save(here, "", figure)
 
     def save(
-        self, here: Position, stopped: str, figure: float | None = None, wait: float | None = None
+        self, here: LoopState, stopped: str, figure: float | None = None, wait: float | None = None
     ) -> None:
         """Begins to save, and waits for so many seconds; `stopped` says why the run ended, "" while
         it goes on.
@@ -143,23 +151,24 @@ class Saver:
         with self._lock:
             if self._saved == (here.steps, stopped):
                 return
-            gathered = here.tally.joined() if here.tally.steps else self._nothing_gathered()
+            gathered = here.metrics.joined() if here.metrics.steps else self._nothing_gathered()
             best = here.best
-            tree = {"state": here.state, "sums": here.begun.sums, "gathered": gathered}
+            tree = {"state": here.state, "sums": here.carry.sums, "gathered": gathered}
             if best is not None:
                 tree["best"] = (best.params, best.state)
             description = {
                 "run": self.identity,
-                "place": list(here.place),
+                "cursor": list(here.cursor),
                 "steps": here.steps,
                 "history": here.history,
                 "best": None if best is None else [best.epoch, best.value],
-                "tally": {"seconds": here.tally.seconds, "steps": here.tally.steps},
+                "metrics": {"seconds": here.metrics.seconds, "steps": here.metrics.steps},
                 "stream": here.stream,
                 "stopped": stopped,
-                "ends": here.ends and [here.ends.stopped, here.ends.epochs, here.ends.earlier],
+                "ended": here.ended,
+                "ends": here.ends and [here.ends.stopped, here.ends.epochs],
             }
-            self.store.save(here.steps, here.place.epoch, tree, description, figure)
+            self.store.save(here.steps, here.cursor.epoch, tree, description, figure)
             self._saved = (here.steps, stopped)
             if wait is not None:
                 self.store.wait(wait)
@@ -182,7 +191,7 @@ class Saver:
 
     def _like(self, description: Any, leaves: Mapping[str, Leaf]) -> Any:
         """The tree to read a checkpoint into."""
-        state, sums, gathered = self.fresh.state, self.fresh.begun.sums, self._nothing_gathered()
+        state, sums, gathered = self.fresh.state, self.fresh.carry.sums, self._nothing_gathered()
         if self._changed(description["run"]):
             self._check_change(description["run"])
             state = _read_as_saved(state, leaves)
@@ -211,7 +220,7 @@ class Saver:
             "anew and keep what is there. What was, and what is:" + trees.told(lines)
         )
 
-    def _with_changes(self, here: Position, changed: set[str]) -> Position:
+    def _with_changes(self, here: LoopState, changed: set[str]) -> LoopState:
         """The position of a run that goes on with other settings: an epoch that had begun begins
         anew.
         """
@@ -221,7 +230,7 @@ class Saver:
         self.feed.restore(here.stream)
         here.state = _with_settings(here.state, fresh.state, changed, self.step)
         here.best = here.best if changed <= ALIKE else None
-        here.begun, here.place = fresh.begun, Place(here.place.epoch, 0)
+        here.carry, here.cursor = fresh.carry, Cursor(here.cursor.epoch, 0)
         return here
 
     def _nothing_gathered(self) -> Any:
@@ -294,13 +303,14 @@ def _nested(leaves: Mapping[str, Leaf]) -> Any:
 
 @contextlib.contextmanager
 def ending_well(
-    saver: Saver | None, stable: Callable[[], Position], interrupted: threading.Event
+    saver: Saver | None, stable: Callable[[], LoopState], interrupted: threading.Event
 ) -> Iterator[None]:
     """SIGTERM and Ctrl-C save the run and let it end at the next step; a second one ends it at
     once.
 
     A thread saves the last whole position as soon as the signal comes, be it while a program
-    compiles; the loop looks at `interrupted` between pieces. After SIGTERM the process exits, with
+    compiles; while one runs, which has the state, the loop saves it as soon as it returns. The loop
+    looks at `interrupted` between chunks. After SIGTERM the process exits, with
     status 143.
 
     Args:
@@ -325,7 +335,10 @@ def ending_well(
     def watch() -> None:
         if reader.recv(1) != b"\0":  # the number of the signal; a zero says that the run is over
             interrupted.set()
-            saver.save(stable(), "interrupted", wait=SECONDS_TO_SAVE)
+            with contextlib.suppress(
+                RuntimeError
+            ):  # a program has the state: the loop saves it then
+                saver.save(stable(), "interrupted", wait=SECONDS_TO_SAVE)
 
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     watcher = threading.Thread(target=watch, name="jaxdl-signals", daemon=True)

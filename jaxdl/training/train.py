@@ -19,19 +19,20 @@ from jaxdl.optim.alike import with_first_alike
 from jaxdl.training import arguments, checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import Guarded, IfNotFinite
-from jaxdl.training.interrupts import noting
-from jaxdl.training.loop import Callback, run_training
+from jaxdl.training.interrupts import catch_interrupts
+from jaxdl.training.loop import Callback, LoopOptions, copied, run_training
 from jaxdl.training.mixing import check_functions
-from jaxdl.training.program import Way
+from jaxdl.training.program import Execution
 from jaxdl.training.run import EarlyStopping, Run
 from jaxdl.training.spread import without_mesh
-from jaxdl.training.step import TrainingStep, TrainState
+from jaxdl.training.state import TrainState, distinct_arrays
+from jaxdl.training.step import TrainingStep
 from jaxdl.training.step_form import StepForm, open_step
 
 Compile = Literal["eager", "step", "epoch", "auto"]
 
 
-@noting()
+@catch_interrupts()
 @without_mesh()
 def train(
     step: TrainingStep,
@@ -124,7 +125,7 @@ def train(
         held = sources.as_feed(
             "validation", validation_set, batch_size=batch_size, key=key, **stream
         )
-        checks.check_measures(step.evaluation(), start, held)
+        checks.check_measures(step, start, held)
         check_functions("validation", step, start, held)
     return run(
         step,
@@ -176,30 +177,27 @@ def run(
     if if_not_finite != "stop":
         step = Guarded(step, if_not_finite)
         start = step.begin(start)
+    start = distinct_arrays(start)
     epochs = checks.check_count("epochs", epochs)
     checks.check_read_again(held, epochs if steps is None else 2)
     if steps is not None:
         steps = checks.check_count("steps", steps)
         epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
-    return run_training(
-        step,
-        feed,
-        start,
+    options = LoopOptions(
         epochs=epochs,
         steps=steps,
-        way=as_way(compile, feed),
+        execution=as_execution(compile, feed),
         validation=held,
         early_stopping=early_stopping,
-        callbacks=callbacks,
-        show_progress=progress,
+        callbacks=tuple(callbacks),
+        progress=progress,
         checkpoint=checkpoint,
         debug=debug,
-        initial=initial,
-        prepared=prepared,
     )
+    return run_training(step, feed, start, options, initial=initial, prepared=prepared)
 
 
-def as_way(compile: Compile, feed: Feed) -> Way:
+def as_execution(compile: Compile, feed: Feed) -> Execution:
     """What "auto" means for this data."""
     if compile == "auto":
         return "epoch" if isinstance(feed, ResidentFeed) else "step"
@@ -223,7 +221,7 @@ def _start(
 ) -> TrainState:
     if initial is None:
         return first_state(step, example, key)
-    initial = initial._replace(guard=None)
+    initial = copied(initial._replace(guard=None))  # the run donates its state
     expected = jax.eval_shape(lambda key: step.init(key, example), key)
     checks.check_same_tree("initial", expected, initial)
     return initial

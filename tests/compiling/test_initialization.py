@@ -170,7 +170,7 @@ def test_equal_parameters_are_drawn_by_one_program_for_all_seeds(
 def test_a_first_state_with_equal_parameters_and_the_state_after_it_share_a_program() -> None:
     x = np.ones((12, 5), np.float32)
     model = dl.Sequential(dl.Dense(5), *[dl.Dense(5) for _ in range(3)], dl.Dense(1))
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     run = dl.fit(
         model,
         (x, x[:, :1]),
@@ -180,7 +180,7 @@ def test_a_first_state_with_equal_parameters_and_the_state_after_it_share_a_prog
         batch_size=4,
         progress=False,
     )
-    assert program._loop._cache_size() == before + 1
+    assert program.epoch_loop._cache_size() == before + 1
     example = Batch(
         jax.ShapeDtypeStruct((4, 5), "float32"), jax.ShapeDtypeStruct((4, 1), "float32")
     )

@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(unchecked: None):
 
 def test_fit_counts_every_sequence_once_and_compiles_each_bucket_once():
     model = dl.Sequential(dl.Embedding(50, 4), dl.SimpleRNN(4, sequence=False), dl.Dense(1))
-    before = program._once._cache_size()
+    before = program.compiled_step._cache_size()
     run = dl.fit(
         model,
         buckets(),
@@ -145,7 +145,7 @@ def test_fit_counts_every_sequence_once_and_compiles_each_bucket_once():
         progress=False,
     )
     assert run.history["row"] == pytest.approx([np.mean(ROWS)] * 4, rel=1e-6)
-    assert program._once._cache_size() == before + 4
+    assert program.compiled_step._cache_size() == before + 4
 
 
 @pytest.mark.once

@@ -323,7 +323,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "drop_last": st.booleans(),
     "precision": st.sampled_from([None, None, "bfloat16", "float16", "float32"]),
     "compile": st.sampled_from(["auto", "step", "eager", "epoch", "fast"]),
-    "if_not_finite": st.sampled_from(["stop", "skip", "go back", "never"]),
+    "if_not_finite": st.sampled_from(["stop", "skip", "rollback", "never"]),
     "debug": st.booleans(),
     "initial": st.sampled_from(
         [None, ({}, {}), ({"kernel": np.ones((3, 3), np.float32)}, {}), ({"kernel": [1]},), "a"]

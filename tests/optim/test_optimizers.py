@@ -12,7 +12,7 @@ from optax import contrib
 import jaxdl as dl
 from jaxdl import losses, metrics, optim
 from jaxdl.optim.optimizers import NAMES, as_optimizer
-from jaxdl.training.step import updated
+from jaxdl.training.update import updated
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -70,10 +70,10 @@ def test_equal_rates_share_a_program():
     from jaxdl.training import program
 
     fit((X, T), optimizer=optax.sgd, learning_rate=0.1)
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     fit((X, T), optimizer=optax.sgd, learning_rate=np.float64(0.1))
     fit((X, T), optimizer="sgd", learning_rate=0.1)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ def test_a_schedule_free_part_of_an_optimizer_leaves_the_others_alone():
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimizer.update({"a": params["a"], "b": params["b"]}, state, params)
         params = optax.apply_updates(params, updates)
-    meant = dl.TrainState(jnp.zeros((), jnp.int32), params, {}, state, jax.random.key(0)).evaluated
+    meant = dl.TrainState(
+        jnp.zeros((), jnp.int32), params, {}, state, jax.random.key(0)
+    ).eval_params
     np.testing.assert_array_equal(meant["b"], params["b"])
     assert not np.allclose(meant["a"], params["a"])
 

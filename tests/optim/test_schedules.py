@@ -238,16 +238,16 @@ def test_equal_schedules_share_a_program():
     from jaxdl.training import program
 
     fit((X, T), optimizer=optax.adam, learning_rate=optim.Cosine(0.1), epochs=2)
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     fit((X, T), optimizer=optax.adam, learning_rate=optim.Cosine(0.1), epochs=2)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     fit((X, T), optimizer=optax.adam, learning_rate=optim.Cosine(0.2), epochs=3)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     fit(
         (X[:23], T[:23]), optimizer=optax.adam, learning_rate=optim.Cosine(0.1)
     )  # data of a shape that no other test has
     fit((X[:23], T[:23]), optimizer=optax.adam, learning_rate=optim.Linear(0.1))
-    assert program._loop._cache_size() == before + 2
+    assert program.epoch_loop._cache_size() == before + 2
 
 
 def plateau(losses, rate, factor, patience, tolerance):

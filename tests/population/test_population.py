@@ -88,9 +88,9 @@ def test_each_member_sets_aside_its_own_share() -> None:
 def test_one_member_alone_is_the_single_run_bit_for_bit_and_its_program() -> None:
     settings = SETTINGS | {"validation": 0.2, "early_stopping": dl.EarlyStopping(patience=2)}
     single = dl.fit(MODEL, blobs(), seed=5, **settings)
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     runs = dl.fit_many(MODEL, blobs(), seeds=[5], **settings)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     assert_same_run(runs[0], single, 0.0)
     assert runs.best.best is not None
     assert single.best is not None
@@ -166,9 +166,9 @@ def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(
         "label_smoothing": [0.0, 0.2],
         "dropout": [0.0, 0.1, 0.5],
     }
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     runs = dl.sweep(network, blobs(), over, **settings)
-    assert program._loop._cache_size() == before + 1
+    assert program.epoch_loop._cache_size() == before + 1
     assert len(runs) == 12
     for i in (0, 4, 7, 11):
         values = runs.members[i].hyperparameters
@@ -185,14 +185,14 @@ def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(
         )
         assert_same_run(runs[i], single)
         assert runs.model(i) == network(values["dropout"])
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     again = dl.sweep(
         network,
         blobs(),
         {name: [v * 0.5 for v in values] for name, values in over.items()},
         **settings,
     )
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     assert len(again) == 12
 
 
@@ -270,9 +270,9 @@ def test_halving_drops_the_worse_half_and_the_others_go_on_as_they_were(
 ) -> None:
     settings = SETTINGS | {"optimizer": optax.sgd, "epochs": 6}
     over = {"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1, 0.2]}
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     runs = dl.sweep(MODEL, blobs(), over, halving=[1, 3], **settings)
-    assert program._loop._cache_size() == before + 3
+    assert program.epoch_loop._cache_size() == before + 3
     whole = dl.sweep(MODEL, blobs(), over, **settings)
     epochs = [len(run.history["loss"]) for run in runs]
     assert sorted(epochs) == [1, 1, 3, 6, 6]

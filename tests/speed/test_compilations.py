@@ -143,7 +143,9 @@ def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_oth
         with dl.why_compiled(show=False) as why:
             fit(optimizer=kept, batch_size=4)
             fit(**{"optimizer": kept, "batch_size": 4} | settings)
-        return " ".join(each.reason for each in why.repeated if each.function.endswith("_loop"))
+        return " ".join(
+            each.reason for each in why.repeated if each.function.endswith("epoch_loop")
+        )
 
     def mine() -> optax.GradientTransformation:
         return optax.stateless(lambda updates, _: jax.tree.map(lambda leaf: -leaf, updates))

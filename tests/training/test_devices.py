@@ -191,7 +191,7 @@ def test_a_loss_that_mixes_examples_undeclared_is_refused():
         {"accumulate": 2},
         {"precision": "bfloat16"},
         {"if_not_finite": "skip"},
-        {"if_not_finite": "go back"},
+        {"if_not_finite": "rollback"},
     ],
 )
 def test_what_else_fit_does(options):
@@ -316,9 +316,9 @@ def test_a_run_comes_back_on_the_first_device_and_goes_on_anywhere():
 @several
 def test_equal_calls_compile_once():
     train(four())
-    programs = program._loop._cache_size()
+    programs = program.epoch_loop._cache_size()
     train(four(), seed=1)
-    assert program._loop._cache_size() == programs
+    assert program.epoch_loop._cache_size() == programs
 
 
 @several
@@ -424,4 +424,4 @@ def test_a_step_says_its_mesh_by_equality():
     spread = dataclasses.replace(step, mesh=as_mesh(four()))
     assert spread != step
     assert spread == dataclasses.replace(step, mesh=as_mesh(four()))
-    assert spread.alone() == step
+    assert spread.on_one_device() == step

@@ -109,11 +109,11 @@ def test_rates_grow_geometrically_and_losses_are_those_of_the_steps():
 def test_a_test_is_one_program_and_a_second_one_none():
     from jaxdl.training import program
 
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     first = find(ONE, (X, 0 * X), batch_size=2, steps=50)
-    assert program._loop._cache_size() == before + 1
+    assert program.epoch_loop._cache_size() == before + 1
     second = find(ONE, (X, 0 * X), batch_size=2, steps=50)
-    assert program._loop._cache_size() == before + 1
+    assert program.epoch_loop._cache_size() == before + 1
     np.testing.assert_array_equal(first.losses, second.losses)
 
 

@@ -149,8 +149,8 @@ def test_going_back_halves_the_updates_until_they_hold(way):
         assert run(losses.mean_squared_error, Y[:, None], **options).stopped.startswith(
             "the loss or a gradient"
         )
-    back = run(losses.mean_squared_error, Y[:, None], if_not_finite="go back", **options)
-    times = back.history["set_backs"][-1]
+    back = run(losses.mean_squared_error, Y[:, None], if_not_finite="rollback", **options)
+    times = back.history["rollbacks"][-1]
     assert times >= 1
     np.testing.assert_allclose(back.history["learning_rate"][-1], 3.0 / 2**times)
     assert back.stopped == "finished"
@@ -159,7 +159,7 @@ def test_going_back_halves_the_updates_until_they_hold(way):
         longer = run(
             losses.mean_squared_error,
             Y[:, None],
-            if_not_finite="go back",
+            if_not_finite="rollback",
             **options | {"epochs": 400},
         )
         assert longer.history["loss"][-1] < 1e-3
@@ -176,8 +176,8 @@ def test_the_rate_is_that_of_the_last_update_that_stayed():
         "epochs": 6,
         "progress": False,
     }
-    back = dl.fit(MODEL, stream, loss=poisoned, if_not_finite="go back", **options)
-    assert back.history["set_backs"] == [0, 0, 0, 1, 1, 1]
+    back = dl.fit(MODEL, stream, loss=poisoned, if_not_finite="rollback", **options)
+    assert back.history["rollbacks"] == [0, 0, 0, 1, 1, 1]
     expected = [
         schedule(0),
         schedule(1),
@@ -191,7 +191,7 @@ def test_the_rate_is_that_of_the_last_update_that_stayed():
 
 def test_going_back_takes_a_state_of_before():
     """A step that is spoiled once: the state comes back, and all later updates are half as long."""
-    guarded = dl.Guarded(dl.Supervised(MODEL, poisoned, optax.sgd(0.05)), "go back", every=2)
+    guarded = dl.Guarded(dl.Supervised(MODEL, poisoned, optax.sgd(0.05)), "rollback", every=2)
     batches = [
         dl.Batch(jnp.asarray(X[k : k + 10]), jnp.asarray(Y[k : k + 10])) for k in range(0, 60, 10)
     ]
@@ -217,7 +217,7 @@ def test_going_back_takes_a_state_of_before():
 
 def test_a_guard_that_is_not_needed_changes_nothing():
     plain = run(losses.mean_squared_error, Y[:, None])
-    for rule in ("skip", "go back"):
+    for rule in ("skip", "rollback"):
         guarded = run(losses.mean_squared_error, Y[:, None], if_not_finite=rule)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), guarded.params, plain.params
@@ -244,7 +244,7 @@ def test_other_steps_skip_too():
 @pytest.mark.usefixtures("unchecked")
 def test_rules_that_do_not_fit_are_refused():
     with pytest.raises(
-        ValueError, match="if_not_finite is 'stop', 'skip' or 'go back', got 'ignore'"
+        ValueError, match="if_not_finite is 'stop', 'skip' or 'rollback', got 'ignore'"
     ):
         run(losses.mean_squared_error, Y[:, None], if_not_finite="ignore")
     with pytest.raises(ValueError, match="leave out if_not_finite='skip'"):
@@ -253,20 +253,20 @@ def test_rules_that_do_not_fit_are_refused():
         run(
             losses.mean_squared_error,
             Y[:, None],
-            if_not_finite="go back",
+            if_not_finite="rollback",
             optimizer="schedule_free_sgd",
             learning_rate=0.1,
         )
 
 
 def test_a_guarded_run_goes_on_from_its_checkpoint(tmp_path):
-    options = {"optimizer": optax.sgd(3.0), "batch_size": 20, "if_not_finite": "go back"}
+    options = {"optimizer": optax.sgd(3.0), "batch_size": 20, "if_not_finite": "rollback"}
     whole = run(losses.mean_squared_error, Y[:, None], epochs=30, **options)
     saved = dl.Checkpoints(tmp_path / "run", every="5 epochs")
     run(losses.mean_squared_error, Y[:, None], epochs=12, checkpoint=saved, **options)
     again = run(losses.mean_squared_error, Y[:, None], epochs=30, checkpoint=saved, **options)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
-    assert again.history["set_backs"] == whole.history["set_backs"]
+    assert again.history["rollbacks"] == whole.history["rollbacks"]
 
 
 class Logarithm(dl.Layer):
@@ -373,7 +373,7 @@ def test_what_a_skipped_batch_measured_does_not_count():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_number_of_a_tree_that_is_not_finite_is_seen(dtype, bad):
-    from jaxdl.training.step import all_finite, is_finite
+    from jaxdl.training.finite import all_finite, is_finite
 
     whole = {
         "a": jnp.ones((3, 4), dtype),
@@ -389,7 +389,7 @@ def test_one_number_of_a_tree_that_is_not_finite_is_seen(dtype, bad):
 
 
 def test_whether_parameters_are_finite_compiles_nothing_on_a_cpu():
-    from jaxdl.training.step import is_finite
+    from jaxdl.training.finite import is_finite
 
     tree = {
         "a": jax.device_put(np.ones((7, 11), np.float32)),

@@ -9,7 +9,7 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses
 from jaxdl.compiling.loops import outermost_loops
-from jaxdl.training import program
+from jaxdl.training import outcome, program
 from jaxdl.training.checks import check_arrays
 from jaxdl.training.sources import resident
 from jaxdl.training.step_form import closed_step
@@ -35,8 +35,10 @@ def test_passes_for_loops_are_left_out_where_a_step_has_none(layers: tuple, loop
     feed = resident(check_arrays("data", (X, Y)), 5, jax.random.key(0), True)
     step = dl.Supervised(dl.Sequential(*layers), losses.softmax_cross_entropy, optax.adam(1e-2))
     state = step.init(jax.random.key(0), feed.example)
-    assert program.outcome(step, feed.source, state).loops == loops
-    options = program._loop.options(closed_step(step), 4, "cpu", (), feed.source, state)
+    assert outcome.outcome(step, feed.source, state).loops == loops
+    options = program.epoch_loop.options(
+        closed_step(step), 4, False, "cpu", (), feed.source, None, state
+    )
     assert ("while-loop-invariant-code-motion" in options.get("xla_disable_hlo_passes", "")) == (
         not loops
     )

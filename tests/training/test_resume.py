@@ -114,13 +114,13 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, way: Any, e
     )
 
 
-def test_a_run_that_ended_is_given_back_and_one_that_is_to_be_longer_goes_on(
+def test_a_run_that_ended_is_returned_and_one_that_is_to_be_longer_goes_on(
     tmp_path: Path,
 ) -> None:
     checkpoints = dl.Checkpoints(tmp_path / "run", every="1 hour")
     first = dl.fit(MODEL, examples(), checkpoint=checkpoints, **SETTINGS)
     with pytest.warns(
-        UserWarning, match=r"it had ended \(finished\): it is given back, and nothing was trained"
+        UserWarning, match=r"it had ended \(finished\): it is returned, and nothing was trained"
     ):
         again = dl.fit(
             MODEL, examples(), checkpoint=checkpoints, callbacks=[crash_at(0)], **SETTINGS
@@ -409,7 +409,7 @@ def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
     dl.fit(**fewer, checkpoint=dl.Checkpoints(tmp_path))
     on = dl.Checkpoints(tmp_path, on_change="continue")
     more = plain(metrics={"auc": metrics.ROCAUC()}, epochs=3, data=relabelled())
-    run = dl.fit(**more, if_not_finite="go back", checkpoint=on)
+    run = dl.fit(**more, if_not_finite="rollback", checkpoint=on)
     assert np.isnan(run.history["auc"]).tolist() == [True, True, False]
     assert np.isnan(run.history["accuracy"]).tolist() == [False, False, True]
     assert len(run.history["loss"]) == 3

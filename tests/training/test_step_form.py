@@ -62,7 +62,7 @@ GRIDS = {
 
 
 def compiled() -> int:
-    return program._loop._cache_size() + program._once._cache_size()
+    return program.epoch_loop._cache_size() + program.compiled_step._cache_size()
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -114,9 +114,9 @@ def test_both_players_of_a_game_take_their_numbers() -> None:
         step = dl.Adversarial(dl.Dense(3), dl.Dense(1), 2, optax.sgd(rate), optax.sgd(2 * rate))
         return dl.train(step, X, batch_size=4, validation=X[:4], progress=False)
 
-    first, before = play(0.125), program._loop._cache_size()
+    first, before = play(0.125), program.epoch_loop._cache_size()
     second = play(0.25)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     assert first.history["generator_learning_rate"] == [0.125]
     assert second.history["generator_learning_rate"] == [0.25]
     assert second.history["discriminator_learning_rate"] == [0.5]

@@ -122,8 +122,8 @@ class Counting(dl.TrainingStep):
         del batch
         return dl.TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(())}, {}, (), key)
 
-    def evaluation(self) -> "Counting":
-        return Counting(0.0)
+    def evaluation(self) -> "CountingEvaluation":
+        return CountingEvaluation(self)
 
     def __call__(self, state: dl.TrainState, batch: Any) -> tuple[dl.TrainState, dl.Measured]:
         w = state.params["w"] + self.gain
@@ -139,6 +139,20 @@ class Counting(dl.TrainingStep):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del gathered
         return {"examples": float(sums["count"]), "square": float(sums["square"])}
+
+
+@dataclasses.dataclass(frozen=True)
+class CountingEvaluation(dl.EvaluationStep):
+    """Measures what `Counting` does, and changes nothing."""
+
+    of: Counting
+
+    def __call__(self, state: dl.EvalState, batch: Any) -> dl.Measured:
+        sums = {"count": batch.example_weights().sum(), "square": jnp.square(state.params["w"])}
+        return dl.Measured(sums, {})
+
+    def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
+        return self.of.report(sums, gathered)
 
 
 @pytest.mark.parametrize("way", ["eager", "step", "epoch"])
@@ -177,14 +191,15 @@ def test_evaluation_begins_every_pass_at_step_zero() -> None:
     seen = []
 
     @dataclasses.dataclass(frozen=True)
-    class Watched(Counting):
-        def evaluation(self) -> "Watched":
-            return Watched(0.0)
-
+    class WatchedEvaluation(CountingEvaluation):
         def __call__(self, state: Any, batch: Any) -> Any:
-            if self.gain == 0:
-                jax.debug.callback(lambda step: seen.append(int(step)), state.step, ordered=True)
+            jax.debug.callback(lambda step: seen.append(int(step)), state.step, ordered=True)
             return super().__call__(state, batch)
+
+    @dataclasses.dataclass(frozen=True)
+    class Watched(Counting):
+        def evaluation(self) -> WatchedEvaluation:
+            return WatchedEvaluation(self)
 
     dl.train(Watched(1.0), X, epochs=2, batch_size=10, validation=X[:20], progress=False)
     assert seen == [0, 1, 0, 1]
@@ -242,7 +257,7 @@ def test_bad_input_gets_a_sentence_before_anything_is_compiled(
     def compiled(*_: Any) -> None:
         raise AssertionError("the program was run")
 
-    monkeypatch.setattr(program, "_loop", compiled)
+    monkeypatch.setattr(program, "epoch_loop", compiled)
     changes, message = CASES[case]
     step, data = changes.get("step", AUTOENCODER), changes.get("data", X)
     options = {name: value for name, value in changes.items() if name not in ("step", "data")}

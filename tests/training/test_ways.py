@@ -88,36 +88,35 @@ def test_figures_do_not_depend_on_where_the_clock_cuts_an_epoch(way, monkeypatch
 
 
 def test_sums_keep_what_rounding_would_lose():
-    from jaxdl.training import program
+    from jaxdl.training.sums import plus, totals
 
     terms = jnp.full(100_000, 0.1, jnp.float32)
 
     def add(sums, term):
-        return program._both_added(sums, program._vectors({"loss": term})["float32"]), None
+        return plus(sums, {"loss": term}), None
 
-    sums, _ = jax.jit(lambda t: jax.lax.scan(add, jnp.zeros((2, 1), jnp.float32), t))(terms)
+    zeros = {"float32": jnp.zeros((2, 1), jnp.float32)}
+    sums, _ = jax.jit(lambda t: jax.lax.scan(add, zeros, t))(terms)
     exact = 100_000 * np.float64(np.float32(0.1))
-    total = program._total({"float32": sums}, {"loss": jax.ShapeDtypeStruct((), jnp.float32)})[
-        "loss"
-    ]
+    total = totals(jax.device_get(sums), {"loss": jax.ShapeDtypeStruct((), jnp.float32)})["loss"]
     assert abs(total - exact) / exact < 1e-6
-    assert abs(float(sums[0, 0]) - exact) / exact > 1e-5  # what plain addition gives
+    assert abs(float(sums["float32"][0, 0]) - exact) / exact > 1e-5  # what plain addition gives
 
 
 @pytest.mark.parametrize("shapes", [[()], [(), (), ()], [(), (3,), (2, 2)], [()] * 20])
 def test_sums_lie_side_by_side_and_come_back(shapes):
-    from jaxdl.training import program
+    from jaxdl.training.sums import _from_vectors, as_vectors
 
     tree = {
         f"figure_{place}": jnp.asarray(RNG.normal(size=shape), jnp.float32)
         for place, shape in enumerate(shapes)
     }
-    vector = jax.jit(program._vectors)(tree)["float32"]
+    vector = jax.jit(as_vectors)(tree)["float32"]
     np.testing.assert_array_equal(
         vector, np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     )
     jax.tree.map(
-        np.testing.assert_array_equal, program._from_vectors({"float32": vector}, tree), tree
+        np.testing.assert_array_equal, _from_vectors({"float32": np.asarray(vector)}, tree), tree
     )
 
 
@@ -229,15 +228,15 @@ def test_one_compilation_serves_all_batches_epochs_and_calls(size):
         "batch_size": 16,
         "progress": False,
     }
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     dl.fit(model, (X[:size], Y[:size]), compile="epoch", epochs=3, **options)
-    assert program._loop._cache_size() == before + 1
+    assert program.epoch_loop._cache_size() == before + 1
     dl.fit(model, (X[:size], Y[:size]), compile="epoch", epochs=70, **options)
-    assert program._loop._cache_size() == before + 1
-    before = program._once._cache_size()
+    assert program.epoch_loop._cache_size() == before + 1
+    before = program.compiled_step._cache_size()
     for epochs in (2, 3):
         dl.fit(model, (X[:size], Y[:size]), compile="step", epochs=epochs, **options)
-    assert program._once._cache_size() == before + 1
+    assert program.compiled_step._cache_size() == before + 1
 
 
 def test_the_model_is_not_traced_again_while_it_trains():
@@ -298,14 +297,15 @@ def loop_arguments():
     state = step.init(jax.random.key(0), feed.example)
     made = program.Program("epoch", step, state)
     fixed = made._fixed(source)
-    data = (source, state, source.orders(0, 1), made.beginning(source).sums)
-    return fixed.form, 4, None, fixed.numbers, *data, *fixed.blank, program._bounds(source, 0, 1)
+    data = (source, None, state, source.orders(0, 1), made.init_carry(source).sums)
+    bounds = program.bounds(source, 0, 1)
+    return fixed.form, 4, False, None, fixed.numbers, *data, *fixed.room, bounds
 
 
 def test_data_are_arguments_and_not_constants():
     from jaxdl.training import program
 
-    text = program._loop.lower(*loop_arguments()).as_text()
+    text = program.epoch_loop.lower(*loop_arguments()).as_text()
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
 
@@ -314,7 +314,9 @@ def test_data_are_arguments_and_not_constants():
 def test_the_training_loop_lowers_for_every_platform(platform):
     from jaxdl.training import program
 
-    text = program._loop.trace(*loop_arguments()).lower(lowering_platforms=(platform,)).as_text()
+    text = (
+        program.epoch_loop.trace(*loop_arguments()).lower(lowering_platforms=(platform,)).as_text()
+    )
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
 
 

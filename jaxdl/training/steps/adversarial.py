@@ -18,19 +18,10 @@ from jaxdl.data.source import Batch
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.checks import check_count, check_intensities, check_optimizer
-from jaxdl.training.step import (
-    Measured,
-    PerExample,
-    Step,
-    TrainingStep,
-    TrainState,
-    current_rate,
-    in_shares,
-    means,
-    step_key,
-    updated,
-    weighted_sum,
-)
+from jaxdl.training.finite import are_finite
+from jaxdl.training.state import EvalState, Measured, TrainState, step_key
+from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
+from jaxdl.training.update import current_rate, in_shares, means, updated, weighted_sum
 
 Scores = Float[Array, " batch"]
 FIGURES = ("discriminator_loss", "generator_loss", "real_score", "fake_score")
@@ -200,7 +191,7 @@ class Adversarial(TrainingStep):
             estimate={name: estimated(each) for name, each in optimizer_states.items()},
         )
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return AdversarialEvaluation(self)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -211,22 +202,21 @@ class Adversarial(TrainingStep):
             generator.params,
             has_aux=True,
         )
-        discriminator, sums = self._discriminator_update(discriminator, fakes, batch, key)
+        discriminator, sums, finite = self._discriminator_update(discriminator, fakes, batch, key)
 
-        def generator_update() -> tuple[_Player, Any]:
+        def generator_update() -> tuple[_Player, Any, Array]:
             return self._generator_update(generator, discriminator, fakes, pullback, batch, key)
 
         if self.loss.critic_steps == 1:
-            generator, sums["generator_loss"] = generator_update()
+            generator, sums["generator_loss"], also_finite = generator_update()
         else:
             nothing = jax.tree.map(jnp.zeros_like, sums["discriminator_loss"])
-            turn = (state.step + 1) % self.loss.critic_steps == 0
-            generator, sums["generator_loss"] = lax.cond(
-                turn, generator_update, lambda: (generator, nothing)
+            due = (state.step + 1) % self.loss.critic_steps == 0
+            generator, sums["generator_loss"], also_finite = lax.cond(
+                due, generator_update, lambda: (generator, nothing, jnp.asarray(True))
             )
-        return _joined(state, generator._replace(state=generator_state), discriminator), Measured(
-            sums, {}
-        )
+        after = _joined(state, generator._replace(state=generator_state), discriminator)
+        return after, Measured(sums, {}, finite & also_finite)
 
     def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
         del state
@@ -242,7 +232,8 @@ class Adversarial(TrainingStep):
         ]
 
     def finite(self, measured: Measured) -> Array:
-        return jnp.isfinite(jnp.stack([total for total, _ in measured.sums.values()])).all()
+        assert measured.finite is not None
+        return measured.finite
 
     def observe(self, state: TrainState) -> dict[str, Array]:
         optimizers = {
@@ -319,7 +310,7 @@ class Adversarial(TrainingStep):
 
     def _discriminator_update(
         self, player: "_Player", fakes: Array, batch: Batch, key: Array
-    ) -> tuple["_Player", dict[str, Any]]:
+    ) -> tuple["_Player", dict[str, Any], Array]:
         def objective(params: Params) -> Any:
             return self.judged(params, player.state, fakes, batch, key, True)
 
@@ -329,7 +320,9 @@ class Adversarial(TrainingStep):
         params, optimizer_state = updated(
             self.discriminator_optimizer, gradients, player.optimizer_state, player.params, loss
         )
-        return _Player(params, state, optimizer_state, estimated(player.optimizer_state)), sums
+        after = _Player(params, state, optimizer_state, estimated(player.optimizer_state))
+        scores = jnp.stack([total for total, _ in sums.values()]).sum()
+        return after, sums, are_finite(loss + scores, gradients)
 
     def _generator_update(
         self,
@@ -339,8 +332,10 @@ class Adversarial(TrainingStep):
         pullback: Any,
         batch: Batch,
         key: Array,
-    ) -> tuple["_Player", Any]:
-        """The player after its update, its state as it was, and the sums of its loss."""
+    ) -> tuple["_Player", Any, Array]:
+        """The player after its update, its state as it was, the sums of its loss, and whether all
+        was finite.
+        """
 
         def objective(fakes: Array) -> Array:
             return self.fooled(discriminator.params, discriminator.state, fakes, batch, key, True)
@@ -351,10 +346,8 @@ class Adversarial(TrainingStep):
             self.generator_optimizer, gradients, player.optimizer_state, player.params, loss
         )
         count = _counted(batch).sum()
-        return _Player(params, player.state, optimizer_state, estimated(player.optimizer_state)), (
-            loss * count,
-            count,
-        )
+        after = _Player(params, player.state, optimizer_state, estimated(player.optimizer_state))
+        return after, (loss * count, count), are_finite(loss, gradients)
 
     def _scores(self, params: Params, state: State, x: Array, mode: Mode) -> tuple[Scores, State]:
         scores, state = self.discriminator.apply(params, state, x, mode)
@@ -393,24 +386,20 @@ class Adversarial(TrainingStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdversarialEvaluation(Step):
+class AdversarialEvaluation(EvaluationStep):
     """Measures the figures of an `Adversarial` in evaluation."""
 
     of: Adversarial
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        meant = state._replace(params=state.evaluated)
-        generator, discriminator = _player(meant, "generator"), _player(meant, "discriminator")
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
         key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
-        fakes, _ = self.of.fakes(generator.params, generator.state, batch, key, False)
-        _, (_, sums) = self.of.judged(
-            discriminator.params, discriminator.state, fakes, batch, key, False
-        )
-        loss = self.of.fooled(discriminator.params, discriminator.state, fakes, batch, key, False)
+        generator = (state.params["generator"], state.state["generator"])
+        discriminator = (state.params["discriminator"], state.state["discriminator"])
+        fakes, _ = self.of.fakes(*generator, batch, key, False)
+        _, (_, sums) = self.of.judged(*discriminator, fakes, batch, key, False)
+        loss = self.of.fooled(*discriminator, fakes, batch, key, False)
         count = _counted(batch).sum()
-        return state._replace(step=state.step + 1), Measured(
-            {**sums, "generator_loss": (loss * count, count)}, {}
-        )
+        return Measured({**sums, "generator_loss": (loss * count, count)}, {})
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.of.report(sums, gathered)

@@ -14,7 +14,7 @@ from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_returned
 from jaxdl.ops.floating import widest
 from jaxdl.training.spread import gathered
-from jaxdl.training.step import weighted_sum
+from jaxdl.training.update import weighted_sum
 
 Apply = Callable[[Params, State, Any, Train], tuple[Any, State]]
 

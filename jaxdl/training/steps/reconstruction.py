@@ -16,7 +16,8 @@ from jaxdl.losses.per_example import shown
 from jaxdl.ops.floating import as_floating
 from jaxdl.training.arguments import check_function
 from jaxdl.training.checks import check_as_targets, check_intensities, check_optimizer
-from jaxdl.training.step import Measured, PerExample, Step, TrainingStep, TrainState
+from jaxdl.training.state import EvalState, Measured, TrainState
+from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised
 
 Corrupt = Callable[[Array, Any], Any]
@@ -69,7 +70,7 @@ class Reconstruction(TrainingStep):
         inputs = jax.eval_shape(lambda x: jax.tree.map(as_floating, x), batch.inputs)
         return self._supervised.init(key, batch._replace(inputs=inputs))
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return ReconstructionEvaluation(self)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -91,7 +92,7 @@ class Reconstruction(TrainingStep):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self._supervised.report(sums, gathered)
 
-    def pairs(self, key: Array, step: Array, batch: Batch) -> Batch:
+    def pairs(self, key: Array, step: Array | np.int32, batch: Batch) -> Batch:
         """The batch with corrupted inputs, and the inputs themselves as targets."""
         x = jax.tree.map(as_floating, batch.inputs)
         if self.corrupt is None:
@@ -108,7 +109,7 @@ class Reconstruction(TrainingStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionEvaluation(Step):
+class ReconstructionEvaluation(EvaluationStep):
     """Measures the loss of a `Reconstruction` in evaluation."""
 
     of: Reconstruction
@@ -117,10 +118,9 @@ class ReconstructionEvaluation(Step):
     def _evaluation(self) -> Evaluation:
         return Evaluation(self.of.model, self.of.loss, ())
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
         key = fold_in_name(state.key, "evaluation")
-        _, measured = self._evaluation(state, self.of.pairs(key, state.step, batch))
-        return state._replace(step=state.step + 1), measured
+        return self._evaluation(state, self.of.pairs(key, state.step, batch))
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self._evaluation.report(sums, gathered)

@@ -15,49 +15,47 @@ from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.metrics.metric import Metric
 from jaxdl.optim.learning_rate import estimated
+from jaxdl.training.finite import are_finite
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.spread import added_up, in_parts, own_draws
-from jaxdl.training.step import (
+from jaxdl.training.state import EvalState, Measured, TrainState, step_key
+from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
+from jaxdl.training.steps.objective import added, as_of, batch_loss, blank, in_two_passes
+from jaxdl.training.update import (
     Augment,
-    Measured,
-    PerExample,
-    Step,
-    TrainingStep,
-    TrainState,
     current_rate,
     in_shares,
     measure,
     report,
     report_members,
-    step_key,
     updated,
     weighted_sum,
 )
-from jaxdl.training.steps.objective import added, as_of, batch_loss, blank, in_two_passes
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation(Step):
-    """Measures the loss and the metrics of a model in evaluation; leaves the state as it is."""
+class Evaluation(EvaluationStep):
+    """Measures the loss and the metrics of a model in evaluation."""
 
     model: Layer
     loss: Callable[[Any, Any], Array] | None
     metrics: tuple[tuple[str, Metric], ...]
     mesh: Mesh | None = None
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        return state, Measured(
-            *in_parts(self.mesh, self._part, (state.evaluated, state.state), batch)
-        )
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
+        given = (state.params, state.state)
+        return Measured(*in_parts(self.mesh, self._part, given, batch))
 
-    def _part(self, given: tuple[Params, State], batch: Batch, across: str | None) -> Measured:
+    def _part(
+        self, given: tuple[Params, State], batch: Batch, across: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         outputs, _ = self.model.apply(*given, batch.inputs, Eval())
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
             sums["loss"] = (self._loss(outputs, batch, weights, across), weights.sum())
         measured = measure(self.metrics, outputs, batch.targets, weights)
-        return Measured(added_up(sums | measured.sums, across), measured.gathered)
+        return added_up(sums | measured.sums, across), measured.gathered
 
     def _loss(self, outputs: Any, batch: Batch, weights: Array, across: str | None) -> Array:
         """Σ w·loss over the part's rows."""
@@ -77,21 +75,22 @@ class Evaluation(Step):
 
 
 @dataclasses.dataclass(frozen=True)
-class Prediction(Step):
+class Prediction(EvaluationStep):
     """Gathers the outputs of a model in evaluation."""
 
     model: Layer
     mesh: Mesh | None = None
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        return state, Measured(
-            *in_parts(self.mesh, self._part, (state.evaluated, state.state), batch)
-        )
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
+        given = (state.params, state.state)
+        return Measured(*in_parts(self.mesh, self._part, given, batch))
 
-    def _part(self, given: tuple[Params, State], batch: Batch, across: str | None) -> Measured:
+    def _part(
+        self, given: tuple[Params, State], batch: Batch, across: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         del across
         outputs, _ = self.model.apply(*given, batch.inputs, Eval())
-        return Measured({}, {"outputs": outputs})
+        return {}, {"outputs": outputs}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         del sums
@@ -168,21 +167,23 @@ class Supervised(TrainingStep):
             estimate=estimated(optimizer_state),
         )
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return Evaluation(self.model, self.loss, self.metrics, self.mesh)
 
-    def alone(self) -> "Supervised":
+    def on_one_device(self) -> "Supervised":
         return dataclasses.replace(self, mesh=None)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         (loss, gradients, new, sums), gathered = in_parts(self.mesh, self._part, state, batch)
+        # A scaled loss lets gradients overflow now and then, and leaves such updates out by itself.
+        finite = are_finite(loss, gradients if self.loss_scaling is None else ())
         params, optimizer_state = self._updated(state, gradients, loss, self._loss_of(state, batch))
         average = self._averaged(state.average, params)
         estimate = estimated(state.optimizer_state)
         state = TrainState(
             state.step + 1, params, new, optimizer_state, state.key, average, estimate=estimate
         )
-        return state, Measured(sums, gathered)
+        return state, Measured(sums, gathered, finite)
 
     def _part(
         self, state: TrainState, batch: Batch, across: str | None
@@ -208,7 +209,8 @@ class Supervised(TrainingStep):
         return (("loss", self.loss, outputs, batch.targets),) if self.augment is None else ()
 
     def finite(self, measured: Measured) -> Array:
-        return jnp.isfinite(measured.sums["loss"][0])
+        assert measured.finite is not None
+        return measured.finite
 
     def observe(self, state: TrainState) -> dict[str, Array]:
         if self.loss_scaling is None:

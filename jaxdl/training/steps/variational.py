@@ -21,19 +21,10 @@ from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.arguments import check_function
 from jaxdl.training.checks import check_as_targets, check_intensities, check_optimizer
-from jaxdl.training.step import (
-    Measured,
-    PerExample,
-    Step,
-    TrainingStep,
-    TrainState,
-    current_rate,
-    in_shares,
-    means,
-    step_key,
-    updated,
-    weighted_sum,
-)
+from jaxdl.training.finite import are_finite
+from jaxdl.training.state import EvalState, Measured, TrainState, step_key
+from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
+from jaxdl.training.update import current_rate, in_shares, means, updated, weighted_sum
 
 Likelihood = Callable[[Any, Any], Array]
 """log p(x | outputs) of each example in nats, [batch]."""
@@ -132,7 +123,7 @@ class Variational(TrainingStep):
             step, params, state, optimizer_state, step_key(key), estimate=estimated(optimizer_state)
         )
 
-    def evaluation(self) -> Step:
+    def evaluation(self) -> EvaluationStep:
         return VariationalEvaluation(self)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -151,7 +142,8 @@ class Variational(TrainingStep):
         params, optimizer_state = updated(
             self.optimizer, gradients, state.optimizer_state, state.params, sums["loss"]
         )
-        measured = Measured({name: (value * total, total) for name, value in sums.items()}, {})
+        finite = are_finite(sums["loss"], gradients)
+        figures = {name: (value * total, total) for name, value in sums.items()}
         state = state._replace(
             step=state.step + 1,
             params=params,
@@ -159,7 +151,7 @@ class Variational(TrainingStep):
             optimizer_state=optimizer_state,
             estimate=estimated(state.optimizer_state),
         )
-        return state, measured
+        return state, Measured(figures, {}, finite)
 
     def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
         x = jax.eval_shape(as_floating, batch.inputs)
@@ -167,7 +159,8 @@ class Variational(TrainingStep):
         return (("likelihood", self.likelihood, outputs, x),)
 
     def finite(self, measured: Measured) -> Array:
-        return jnp.isfinite(measured.sums["loss"][0])
+        assert measured.finite is not None
+        return measured.finite
 
     def observe(self, state: TrainState) -> dict[str, Array]:
         return {
@@ -209,17 +202,17 @@ class Variational(TrainingStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class VariationalEvaluation(Step):
+class VariationalEvaluation(EvaluationStep):
     """Estimates the bound of a `Variational` in evaluation."""
 
     of: Variational
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
         key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
-        terms, _ = self.of.terms(state.evaluated, state.state, batch.inputs, key, Eval())
+        terms, _ = self.of.terms(state.params, state.state, batch.inputs, key, Eval())
         weights = batch.example_weights()
         sums = {name: (weighted_sum(weights, term), weights.sum()) for name, term in terms.items()}
-        return state._replace(step=state.step + 1), Measured(sums, {})
+        return Measured(sums, {})
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.of.report(sums, gathered)

@@ -387,9 +387,9 @@ def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     from jaxdl.training import program
 
     first = reference()
-    before = program._loop._cache_size()
+    before = program.epoch_loop._cache_size()
     again = dl.train(NORMALISED, X, compile="epoch", **OPTIONS)
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     jax.tree.map(
         np.testing.assert_array_equal, (first.params, first.state), (again.params, again.state)
     )

@@ -1,0 +1,75 @@
+"""Whether all elements of a tree are finite, inside of a program and on the host."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, PyTree
+
+from jaxdl.core.tree import Tree
+
+SMALL = 2**12
+"""Up to how many elements arrays are looked at together in a program, and by one call of NumPy on
+the host.
+"""
+
+
+def are_finite(loss: Array, gradients: PyTree) -> Bool[Array, ""]:
+    """Whether a loss and its gradients are finite.
+
+    Σ 0·g is 0 where every element of g is finite, and NaN otherwise: unlike a norm it does not
+    overflow. It takes one pass over the gradients, which on a CPU is some 4 % of a step of a dense
+    network of 1.9 million parameters; small arrays are concatenated, so that they are one kernel.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(gradients) if _is_floating(leaf)]
+    small = [leaf.reshape(-1).astype(jnp.float32) for leaf in leaves if leaf.size <= SMALL]
+    zeros = [(leaf * 0).sum().astype(jnp.float32) for leaf in leaves if leaf.size > SMALL]
+    if small:
+        zeros.append((jnp.concatenate(small) * 0).sum())
+    return jnp.isfinite(sum(zeros, start=loss.astype(jnp.float32) * 0))
+
+
+def select(condition: Array, new: Tree, old: Tree) -> Tree:
+    """The new tree where a bool scalar is true, else the old one."""
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point element of a tree is finite: a bool scalar."""
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _is_floating(leaf)]
+    return jnp.stack(leaves).all() if leaves else jnp.asarray(True)
+
+
+def is_finite(tree: PyTree) -> bool:
+    """Whether every floating-point element of a tree of arrays is finite, found on the host.
+
+    Arrays in a CPU's memory are looked at there: a program would have three kernels for each leaf,
+    which take longer to compile than a training step.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size and _is_floating(leaf)]
+    if all(isinstance(leaf, np.ndarray) or _in_cpu_memory(leaf.sharding) for leaf in leaves):
+        with np.errstate(all="ignore"):
+            return all(_is_finite(np.asarray(leaf)) for leaf in leaves)
+    return bool(_all_finite(leaves))
+
+
+_all_finite = jax.jit(all_finite)
+
+
+def _is_floating(leaf: Array | np.ndarray) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Of a large array without another of its size."""
+    if array.size <= SMALL:
+        return bool(np.isfinite(array).all())
+    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+@functools.lru_cache(maxsize=64)
+def _in_cpu_memory(sharding: jax.sharding.Sharding) -> bool:
+    on_cpu = all(device.platform == "cpu" for device in sharding.device_set)
+    return sharding.is_fully_addressable and on_cpu

@@ -1,0 +1,121 @@
+"""Where a run is: all that goes on changing while it trains."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from jaxdl.training.program import Cursor, EpochCarry, EpochMetrics
+from jaxdl.training.run import Best, History
+
+FIRST = Cursor(0, 0)
+
+
+@dataclasses.dataclass
+class MetricAccumulator:
+    """What was measured of one epoch so far.
+
+    Args:
+        sums: of the epoch so far.
+        gathered: rows, of each run of a program.
+        observed: scalars after the last step.
+        seconds: that its steps took.
+        steps: how many were made.
+    """
+
+    sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gathered: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    observed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    steps: int = 0
+
+    def add(self, metrics: EpochMetrics, seconds: float) -> None:
+        self.sums = metrics.sums
+        self.gathered.append(metrics.gathered)
+        self.observed = metrics.observed
+        self.seconds += seconds
+        self.steps += metrics.steps
+
+    def joined(self) -> dict[str, Any]:
+        """The rows of all runs, concatenated."""
+        if not self.gathered:
+            return {}
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *self.gathered)
+
+
+@dataclasses.dataclass
+class Ends:
+    """How far each member of a population is.
+
+    Args:
+        stopped: why each ended, "" while it goes on.
+        epochs: [members], how many each has completed.
+    """
+
+    stopped: list[str]
+    epochs: Int[np.ndarray, " members"]
+
+    @classmethod
+    def none(cls, count: int) -> "Ends":
+        """Before the first epoch."""
+        return cls([""] * count, np.zeros(count, np.int32))
+
+    def copy(self) -> "Ends":
+        return Ends(list(self.stopped), self.epochs.copy())
+
+
+@dataclasses.dataclass
+class LoopState:
+    """Where a run is.
+
+    Args:
+        state: the step's. There is one: the next run of a program donates it.
+        carry: of the epoch at the cursor.
+        cursor: the next step.
+        metrics: what was measured of that epoch.
+        history: of the epochs before it.
+        best: of them.
+        steps: how many were made in all.
+        stream: where a stream of batches is, as it reports itself.
+        ends: of the members, where this is a population.
+        ended: whether the epoch at the cursor has ended and is not yet in the history.
+    """
+
+    state: Any
+    carry: EpochCarry
+    cursor: Cursor = FIRST
+    metrics: MetricAccumulator = dataclasses.field(default_factory=MetricAccumulator)
+    history: History = dataclasses.field(default_factory=dict)
+    best: Best | None = None
+    steps: int = 0
+    stream: Any = None
+    ends: Ends | None = None
+    ended: bool = False
+
+    def record(self, metrics: dict[str, Any]) -> None:
+        """Adds the metrics of an epoch to the history; NaN for epochs in which one was not
+        measured, as by other settings.
+        """
+        epochs = max(map(len, self.history.values()), default=0)
+        for name, value in metrics.items():
+            self.history.setdefault(name, [_nothing(value)] * epochs).append(value)
+        for name in self.history.keys() - metrics.keys():
+            self.history[name].append(_nothing(self.history[name][-1]))
+
+    def copy(self) -> "LoopState":
+        """The same; what is added to this one later is not added to it. The step's state is
+        shared.
+        """
+        return dataclasses.replace(
+            self,
+            history={name: list(values) for name, values in self.history.items()},
+            metrics=dataclasses.replace(self.metrics, gathered=list(self.metrics.gathered)),
+            ends=None if self.ends is None else self.ends.copy(),
+        )
+
+
+def _nothing(value: Any) -> Any:
+    """NaN in the place of a metric."""
+    return float("nan") if np.ndim(value) == 0 else np.full(np.shape(value), np.nan)

@@ -1,0 +1,129 @@
+"""The options of supervised training, passed whole to all that trains a model on a loss."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxdl.core.layer import Layer
+from jaxdl.layers.precision import in_precision
+from jaxdl.metrics.metric import Metric
+from jaxdl.training import arguments, checks
+from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.scaling import LossScaling
+from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.update import Augment
+
+Loss = Callable[..., Array]
+Precision = Literal["bfloat16", "float16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedOptions:
+    """What `fit`, `fit_many`, `sweep`, `compare` and `find_learning_rate` take beside a model, a
+    loss and an optimizer; described at `fit`.
+
+    Args:
+        metrics: by name.
+        clip_norm: the largest norm a gradient keeps.
+        accumulate: the number of parts that a batch is computed in.
+        average: the decay of a moving average of the parameters.
+        augment: `augment(key, inputs, targets) -> (inputs, targets)`.
+        class_weights: one for each class.
+        precision: the dtype the model computes in.
+    """
+
+    metrics: tuple[tuple[str, Metric], ...] = ()
+    clip_norm: float | None = None
+    accumulate: int = 1
+    average: float | None = None
+    augment: Augment | None = None
+    class_weights: tuple[float, ...] | None = None
+    precision: Precision | None = None
+
+    @classmethod
+    def of(cls, caller: str, feed: Feed, given: Mapping[str, Any]) -> "SupervisedOptions":
+        """The options that a caller was given by name, checked.
+
+        Args:
+            caller: the function that errors name.
+            feed: the data, for the classes that `class_weight` weighs.
+            given: `metrics` and `class_weight` as `fit` takes them, and the other fields.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError, TypeError: the value of one does not fit.
+        """
+        given = dict(given)
+        class_weight = given.pop("class_weight", None)
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                known = ", ".join(["class_weight", *names])
+                raise TypeError(f"{caller}: there is no argument {name!r} — options are {known}.")
+        given["metrics"] = checks.check_metrics(given.get("metrics"))
+        if class_weight is not None:
+            given["class_weights"] = checks.check_class_weight(class_weight, _targets(feed))
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        checks.check_precision(self.precision)
+        checks.check_count("accumulate", self.accumulate)
+        clip_norm = self.clip_norm
+        if clip_norm is not None and not (arguments.is_number(clip_norm) and clip_norm > 0):
+            raise ValueError(
+                f"clip_norm: the largest norm of a gradient is a finite number above 0, got "
+                f"{clip_norm!r}."
+            )
+        if self.augment is not None:
+            arguments.check_function(
+                "augment", self.augment, "augment(key, inputs, targets) -> (inputs, targets)"
+            )
+
+    def step(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh | None = None,
+    ) -> Supervised:
+        """The step that these options make; equal ones share a compiled program."""
+        checks.check_average(self.average, optimizer)
+        arguments.check_function(
+            "loss", loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error"
+        )
+        return Supervised(
+            model=self.computing(model),
+            loss=loss,
+            optimizer=self.clipped(optimizer),
+            metrics=self.metrics,
+            accumulate=self.accumulate,
+            average=self.average,
+            augment=self.augment,
+            class_weights=self.class_weights,
+            loss_scaling=LossScaling() if self.precision == "float16" else None,
+            mesh=mesh,
+        )
+
+    def computing(self, model: Layer) -> Layer:
+        """The model, computing in the precision."""
+        return model if self.precision is None else in_precision(model, self.precision)
+
+    def clipped(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """The optimizer, of gradients whose norm is clipped."""
+        if self.clip_norm is None:
+            return optimizer
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
+
+
+def _targets(feed: Feed) -> Any:
+    """The targets of all examples."""
+    if not isinstance(feed, ResidentFeed):
+        raise ValueError(
+            "class_weight: the classes of a stream are not known — give weights as its third item "
+            "instead."
+        )
+    return feed.source.targets
