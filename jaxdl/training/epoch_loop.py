@@ -19,7 +19,7 @@ from jaxdl.compiling.jitted import Jitted, tracing_program
 from jaxdl.core.tree import frozen_shapes
 from jaxdl.data.source import Source
 from jaxdl.ops.direct import CPU_OPTIONS
-from jaxdl.training.finite import select
+from jaxdl.training.finite import run_if, select
 from jaxdl.training.outcome import Index, applied, form_outcome, observe, stepped
 from jaxdl.training.state import Measured
 from jaxdl.training.step import Step, UpdateStep
@@ -246,15 +246,19 @@ def one_step(
         What is handed on, and the rows that were gathered.
     """
     batch = source.batch(orders, start, index)
-    state = before.state if given is None else given
-    after, measured = applied(step, state, batch, index)
-    sums = plus(before.sums, measured.sums)
     if given is not None:
-        return Dispatched((), sums, before.made + 1), measured.gathered
-    good = _finite(step, measured) & (before.made == index)
-    after = select(good, after, before.state)
-    made = before.made + good.astype(jnp.int32)
-    return Dispatched(after, select(good, sums, before.sums), made), measured.gathered
+        _, measured = applied(step, given, batch, index)
+        return Dispatched((), plus(before.sums, measured.sums), before.made + 1), measured.gathered
+
+    def made() -> tuple[Dispatched, dict[str, PyTree]]:
+        after, measured = applied(step, before.state, batch, index)
+        good = _finite(step, measured)
+        if not _keeps_last_finite(step):
+            after = select(good, after, before.state)
+        sums = select(good, plus(before.sums, measured.sums), before.sums)
+        return Dispatched(after, sums, before.made + good.astype(jnp.int32)), measured.gathered
+
+    return run_if(before.made == index, made, before)
 
 
 @functools.partial(Jitted, cpu_options=CPU_OPTIONS, static_argnums=(0, 1), donate_argnums=(5,))

@@ -1,13 +1,16 @@
 """Whether all elements of a tree are finite, inside of a program and on the host."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, PyTree
 
+from jaxdl.compiling.jitted import in_mapped, program_platform
 from jaxdl.core.tree import Tree
 
 SMALL = 2**12
@@ -34,6 +37,33 @@ def are_finite(loss: Array, gradients: PyTree) -> Bool[Array, ""]:
 def select(condition: Array, new: Tree, old: Tree) -> Tree:
     """The new tree where a bool scalar is true, else the old one."""
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def apply_if(finite: Array, update: Callable[[], Tree], state: Tree) -> Tree:
+    """The state after an update where that is finite, else the state as it is.
+
+    On a CPU by a conditional: selects there cost a copy of each array that is updated. Elsewhere
+    they fuse with the update, where a GPU would ask the host which branch to take.
+    """
+    if program_platform() == "cpu" and not in_mapped():
+        return lax.cond(finite, update, lambda: state)
+    return select(finite, update(), state)
+
+
+def run_if(condition: Array, function: Callable[[], tuple[Tree, Any]], state: Tree) -> Any:
+    """What a function returns, a state and other arrays, where a condition holds; else the state
+    as it is, and zeros.
+
+    On a CPU by a conditional, elsewhere by selects; see `apply_if`.
+    """
+    shapes = jax.eval_shape(function)
+
+    def nothing() -> tuple[Tree, Any]:
+        return state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1])
+
+    if program_platform() == "cpu":
+        return lax.cond(condition, function, nothing)
+    return select(condition, function(), nothing())
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

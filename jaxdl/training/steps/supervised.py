@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.metrics.metric import Metric
 from jaxdl.optim.learning_rate import estimated
-from jaxdl.training.finite import are_finite
+from jaxdl.training.finite import apply_if, are_finite
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.spread import added_up, in_parts, own_draws
 from jaxdl.training.state import EvalState, Measured, TrainState, step_key
@@ -146,6 +146,7 @@ class Supervised(TrainingStep):
     class_weights: tuple[float, ...] | None = None
     loss_scaling: LossScaling | None = None
     mesh: Mesh | None = None
+    keeps_last_finite: ClassVar[bool] = True
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         params, state = self.model.init(fold_in_name(key, "init"), batch.inputs)
@@ -177,13 +178,18 @@ class Supervised(TrainingStep):
         (loss, gradients, new, sums), gathered = in_parts(self.mesh, self._part, state, batch)
         # A scaled loss lets gradients overflow now and then, and leaves such updates out by itself.
         finite = are_finite(loss, gradients if self.loss_scaling is None else ())
-        params, optimizer_state = self._updated(state, gradients, loss, self._loss_of(state, batch))
-        average = self._averaged(state.average, params)
-        estimate = estimated(state.optimizer_state)
-        state = TrainState(
-            state.step + 1, params, new, optimizer_state, state.key, average, estimate=estimate
-        )
-        return state, Measured(sums, gathered, finite)
+
+        def update() -> TrainState:
+            loss_of = self._loss_of(state, batch)
+            params, optimizer_state = self._updated(state, gradients, loss, loss_of)
+            average = self._averaged(state.average, params)
+            estimate = estimated(state.optimizer_state)
+            step = state.step + 1
+            return TrainState(
+                step, params, new, optimizer_state, state.key, average, estimate=estimate
+            )
+
+        return apply_if(finite, update, state), Measured(sums, gathered, finite)
 
     def _part(
         self, state: TrainState, batch: Batch, across: str | None
