@@ -80,6 +80,7 @@ class Guarded(TrainingStep):
         guard, before = state.guard, state._replace(guard=None)
         assert guard is not None
         after, measured = self.step(before, batch)
+        after = after._replace(step=before.step + 1)  # the next key, also behind a skipped update
         if guard.scale is not None:
             after = after._replace(params=_shortened(guard.scale, before.params, after.params))
         good = self.step.finite(measured) & _still_finite(_of(before), _of(after))

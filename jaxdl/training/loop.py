@@ -13,6 +13,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.describe import digest_of
 from jaxdl.core.number import is_true
 from jaxdl.core.warnings import warn
+from jaxdl.data.source import Batch
 from jaxdl.debugging.origin import first_not_finite
 from jaxdl.training.checks import metric_names
 from jaxdl.training.feed import Chunk, DataEndedError, Feed
@@ -302,7 +303,13 @@ class Loop:
         """The first operation of the step that was left out which was not finite."""
         made = self.here.steps - self._before
         batch = batch_at(chunk.source, carry, chunk.cursor, made)
-        origin = first_not_finite(self.step.on_one_device(), self.here.state, batch)
+        step = self.step.on_one_device()
+
+        def made(state: Any, batch: Batch) -> Any:
+            after, measured = step(state, batch)
+            return after, measured, jnp.where(step.finite(measured), 0.0, jnp.nan)
+
+        origin = first_not_finite(made, self.here.state, batch)
         if origin is None:
             return "run again operation by operation, that step is finite"
         return str(origin)
