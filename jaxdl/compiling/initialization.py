@@ -23,7 +23,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, Literal, Primitive
 
 from jaxdl.compiling import threefry
-from jaxdl.compiling.jitted import jit_once, platform
+from jaxdl.compiling.jitted import jit_once
+from jaxdl.compiling.target import default_platform
 
 Initializer = Callable[[Array, tuple[int, ...], Any], Any]
 
@@ -206,7 +207,7 @@ def values_of(made: Made, *arguments: Any) -> Any:
 
 def _arrays(filled: tuple[Constant | Filled, ...], numbers: dict[int, Any]) -> list[Array]:
     """On a CPU without a program, elsewhere without moving them to the device."""
-    if platform() == "cpu":
+    if default_platform() == "cpu":
         return jax.device_put([_constant(leaf, numbers).array() for leaf in filled])
     return _filled_together(filled, numbers)
 

@@ -1,76 +1,23 @@
-"""Programs of jaxdl's own: `jax.jit` with options for the compiler on a CPU, and what is traced for
-one.
-"""
+"""Programs of the library: `jax.jit` with compiler options for a CPU."""
 
 import contextlib
 import functools
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 import jax
-from jax.extend.backend import backends
 
-_traced: ContextVar[tuple[bool, str | None]] = ContextVar("traced", default=(False, None))
-_mapped: ContextVar[bool] = ContextVar("mapped", default=False)
-
-
-@contextlib.contextmanager
-def tracing_program(platform: str | None = None) -> Iterator[None]:
-    """What is traced within becomes part of a program that takes training steps or evaluates, and
-    never runs op by op.
-
-    Args:
-        platform: what alone it will be lowered for; None may be any. What traces a program for
-            `only_platform()` under `jax.jit` has it as a static argument.
-    """
-    token = _traced.set((True, platform))
-    try:
-        yield
-    finally:
-        _traced.reset(token)
-
-
-def in_program() -> bool:
-    """Whether what is being traced becomes part of such a program."""
-    return _traced.get()[0]
-
+from jaxdl.compiling.target import (
+    compiling_for,
+    default_platform,
+    single_platform,
+    target,
+    tracing_population,
+)
 
 @contextlib.contextmanager
-def tracing_mapped() -> Iterator[None]:
-    """What is traced within is mapped by `jax.vmap` in a step of jaxdl's own, such as that of a
-    population's members.
-
-    It decides how products are computed, never what: functions under `jax.jit` take `in_mapped()`
-    as a static argument.
-    """
-    token = _mapped.set(True)
-    try:
-        yield
-    finally:
-        _mapped.reset(token)
-
-
-def in_mapped() -> bool:
-    """Whether what is being traced is mapped by such a step."""
-    return _mapped.get()
-
-
-def program_platform() -> str | None:
-    """What alone the program that is being traced will be lowered for, where that was said."""
-    return _traced.get()[1]
-
-
-@functools.cache
-def only_platform() -> str | None:
-    """The platform of this process, if it has but one."""
-    found = list(backends())
-    return found[0] if len(found) == 1 else None
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Puts off Python's search for garbage: a trace makes so many objects that it is begun again
     and again, and finds little.
 
@@ -120,7 +67,7 @@ class Jitted:
 
     def options(self, *arguments: Any) -> Options:
         """What a program for such arguments is compiled with."""
-        return self._cpu_options(*arguments) if platform() == "cpu" else {}
+        return self._cpu_options(*arguments) if default_platform() == "cpu" else {}
 
     def _cache_size(self) -> int:
         """How many programs it has, as functions under `jax.jit` tell."""
@@ -134,20 +81,13 @@ class Jitted:
         """The function under `jax.jit` that has those options on a CPU: for who knows them before
         each call.
         """
-        options = cpu_options if platform() == "cpu" else {}
+        options = cpu_options if default_platform() == "cpu" else {}
         key = tuple(sorted(options.items()))
         if key not in self._programs:
             self._programs[key] = (
                 self._jit(compiler_options=dict(options)) if options else self._jit()
             )
         return self._programs[key]
-
-
-def platform() -> str:
-    """What programs are compiled for where no array says otherwise."""
-    settings: Any = jax.config
-    device = settings.jax_default_device
-    return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 
 def jit_once(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) -> Jitted:
@@ -157,3 +97,24 @@ def jit_once(function: Callable[..., Any], static_argnums: tuple[int, ...] = ())
     0.5 s in place of 1.6 s, and a million parameters take 0.05 s in place of 0.01 s to draw.
     """
     return Jitted(function, {"xla_backend_optimization_level": 0}, static_argnums=static_argnums)
+
+
+only_platform = single_platform
+tracing_mapped = tracing_population
+uncollected = gc_disabled
+
+
+def in_program() -> bool:
+    return target().program
+
+
+def in_mapped() -> bool:
+    return target().population
+
+
+def program_platform() -> str | None:
+    return target().platform
+
+
+def tracing_program(platform: str | None = None) -> contextlib.AbstractContextManager[None]:
+    return compiling_for(platform)
