@@ -16,6 +16,7 @@ from jaxdl.compiling.target import (
     tracing_population,
 )
 
+
 @contextlib.contextmanager
 def gc_disabled() -> Iterator[None]:
     """Puts off Python's search for garbage: a trace makes so many objects that it is begun again

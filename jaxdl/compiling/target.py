@@ -1,16 +1,20 @@
 """The target that is compiled for: the library's one ambient context.
 
-Which form of a computation is fastest depends on the platform of the program that it becomes part of, and on whether
-that program trains a population of models under `jax.vmap`. A pure layer's arguments cannot say so, and the process
-cannot either: programs are also compiled for platforms that it does not have. So whoever traces a program states its
-target, and `jaxdl.ops` reads it.
+Which form of a computation is fastest depends on the platform of the program that it becomes part
+of, and on whether that program trains a population of models under `jax.vmap`. A pure layer's
+arguments cannot say so, and the process
+cannot either: programs are also compiled for platforms that it does not have. So whoever traces a
+program states its target, and `jaxdl.ops` reads it.
 
-The target may change how something is computed, never what. It is a context of JAX (`jax.make_user_context`), which is
-part of the key of every cache of `jax.jit`: what was traced for one target is never used for another.
+The target may change how something is computed, never what. It is a context of JAX
+(`jax.make_user_context`), which is part of the key of every cache of `jax.jit`: what was traced for
+one target is never used for another.
 """
 
 import contextlib
 import functools
+import importlib.util
+import pkgutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -88,6 +92,17 @@ def default_platform() -> str:
     if device is None:
         return jax.default_backend()
     return getattr(device, "platform", device)
+
+
+@functools.cache
+def cuda_is_installed() -> bool:
+    """Whether JAX can compile for CUDA, with or without a GPU: its plugin is installed."""
+    plugins = importlib.util.find_spec("jax_plugins")
+    if plugins is None:
+        return False
+    return any(
+        "cuda" in each.name for each in pkgutil.iter_modules(plugins.submodule_search_locations)
+    )
 
 
 @functools.cache
