@@ -88,7 +88,8 @@ def default_platform() -> str:
     stated = target().platform
     if stated is not None:
         return stated
-    device = jax.config.jax_default_device
+    settings: object = jax.config
+    device = getattr(settings, "jax_default_device")  # noqa: B009
     if device is None:
         return jax.default_backend()
     return getattr(device, "platform", device)
