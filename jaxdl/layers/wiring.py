@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from jaxdl.compiling.target import target
+from jaxdl.compiling.jitted import in_program
 from jaxdl.core.entry import as_intensities
 from jaxdl.core.layer import (
     Cache,
@@ -108,7 +108,7 @@ class Composite(Layer):
 
     @final
     def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
-        wiring = _Apply(params, dict(state), mode, self._groups() if target().program else {})
+        wiring = _Apply(params, dict(state), mode, self._groups() if in_program() else {})
         return self.wire(wiring, x), wiring.state
 
     def _init(self, key: Array, x: Any) -> tuple[Params, State, Any]:

@@ -16,7 +16,7 @@ def by_platform(
     `default`.
 
     Args:
-        platform: of the program, where it is known (`target().platform`): then no other
+        platform: of the program, where it is known (`jitted.program_platform`): then no other
             function is traced, which is most of what tracing and differentiating attention takes.
             It decides what is traced, so functions under `jax.jit` take it as a static argument.
         operands: what the function is given.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.compiling.target import target
+from jaxdl.compiling.jitted import in_mapped, program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.direct import conv_directly, is_fast, suits
 from jaxdl.ops.floating import widest
@@ -60,8 +60,8 @@ def conv(
         dilation=dilation,
         groups=groups,
         fast=is_fast(),
-        mapped=target().population,
-        platform=target().platform,
+        mapped=in_mapped(),
+        platform=program_platform(),
     )
 
 
@@ -122,8 +122,8 @@ def conv_transpose(
         stride=stride,
         padding=padding,
         dilation=dilation,
-        mapped=target().population,
-        platform=target().platform,
+        mapped=in_mapped(),
+        platform=program_platform(),
     )
 
 

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxdl.compiling.target import target
+from jaxdl.compiling.jitted import in_program
 from jaxdl.ops.patches import conv_by_patches
 from jaxdl.ops.sharding import spec
 from jaxdl.ops.window import Pads, Sizes, layout
@@ -50,7 +50,7 @@ def is_fast() -> bool:
     """Whether XLA's convolutions are fast on a CPU in what is being traced, if its program is
     compiled with `CPU_OPTIONS`.
     """
-    return not _SLOW or (bool(CPU_OPTIONS) and target().program)
+    return not _SLOW or (bool(CPU_OPTIONS) and in_program())
 
 
 def suits(

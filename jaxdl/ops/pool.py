@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
-from jaxdl.compiling.target import target
+from jaxdl.compiling.jitted import program_platform
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import gathered, reshape
@@ -30,7 +30,7 @@ def max_pool(
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c]; padding never wins."""
     return _max_pool(
-        gathered(x, -1), window=window, stride=stride, padding=padding, platform=target().platform
+        gathered(x, -1), window=window, stride=stride, padding=padding, platform=program_platform()
     )
 
 
@@ -67,7 +67,7 @@ def avg_pool(
     The mean is over the whole window, padding counted as zeros, or with `count_padding=False` over
     what lies inside x.
     """
-    platform = target().platform
+    platform = program_platform()
     return _avg_pool(
         x,
         window=window,
