@@ -2,9 +2,8 @@
 
 Which form of a computation is fastest depends on the platform of the program that it becomes part
 of, and on whether that program trains a population of models under `jax.vmap`. A pure layer's
-arguments cannot say so, and the process
-cannot either: programs are also compiled for platforms that it does not have. So whoever traces a
-program states its target, and `jaxdl.ops` reads it.
+arguments cannot say so, and neither can the process: programs are also compiled for platforms that
+it does not have. So whoever traces a program states its target, and `jaxdl.ops` reads it.
 
 The target may change how something is computed, never what. It is a context of JAX
 (`jax.make_user_context`), which is part of the key of every cache of `jax.jit`: what was traced for
@@ -19,7 +18,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
-from jax.extend.backend import backends
+from jax.extend.backend import backends, get_backend
+
+ASSUMED_CAPABILITY = 8.0
+"""What a GPU that the process does not have can do: as an A100 or later."""
 
 
 class Target(NamedTuple):
@@ -95,15 +97,29 @@ def default_platform() -> str:
     return getattr(device, "platform", device)
 
 
+def compute_capability() -> float:
+    """The CUDA compute capability of the GPU that is compiled for; 0 where it is none.
+
+    It is that of the process's first GPU. Where the process has none and the target is "cuda", it
+    is taken to be `ASSUMED_CAPABILITY`.
+    """
+    platform = target().platform
+    if platform not in (None, "cuda"):
+        return 0.0
+    backend = get_backend()
+    if "cuda" in backend.platform_version:
+        return float(backend.local_devices()[0].compute_capability)
+    return ASSUMED_CAPABILITY if platform == "cuda" and _cuda_is_installed() else 0.0
+
+
 @functools.cache
-def cuda_is_installed() -> bool:
+def _cuda_is_installed() -> bool:
     """Whether JAX can compile for CUDA, with or without a GPU: its plugin is installed."""
     plugins = importlib.util.find_spec("jax_plugins")
     if plugins is None:
         return False
-    return any(
-        "cuda" in each.name for each in pkgutil.iter_modules(plugins.submodule_search_locations)
-    )
+    modules = pkgutil.iter_modules(plugins.submodule_search_locations)
+    return any("cuda" in module.name for module in modules)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from jax import Array
 from jax.extend.backend import get_backend
 from jaxtyping import Bool, Float, Int, Key
 
-from jaxdl.compiling.target import cuda_is_installed, target
+from jaxdl.compiling.jitted import program_platform
 from jaxdl.ops import dropout as ops_dropout
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
@@ -71,7 +71,7 @@ def attention(
         dropout=dropout,
         dropout_key=dropout_key,
         flash=flash,
-        platform=target().platform,
+        platform=program_platform(),
     )
 
 
@@ -111,25 +111,20 @@ def _compiled(
 
 
 def _cudnn_takes(query: Array) -> bool:
-    """Whether cuDNN's kernel takes such heads on the GPU that is compiled for."""
-    return (
-        query.dtype in (jnp.bfloat16, jnp.float16)
-        and query.shape[-1] % 8 == 0
-        and query.shape[-1] <= MOST_WIDTH
-        and _has_cudnn_kernel()
-    )
-
-
-def _has_cudnn_kernel() -> bool:
-    """Whether the GPU that is compiled for has it: compute capability 8 or more, which a GPU that
-    the process does not have is taken to have.
+    """Whether there is a GPU with cuDNN's kernel, and it takes such heads; JAX asks the GPU while
+    it traces.
     """
-    if target().platform not in (None, "cuda"):
+    if (
+        query.dtype not in (jnp.bfloat16, jnp.float16)
+        or query.shape[-1] % 8
+        or query.shape[-1] > MOST_WIDTH
+    ):
         return False
     backend = get_backend()
-    if "cuda" in backend.platform_version:
-        return float(backend.local_devices()[0].compute_capability) >= 8
-    return target().platform == "cuda" and cuda_is_installed()
+    return (
+        "cuda" in backend.platform_version
+        and float(backend.local_devices()[0].compute_capability) >= 8
+    )
 
 
 def rotary(x: Queries, positions: Int[Array, " queries"]) -> Queries:

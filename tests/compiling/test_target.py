@@ -10,12 +10,13 @@ from jaxdl.compiling import target as module
 from jaxdl.compiling.target import (
     Target,
     compiling_for,
+    compute_capability,
     default_platform,
     single_platform,
     target,
     tracing_population,
 )
-from jaxdl.ops import attention, pool
+from jaxdl.ops import pool
 
 
 def test_a_target_ends_with_its_block() -> None:
@@ -82,14 +83,16 @@ def test_a_program_for_an_accelerator_holds_its_form_alone() -> None:
         assert "platform_index" not in str(traced.jaxpr)
 
 
-@pytest.mark.parametrize(("platform", "taken"), [("cuda", True), ("tpu", False), ("cpu", False)])
-def test_the_attention_kernel_is_the_targets(
-    platform: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("platform", "capability"), [("cuda", 8), ("tpu", 0), ("cpu", 0)])
+def test_a_gpu_that_is_not_there_is_taken_to_be_a_recent_one(
+    platform: str, capability: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if jax.default_backend() == "gpu":
         pytest.skip("there the GPU of the process answers")
-    monkeypatch.setattr(attention, "cuda_is_installed", lambda: True)
-    heads = jnp.zeros((1, 64, 4, 64), jnp.bfloat16)
+    monkeypatch.setattr(module, "_cuda_is_installed", lambda: True)
     with compiling_for(platform):
-        assert attention._cudnn_takes(heads) == taken
-    assert not attention._cudnn_takes(heads)
+        assert compute_capability() == capability
+    assert compute_capability() == 0
+    monkeypatch.setattr(module, "_cuda_is_installed", lambda: False)
+    with compiling_for("cuda"):
+        assert compute_capability() == 0
