@@ -1,12 +1,14 @@
 """JAX's default random numbers, computed on the host.
 
 What a run draws once — the key of a seed, the keys of its parts, the permutations of its epochs —
-then needs no program. They are the numbers of `jax.random`, bit for bit. It buys 1.5 of the 2.4
-seconds of processor time of the 10-10-10-1 network's first `fit` on a CPU. It could go if JAX
-folded concrete keys without compiling.
+then needs no program. They are the numbers of `jax.random`, bit for bit. It buys, of the
+first `fit` on a CPU in seconds of processor time, 1.5 of the 2.4 of the 10-10-10-1 network and 4.8
+of the 8.1 of a GPT of four blocks. It could go if JAX folded concrete keys without compiling.
 
 Source: Salmon et al., 2011, section 3.3, for Threefry-2x32 with 20 rounds.
 """
+
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ def words_of(key: object) -> UInt32[np.ndarray, "*keys 2"] | None:
         return np.asarray(jax.random.key_data(key))
 
 
-def key_of(words: ArrayLike) -> Array:
+def key_of(words: Any) -> Array:
     """The key, or keys, of those words."""
     return jax.random.wrap_key_data(words, impl=NAME)
 
@@ -74,7 +76,7 @@ def _setting(name: str) -> object:
     return getattr(jax.config, name)
 
 
-def _is_concrete_key(key: object) -> bool:
+def _is_concrete_key(key: object) -> TypeGuard[Array]:
     if not isinstance(key, Array) or isinstance(key, Tracer):
         return False
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
