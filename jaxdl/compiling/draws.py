@@ -1,4 +1,8 @@
-"""Draws of parameters as single operations, which one program makes together."""
+"""Draws of parameters as single operations, which one program makes together.
+
+In the first `fit` of a GPT of four blocks it buys 0.6 of 8.1 seconds of processor time on a CPU
+that equal parameters are drawn together. Drawing each in the program of `init` would replace it.
+"""
 
 import contextlib
 import functools
