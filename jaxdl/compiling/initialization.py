@@ -1,147 +1,104 @@
-"""First states, made with one program that draws, in which equal parameters are drawn together, and
-no other.
+"""Initial states with one program, which draws, and in which equal parameters are drawn together.
 
-A function that draws parameters, hands its arguments on and makes arrays of one number needs
-nothing else compiled: keys are folded and constants made on the host. On a CPU a program for
-constants alone took 0.06 to 0.1 s, and this takes 0.003 to 0.02 s. In seconds of processor time, to
-derive the keys of 40 convolutions in a program took 4.8 to compile; ten of their draws one by one
-took 1.2, and all forty together 0.6.
+A function that draws parameters, returns its arguments and makes constant arrays needs nothing else
+compiled: its jaxpr is read, keys are folded and constants made on the host. In seconds of processor
+time on a CPU, to derive the keys of 40 convolutions in a program took 4.8 to compile; ten of their
+draws one by one took 1.2, and all forty together 0.6. Of the
+first `fit` it buys 0.3 of the 2.4 of the 10-10-10-1 network, and 2.9 of the 8.1 of a GPT of four
+blocks, 0.6 of which by drawing together. Compiling `init` as it is, by `jit_once`, would replace
+it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 from jax.core import ShapedArray
-from jax.extend.core import Jaxpr, Literal, Primitive
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jaxtyping import PyTree, PyTreeDef
 
 from jaxdl.compiling import threefry
-from jaxdl.compiling.jitted import jit_once, platform
+from jaxdl.compiling.draws import Computes, Draw, deferred, deferred_draws, draw_together
+from jaxdl.compiling.jitted import jit_once
+from jaxdl.compiling.target import default_platform
 
-Initializer = Callable[[Array, tuple[int, ...], Any], Any]
+__all__ = ["Computes", "Made", "deferred", "deferred_draws", "made_of", "values_of"]
 
-CONSTANT = frozenset({jax.nn.initializers.zeros, jax.nn.initializers.ones})
-"""Initializers of JAX that draw nothing; those of jaxdl say `draws = False`."""
-
-_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
-_draw = Primitive("draw")
-_draw.def_abstract_eval(lambda key, *, draw: ShapedArray(draw.shape, draw.dtype))
-
-
-class Draw(NamedTuple):
-    """What is drawn of a key: `initializer(key, shape, dtype)`."""
-
-    initializer: Hashable
-    shape: tuple[int, ...]
-    dtype: Any
-
-    def __call__(self, key: Array) -> Array:
-        initializer: Any = self.initializer
-        values = initializer(key, self.shape, self.dtype)
-        if getattr(values, "shape", None) != self.shape or values.dtype != self.dtype:
-            raise Computes  # it is no initializer, as drawing it by itself will say
-        return jax.numpy.asarray(values)
-
-
-@contextlib.contextmanager
-def deferred_draws() -> Iterator[None]:
-    """Parameters of what is traced within are not drawn: each draw is one operation, which is half
-    of an `init`'s trace.
-
-    What is traced so can be asked for shapes and dtypes, or made by `values_of`; it cannot be
-    lowered.
-    """
-    token = _deferred.set(True)
-    try:
-        yield
-    finally:
-        _deferred.reset(token)
-
-
-def deferred(initializer: Any, key: Array, shape: tuple[int, ...], dtype: Any) -> Array | None:
-    """The operation that stands for a draw, within `deferred_draws`; None where it is to be drawn
-    at once.
-    """
-    if not _deferred.get() or initializer in CONSTANT or not getattr(initializer, "draws", True):
-        return None
-    return _draw.bind(key, draw=Draw(initializer, shape, np.dtype(dtype)))
-
-
-class Computes(Exception):
-    """A function does more than to draw parameters, hand its arguments on and make arrays of one
-    number.
-    """
+FILLING = ("broadcast_in_dim", "convert_element_type")
+"""Operations that make a constant array of a constant."""
 
 
 class Constant(NamedTuple):
     """An array of one number."""
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: np.dtype
     value: Any
 
     def array(self) -> np.ndarray:
-        zero = not any(
-            np.asarray(self.value, self.dtype).tobytes()
-        )  # whose memory the system gives without writing it
-        return (
-            np.zeros(self.shape, self.dtype)
-            if zero
-            else np.full(self.shape, self.value, self.dtype)
-        )
+        value = np.asarray(self.value, self.dtype)
+        if not any(value.tobytes()):
+            return np.zeros(self.shape, self.dtype)  # memory that the system gives unwritten
+        return np.full(self.shape, value, self.dtype)
 
 
 class Argument(NamedTuple):
-    """A leaf of the arguments, by its place."""
+    """A leaf of the arguments, by its position."""
 
-    place: int
+    position: int
 
 
 class Filled(NamedTuple):
-    """An array of one number, which is the leaf of the arguments at that place: a number of
-    Python's.
-    """
+    """An array of one number: the Python number at that position of the arguments."""
 
     shape: tuple[int, ...]
-    dtype: Any
-    place: int
+    dtype: np.dtype
+    position: int
+
+    def constant(self, value: object) -> Constant:
+        return Constant(self.shape, self.dtype, value)
 
 
 class Key(NamedTuple):
-    """A key, or an array of keys, of an argument that is one.
+    """A key, or an array of keys, derived from an argument that is one.
 
     Args:
-        place: of the argument's leaf.
+        position: of the argument's leaf.
         paths: an array of tuples: the numbers that are folded in, one after another.
     """
 
-    place: int
+    position: int
     paths: np.ndarray
 
 
 class Drawn(NamedTuple):
     """A parameter: the draw, and the numbers that are folded into the key of the argument at that
-    place.
+    position.
     """
 
     draw: Draw
-    place: int
+    position: int
     path: tuple[int, ...]
+
+
+EquationParams = Mapping[str, Any]
+"""The parameters of a jaxpr's equation, such as the shape of a reshape."""
+
+Origin = Constant | Argument | Filled | Key | Drawn
+"""Where a value comes from."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
     """What `made_of` found: the result's structure, and where each of its leaves comes from."""
 
-    structure: Any
-    leaves: tuple[Constant | Argument | Filled | Key | Drawn, ...]
+    structure: PyTreeDef
+    leaves: tuple[Origin, ...]
 
     @functools.cached_property
     def groups(self) -> dict[Draw, list[Drawn]]:
@@ -153,12 +110,12 @@ class Made:
         return {draw: list(members) for draw, members in groups.items()}
 
 
-def made_of(function: Callable[..., Any], *shapes: Any) -> Made:
-    """How what a pure function gives is made without computing.
+def made_of(function: Callable[..., PyTree], *shapes: PyTree) -> Made:
+    """How the result of a pure function is made without computing.
 
     Args:
         function: pure.
-        shapes: trees of `jax.ShapeDtypeStruct`, one an argument; a key, or a number of Python's, is
+        shapes: trees of `jax.ShapeDtypeStruct`, one an argument; a key, or a Python number, is
             given as it is.
 
     Raises:
@@ -169,162 +126,143 @@ def made_of(function: Callable[..., Any], *shapes: Any) -> Made:
             closed, given = jax.make_jaxpr(function, return_shape=True)(*shapes)
         except NotImplementedError as error:  # no rule for a draw under vmap, say
             raise Computes from error
-    if any(shape.weak_type for shape in closed.out_avals):
+    if any(aval.weak_type for aval in closed.out_avals):
         raise Computes
     variables = closed.jaxpr.invars
-    pairs = enumerate(zip(variables, jax.tree.leaves(shapes), strict=True))
-    known = {variable: _argument(place, variable.aval, leaf) for place, (variable, leaf) in pairs}
-    return Made(jax.tree.structure(given), tuple(map(_final, _origins(closed.jaxpr, known))))
+    leaves = jax.tree.leaves(shapes)
+    known: dict[Var, Origin] = {}
+    for position, (variable, leaf) in enumerate(zip(variables, leaves, strict=True)):
+        known[variable] = _origin_of_argument(position, variable.aval, leaf)
+    origins = _origins(closed.jaxpr, known)
+    return Made(jax.tree.structure(given), tuple(map(_final, origins)))
 
 
-def values_of(made: Made, *arguments: Any) -> Any:
-    """The result itself.
+def values_of(made: Made, *arguments: PyTree) -> PyTree:
+    """The result of the function, for arguments of those shapes.
 
     Raises:
         Computes: a key is not of JAX's default generator, or is being traced.
     """
     leaves = jax.tree.leaves(arguments)
-    drawn = _drawn_of(made, {place: _words(leaves[place]) for place in _places_of_keys(made)})
-    filled = tuple(leaf for leaf in made.leaves if isinstance(leaf, (Constant, Filled)))
-    constants = iter(
-        _arrays(
-            filled, {leaf.place: leaves[leaf.place] for leaf in filled if isinstance(leaf, Filled)}
-        )
-    )
+    drawn = _draw_all(made, leaves)
+    constants = iter(_constants(made, leaves))
 
-    def value(leaf: Constant | Argument | Filled | Key | Drawn) -> Any:
-        if isinstance(leaf, (Constant, Filled)):
-            return next(constants)
-        if isinstance(leaf, Argument):
-            return leaves[leaf.place]
-        if isinstance(leaf, Key):
-            return threefry.key_of(_folded(_words(leaves[leaf.place]), leaf.paths.item()))
-        return drawn[leaf]
+    def value(leaf: Origin) -> object:
+        match leaf:
+            case Argument(position):
+                return leaves[position]
+            case Key(position, paths):
+                return threefry.key_of(_folded(_words(leaves[position]), paths.item()))
+            case Drawn():
+                return drawn[leaf]
+            case _:
+                return next(constants)
 
     return jax.tree.unflatten(made.structure, list(map(value, made.leaves)))
 
 
-def _arrays(filled: tuple[Constant | Filled, ...], numbers: dict[int, Any]) -> list[Array]:
-    """On a CPU without a program, elsewhere without moving them to the device."""
-    if platform() == "cpu":
-        return jax.device_put([_constant(leaf, numbers).array() for leaf in filled])
-    return _filled_together(filled, numbers)
+def _constants(made: Made, leaves: Sequence[object]) -> list[Array]:
+    """The constant arrays in their order: on a CPU without a program, elsewhere without moving them
+    to the device.
+    """
+    filled = [leaf for leaf in made.leaves if isinstance(leaf, Filled)]
+    numbers = {leaf.position: leaves[leaf.position] for leaf in filled}
+    constant = tuple(leaf for leaf in made.leaves if isinstance(leaf, (Constant, Filled)))
+    if default_platform() == "cpu":
+        return jax.device_put([_constant(leaf, numbers).array() for leaf in constant])
+    return _fill_together(constant, numbers)
 
 
-@functools.partial(jit_once, static_argnums=(0,))
-def _filled_together(filled: tuple[Constant | Filled, ...], numbers: dict[int, Any]) -> list[Array]:
-    return [
-        jax.numpy.full(shape, value, dtype)
-        for shape, dtype, value in (_constant(leaf, numbers) for leaf in filled)
-    ]
+@functools.partial(jit_once, static_argnums=0)
+def _fill_together(
+    filled: tuple[Constant | Filled, ...], numbers: Mapping[int, object]
+) -> list[Array]:
+    constants = [_constant(leaf, numbers) for leaf in filled]
+    return [jax.numpy.full(each.shape, each.value, each.dtype) for each in constants]
 
 
-def _constant(leaf: Constant | Filled, numbers: dict[int, Any]) -> Constant:
-    return (
-        leaf
-        if isinstance(leaf, Constant)
-        else Constant(leaf.shape, leaf.dtype, numbers[leaf.place])
-    )
+def _constant(leaf: Constant | Filled, numbers: Mapping[int, object]) -> Constant:
+    return leaf.constant(numbers[leaf.position]) if isinstance(leaf, Filled) else leaf
 
 
-def _drawn_of(made: Made, words: dict[int, np.ndarray]) -> dict[Drawn, Array]:
+def _draw_all(made: Made, leaves: Sequence[object]) -> dict[Drawn, Array]:
     """All parameters, drawn by one program."""
+    keyed = [leaf for leaf in made.leaves if isinstance(leaf, (Key, Drawn))]
+    words = {leaf.position: _words(leaves[leaf.position]) for leaf in keyed}
     if not made.groups:
         return {}
     keys = [
-        np.stack([_folded(words[each.place], each.path) for each in group])
+        np.stack([_folded(words[each.position], each.path) for each in group])
         for group in made.groups.values()
     ]
     drawn: dict[Drawn, Array] = {}
-    for group, values in zip(
-        made.groups.values(), _draw_together(tuple(made.groups), keys), strict=True
-    ):
-        drawn.update(zip(group, _unstacked(values, len(group)), strict=True))
+    values = draw_together(tuple(made.groups), keys)
+    for group, parameters in zip(made.groups.values(), values, strict=True):
+        drawn.update(zip(group, parameters, strict=True))
     return drawn
-
-
-@functools.partial(jit_once, static_argnums=(0,))
-def _draw_together(draws: tuple[Draw, ...], words: list[Array]) -> list[Array]:
-    """Of each draw and its keys' words [count, 2]: the parameters [count, ...], or the one."""
-    keys = [threefry.key_of(each) for each in words]
-    return [
-        draw(of[0]) if len(of) == 1 else jax.vmap(draw)(of)
-        for draw, of in zip(draws, keys, strict=True)
-    ]
-
-
-def _unstacked(values: Array, count: int) -> list[Array]:
-    """In a CPU's memory without a program: slices in a program are kernels, which take longer to
-    compile than the draws.
-    """
-    if count == 1:
-        return [values]
-    if all(device.platform == "cpu" for device in values.devices()):
-        return jax.device_put(
-            list(np.asarray(values)), may_alias=False
-        )  # committed nowhere, as all of a first state
-    return [values[index] for index in range(count)]
 
 
 def _folded(words: np.ndarray, path: tuple[int, ...]) -> np.ndarray:
     return functools.reduce(threefry.folded, path, words)
 
 
-def _words(key: Any) -> np.ndarray:
+def _words(key: object) -> np.ndarray:
     words = threefry.words_of(key)
     if words is None:
         raise Computes
     return words
 
 
-def _places_of_keys(made: Made) -> set[int]:
-    return {leaf.place for leaf in made.leaves if isinstance(leaf, (Key, Drawn))}
-
-
-def _argument(place: int, aval: Any, given: Any) -> Argument | Filled | Key:
+def _origin_of_argument(position: int, aval: ShapedArray, given: object) -> Origin:
     if isinstance(given, (int, float, np.generic)):
-        return Filled((), aval.dtype, place)
+        return Filled((), aval.dtype, position)
     if aval.shape == () and jax.numpy.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        return Key(place, _paths([()], ()))
-    return Argument(place)
+        return Key(position, _array_of([()], ()))
+    return Argument(position)
 
 
-def _paths(paths: list[tuple[int, ...]], shape: tuple[int, ...]) -> np.ndarray:
+def _array_of(paths: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> np.ndarray:
     array = np.empty(len(paths), object)
     array[:] = paths
     return array.reshape(shape)
 
 
-def _final(leaf: Any) -> Any:
+def _final(leaf: Origin) -> Origin:
     if not isinstance(leaf, Key):
         return leaf
     if leaf.paths.shape:
         raise Computes
-    return Argument(leaf.place) if leaf.paths.item() == () else leaf
+    return leaf if leaf.paths.item() else Argument(leaf.position)
 
 
-def _origins(jaxpr: Jaxpr, known: dict[Any, Any]) -> list[Any]:
-    """Where each output comes from; only what outputs need is looked at."""
-    made_by = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+def _origins(jaxpr: Jaxpr, known: dict[Var, Origin]) -> list[Origin]:
+    """Where each output comes from; only what outputs need is read."""
+    equations = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
 
-    def of(variable: Any) -> Any:
+    def origin(variable: Var | Literal) -> Origin:
         if isinstance(variable, Literal):
-            dtype = getattr(variable.aval, "dtype")  # noqa: B009
-            return Constant((), dtype, np.asarray(variable.val, dtype)[()])
+            return _literal(variable)
         if variable not in known:
-            if variable not in made_by:
+            if variable not in equations:
                 raise Computes
-            equation = made_by[variable]
-            results = _results(equation, [of(each) for each in equation.invars])
+            equation = equations[variable]
+            results = _results(equation, [origin(each) for each in equation.invars])
             known.update(zip(equation.outvars, results, strict=True))
         return known[variable]
 
-    return [of(variable) for variable in jaxpr.outvars]
+    return [origin(variable) for variable in jaxpr.outvars]
 
 
-def _results(equation: Any, operands: list[Any]) -> list[Any]:
+def _literal(literal: Literal) -> Constant:
+    aval = literal.aval
+    assert isinstance(aval, ShapedArray)
+    return Constant((), aval.dtype, np.asarray(literal.val, aval.dtype)[()])
+
+
+def _results(equation: JaxprEqn, operands: list[Origin]) -> list[Origin]:
     """Where an equation's outputs come from."""
-    name, params = equation.primitive.name, equation.params
+    name = equation.primitive.name
+    params = equation.params
     if name in ("jit", "pjit"):
         inner = params["jaxpr"]
         if inner.consts:
@@ -333,52 +271,59 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
     if name == "copy":
         return operands
     match operands:
-        case [Key() as key] if (
-            name == "unstack"
-        ):  # how an array of keys is gone through, from JAX 0.11 on
-            return _unstacked_keys(key, params["axis"])
+        case [Key() as key] if name == "unstack":  # from JAX 0.11 on, iterating over keys
+            return list(_unstacked_keys(key, params["axis"]))
         case [Key() as key, *others]:
             return [_of_key(name, params, key, others)]
-        case [Constant() as constant, *_] if name in ("broadcast_in_dim", "convert_element_type"):
-            shape = equation.outvars[0].aval
-            return [
-                Constant(
-                    shape.shape, shape.dtype, np.asarray(constant.value).astype(shape.dtype)[()]
-                )
-            ]
-        case [Filled() as filled, *_] if name in ("broadcast_in_dim", "convert_element_type"):
-            shape = equation.outvars[0].aval
-            return [Filled(shape.shape, shape.dtype, filled.place)]
+        case [(Constant() | Filled()) as constant, *_] if name in FILLING:
+            aval = equation.outvars[0].aval
+            assert isinstance(aval, ShapedArray)
+            return [_reshaped(constant, aval)]
         case _:
             raise Computes
 
 
+def _reshaped(constant: Constant | Filled, aval: ShapedArray) -> Constant | Filled:
+    if isinstance(constant, Filled):
+        return Filled(aval.shape, aval.dtype, constant.position)
+    value = np.asarray(constant.value).astype(aval.dtype)
+    return Constant(aval.shape, aval.dtype, value[()])
+
+
 def _unstacked_keys(key: Key, axis: int) -> list[Key]:
     along = (slice(None),) * axis
-    return [
-        Key(key.place, key.paths[(*along, index, ...)]) for index in range(key.paths.shape[axis])
-    ]
+    count = key.paths.shape[axis]
+    return [Key(key.position, key.paths[(*along, index, ...)]) for index in range(count)]
 
 
-def _of_key(name: str, params: dict[str, Any], key: Key, others: list[Any]) -> Key | Drawn:
-    """What an operation on a key, or on an array of keys, gives: `split(key)[i]` is `fold_in(key,
-    i)`.
-    """
-    place, paths = key
+def _of_key(name: str, params: EquationParams, key: Key, others: Sequence[Origin]) -> Key | Drawn:
+    """Where the result of an operation on a key, or on an array of keys, comes from."""
     if name == "draw":
-        return Drawn(params["draw"], place, paths.item())
-    if name == "random_fold_in" and paths.shape == () and isinstance(others[0], Constant):
-        return Key(place, _paths([(*paths.item(), int(others[0].value))], ()))
-    if name == "random_split" and paths.shape == ():
-        shape = tuple(params["shape"])
-        return Key(
-            place, _paths([(*paths.item(), index) for index in range(math.prod(shape))], shape)
-        )
-    if name == "slice":
-        limits = zip(params["start_indices"], params["limit_indices"], strict=True)
-        taken = paths[tuple(slice(start, end) for start, end in limits)]
-        strides = params["strides"] or (1,) * taken.ndim
-        return Key(place, taken[tuple(slice(None, None, stride) for stride in strides)])
-    if name == "squeeze":
-        return Key(place, paths.reshape(np.squeeze(paths, params["dimensions"]).shape))
-    raise Computes
+        return Drawn(params["draw"], key.position, key.paths.item())
+    return Key(key.position, _paths_after(name, params, key.paths, others))
+
+
+def _paths_after(
+    name: str, params: EquationParams, paths: np.ndarray, others: Sequence[Origin]
+) -> np.ndarray:
+    """The paths of the keys that an operation makes: `split(key)[i]` is `fold_in(key, i)`."""
+    single = paths.shape == ()
+    match name, others:
+        case "random_fold_in", [Constant() as constant] if single:
+            return _array_of([(*paths.item(), int(np.asarray(constant.value)))], ())
+        case "random_split", _ if single:
+            shape = tuple(params["shape"])
+            return _array_of([(*paths.item(), index) for index in range(math.prod(shape))], shape)
+        case "slice", _:
+            return paths[_slices(params)]
+        case "squeeze", _:
+            return paths.reshape(np.squeeze(paths, params["dimensions"]).shape)
+        case _:
+            raise Computes
+
+
+def _slices(params: EquationParams) -> tuple[slice, ...]:
+    starts = params["start_indices"]
+    limits = params["limit_indices"]
+    strides = params["strides"] or (1,) * len(starts)
+    return tuple(map(slice, starts, limits, strides))

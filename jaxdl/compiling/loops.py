@@ -1,7 +1,12 @@
-"""The loops of a program, as JAX traced it."""
+"""The loops of a traced program.
+
+XLA's cost analysis counts the body of a loop once, so `speed.cost` multiplies; and a training step
+without loops is compiled without XLA's passes over loops, which on a CPU take a twentieth of the
+10-10-10-1 network's first step. JAX has no public function that finds them.
+"""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax.extend import core
 
@@ -10,17 +15,17 @@ class Loop(NamedTuple):
     """A `lax.scan` or `lax.while_loop`.
 
     Args:
-        body: the program of a turn.
-        length: how often it turns; None where that is known only as it runs.
+        body: the jaxpr of one iteration.
+        length: the number of iterations; None where it is known only at run time.
     """
 
-    body: Any
+    body: core.ClosedJaxpr | core.Jaxpr
     length: int | None
 
 
-def outermost_loops(jaxpr: Any) -> Iterator[Loop]:
+def outermost_loops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Iterator[Loop]:
     """The loops of a program that lie in no other."""
-    for equation in _opened(jaxpr).eqns:
+    for equation in _open(jaxpr).eqns:
         params = equation.params
         match equation.primitive.name:
             case "scan":
@@ -32,8 +37,6 @@ def outermost_loops(jaxpr: Any) -> Iterator[Loop]:
                     yield from outermost_loops(inner)
 
 
-def _opened(jaxpr: Any) -> Any:
-    """The equations' holder; JAX 0.12 has one kind of program, earlier versions tell closed ones
-    apart.
-    """
+def _open(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> core.Jaxpr:
+    """The holder of the equations; JAX 0.12 has one kind of jaxpr, earlier versions have two."""
     return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr

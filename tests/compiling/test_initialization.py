@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import jaxdl as dl
-from jaxdl.compiling.initialization import Computes, Draw, _draw_together, made_of, values_of
+from jaxdl.compiling.draws import Draw, _draw_stacked
+from jaxdl.compiling.initialization import Computes, made_of, values_of
 from jaxdl.core.tree import shapes
 from jaxdl.data.source import Batch
 from jaxdl.training import program
@@ -156,14 +157,14 @@ def test_equal_parameters_are_drawn_by_one_program_for_all_seeds(
     compiled = [
         record.getMessage() for record in caplog.records if "Compiling jit(" in record.getMessage()
     ]
-    assert len([message for message in compiled if "_draw_together" in message]) == 1
+    assert len([message for message in compiled if "_draw_stacked" in message]) == 1
     assert not [message for message in compiled if "_init" in message]
     kernels = np.stack(
         [leaf for state in states for leaf in jax.tree.leaves(state.params) if leaf.ndim == 2]
     )
     assert len(np.unique(kernels[:, 0, 0])) == 3 * 21  # no key serves twice
     draw = Draw(jax.nn.initializers.lecun_normal(), (7, 7), np.dtype("float32"))
-    drawing = _draw_together.trace((draw,), [np.zeros((21, 2), np.uint32)])
+    drawing = _draw_stacked.trace((draw,), [np.zeros((21, 2), np.uint32)])
     assert str(drawing.jaxpr).count("random_bits") == 1
 
 

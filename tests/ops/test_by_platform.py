@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdl import ops
-from jaxdl.compiling import jitted
+from jaxdl.compiling import target as target_module
 from jaxdl.compiling.jitted import program_platform, tracing_program
 from jaxdl.ops.by_platform import by_platform
 
@@ -59,8 +59,8 @@ def test_each_platform_has_its_own() -> None:
 
 def test_where_there_are_two_platforms_none_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
     for found, known in ((["cpu"], "cpu"), (["cpu", "cuda"], None)):
-        monkeypatch.setattr(jitted, "backends", lambda found=found: dict.fromkeys(found))
-        assert jitted.only_platform.__wrapped__() == known
+        monkeypatch.setattr(target_module, "backends", lambda found=found: dict.fromkeys(found))
+        assert target_module._only_backend.__wrapped__() == known
 
 
 def test_a_program_says_what_it_is_for() -> None:
