@@ -1,15 +1,15 @@
-"""Measures everything that the README's speed tables show, one thing after another, and writes
+"""Runs every benchmark of the speed tables in docs/benchmarks.md, one after another, and writes
 tables and plots.
 
     python -m benchmarks --rounds 5 --seconds 0.5
 
-What is said here goes to `benchmarks.training`.
+The arguments are those of `benchmarks.training`.
 """
 
 import subprocess
 import sys
 
-MEASURED = ("training", "first_step", "populations", "memory", "import_time", "plots", "readme")
+MEASURED = ("training", "first_step", "populations", "memory", "import_time", "plots", "tables")
 
 if __name__ == "__main__":
     for name in MEASURED:

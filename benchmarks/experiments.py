@@ -1,9 +1,9 @@
-"""Runs every experiment in full and collects the figures that the README shows.
+"""Runs every experiment in full and collects their figures for README.md and docs/benchmarks.md.
 
     python -m benchmarks.experiments
 
 Each experiment is a process of its own, one after another; its `result.json` goes into
-`benchmarks/results/experiments.json` with the seconds it took, and the README's table is written
+`benchmarks/results/experiments.json` with the seconds it took, and the tables are written
 anew. `--only` runs some and keeps the others' figures.
 """
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collected[name] = result | {"seconds": round(time.perf_counter() - began, 1)}
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(dict(sorted(collected.items())), indent=1) + "\n")
-    subprocess.run([sys.executable, "-m", "benchmarks.readme"], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.tables"], check=True)
 
 
 if __name__ == "__main__":

@@ -413,7 +413,7 @@ def survived(disk: dict[str, Any]) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result as the README shows it: a table of outcomes, then what saving costs."""
+    """The tables of docs/benchmarks.md: outcomes by kind of damage, then the cost of saving."""
     names = (
         "named in an error",
         "fell back and said so",

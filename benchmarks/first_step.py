@@ -4,7 +4,7 @@
 
 Every figure is that of a fresh process which has done its imports, and nothing else runs: the peers
 take turns, so many rounds of them. Prints a table, and writes `first_step.json`, of which
-`benchmarks.readme` makes the README's.
+`benchmarks.tables` makes the table in docs/benchmarks.md.
 """
 
 import argparse

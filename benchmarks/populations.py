@@ -177,7 +177,7 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The README's table, and what it was measured on."""
+    """The table of docs/benchmarks.md, and the machine that it was measured on."""
     found, measured_on = ratios(result), result["machine"]
     alone = max(ratio for name, ratio in found.items() if name.startswith("fit_many of one"))
     cores = measured_on["cores"]

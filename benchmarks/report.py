@@ -1,6 +1,4 @@
-"""The result of `benchmarks.training` as tables: for the terminal, and in Markdown for the
-README.
-"""
+"""The result of `benchmarks.training` as tables: for the terminal, and in Markdown."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

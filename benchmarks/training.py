@@ -4,7 +4,7 @@ in turn.
     python -m benchmarks.training --networks mlp,cifar,gpt --task training,inference --rounds 7
 
 Prints a table for each network, and writes `training.json` with every round's figures;
-`benchmarks.readme` makes the README's tables of it, `benchmarks.plots` its bars. On an accelerator
+`benchmarks.tables` makes the tables of it, `benchmarks.plots` its bars. On an accelerator
 it measures in bfloat16 too, and a GPT of 124 million parameters.
 """
 

@@ -101,3 +101,5 @@ from jaxdl.training import gaussian_divergence as gaussian_divergence
 from jaxdl.training import gaussian_log_likelihood as gaussian_log_likelihood
 from jaxdl.training import predict as predict
 from jaxdl.training import train as train
+
+__version__ = "0.1.0"
