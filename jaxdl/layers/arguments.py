@@ -12,7 +12,8 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxdl.compiling.initialization import deferred
-from jaxdl.core.layer import Layer, LayerError
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Layer
 from jaxdl.layers.initializers import Named
 from jaxdl.ops.floating import DType, as_floating, floating_dtype
 

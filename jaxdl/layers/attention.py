@@ -9,19 +9,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl import ops
-from jaxdl.core.layer import (
-    Cache,
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    Params,
-    Span,
-    State,
-    Train,
-    fold_in_name,
-    refuse_padded,
-)
+from jaxdl.core.error import LayerError
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Cache, Layer, Params, Span, State, refuse_padded
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import lecun_normal, zeros

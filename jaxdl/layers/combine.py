@@ -10,24 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.core.layer import (
-    Cache,
-    Eval,
-    Function,
-    Layer,
-    LayerError,
-    Mode,
-    Params,
-    Span,
-    State,
-    Stateless,
-    Train,
-    as_layer,
-    call_repr,
-    fold_in_name,
-    located,
-    refuse_padded,
-)
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import Function, as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Cache, Layer, Params, Span, State, Stateless, refuse_padded
+from jaxdl.core.mode import Eval, Mode, Train
+from jaxdl.core.representation import call_repr
 from jaxdl.core.values import Value
 from jaxdl.layers import arguments
 from jaxdl.layers.wiring import Composite, Part, Wiring

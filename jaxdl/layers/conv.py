@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.core.layer import LayerError, Params, Stateless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes
 from jaxdl.layers.dense import lecun_normal, zeros

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.core.layer import LayerError, OnPadded, Params, Stateless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import OnPadded, Params, Stateless
 from jaxdl.layers import arguments
 from jaxdl.layers.initializers import Initializer, LecunNormal, Uniform, Zeros
 from jaxdl.ops.floating import DType, widest

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.core.layer import Cache, Eval, Layer, Mode, Params, Span, State, Train
+from jaxdl.core.layer import Cache, Layer, Params, Span, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.padded import over_values
 from jaxdl.layers import arguments
 

@@ -21,8 +21,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.nn import initializers
 
-from jaxdl.core.layer import call_repr
 from jaxdl.core.number import is_number
+from jaxdl.core.representation import call_repr
 
 Initializer = Callable[[Array, tuple[int, ...], Any], Array]
 """`initializer(key, shape, dtype) -> array` of that shape and dtype."""

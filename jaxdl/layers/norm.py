@@ -9,18 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl import ops
-from jaxdl.core.layer import (
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    OnPadded,
-    Params,
-    State,
-    Stateless,
-    Train,
-    refuse_padded,
-)
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Layer, OnPadded, Params, State, Stateless, refuse_padded
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.layers import arguments
 from jaxdl.ops.floating import DType, widest
 from jaxdl.ops.sharding import splittable

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.core.layer import LayerError, OnPadded, Parameterless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import OnPadded, Parameterless
 from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes

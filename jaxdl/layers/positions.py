@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxdl.core.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Cache, OnPadded, Params, Span, State, Stateless
 from jaxdl.layers import arguments
 from jaxdl.layers.initializers import Initializer, Normal
 from jaxdl.ops.floating import DType, widest

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.entry import as_intensities
-from jaxdl.core.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_layer
+from jaxdl.core.function import as_layer
+from jaxdl.core.layer import Cache, Layer, Parameterless, Params, Span, State
+from jaxdl.core.mode import Eval, Mode
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType, widest
 

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.core.layer import Cache, Eval, Layer, LayerError, Mode, Params, Span, State, Train
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Cache, Layer, Params, Span, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments
 from jaxdl.layers.dense import zeros

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from jax import Array
 
-from jaxdl.core.layer import LayerError, Parameterless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Parameterless
 from jaxdl.layers import arguments
 from jaxdl.ops.sharding import reshape
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from jax import Array
 
 from jaxdl import ops
-from jaxdl.core.layer import Layer, as_layer
+from jaxdl.core.function import as_layer
+from jaxdl.core.layer import Layer
 from jaxdl.layers import arguments
 from jaxdl.layers.attention import MultiHeadAttention
 from jaxdl.layers.combine import Sequential

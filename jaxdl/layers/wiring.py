@@ -15,20 +15,11 @@ from jax.core import Tracer
 
 from jaxdl.compiling.jitted import in_program
 from jaxdl.core.entry import as_intensities
-from jaxdl.core.layer import (
-    Cache,
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    Params,
-    Span,
-    State,
-    Stateless,
-    as_layer,
-    fold_in_name,
-    located,
-)
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Cache, Layer, Params, Span, State, Stateless
+from jaxdl.core.mode import Eval, Mode
 from jaxdl.core.padded import over_values
 from jaxdl.core.tree import frozen_shapes, shapes
 

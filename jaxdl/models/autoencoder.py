@@ -11,18 +11,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
-from jaxdl.core.layer import (
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    Params,
-    State,
-    Train,
-    as_layer,
-    fold_in_name,
-    located,
-)
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose

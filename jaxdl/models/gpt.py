@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from jax import Array
 
-from jaxdl.core.layer import LayerError, OnPadded, Params, Stateless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import OnPadded, Params, Stateless
 from jaxdl.layers.arguments import is_zero
 from jaxdl.layers.combine import Sequential, Tied
 from jaxdl.layers.dense import Dense, Embedding

@@ -10,7 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.core.layer import Train
+from jaxdl.core.mode import Train
 
 AXIS = "devices"
 """The axis of a mesh that a batch is split along."""

@@ -15,7 +15,8 @@ import optax
 from jax import Array, lax
 
 from jaxdl.checkpoint.describe import Description, describe
-from jaxdl.core.layer import Params, State, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params, State
 from jaxdl.data.source import Batch
 from jaxdl.metrics.metric import Mean, Metric
 from jaxdl.ops.batching import small_last

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError, Params, as_layer, fold_in_name, located
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import ops
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from tests.layers.oracles import close, figures, normal, perturbed, torch_figures
 
 BATCH, TIME, KEYS, FEATURES, HEADS = 3, 5, 7, 8, 4

@@ -12,7 +12,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl.compiling.jitted import tracing_program
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from jaxdl.layers.precision import in_precision
 from tests.layers.oracles import close, normal
 

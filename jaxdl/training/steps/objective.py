@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.core.layer import Params, State, Train
+from jaxdl.core.layer import Params, State
+from jaxdl.core.mode import Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_returned
 from jaxdl.ops.floating import widest

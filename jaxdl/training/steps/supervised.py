@@ -10,7 +10,9 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from jaxdl.core.layer import Eval, Layer, Params, State, Train, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.mode import Eval, Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.metrics.metric import Metric

@@ -12,7 +12,9 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from jaxdl import losses
-from jaxdl.core.layer import Eval, Mode, Params, State, Train, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.number import is_number
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise

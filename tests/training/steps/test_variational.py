@@ -121,7 +121,7 @@ def test_a_step_descends_the_bound_and_rows_that_fill_up_do_not_count(beta: floa
 
 def codes(state: dl.TrainState, size: int, name: str | None = None) -> jax.Array:
     """The noise that a step, or an evaluation, draws."""
-    from jaxdl.core.layer import fold_in_name
+    from jaxdl.core.keys import fold_in_name
 
     key = state.key if name is None else fold_in_name(state.key, name)
     key = jax.random.fold_in(key, state.step)
