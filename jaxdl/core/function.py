@@ -9,54 +9,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxdl.core.error import describe, describe_tree
 from jaxdl.core.layer import Cache, Layer, OnPadded, Parameterless, Params, Span, State
 from jaxdl.core.mode import Eval
-from jaxdl.core.padded import over_values
+from jaxdl.core.number import is_hashable
+from jaxdl.core.padded import map_values
 from jaxdl.ops import activations
 
-
-@dataclasses.dataclass(frozen=True)
-class Function(Parameterless):
-    """A plain function, `function(*arguments, x, **keywords)`, as a layer; `as_layer` makes it."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    keywords: tuple[tuple[str, Any], ...] = ()
-    padded: ClassVar[OnPadded] = "whole"
-
-    def compute(self, x: Any) -> Any:
-        bound = functools.partial(self.function, *self.arguments, **dict(self.keywords))
-        try:
-            return over_values(bound, x) if self.function in _ELEMENTWISE else bound(x)
-        except Exception as error:
-            error.add_note(
-                f"This came from the function '{self.name}', called with {describe_tree(x)}."
-            )
-            raise
-
-    def extend(
-        self, params: Params, state: State, cache: Cache, x: Any, span: Span
-    ) -> tuple[Any, Cache]:
-        """The function of these steps; that it computes each alone is taken on trust."""
-        del params, state, span
-        return self.compute(x), cache
-
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
-
-    def __repr__(self) -> str:
-        bound = [repr(value) for value in self.arguments] + [
-            f"{key}={value!r}" for key, value in self.keywords
-        ]
-        return f"partial({', '.join([self.name, *bound])})" if bound else self.name
-
-
-_ELEMENTWISE = frozenset(activations.BY_STEP) | {jnp.tanh}
-
-
+_POINTWISE = frozenset(activations.POINTWISE) | {jnp.tanh}
 _FUNCTION_TYPES = (
     types.FunctionType,
     types.BuiltinFunctionType,
@@ -67,32 +29,80 @@ _FUNCTION_TYPES = (
 )
 
 
-def as_layer(part: Any) -> Layer:
-    """A layer as it is; a plain function, or a `functools.partial` of one, lifted to a layer.
+@dataclasses.dataclass(frozen=True)
+class Function(Parameterless):
+    """A plain function, `function(*arguments, x, **keywords)`, as a layer; `as_layer` makes it.
+
+    Args:
+        function: of one array, or of a tree of arrays.
+        arguments: bound by position, before x.
+        keywords: bound by name.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[object, ...] = ()
+    keywords: tuple[tuple[str, object], ...] = ()
+    padded: ClassVar[OnPadded] = "sequence"
+
+    def compute(self, x: PyTree) -> PyTree:
+        bound = functools.partial(self.function, *self.arguments, **dict(self.keywords))
+        try:
+            return map_values(bound, x) if self.function in _POINTWISE else bound(x)
+        except Exception as error:
+            error.add_note(
+                f"This came from the function '{self.name}', called with {describe_tree(x)}."
+            )
+            raise
+
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
+    ) -> tuple[PyTree, Cache]:
+        """The function of these steps, which is assumed to compute each step alone."""
+        del params, state, span
+        return self.compute(x), cache
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __repr__(self) -> str:
+        positional = [repr(value) for value in self.arguments]
+        named = [f"{key}={value!r}" for key, value in self.keywords]
+        bound = positional + named
+        return f"partial({', '.join([self.name, *bound])})" if bound else self.name
+
+
+def as_layer(part: object) -> Layer:
+    """A layer as it is; a plain function, or a `functools.partial` of one, as a layer.
+
+    Args:
+        part: a layer, or a function of one array.
 
     Raises:
         TypeError: the part is neither, such as a class, or a callable object that may hold arrays
-            of its own.
+            of its own; or a partial binds a value that cannot be hashed.
     """
     if isinstance(part, Layer):
         return part
     if not isinstance(part, functools.partial):
         return Function(as_function(part))
-    layer = Function(as_function(part.func), part.args, tuple(sorted(part.keywords.items())))
-    try:
-        hash(layer)
-    except TypeError:
+    keywords = tuple(sorted(part.keywords.items()))
+    layer = Function(as_function(part.func), part.args, keywords)
+    if not is_hashable(layer):
         raise TypeError(
             f"{layer} binds a value that cannot be hashed, such as an array or a list, and a layer "
-            f"holds hyperparameters "
-            "only — bind numbers, words and tuples; arrays belong in the params of a jaxdl.Layer."
-        ) from None
+            f"holds only hyperparameters "
+            "— bind numbers, strings and tuples; arrays belong in the params of a jaxdl.Layer."
+        )
     return layer
 
 
-def as_function(function: Any) -> Callable[..., Any]:
-    """A plain function as it is; an error for a class, or for a callable object that may hold
-    arrays of its own.
+def as_function(function: object) -> Callable[..., Any]:
+    """A plain function as it is.
+
+    Raises:
+        TypeError: a class, or a callable object that may hold arrays of its own.
     """
     if isinstance(function, type):
         raise TypeError(
@@ -103,7 +113,7 @@ def as_function(function: Any) -> Callable[..., Any]:
         return function
     if isinstance(function, np.ufunc):
         raise TypeError(
-            f"numpy.{function.__name__} cannot be traced — take that of jax.numpy: "
+            f"numpy.{function.__name__} cannot be traced — use that of jax.numpy: "
             f"jnp.{function.__name__}."
         )
     if not callable(function):
@@ -116,8 +126,15 @@ def as_function(function: Any) -> Callable[..., Any]:
     )
 
 
-def forward(model: Layer, state: State) -> Callable[[Params, Any], Any]:
+def forward(model: Layer, state: State) -> Callable[[Params, PyTree], PyTree]:
     """The plain function `f(params, x) -> y` of a model in evaluation, for research code.
+
+    Args:
+        model: a layer.
+        state: its state.
+
+    Returns:
+        A pure function, which `jax.grad`, `jax.vmap` and `jax.jit` transform.
 
     >>> import jax.numpy as jnp, jaxdl as dl
     >>> model = dl.Dense(1)

@@ -351,5 +351,5 @@ def test_mathematics_beside_the_wiring_is_named(flow: Any) -> None:
 
 
 def test_a_data_flow_gives_something() -> None:
-    with pytest.raises(dl.LayerError, match=r"^Written: wire gives None"):
+    with pytest.raises(dl.LayerError, match=r"^Written: wire returns None"):
         Written(lambda wiring, x: None).init(jax.random.key(0), jnp.ones((1, 2)))
