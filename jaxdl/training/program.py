@@ -16,7 +16,7 @@ from jaxdl.compiling.jitted import Jitted, only_platform, tracing_program
 from jaxdl.compiling.loops import outermost_loops
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch, Source
-from jaxdl.ops.direct import CPU_OPTIONS
+from jaxdl.ops.conv_algorithm import CPU_OPTIONS
 from jaxdl.training.step import Measured, Step
 from jaxdl.training.step_form import Numbers, StepForm, closed_step, open_step
 

@@ -19,8 +19,8 @@ from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Params, State
 from jaxdl.data.source import Batch
 from jaxdl.metrics.metric import Mean, Metric
-from jaxdl.ops.batching import small_last
 from jaxdl.ops.floating import widest
+from jaxdl.ops.primitives import batch_last
 from jaxdl.optim.learning_rate import learning_rate, settled
 from jaxdl.training.spread import added_up
 
@@ -324,7 +324,7 @@ def updated(
         TypeError: the optimizer asks for the loss of other parameters, and there is no `loss_of`.
     """
     extended = optax.with_extra_args_support(optimizer)
-    gradients = jax.tree.map(small_last, gradients)
+    gradients = jax.tree.map(batch_last, gradients)
     more = {} if loss_of is None else {"grad": gradients, "value_fn": loss_of}
     with (
         jax.named_scope("optimizer"),

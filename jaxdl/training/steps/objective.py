@@ -83,7 +83,7 @@ def in_two_passes(
 
     def once(params: Params, state: State, part: Any) -> tuple[Any, State]:
         index, inputs, mask = part
-        return apply(params, state, inputs, mode.folded(index).masked(mask))
+        return apply(params, state, inputs, mode.fold_in(index).with_mask(mask))
 
     def forward(state: State, part: Any) -> tuple[State, Any]:
         outputs, state = once(params, state, part)

@@ -188,7 +188,9 @@ class Variational(TrainingStep):
         """
         x = as_floating(x)
         (mean, log_variance), state = self.model.encode(params, state, x, mode)
-        outputs, state = self.model.decode(params, state, draw(key, mean, log_variance), mode)
+        outputs, state = self.model.decode_latent(
+            params, state, draw(key, mean, log_variance), mode
+        )
         if jax.tree.structure(outputs).num_leaves == 1 and outputs.shape != x.shape:
             raise ValueError(
                 f"Variational: the decoder gives shape {outputs.shape} for inputs of shape "
