@@ -48,7 +48,7 @@ class Conv(Stateless):
         LayerError: an argument is invalid, or an input has another rank or number of channels than
             at init, or is smaller than the window.
 
-    >>> import jax, jaxdl as dl
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
     >>> layer = dl.Conv(8, 3, stride=2)
     >>> images = jnp.ones((1, 28, 28, 1))
     >>> params, state = layer.init(jax.random.key(0), images)

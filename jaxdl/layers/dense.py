@@ -37,7 +37,7 @@ class Dense(Stateless):
     Raises:
         LayerError: an argument is invalid, or an input has another number of features than at init.
 
-    >>> import jax, jaxdl as dl
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
     >>> layer = dl.Dense(3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 4)))
     >>> layer.apply(params, state, jnp.ones((2, 4)))[0].shape

@@ -78,7 +78,7 @@ class Sequential(Composite):
         TypeError: a part is none of these.
         LayerError: two parts have the same name, or a part is tied to one that is not before it.
 
-    >>> import jax, jaxdl as dl
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
     >>> model = dl.Sequential(dl.Dense(16), jax.nn.relu, logits=dl.Dense(10))
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 4)))
     >>> sorted(params)
