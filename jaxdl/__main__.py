@@ -14,7 +14,7 @@ from jaxdl.speed.compare import WAYS
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.experiments import compare_experiment, found
 from jaxdl.speed.units import scaled
-from jaxdl.training.program import Way
+from jaxdl.training.program import Execution
 
 EXPERIMENTS = Path("experiments")
 
@@ -61,7 +61,7 @@ def list_experiments(folder: Path = EXPERIMENTS) -> None:
 
 def compare(
     experiment: str,
-    ways: tuple[Way, ...] = WAYS,
+    ways: tuple[Execution, ...] = WAYS,
     rounds: int = 9,
     seconds: float = 0.3,
     widest_spread: float = 0.25,

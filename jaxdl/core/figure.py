@@ -1,5 +1,5 @@
-"""A figure of matplotlib's that a notebook shows by itself; imported by `plotting` alone, once
-something is drawn.
+"""A matplotlib figure that a notebook displays by itself; imported by `plotting` when something is
+plotted.
 """
 
 import io
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 class ShownFigure(Figure):
     """A `Figure` that IPython displays where a cell returns it.
 
-    A plain one needs `%matplotlib inline` or an import of pyplot; where either is there, IPython
-    shows it in its own way, once.
+    A plain one needs `%matplotlib inline` or an import of pyplot; with either, IPython displays
+    it its own way, once.
     """
 
     def _repr_png_(self) -> bytes:

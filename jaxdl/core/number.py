@@ -1,25 +1,40 @@
-"""What counts as a number where one is asked for."""
+"""Predicates of scalars and of hashable values."""
 
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number that fits int32 or float32."""
-    if isinstance(value, (int, np.integer)):
-        return not isinstance(value, bool) and bool(abs(value) < 2**31)
-    return isinstance(value, (float, np.floating)) and bool(
-        abs(value) <= float(np.finfo(np.float32).max)
-    )
+MAX_INT = 2**31 - 1
+"""The largest int32."""
+MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
-def is_true(value: Any) -> bool:
-    """Whether a value is True: Python's, NumPy's, or an array of one Boolean; a number is not."""
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite real scalar of Python or NumPy that fits int32 or float32."""
+    if is_integer(value):
+        return abs(int(value)) <= MAX_INT
+    return isinstance(value, (float, np.floating)) and bool(abs(value) <= MAX_FLOAT)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer of Python or NumPy; booleans are not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_true(value: object) -> bool:
+    """Whether a value is True: Python's, NumPy's, or a Boolean array of shape []; numbers are
+    not.
+    """
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    return (
-        getattr(value, "dtype", None) == np.bool_
-        and getattr(value, "shape", None) == ()
-        and bool(value)
-    )
+    is_boolean = getattr(value, "dtype", None) == np.bool_
+    return is_boolean and getattr(value, "shape", None) == () and bool(value)
+
+
+def is_hashable(value: object) -> bool:
+    """Whether a value can be hashed, and so be a static argument of `jax.jit`."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

@@ -2,25 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jaxtyping import PyTree
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Padded:
-    """Sequences of different lengths, laid into one array from its start and filled up behind.
+    """Sequences of different lengths in one array, padded at their ends.
 
-    Layers that treat every step alike (`Dense`, `Embedding`, `Dropout`, activations) give back
-    `Padded`; recurrent layers, attention and global pooling read what is within the lengths alone,
-    so that what lies behind them changes nothing.
+    Layers that compute each step alone (`Dense`, `Embedding`, `Dropout`, activations) return
+    `Padded`; recurrent layers, attention and global pooling read only the steps within the lengths,
+    so that the padding changes nothing.
 
     Args:
         values: [batch, time, ...].
-        lengths: [batch] int32, how many steps of each sequence count, 0 … time.
+        lengths: [batch] int32, the number of steps of each sequence, 0 … time.
     """
 
     values: Any
@@ -28,33 +30,48 @@ class Padded:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
         return self.values.shape
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
         return self.values.dtype
 
     @property
     def ndim(self) -> int:
+        """The rank of the values."""
         return len(self.values.shape)
 
     @property
     def mask(self) -> Array:
-        """[batch, time] bool: which steps count."""
-        return (
-            jnp.arange(self.values.shape[1], dtype=jnp.int32)[None]
-            < jnp.asarray(self.lengths, jnp.int32)[:, None]
-        )
+        """[batch, time] bool: True for the steps within the lengths."""
+        steps = jnp.arange(self.values.shape[1], dtype=jnp.int32)
+        lengths = jnp.asarray(self.lengths, jnp.int32)
+        return steps[None] < lengths[:, None]
+
+    def broadcast_mask(self) -> Array:
+        """The mask, with an axis of size 1 for each further axis of the values."""
+        return self.mask.reshape(self.shape[:2] + (1,) * (self.ndim - 2))
+
+    def with_zero_padding(self) -> "Padded":
+        """The same sequences, with zeros for padding."""
+        zero = jnp.zeros((), self.dtype)
+        return Padded(jnp.where(self.broadcast_mask(), self.values, zero), self.lengths)
 
 
-def over_values(function: Callable[..., Any], *xs: Any) -> Any:
-    """f(x, …) on the values of those that are `Padded`, given back with the lengths of the first of
-    them.
+def is_padded(x: object) -> TypeGuard[Padded]:
+    """Whether x is `Padded`."""
+    return isinstance(x, Padded)
 
-    >>> y = over_values(jnp.negative, Padded(jnp.ones((1, 2)), jnp.array([1])))
+
+def map_values(function: Callable[..., PyTree], *xs: PyTree) -> PyTree:
+    """f(x, …) of the values of those that are `Padded`, with the lengths of the first of them.
+
+    >>> y = map_values(jnp.negative, Padded(jnp.ones((1, 2)), jnp.array([1])))
     >>> y.values, y.lengths
     (Array([[-1., -1.]], dtype=float32), Array([1], dtype=int32))
     """
-    padded = [x for x in xs if isinstance(x, Padded)]
-    y = function(*(x.values if isinstance(x, Padded) else x for x in xs))
+    padded = [x for x in xs if is_padded(x)]
+    y = function(*(x.values if is_padded(x) else x for x in xs))
     return Padded(y, padded[0].lengths) if padded else y

@@ -1,11 +1,14 @@
-"""How every picture begins and ends."""
+"""Figures: how they are created and saved."""
 
 from pathlib import Path
 from typing import Any
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib `Figure` of that size in inches, which a notebook shows by itself.
+    """An empty matplotlib `Figure`, which a notebook displays by itself.
+
+    Args:
+        width, height: in inches.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -20,8 +23,11 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: str | Path | None) -> None:
-    """Writes a picture where a path is given, in the format of its ending; folders above it are
-    made.
+    """Writes a figure to a file, in the format of its suffix; missing folders are created.
+
+    Args:
+        figure: a matplotlib figure.
+        path: of the file; None writes nothing.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the user's that they are about."""
+"""Warnings that point at the line of the user's code that caused them."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import jaxtyping
 
 _LIBRARY = Path(__file__).parents[1]
-_PASSED = (
+_SKIPPED = (
     f"{_LIBRARY}{os.sep}",
     f"{Path(jaxtyping.__file__).parent}{os.sep}",
     contextlib.__file__,
@@ -18,10 +18,12 @@ _PASSED = (
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warns at the nearest call from outside of this library, and of what checks its
+    """Warns at the innermost call from outside of this library and the checkers of its
     annotations.
     """
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PASSED):
-        level, frame = level + 1, frame.f_back
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED):
+        level += 1
+        frame = frame.f_back
     warnings.warn(message, category, stacklevel=level)

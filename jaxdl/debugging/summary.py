@@ -10,7 +10,9 @@ from typing import Any
 import jax
 
 from jaxdl.compiling import threefry
-from jaxdl.core.layer import Function, Layer, Params, State, as_layer, located
+from jaxdl.core.error import located
+from jaxdl.core.function import Function, as_layer
+from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.tree import byte_count, parameter_count, shapes
 from jaxdl.layers.wiring import Composite, Wiring
 

@@ -215,7 +215,7 @@ def _generated(
     filling = 0 if stop is None else stop
 
     def read(cache: Cache, tokens: Array, start: Any) -> tuple[Array, Cache]:
-        logits, cache = model.extend(params, state, cache, tokens, Span(start, longest))
+        logits, cache = model.decode(params, state, cache, tokens, Span(start, longest))
         _check_logits(logits, tokens)
         return logits[:, -1], cache
 
@@ -364,7 +364,7 @@ def _vocabulary(model: Layer, shapes: Shapes) -> int:
     params, state, tokens = thawed_shapes(shapes)
 
     def logits(params: Params, state: State, tokens: Tokens) -> Any:
-        return model.extend(
+        return model.decode(
             params, state, {}, tokens, Span(jnp.zeros((), jnp.int32), tokens.shape[1])
         )[0]
 

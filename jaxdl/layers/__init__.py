@@ -7,8 +7,6 @@ from jaxdl.layers.combine import Frozen as Frozen
 from jaxdl.layers.combine import Map as Map
 from jaxdl.layers.combine import Parallel as Parallel
 from jaxdl.layers.combine import Residual as Residual
-from jaxdl.layers.combine import Sequential as Sequential
-from jaxdl.layers.combine import Tied as Tied
 from jaxdl.layers.conv import Conv as Conv
 from jaxdl.layers.conv import ConvTranspose as ConvTranspose
 from jaxdl.layers.dense import Dense as Dense
@@ -31,6 +29,8 @@ from jaxdl.layers.recurrent import GRU as GRU
 from jaxdl.layers.recurrent import LSTM as LSTM
 from jaxdl.layers.recurrent import Bidirectional as Bidirectional
 from jaxdl.layers.recurrent import SimpleRNN as SimpleRNN
+from jaxdl.layers.sequential import Sequential as Sequential
+from jaxdl.layers.sequential import Tied as Tied
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.transformer import TransformerBlock as TransformerBlock

@@ -1,49 +1,46 @@
-"""Normalisation layers. Names and defaults are Flax's, but for the momentum, which is PyTorch's;
-channels are last.
+"""Normalisation layers. Names and defaults are those of Flax, but for the momentum, which is that
+of PyTorch; channels are last.
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import PyTree
 
 from jaxdl import ops
-from jaxdl.core.layer import (
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    OnPadded,
-    Params,
-    State,
-    Stateless,
-    Train,
-    refuse_padded,
-)
-from jaxdl.layers import arguments
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Layer, OnPadded, Params, State, Stateless, refuse_padded
+from jaxdl.core.mode import Eval, Mode, Train
+from jaxdl.layers import arguments, inputs, parameters
 from jaxdl.ops.floating import DType, widest
-from jaxdl.ops.sharding import splittable
+from jaxdl.ops.sharding import gather_unless_divisible
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm(Layer):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one a
-    channel.
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the batch and space, one for each
+    channel: [batch, ..., channels] to the same.
 
-    In training the moments are the batch's own (of the examples that the mode's mask counts; where
-    the mode says that the batch is split over devices, of all parts), and the running ones move:
-    r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation the running
-    ones are used. Source: Ioffe and Szegedy, 2015, algorithms 1 and 2. Parameters: `scale`, `bias`
-    [channels]; state: `mean`, `var` [channels].
+    In training the moments are those of the batch (of the examples that the mode's mask counts; of
+    all shards, if the mode names the axis that the batch is sharded along), and the running moments
+    are updated: r ← momentum · r + (1 − momentum) · moment, with the biased variance. In evaluation
+    the running moments are used. Source: Ioffe and Szegedy, 2015, algorithms 1 and 2.
+
+    Parameters: `scale`, `bias` [channels]. State: `mean`, `var` [channels].
 
     Args:
-        momentum: of the running statistics; at 0.99, as Flax and Keras have it, they take hundreds
-            of steps to come near.
+        momentum: of the running moments, in [0, 1); at 0.99, as in Flax and Keras, they take
+            hundreds of steps to converge.
         epsilon: ε, added to the variance.
         use_scale, use_bias: whether the output is scaled and shifted.
-        dtype: of the output; None means the input's own. Moments are taken in at least float32.
-        param_dtype: of the stored parameters and statistics.
+        dtype: of the output; None is the input's own. Moments are taken in at least float32.
+        param_dtype: of the stored parameters and moments.
+
+    Raises:
+        LayerError: an argument is invalid, an input has another number of channels than at init,
+            no elements, or is `Padded`, or the mode's mask does not fit it.
     """
 
     momentum: float = 0.9
@@ -54,71 +51,83 @@ class BatchNorm(Layer):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_arguments(self)
         if not arguments.is_traced(self.momentum) and not 0 <= self.momentum < 1:
             raise LayerError(
                 "BatchNorm",
                 f"momentum is the share of the old statistics, in [0, 1), got {self.momentum!r}.",
             )
 
-    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+    def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
         del key
         refuse_padded("BatchNorm", x)
-        channels = arguments.features("BatchNorm", x)
-        arguments.some_space("BatchNorm", x)
-        arguments.init_floating("BatchNorm", x, self.dtype)
+        channels = inputs.features("BatchNorm", x)
+        inputs.check_non_empty("BatchNorm", x)
+        inputs.check_floating("BatchNorm", x, self.dtype)
         params = _affine(self, channels)
-        return params, {
-            "mean": jnp.zeros(channels, self.param_dtype),
-            "var": jnp.ones(channels, self.param_dtype),
-        }
+        mean = jnp.zeros(channels, self.param_dtype)
+        variance = jnp.ones(channels, self.param_dtype)
+        return params, {"mean": mean, "var": variance}
 
     def apply(
-        self, params: Params, state: State, x: Any, mode: Mode = Eval()
+        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
     ) -> tuple[Array, State]:
         refuse_padded("BatchNorm", x)
-        arguments.parameters("BatchNorm", state, mean=(None,))
-        arguments.same_features("BatchNorm", x, state["mean"].shape[0], "channels")
-        arguments.parameters("BatchNorm", state, var=x.shape[-1:])
+        parameters.check_shapes("BatchNorm", state, mean=(None,))
+        inputs.check_features("BatchNorm", x, state["mean"].shape[0], "channels")
+        parameters.check_shapes("BatchNorm", state, var=x.shape[-1:])
         _check_affine(self, params, x)
-        arguments.some_space("BatchNorm", x)
-        x = arguments.floating("BatchNorm", x, self.dtype)
+        inputs.check_non_empty("BatchNorm", x)
+        x = inputs.as_computed("BatchNorm", x, self.dtype)
         if isinstance(mode, Train):
-            arguments.mask_fits("BatchNorm", x, mode.mask)
-            residuals, mean, variance = ops.norm.centred(
-                x, tuple(range(x.ndim - 1)), mode.mask, mode.across
-            )
-            state = (
-                self._moved(state, {"mean": mean, "var": variance}, mode) if x.shape[0] else state
-            )
+            residuals, variance, state = self._centre_by_batch(state, x, mode)
         else:
-            mean, variance = (
-                state[name].reshape((1,) * (x.ndim - 1) + (-1,)) for name in ("mean", "var")
-            )
-            wide = widest(x.dtype, mean.dtype)
-            residuals = x.astype(wide) - mean.astype(wide)
-        return _normalised(self, params, residuals, variance, x.dtype), state
+            residuals, variance = _centre_by_state(state, x)
+        return _normalise(self, params, residuals, variance, x.dtype), state
 
-    def _moved(self, state: State, moments: State, mode: Train) -> State:
-        """The running statistics one step on; where the mask counts no example, there are no
-        moments to move to.
-        """
-        moved, some = {}, None if mode.mask is None else mode.mask.any()
-        if some is not None and mode.across is not None:
-            some = lax.pmax(some.astype(jnp.int32), mode.across) > 0
+    def _centre_by_batch(self, state: State, x: Array, mode: Train) -> tuple[Array, Array, State]:
+        """x − μ and σ² of the batch, and the running moments after it."""
+        inputs.check_mask("BatchNorm", x, mode.mask)
+        axes = tuple(range(x.ndim - 1))
+        residuals, mean, variance = ops.norm.centred(x, axes, mode.mask, mode.across)
+        if x.shape[0]:
+            state = self._update(state, {"mean": mean, "var": variance}, mode)
+        return residuals, variance, state
+
+    def _update(self, state: State, moments: State, mode: Train) -> State:
+        """The running moments after a step; unchanged if the mask counts no example."""
+        has_examples = None if mode.mask is None else mode.mask.any()
+        if has_examples is not None and mode.across is not None:
+            has_examples = lax.pmax(has_examples.astype(jnp.int32), mode.across) > 0
+        updated = {}
         for name, running in state.items():
             moment = moments[name].reshape(-1).astype(running.dtype)
             new = self.momentum * running + (1 - self.momentum) * moment
-            moved[name] = new if some is None else jnp.where(some, new, running)
-        return moved
+            updated[name] = new if has_examples is None else jnp.where(has_examples, new, running)
+        return updated
+
+
+def _centre_by_state(state: State, x: Array) -> tuple[Array, Array]:
+    """x − μ and σ², with the running moments."""
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    mean = state["mean"].reshape(shape)
+    variance = state["var"].reshape(shape)
+    wide = widest(x.dtype, mean.dtype)
+    return x.astype(wide) - mean.astype(wide), variance
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the last axis of each element (Ba
-    et al., 2016).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over the last axis of each element:
+    [batch, ..., features] to the same (Ba et al., 2016).
 
-    Parameters: `scale`, `bias` [features]. Arguments as in `BatchNorm`.
+    Parameters: `scale`, `bias` [features].
+
+    Args:
+        epsilon, use_scale, use_bias, dtype, param_dtype: as in `BatchNorm`.
+
+    Raises:
+        LayerError: an argument is invalid, or an input has another number of features than at init.
     """
 
     epsilon: float = 1e-6
@@ -126,61 +135,70 @@ class LayerNorm(Stateless):
     use_bias: bool = True
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
-    padded: ClassVar[OnPadded] = "each step"
+    padded: ClassVar[OnPadded] = "pointwise"
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_arguments(self)
 
-    def weights(self, key: Array, x: Any) -> Params:
+    def weights(self, key: Array, x: PyTree) -> Params:
         del key
-        arguments.init_floating("LayerNorm", x, self.dtype)
-        return _affine(self, arguments.features("LayerNorm", x))
+        inputs.check_floating("LayerNorm", x, self.dtype)
+        return _affine(self, inputs.features("LayerNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine(self, params, x)
-        x = arguments.floating("LayerNorm", x, self.dtype)
-        rows = ops.linear.rows(x)
-        residuals, _, variance = ops.norm.centred(rows, (1,))
-        return _normalised(self, params, residuals, variance, x.dtype).reshape(x.shape)
+        x = _computed(self, params, x)
+        residuals, _, variance = ops.norm.centred(ops.linear.rows(x), (1,))
+        return _normalise(self, params, residuals, variance, x.dtype).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm(Stateless):
-    """y = x / √(mean(x²) + ε) · scale, over the last axis (Zhang and Sennrich, 2019, equation 4).
-    Parameters: `scale`.
+    """y = x / √(mean(x²) + ε) · scale, over the last axis: [batch, ..., features] to the same
+    (Zhang and Sennrich, 2019, equation 4).
+
+    Parameters: `scale` [features].
+
+    Args:
+        epsilon, use_scale, dtype, param_dtype: as in `BatchNorm`.
+
+    Raises:
+        LayerError: as in `LayerNorm`.
     """
 
     epsilon: float = 1e-6
     use_scale: bool = True
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
-    padded: ClassVar[OnPadded] = "each step"
+    padded: ClassVar[OnPadded] = "pointwise"
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_arguments(self)
 
-    def weights(self, key: Array, x: Any) -> Params:
+    def weights(self, key: Array, x: PyTree) -> Params:
         del key
-        arguments.init_floating("RMSNorm", x, self.dtype)
-        return _affine(self, arguments.features("RMSNorm", x))
+        inputs.check_floating("RMSNorm", x, self.dtype)
+        return _affine(self, inputs.features("RMSNorm", x))
 
     def forward(self, params: Params, x: Array) -> Array:
-        _check_affine(self, params, x)
-        x = arguments.floating("RMSNorm", x, self.dtype)
-        rows = ops.linear.rows(x)
-        wide = rows.astype(widest(x.dtype))
-        return _normalised(
-            self, params, wide, jnp.square(wide).mean(-1, keepdims=True), x.dtype
-        ).reshape(x.shape)
+        x = _computed(self, params, x)
+        wide = ops.linear.rows(x).astype(widest(x.dtype))
+        mean_square = jnp.square(wide).mean(-1, keepdims=True)
+        return _normalise(self, params, wide, mean_square, x.dtype).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space and a group of channels (Wu
-    and He, 2018).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space and a group of channels:
+    [batch, ..., channels] to the same (Wu and He, 2018).
 
-    Parameters: `scale`, `bias` [channels]. `groups` must divide the channels; other arguments as in
-    `BatchNorm`.
+    Parameters: `scale`, `bias` [channels].
+
+    Args:
+        groups: the number of groups, which divides the channels.
+        epsilon, use_scale, use_bias, dtype, param_dtype: as in `BatchNorm`.
+
+    Raises:
+        LayerError: as in `LayerNorm`, or the groups do not divide the channels.
     """
 
     groups: int = 32
@@ -191,25 +209,26 @@ class GroupNorm(Stateless):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        arguments.positive("GroupNorm", groups=self.groups)
-        _check(self)
+        arguments.check_positive("GroupNorm", groups=self.groups)
+        _check_arguments(self)
 
-    def weights(self, key: Array, x: Any) -> Params:
+    def weights(self, key: Array, x: PyTree) -> Params:
         del key
-        channels = arguments.features("GroupNorm", x)
-        arguments.init_floating("GroupNorm", x, self.dtype)
+        channels = inputs.features("GroupNorm", x)
+        inputs.check_floating("GroupNorm", x, self.dtype)
         self._check_groups(channels)
         return _affine(self, channels)
 
     def forward(self, params: Params, x: Array) -> Array:
         _check_affine(self, params, x)
         self._check_groups(x.shape[-1])
-        x = arguments.floating("GroupNorm", x, self.dtype)
-        split = splittable(x, self.groups).reshape(*x.shape[:-1], self.groups, -1)
+        x = inputs.as_computed("GroupNorm", x, self.dtype)
+        split = gather_unless_divisible(x, self.groups).reshape(*x.shape[:-1], self.groups, -1)
         residuals, _, variance = ops.norm.centred(split, (*range(1, x.ndim - 1), x.ndim))
+        # One variance for each channel of a group.
         spread = jnp.broadcast_to(variance, (*variance.shape[:-1], split.shape[-1]))
         variance = spread.reshape(*variance.shape[:-2], x.shape[-1])
-        return _normalised(self, params, residuals.reshape(x.shape), variance, x.dtype)
+        return _normalise(self, params, residuals.reshape(x.shape), variance, x.dtype)
 
     def _check_groups(self, channels: int) -> None:
         if channels % self.groups:
@@ -221,10 +240,16 @@ class GroupNorm(Stateless):
 
 @dataclasses.dataclass(frozen=True)
 class InstanceNorm(Stateless):
-    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space, one an example and channel
-    (Ulyanov et al., 2016).
+    """y = (x − μ) / √(σ² + ε) · scale + bias, with μ and σ² over space, one for each example and
+    channel: [batch, *space, channels] to the same (Ulyanov et al., 2016).
 
-    Parameters: `scale`, `bias` [channels]. Arguments as in `BatchNorm`.
+    Parameters: `scale`, `bias` [channels].
+
+    Args:
+        epsilon, use_scale, use_bias, dtype, param_dtype: as in `BatchNorm`.
+
+    Raises:
+        LayerError: as in `LayerNorm`, or an input has no spatial dimension.
     """
 
     epsilon: float = 1e-6
@@ -234,32 +259,32 @@ class InstanceNorm(Stateless):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_arguments(self)
 
-    def weights(self, key: Array, x: Any) -> Params:
+    def weights(self, key: Array, x: PyTree) -> Params:
         del key
-        arguments.spatial("InstanceNorm", x)
-        arguments.init_floating("InstanceNorm", x, self.dtype)
+        inputs.check_spatial("InstanceNorm", x)
+        inputs.check_floating("InstanceNorm", x, self.dtype)
         return _affine(self, x.shape[-1])
 
     def forward(self, params: Params, x: Array) -> Array:
-        arguments.spatial("InstanceNorm", x)
-        _check_affine(self, params, x)
-        x = arguments.floating("InstanceNorm", x, self.dtype)
+        inputs.check_spatial("InstanceNorm", x)
+        x = _computed(self, params, x)
         residuals, _, variance = ops.norm.centred(x, tuple(range(1, x.ndim - 1)))
-        return _normalised(self, params, residuals, variance, x.dtype)
+        return _normalise(self, params, residuals, variance, x.dtype)
 
 
 _Norm = BatchNorm | LayerNorm | RMSNorm | GroupNorm | InstanceNorm
 
 
-def _check(norm: _Norm) -> None:
-    arguments.declared(norm)
-    arguments.not_negative(type(norm).__name__, epsilon=norm.epsilon)
+def _check_arguments(norm: _Norm) -> None:
+    arguments.check_fields(norm)
+    arguments.check_non_negative(type(norm).__name__, epsilon=norm.epsilon)
 
 
 def _affine(norm: _Norm, channels: int) -> Params:
-    arguments.available(type(norm).__name__, "param_dtype", norm.param_dtype)
+    """The initial scale and bias."""
+    arguments.check_enabled(type(norm).__name__, "param_dtype", norm.param_dtype)
     params = {}
     if norm.use_scale:
         params["scale"] = jnp.ones(channels, norm.param_dtype)
@@ -270,23 +295,24 @@ def _affine(norm: _Norm, channels: int) -> Params:
 
 def _check_affine(norm: _Norm, params: Params, x: Array) -> None:
     name = type(norm).__name__
-    arguments.features(name, x)
+    inputs.features(name, x)
+    axis = "channels" if name == "BatchNorm" else "features"
     for parameter in ("scale", "bias"):
         if getattr(norm, f"use_{parameter}", False):
-            arguments.parameters(name, params, **{parameter: (None,)})
-            arguments.same_features(
-                name,
-                x,
-                params[parameter].shape[0],
-                "channels" if name == "BatchNorm" else "features",
-            )
+            parameters.check_shapes(name, params, **{parameter: (None,)})
+            inputs.check_features(name, x, params[parameter].shape[0], axis)
 
 
-def _normalised(
+def _computed(norm: _Norm, params: Params, x: Array) -> Array:
+    """x in the dtype of the computation, if it fits the parameters."""
+    _check_affine(norm, params, x)
+    return inputs.as_computed(type(norm).__name__, x, norm.dtype)
+
+
+def _normalise(
     norm: _Norm, params: Params, residuals: Array, variance: Array, dtype: DType
 ) -> Array:
     shape = (1,) * (residuals.ndim - 1) + (-1,)
-    scale, bias = (
-        params[name].reshape(shape) if name in params else None for name in ("scale", "bias")
-    )
+    scale = params["scale"].reshape(shape) if "scale" in params else None
+    bias = params["bias"].reshape(shape) if "bias" in params else None
     return ops.norm.normalise(residuals, variance, norm.epsilon, scale, bias, dtype)

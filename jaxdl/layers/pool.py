@@ -2,30 +2,43 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
 from jaxdl import ops
-from jaxdl.core.layer import LayerError, OnPadded, Parameterless
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import OnPadded, Parameterless
 from jaxdl.core.padded import Padded
-from jaxdl.layers import arguments
+from jaxdl.layers import arguments, inputs
 from jaxdl.layers.arguments import Sizes
-from jaxdl.layers.conv import Padding
+from jaxdl.layers.inputs import Padding
 from jaxdl.ops.floating import widest
+from jaxdl.ops.window import Pads
+
+
+class _Windows(TypedDict):
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | Pads
 
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(Parameterless):
-    """The maximum over each window: [batch, *space, channels] to [batch, *out, channels].
+    """y[p] = max_k x[p · stride + k]: the maximum over each window, [batch, *space, channels] to
+    [batch, *out, channels].
 
     Args:
-        window: its size; an int stands for every spatial dimension.
-        stride: its step; None means the window itself, so that windows do not overlap.
-        padding: "VALID" (the window stays inside, what is left over at the end is dropped), "SAME",
-            an int or one a dimension for both sides (PyTorch's padding), or (low, high) pairs;
-            padding never wins.
+        window: its size; an int is the size in all spatial dimensions.
+        stride: its step; None is the window itself, so that windows do not overlap.
+        padding: "VALID" (the window stays inside, and the remainder at the end is dropped), "SAME",
+            an int or one for each dimension, on both sides (PyTorch's padding), or (low, high)
+            pairs; padding is never the maximum.
+
+    Raises:
+        LayerError: an argument is invalid, or an input is smaller than the window.
     """
 
     window: Sizes
@@ -34,21 +47,25 @@ class MaxPool(Parameterless):
     takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check("MaxPool", self)
+        _check_arguments("MaxPool", self)
 
     def compute(self, x: Array) -> Array:
-        arguments.ordered("MaxPool", x)
-        return ops.pool.max_pool(x, **_spread("MaxPool", self, x))
+        inputs.check_real("MaxPool", x)
+        return ops.pool.max_pool(x, **_windows("MaxPool", self, x))
 
 
 @dataclasses.dataclass(frozen=True)
 class AvgPool(Parameterless):
-    """The mean over each window: [batch, *space, channels] to [batch, *out, channels].
+    """y[p] = mean_k x[p · stride + k]: the mean over each window, [batch, *space, channels] to
+    [batch, *out, channels].
 
     Args:
         window, stride, padding: as in `MaxPool`.
-        count_padding: whether padding counts as zeros (as in Flax and PyTorch) or not at all (as in
-            Keras).
+        count_padding: whether padding counts as zeros (as in Flax and PyTorch), or is left out of
+            the mean (as in Keras).
+
+    Raises:
+        LayerError: as in `MaxPool`.
     """
 
     window: Sizes
@@ -57,56 +74,65 @@ class AvgPool(Parameterless):
     count_padding: bool = True
 
     def __post_init__(self) -> None:
-        _check("AvgPool", self)
+        _check_arguments("AvgPool", self)
 
     def compute(self, x: Array) -> Array:
-        x = arguments.floating("AvgPool", x)
-        return ops.pool.avg_pool(x, **_spread("AvgPool", self, x), count_padding=self.count_padding)
+        x = inputs.as_computed("AvgPool", x)
+        windows = _windows("AvgPool", self, x)
+        return ops.pool.avg_pool(x, **windows, count_padding=self.count_padding)
 
 
 @dataclasses.dataclass(frozen=True)
 class GlobalMaxPool(Parameterless):
-    """The maximum over all space: [batch, *space, channels] to [batch, channels]; of `Padded`
-    sequences, over their steps.
+    """The maximum over all spatial dimensions: [batch, *space, channels] to [batch, channels]; of
+    `Padded` sequences, over their steps.
 
     An empty sequence gives 0.
+
+    Raises:
+        LayerError: an input has no spatial dimension, no elements, or is not of real numbers.
     """
 
-    padded: ClassVar[OnPadded] = "whole"
+    padded: ClassVar[OnPadded] = "sequence"
     takes_bytes: ClassVar[bool] = True
 
-    def compute(self, x: Any) -> Array:
-        arguments.spatial("GlobalMaxPool", x)
-        arguments.ordered("GlobalMaxPool", x)
+    def compute(self, x: PyTree) -> Array:
+        inputs.check_spatial("GlobalMaxPool", x)
+        inputs.check_real("GlobalMaxPool", x)
         if not isinstance(x, Padded):
-            return x.max(tuple(range(1, x.ndim - 1)))
-        counts, values = _within(x), arguments.floating("GlobalMaxPool", x.values)
-        largest = jnp.where(counts, values, -jnp.inf).max(_space(x))
-        return jnp.where(_lengths(x) > 0, largest, 0)
+            return x.max(_space(x))
+        mask = x.broadcast_mask()
+        values = inputs.as_computed("GlobalMaxPool", x.values)
+        maximum = jnp.where(mask, values, -jnp.inf).max(_space(x))
+        return jnp.where(_lengths(x) > 0, maximum, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class GlobalAvgPool(Parameterless):
-    """The mean over all space: [batch, *space, channels] to [batch, channels]; of `Padded`
-    sequences, over their steps.
+    """The mean over all spatial dimensions: [batch, *space, channels] to [batch, channels]; of
+    `Padded` sequences, over their steps.
 
     An empty sequence gives 0.
+
+    Raises:
+        LayerError: an input has no spatial dimension or no elements.
     """
 
-    padded: ClassVar[OnPadded] = "whole"
+    padded: ClassVar[OnPadded] = "sequence"
 
-    def compute(self, x: Any) -> Array:
-        arguments.spatial("GlobalAvgPool", x)
+    def compute(self, x: PyTree) -> Array:
+        inputs.check_spatial("GlobalAvgPool", x)
         if not isinstance(x, Padded):
-            x = arguments.floating("GlobalAvgPool", x)
+            x = inputs.as_computed("GlobalAvgPool", x)
             return x.astype(widest(x.dtype)).mean(_space(x)).astype(x.dtype)
-        values = arguments.floating("GlobalAvgPool", x.values)
-        total = jnp.where(_within(x), values, 0).astype(widest(values.dtype)).sum(_space(x))
+        values = inputs.as_computed("GlobalAvgPool", x.values)
+        values = jnp.where(x.broadcast_mask(), values, 0)
+        total = values.astype(widest(values.dtype)).sum(_space(x))
         count = jnp.maximum(_lengths(x), 1) * math.prod(x.shape[2:-1])
         return (total / count.astype(total.dtype)).astype(values.dtype)
 
 
-def _space(x: Any) -> tuple[int, ...]:
+def _space(x: Array | Padded) -> tuple[int, ...]:
     return tuple(range(1, x.ndim - 1))
 
 
@@ -115,36 +141,38 @@ def _lengths(x: Padded) -> Array:
     return jnp.asarray(x.lengths, jnp.int32)[:, None]
 
 
-def _within(x: Padded) -> Array:
-    """The mask, with an axis of length 1 for each further axis of the values."""
-    return x.mask.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+def _check_arguments(name: str, pool: MaxPool | AvgPool) -> None:
+    stride = pool.window if pool.stride is None else pool.stride
+    arguments.check_sizes(name, window=pool.window, stride=stride)
+    arguments.check_padding(name, pool.padding)
+    arguments.check_fields(pool)
+    if isinstance(pool.padding, tuple) and not arguments.is_symmetric_padding(pool.padding):
+        _check_pairs(name, pool.padding)
 
 
-def _check(name: str, pool: MaxPool | AvgPool) -> None:
-    arguments.sizes(
-        name, window=pool.window, **({} if pool.stride is None else {"stride": pool.stride})
-    )
-    arguments.padding_argument(name, pool.padding)
-    arguments.declared(pool)
-    by_hand = isinstance(pool.padding, tuple) and not arguments.pads_both_sides(pool.padding)
-    pairs: Any = pool.padding if by_hand else ()
-    if any(n < 0 for pair in pairs for n in pair):
+def _check_pairs(name: str, pairs: PyTree) -> None:
+    if any(side < 0 for pair in pairs for side in pair):
         raise LayerError(
             name,
-            f"padding adds at least 0 on each side, got {pool.padding!r} — crop the input itself.",
+            f"padding adds at least 0 on each side, got {pairs!r} — crop the input itself.",
         )
 
 
-def _spread(name: str, pool: MaxPool | AvgPool, x: Array) -> dict[str, Any]:
+def _windows(name: str, pool: MaxPool | AvgPool, x: Array) -> _Windows:
+    """The arguments of the pooling, one for each spatial dimension of x."""
     stride = pool.window if pool.stride is None else pool.stride
-    window, stride = arguments.spatial(name, x, window=pool.window, stride=stride)
-    padding = arguments.spatial_padding(name, x, pool.padding)
-    arguments.window_fits(name, x, window, padding)
-    if not isinstance(padding, str) and any(
-        n >= size for pair, size in zip(padding, window, strict=True) for n in pair
-    ):
+    window, stride = inputs.per_dimension(name, x, window=pool.window, stride=stride)
+    padding = inputs.resolve_padding(name, x, pool.padding)
+    inputs.check_window(name, x, window, padding)
+    if not isinstance(padding, str):
+        _check_windows_meet_input(name, window, padding)
+    return _Windows(window=window, stride=stride, padding=padding)
+
+
+def _check_windows_meet_input(name: str, window: tuple[int, ...], padding: Pads) -> None:
+    pairs = zip(padding, window, strict=True)
+    if any(side >= size for pair, size in pairs for side in pair):
         raise LayerError(
             name,
             f"padding {padding!r} leaves windows {window!r} with nothing inside — pad by less.",
         )
-    return {"window": window, "stride": stride, "padding": padding}

@@ -1,18 +1,18 @@
-"""Positions, added to the vectors of a sequence: attention without them does not know the order of
+"""Positions, added to the vectors of a sequence: attention alone does not depend on the order of
 its steps.
 """
 
 import dataclasses
-import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 
-from jaxdl.core.layer import Cache, LayerError, OnPadded, Params, Span, State, Stateless
-from jaxdl.layers import arguments
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Cache, OnPadded, Params, Span, State, Stateless
+from jaxdl.layers import arguments, inputs, parameters
 from jaxdl.layers.initializers import Initializer, Normal
 from jaxdl.ops.floating import DType, widest
 
@@ -22,37 +22,46 @@ embedding_normal: Initializer = Normal(0.02)
 @dataclasses.dataclass(frozen=True)
 class SinusoidalPositions(Stateless):
     """y = x + P, with P[t, 2i] = sin(t · 10000^(−2i / features)) and P[t, 2i + 1] the cosine of the
-    same angle.
+    same angle: [batch, time, features] to the same.
 
-    [batch, time, features] to the same. Source: Vaswani et al., 2017, section 3.5.
+    Source: Vaswani et al., 2017, section 3.5.
+
+    Raises:
+        LayerError: an input is not [batch, time, features].
     """
 
-    padded: ClassVar[OnPadded] = "each step"
+    padded: ClassVar[OnPadded] = "pointwise"
 
-    def weights(self, key: Array, x: Any) -> Params:
+    def weights(self, key: Array, x: PyTree) -> Params:
         del key
-        _sequences("SinusoidalPositions", x)
+        _check_sequences("SinusoidalPositions", x)
         return {}
 
     def forward(self, params: Params, x: Array) -> Array:
         del params
-        return self._added(x, jnp.zeros((), jnp.int32))
+        return self._add(x, jnp.zeros((), jnp.int32))
 
-    def extend(
-        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
     ) -> tuple[Array, Cache]:
+        """Adds the positions from `span.start` on; nothing is cached."""
         del params, state
-        return self._added(x, span.start), cache
+        return self._add(x, span.start), cache
 
-    def _added(self, x: Array, start: Array) -> Array:
-        _sequences("SinusoidalPositions", x)
-        x = arguments.floating("SinusoidalPositions", x)
+    def _add(self, x: Array, start: Array) -> Array:
+        _check_sequences("SinusoidalPositions", x)
+        x = inputs.as_computed("SinusoidalPositions", x)
         waves = sinusoids(start + jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[2])
         return x + waves[None].astype(x.dtype)
 
 
 def sinusoids(positions: Int[Array, " time"], features: int) -> Float[Array, "time features"]:
-    """P of `SinusoidalPositions` at some positions, in float32."""
+    """P of `SinusoidalPositions` at some positions, in float32.
+
+    Args:
+        positions: [time] int32.
+        features: the size of a vector.
+    """
     pairs = jnp.arange((features + 1) // 2, dtype=jnp.float32)
     angles = positions.astype(jnp.float32)[:, None] * 10_000.0 ** (-2 * pairs / features)[None]
     waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
@@ -64,80 +73,81 @@ class LearnedPositions(Stateless):
     """y[:, t] = x[:, t] + P[t], with a row of parameters for each position: [batch, time, features]
     to the same.
 
-    Parameters: `embedding` P [longest, features]. Source: Gehring et al., 2017, section 3.1.
+    Parameters: `embedding` P [max_length, features]. Source: Gehring et al., 2017, section 3.1.
 
     Args:
-        longest: how many positions there are; a longer sequence is refused. None is as many as the
-            input of init has.
+        max_length: the number of positions; None is the length of the input of init.
         embedding_init: from `dl.initializers`. GPT-2's N(0, 0.02²) suits embeddings, which are as
-            small; what a dense layer or a convolution gives hides so small positions, and
+            small; it is lost in the outputs of a dense layer or a convolution, with which
             `Normal(1.0)` learns faster.
-        dtype: of the output; None means the input's own.
+        dtype: of the output; None is the input's own.
         param_dtype: of the stored parameters.
+
+    Raises:
+        LayerError: an argument is invalid, or a sequence is longer than `max_length`.
     """
 
-    longest: int | None = None
+    max_length: int | None = None
     embedding_init: Initializer = embedding_normal
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
-    padded: ClassVar[OnPadded] = "each step"
+    padded: ClassVar[OnPadded] = "pointwise"
 
     def __post_init__(self) -> None:
-        if self.longest is not None:
-            arguments.positive("LearnedPositions", longest=self.longest)
-        arguments.declared(self)
+        if self.max_length is not None:
+            arguments.check_positive("LearnedPositions", max_length=self.max_length)
+        arguments.check_fields(self)
 
-    def weights(self, key: Array, x: Any) -> Params:
-        _sequences("LearnedPositions", x)
-        arguments.init_floating("LearnedPositions", x, self.dtype)
-        longest = x.shape[1] if self.longest is None else self.longest
-        _fits(x.shape[1], longest)
-        shape = (longest, x.shape[2])
-        draw = functools.partial(arguments.drawn, "LearnedPositions", dtype=self.param_dtype)
-        return {"embedding": draw("embedding_init", self.embedding_init, key, shape)}
+    def weights(self, key: Array, x: PyTree) -> Params:
+        _check_sequences("LearnedPositions", x)
+        inputs.check_floating("LearnedPositions", x, self.dtype)
+        max_length = x.shape[1] if self.max_length is None else self.max_length
+        _check_length(x.shape[1], max_length)
+        shape = (max_length, x.shape[2])
+        embedding = parameters.draw(
+            "LearnedPositions", "embedding_init", self.embedding_init, key, shape, self.param_dtype
+        )
+        return {"embedding": embedding}
 
     def forward(self, params: Params, x: Array) -> Array:
-        return self._added(params, x, None)
+        return self._add(params, x, None)
 
-    def extend(
-        self, params: Params, state: State, cache: Cache, x: Any, span: Span
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
     ) -> tuple[Array, Cache]:
+        """Adds the positions from `span.start` on; nothing is cached."""
         del state
-        _fits(span.longest, params["embedding"].shape[0])
-        return self._added(params, x, span.start), cache
+        _check_length(span.max_length, params["embedding"].shape[0])
+        return self._add(params, x, span.start), cache
 
-    def _added(self, params: Params, x: Array, start: Array | None) -> Array:
-        _sequences("LearnedPositions", x)
-        arguments.parameters("LearnedPositions", params, embedding=(self.longest, None))
-        embedding, steps = params["embedding"], x.shape[1]
-        arguments.same_features("LearnedPositions", x, embedding.shape[1])
-        _fits(steps, embedding.shape[0])
-        x = arguments.floating("LearnedPositions", x, self.dtype)
-        rows = (
-            embedding[:steps]
-            if start is None
-            else jax.lax.dynamic_slice_in_dim(embedding, start, steps)
-        )
-        wide = widest(x.dtype)  # in which the gradient is summed over the batch
+    def _add(self, params: Params, x: Array, start: Array | None) -> Array:
+        _check_sequences("LearnedPositions", x)
+        parameters.check_shapes("LearnedPositions", params, embedding=(self.max_length, None))
+        embedding = params["embedding"]
+        steps = x.shape[1]
+        inputs.check_features("LearnedPositions", x, embedding.shape[1])
+        _check_length(steps, embedding.shape[0])
+        x = inputs.as_computed("LearnedPositions", x, self.dtype)
+        if start is None:
+            rows = embedding[:steps]
+        else:
+            rows = jax.lax.dynamic_slice_in_dim(embedding, start, steps)
+        # The gradient is summed over the batch in the wide dtype.
+        wide = widest(x.dtype)
         return (x.astype(wide) + rows[None].astype(wide)).astype(x.dtype)
 
 
-def _sequences(layer: str, x: Any) -> None:
-    arguments.array(layer, x)
-    if len(x.shape) != 3:
-        raise LayerError(
-            layer,
-            f"expected [batch, time, features], got shape {tuple(x.shape)} — one sequence alone "
-            f"needs x[None].",
-        )
-    arguments.features(layer, x)
+def _check_sequences(layer: str, x: PyTree) -> None:
+    inputs.check_array(layer, x)
+    inputs.check_sequences(layer, x)
+    inputs.features(layer, x)
 
 
-def _fits(steps: int, longest: int) -> None:
-    if steps > longest:
+def _check_length(steps: int, max_length: int) -> None:
+    if steps > max_length:
         raise LayerError(
             "LearnedPositions",
-            f"a sequence of {steps} steps is longer than the {longest} positions that are learnt — "
-            f"cut it, learn more "
+            f"a sequence of {steps} steps is longer than the {max_length} positions that are "
+            f"learnt — cut it, learn more "
             "positions, or use SinusoidalPositions or rotary ones, which have no end.",
         )

@@ -1,39 +1,40 @@
-"""Mixed precision: a model that computes in a narrow dtype, with parameters and state stored as
-they are.
+"""Mixed precision: a model that computes in a narrow dtype, while parameters and state keep
+theirs.
 """
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
-from jaxdl.core.entry import as_intensities
-from jaxdl.core.layer import Cache, Eval, Layer, Mode, Parameterless, Params, Span, State, as_layer
+from jaxdl.core.function import as_layer
+from jaxdl.core.inputs import scale_images
+from jaxdl.core.layer import Cache, Layer, Parameterless, Params, Span, State
+from jaxdl.core.mode import Eval, Mode
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType, widest
 
 
-def in_precision(model: Any, dtype: DType) -> Layer:
-    """The model computing in a dtype: the same parameters, the same state, in the dtypes they are
-    stored in.
+def in_precision(model: Layer | Callable[[Any], Any], dtype: DType) -> Layer:
+    """The model, computed in a dtype; its parameters and state keep the dtypes they are stored in.
 
-    Floating inputs are cast to it, and so are the parameters where a layer uses them; gradients
-    with respect to the parameters come in the parameters' own dtype. Normalisation takes its
-    moments, and keeps its running statistics, in float32. Outputs are given in float32, so that
-    losses and metrics are computed in it. A layer that was told a `dtype` keeps to it: `Dense(10,
-    dtype="float32")` is a head in full precision. Images in uint8 stay so until the first layer
-    that reads them.
+    Floating inputs are cast to the dtype, and so are the parameters where a layer uses them;
+    gradients have the dtypes of the parameters. Normalisation takes its moments and running
+    statistics in float32. Outputs are float32, so that losses and metrics are computed in it. A
+    layer with a `dtype` of its own keeps it: `Dense(10, dtype="float32")` is a head in full
+    precision. uint8 images are cast by the first layer that computes with them.
 
-    `fit(..., precision="bfloat16")` does this to its model. For another step do it by hand:
-    `Reconstruction(in_precision(model, "bfloat16"), ...)`. float16 has a narrow range, and
-    gradients that are too small for it
-    vanish: `fit(..., precision="float16")` scales the loss against that.
+    `fit(..., precision="bfloat16")` applies this to its model. With another step it is applied
+    explicitly: `Reconstruction(in_precision(model, "bfloat16"), ...)`. float16 has a narrow range,
+    in which small gradients underflow; `fit(..., precision="float16")` scales the loss to avoid it.
 
-    It costs accuracy: bfloat16 holds 8 bits of a number and float16 11, where float32 holds 24. It
-    pays on hardware that multiplies matrices of that dtype faster; most CPUs are slower with it.
+    It costs accuracy: bfloat16 has a significand of 8 bits and float16 of 11, where float32 has 24.
+    It is faster on hardware that multiplies matrices of that dtype faster; most CPUs do not.
 
     Source: Micikevicius et al., *Mixed precision training* (2018).
 
@@ -41,8 +42,11 @@ def in_precision(model: Any, dtype: DType) -> Layer:
         model: a layer, or a plain function of one array.
         dtype: "bfloat16", "float16", or another floating dtype.
 
+    Returns:
+        A layer with the parameters and state of the model.
+
     Raises:
-        ValueError: the dtype is not a floating one.
+        ValueError: the dtype is not floating, or JAX has not enabled it.
 
     >>> import jaxdl as dl
     >>> model = dl.in_precision(dl.Dense(3), "bfloat16")
@@ -68,7 +72,7 @@ def in_precision(model: Any, dtype: DType) -> Layer:
 
 @dataclasses.dataclass(frozen=True)
 class _InPrecision(Layer):
-    """What `in_precision` gives."""
+    """A model that computes in a dtype, as `in_precision` returns it."""
 
     body: Layer
     dtype: str
@@ -77,57 +81,60 @@ class _InPrecision(Layer):
     def __repr__(self) -> str:
         return f"in_precision({self.body!r}, {self.dtype!r})"
 
-    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+    def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
         return self.body.init(key, x)
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+    def apply(
+        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
+    ) -> tuple[PyTree, State]:
         layer = _narrowed(self.body, self.dtype)
         y, state = layer.apply(params, state, _cast(x, self.dtype), mode)
         return _widened(y), state
 
-    def extend(
-        self, params: Params, state: State, cache: Cache, x: Any, span: Span
-    ) -> tuple[Any, Cache]:
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
+    ) -> tuple[PyTree, Cache]:
         layer = _narrowed(self.body, self.dtype)
-        y, cache = layer.extend(params, state, cache, _cast(x, self.dtype), span)
+        y, cache = layer.decode(params, state, cache, _cast(x, self.dtype), span)
         return _widened(y), cache
 
 
 def _narrowed(layer: Layer, dtype: str) -> Layer:
-    """The layer that computes in a dtype on the same parameters.
+    """The layer that computes in a dtype with the same parameters.
 
-    A composite does so part by part; a layer that has parts, such as `Map`, in its parts; a layer
-    with an argument `dtype` is given it, unless the caller gave one. Any other layer has its
-    parameters and inputs cast.
+    It is applied to the parts of a composite, and to the layers that another one has, such as
+    `Map`; a layer with an argument `dtype` gets it, unless it has one already. For any other layer
+    parameters and inputs are cast.
     """
     if isinstance(layer, Composite):
-        return _Wired(layer, dtype)
-    if isinstance(layer, (Parameterless, _InPrecision)) or not dataclasses.is_dataclass(layer):
-        return layer if isinstance(layer, (Parameterless, _InPrecision)) else _Cast(layer, dtype)
+        return _NarrowComposite(layer, dtype)
+    if isinstance(layer, (Parameterless, _InPrecision)):
+        return layer
+    if not dataclasses.is_dataclass(layer):
+        return _Cast(layer, dtype)
     values = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    changed: dict[str, Any] = {
+    changed: dict[str, object] = {
         name: _narrowed(value, dtype) for name, value in values.items() if isinstance(value, Layer)
     }
     if "dtype" in values and values["dtype"] is None:
         changed["dtype"] = jnp.dtype(dtype)
     if not changed and "dtype" not in values:
         return _Cast(layer, dtype)
-    narrowed = copy.copy(
-        layer
-    )  # dataclasses.replace would call an __init__ that may take other arguments
+    # `dataclasses.replace` would call an __init__ that may take other arguments.
+    narrowed = copy.copy(layer)
     for name, value in changed.items():
         object.__setattr__(narrowed, name, value)
     return narrowed
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wired(Composite):
+class _NarrowComposite(Composite):
     """A composite whose parts compute in a dtype."""
 
     body: Composite
     dtype: str
 
-    def wire(self, wiring: Wiring, x: Any) -> Any:
+    def wire(self, wiring: Wiring, x: PyTree) -> PyTree:
         return self.body.wire(_NarrowWiring(wiring, self.dtype), x)
 
     def _groups(self) -> dict[str, int]:
@@ -136,48 +143,61 @@ class _Wired(Composite):
 
 @dataclasses.dataclass(frozen=True)
 class _NarrowWiring(Wiring):
+    """Runs parts in a dtype."""
+
     wiring: Wiring
     dtype: str
 
-    def run_part(self, name: str, layer: Layer, x: Any, shares: str | None) -> Any:
+    def run_part(self, name: str, layer: Layer, x: PyTree, shares: str | None) -> PyTree:
         return self.wiring.run_part(name, _narrowed(layer, self.dtype), x, shares)
 
-    def run_math(self, function: Any, *xs: Any) -> Any:
+    def run_math(self, function: Callable[..., PyTree], *xs: PyTree) -> PyTree:
         return self.wiring.run_math(function, *xs)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cast(Layer):
-    """A layer that computes in the dtype of what it is given."""
+    """A layer that computes in the dtype of its inputs and parameters, which are cast."""
 
     body: Layer
     dtype: str
     takes_bytes: ClassVar[bool] = True
 
-    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+    def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
         return self.body.init(key, x)
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+    def apply(
+        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
+    ) -> tuple[PyTree, State]:
         y, new = self.body.apply(_cast(params, self.dtype), state, self._input(x), mode)
         return y, jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, state)
 
-    def extend(
-        self, params: Params, state: State, cache: Cache, x: Any, span: Span
-    ) -> tuple[Any, Cache]:
-        return self.body.extend(_cast(params, self.dtype), state, cache, self._input(x), span)
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
+    ) -> tuple[PyTree, Cache]:
+        params = _cast(params, self.dtype)
+        return self.body.decode(params, state, cache, self._input(x), span)
 
-    def _input(self, x: Any) -> Any:
-        return _cast(x if self.body.takes_bytes else as_intensities(x, self.dtype), self.dtype)
-
-
-def _cast(tree: Any, dtype: DType) -> Any:
-    return jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-    )
+    def _input(self, x: PyTree) -> PyTree:
+        if not self.body.takes_bytes:
+            x = scale_images(x, self.dtype)
+        return _cast(x, self.dtype)
 
 
-def _widened(tree: Any) -> Any:
+def _cast(tree: PyTree, dtype: DType) -> PyTree:
+    """Floating leaves in a dtype."""
+
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _widened(tree: PyTree) -> PyTree:
     """Floating leaves in at least float32."""
-    return jax.tree.map(
-        lambda y: y.astype(widest(y.dtype)) if jnp.issubdtype(y.dtype, jnp.floating) else y, tree
-    )
+
+    def widen(leaf: Array) -> Array:
+        is_floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(widest(leaf.dtype)) if is_floating else leaf
+
+    return jax.tree.map(widen, tree)

@@ -1,4 +1,4 @@
-"""Layers that only move numbers."""
+"""Layers that reshape their input."""
 
 import dataclasses
 import math
@@ -6,55 +6,68 @@ from typing import ClassVar
 
 from jax import Array
 
-from jaxdl.core.layer import LayerError, Parameterless
-from jaxdl.layers import arguments
+from jaxdl.core.error import LayerError
+from jaxdl.core.layer import Parameterless
+from jaxdl.layers import arguments, inputs
 from jaxdl.ops.sharding import reshape
 
 
 @dataclasses.dataclass(frozen=True)
 class Flatten(Parameterless):
-    """[batch, a, b, …] to [batch, a · b · …], in row order."""
+    """[batch, a, b, …] to [batch, a · b · …], in row-major order.
+
+    Raises:
+        LayerError: an input is a scalar, or not an array.
+    """
 
     takes_bytes: ClassVar[bool] = True
 
     def compute(self, x: Array) -> Array:
-        arguments.array("Flatten", x)
-        if x.ndim < 1:
-            raise LayerError("Flatten", "expected a batch axis, got a scalar.")
+        _check_batch("Flatten", x)
         return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reshape(Parameterless):
-    """[batch, …] to [batch, *shape]; one entry may be −1, and is then found from the others.
+    """[batch, …] to [batch, *shape].
 
     Args:
-        shape: of one example; an int means one axis.
+        shape: of one example; an int is one axis. One entry may be −1, and is inferred from the
+            others.
+
+    Raises:
+        LayerError: the shape is invalid, or an input has another number of elements.
     """
 
     shape: int | tuple[int, ...]
     takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        entries = [n for n in self._entries() if not (isinstance(n, int) and n == -1)]
-        if len(self._entries()) - len(entries) > 1:
+        entries = self._entries()
+        known = tuple(n for n in entries if not (isinstance(n, int) and n == -1))
+        if len(entries) - len(known) > 1:
             raise LayerError("Reshape", f"one entry of the shape may be -1, got {self.shape!r}.")
-        if entries:
-            arguments.sizes("Reshape", shape=tuple(entries))
+        if known:
+            arguments.check_sizes("Reshape", shape=known)
 
     def _entries(self) -> tuple[int, ...]:
         return self.shape if isinstance(self.shape, tuple) else (self.shape,)
 
     def compute(self, x: Array) -> Array:
-        arguments.array("Reshape", x)
-        if x.ndim < 1:
-            raise LayerError("Reshape", "expected a batch axis, got a scalar.")
+        _check_batch("Reshape", x)
         shape = self._entries()
-        known = math.prod(n for n in shape if n != -1)
         size = math.prod(x.shape[1:])
-        if size != known if -1 not in shape else size % known:
+        known = math.prod(n for n in shape if n != -1)
+        fits = size % known == 0 if -1 in shape else size == known
+        if not fits:
             raise LayerError(
                 "Reshape",
                 f"{size} elements an example (input of shape {x.shape}) do not fill shape {shape}.",
             )
         return reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))
+
+
+def _check_batch(layer: str, x: Array) -> None:
+    inputs.check_array(layer, x)
+    if x.ndim < 1:
+        raise LayerError(layer, "expected a batch axis, got a scalar.")

@@ -3,36 +3,28 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Float, Key, PyTree
 
-from jaxdl.core.layer import (
-    Eval,
-    Layer,
-    LayerError,
-    Mode,
-    Params,
-    State,
-    Train,
-    as_layer,
-    fold_in_name,
-    located,
-)
-from jaxdl.layers.arguments import is_zero
-from jaxdl.layers.combine import Sequential
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.mode import Eval, Mode, Train
+from jaxdl.core.number import is_integer
 from jaxdl.layers.conv import Conv, ConvTranspose
 from jaxdl.layers.dense import Dense
-from jaxdl.layers.dropout import Dropout
+from jaxdl.layers.sequential import Sequential
 from jaxdl.layers.shape import Flatten, Reshape
-from jaxdl.models.mlp import Activation, mlp
+from jaxdl.models.mlp import Activation, dropout_layers, mlp
 from jaxdl.ops.activations import relu
 
 Posterior = tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]
+"""μ and log σ²."""
 
 
 def dense_autoencoder(
@@ -41,8 +33,8 @@ def dense_autoencoder(
     activation: Activation = relu,
     dropout: float | Array = 0.0,
 ) -> Sequential:
-    """Dense layers down to a linear code, and back up to the input's shape: [batch, *shape] to
-    logits [batch, *shape].
+    """Dense layers to a linear code, and back to the shape of the input: [batch, *shape] to logits
+    [batch, *shape].
 
     Source: Hinton and Salakhutdinov, *Reducing the dimensionality of data with neural networks*
     (2006).
@@ -52,29 +44,35 @@ def dense_autoencoder(
             the same in reverse.
         shape: of one example.
         activation: after every layer but the code and the last.
-        dropout: the rate at which hidden units, the code among them, are dropped in training.
+        dropout: the probability that a hidden unit, or an element of the code, is dropped in
+            training.
+
+    Returns:
+        A `Sequential` of `encoder` and `decoder`.
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
 
     >>> dense_autoencoder(32, shape=784)
     Sequential(encoder=Sequential(Flatten(), Dense(32)),
                decoder=Sequential(Dense(784), Reshape((784,))))
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    drop = [] if is_zero(dropout) else [Dropout(dropout)]
     code = mlp(*features, activation=activation, dropout=dropout)
+    encoder = Sequential(Flatten(), *code, *dropout_layers(dropout))
     widths = (*features[-2::-1], math.prod(shape))
-    return Sequential(
-        encoder=Sequential(Flatten(), *code, *drop),
-        decoder=Sequential(*mlp(*widths, activation=activation, dropout=dropout), Reshape(shape)),
-    )
+    output = mlp(*widths, activation=activation, dropout=dropout)
+    return Sequential(encoder=encoder, decoder=Sequential(*output, Reshape(shape)))
 
 
 def conv_autoencoder(
     *features: int, channels: int = 1, kernel_size: int = 3, activation: Activation = relu
 ) -> Sequential:
-    """Convolutions that halve the image, and transposed ones that double it: [batch, *space,
-    channels] to logits of that shape.
+    """Convolutions that halve the size of an image, and transposed ones that double it: [batch,
+    *space, channels] to logits of that shape.
 
-    Every size of an image has to be divisible by 2 to the number of stages.
+    Each spatial size has to be divisible by 2 to the power of the number of stages. Source: Masci
+    et al., *Stacked convolutional auto-encoders* (2011).
 
     Args:
         features: the channels of each stage of the encoder; the decoder has the same in reverse.
@@ -82,36 +80,45 @@ def conv_autoencoder(
         kernel_size: of every convolution.
         activation: after every layer but the last.
 
+    Returns:
+        A `Sequential` of `encoder` and `decoder`.
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
+
     >>> conv_autoencoder(16)["decoder"]
     Sequential(ConvTranspose(16, 3, stride=2), relu, Conv(1, 3))
     """
-    down = [part for width in features for part in (Conv(width, kernel_size, stride=2), activation)]
-    up = [
-        part
-        for width in reversed(features)
-        for part in (ConvTranspose(width, kernel_size, stride=2), activation)
-    ]
-    return Sequential(
-        encoder=Sequential(*down), decoder=Sequential(*up, Conv(channels, kernel_size))
-    )
+    down: list[Activation] = []
+    for width in features:
+        down += [Conv(width, kernel_size, stride=2), activation]
+    up: list[Activation] = []
+    for width in reversed(features):
+        up += [ConvTranspose(width, kernel_size, stride=2), activation]
+    decoder = Sequential(*up, Conv(channels, kernel_size))
+    return Sequential(encoder=Sequential(*down), decoder=decoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class VariationalAutoencoder(Layer):
     """An encoder to a normal distribution over codes, and a decoder from a code: [batch, ...] to
-    what the decoder gives.
+    the outputs of the decoder.
 
         h = encoder(x),  (μ, log σ²) = h W + b,  z = μ + σ · ε,  y = decoder(z)
 
-    In training ε is drawn from N(0, I); in evaluation z = μ. Parameters: `encoder`, `posterior` (of
-    W and b) and `decoder`. Trained by `dl.Variational`. Source: Kingma and Welling, *Auto-encoding
-    variational Bayes* (2014), section 3.
+    In training ε is drawn from N(0, I); in evaluation z = μ. It is trained by `dl.Variational`.
+    Source: Kingma and Welling, *Auto-encoding variational Bayes* (2014), section 3.
+
+    Parameters: `encoder`, `posterior` (W and b) and `decoder`.
 
     Args:
         encoder: a layer, or plain function, from inputs to features [batch, features].
-        decoder: from codes [batch, latent] to what the likelihood reads: logits of the inputs'
-            shape for a Bernoulli.
-        latent: the length of a code.
+        decoder: from codes [batch, latent] to the parameters of the likelihood: logits of the
+            inputs' shape for a Bernoulli distribution.
+        latent: the size of a code.
+
+    Raises:
+        LayerError: `latent` is invalid, or the encoder's outputs are not [batch, features].
 
     >>> import jaxdl as dl
     >>> encoder = dl.Sequential(dl.Flatten(), dl.Dense(400), dl.activations.relu)
@@ -132,11 +139,7 @@ class VariationalAutoencoder(Layer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", as_layer(self.encoder))
         object.__setattr__(self, "decoder", as_layer(self.decoder))
-        if (
-            isinstance(self.latent, bool)
-            or not isinstance(self.latent, (int, np.integer))
-            or self.latent < 1
-        ):
+        if not is_integer(self.latent) or self.latent < 1:
             raise LayerError(
                 "VariationalAutoencoder",
                 f"latent is the length of a code, at least 1, got {self.latent!r}.",
@@ -146,12 +149,13 @@ class VariationalAutoencoder(Layer):
     def _posterior(self) -> Dense:
         return Dense(2 * self.latent)
 
-    def init(self, key: Array, x: Any) -> tuple[Params, State]:
+    def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
+        def encode(params: Params, state: State, x: PyTree) -> PyTree:
+            return self.encoder.apply(params, state, x)[0]
+
         with located("encoder"):
             encoder, encoder_state = self.encoder.init(fold_in_name(key, "encoder"), x)
-            h = jax.eval_shape(
-                lambda p, s, v: self.encoder.apply(p, s, v)[0], encoder, encoder_state, x
-            )
+            h = jax.eval_shape(encode, encoder, encoder_state, x)
         if h.ndim != 2:
             raise LayerError(
                 "VariationalAutoencoder",
@@ -163,40 +167,76 @@ class VariationalAutoencoder(Layer):
             decoder, decoder_state = self.decoder.init(fold_in_name(key, "decoder"), z)
         state = {"encoder": encoder_state, "decoder": decoder_state}
         params = {"encoder": encoder, "posterior": posterior, "decoder": decoder}
-        return {n: tree for n, tree in params.items() if tree}, {
-            n: tree for n, tree in state.items() if tree
-        }
+        return _without_empty(params), _without_empty(state)
 
-    def apply(self, params: Params, state: State, x: Any, mode: Mode = Eval()) -> tuple[Any, State]:
+    def apply(
+        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
+    ) -> tuple[PyTree, State]:
         (mean, log_variance), state = self.encode(params, state, x, mode)
-        z = draw(mode.within("code").key, mean, log_variance) if isinstance(mode, Train) else mean
-        return self.decode(params, state, z, mode)
+        z = mean
+        if isinstance(mode, Train):
+            z = draw(mode.for_part("code").key, mean, log_variance)
+        return self.decode_latent(params, state, z, mode)
 
     def encode(
-        self, params: Params, state: State, x: Any, mode: Mode = Eval()
+        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
     ) -> tuple[Posterior, State]:
-        """μ and log σ² of the code's distribution for each input, and the next state."""
+        """The distribution over codes for each input.
+
+        Args:
+            params: the parameters.
+            state: the state.
+            x: an input [batch, ...].
+            mode: `Train(key)` or `Eval()`.
+
+        Returns:
+            μ and log σ² [batch, latent], and the next state.
+        """
         h, state = self._run("encoder", self.encoder, params, state, x, mode)
         moments, _ = self._posterior.apply(params["posterior"], {}, h)
         return (moments[:, : self.latent], moments[:, self.latent :]), state
 
-    def decode(
+    def decode_latent(
         self, params: Params, state: State, z: Float[Array, "batch latent"], mode: Mode = Eval()
-    ) -> tuple[Any, State]:
-        """What codes stand for, and the next state."""
+    ) -> tuple[PyTree, State]:
+        """The outputs of the decoder.
+
+        Args:
+            params: the parameters.
+            state: the state.
+            z: codes [batch, latent].
+            mode: `Train(key)` or `Eval()`.
+
+        Returns:
+            The outputs, and the next state.
+        """
         return self._run("decoder", self.decoder, params, state, z, mode)
 
-    def sample(self, params: Params, state: State, key: Key[Array, ""], count: int) -> Any:
-        """So many new examples: what the decoder gives for codes drawn from N(0, I)."""
+    def sample(self, params: Params, state: State, key: Key[Array, ""], count: int) -> PyTree:
+        """New examples: the outputs of the decoder for codes drawn from N(0, I).
+
+        Args:
+            params: the parameters.
+            state: the state.
+            key: a typed key.
+            count: the number of examples.
+        """
         dtype = params["posterior"]["kernel"].dtype
-        return self.decode(params, state, jax.random.normal(key, (count, self.latent), dtype))[0]
+        z = jax.random.normal(key, (count, self.latent), dtype)
+        return self.decode_latent(params, state, z)[0]
 
     def _run(
-        self, name: str, layer: Layer, params: Params, state: State, x: Any, mode: Mode
-    ) -> tuple[Any, State]:
+        self, name: str, layer: Layer, params: Params, state: State, x: PyTree, mode: Mode
+    ) -> tuple[PyTree, State]:
         with located(name):
-            y, new = layer.apply(params.get(name, {}), state.get(name, {}), x, mode.within(name))
-        return y, {**state, name: new} if new else state
+            y, new = layer.apply(params.get(name, {}), state.get(name, {}), x, mode.for_part(name))
+        if new:
+            state = {**state, name: new}
+        return y, state
+
+
+def _without_empty(trees: dict[str, PyTree]) -> dict[str, PyTree]:
+    return {name: tree for name, tree in trees.items() if tree}
 
 
 def draw(
@@ -204,7 +244,12 @@ def draw(
     mean: Float[Array, "batch latent"],
     log_variance: Float[Array, "batch latent"],
 ) -> Float[Array, "batch latent"]:
-    """z = μ + σ · ε with ε from N(0, I): a draw through which gradients pass (Kingma and Welling,
-    2014, section 2.4).
+    """z = μ + σ · ε with ε from N(0, I), the reparameterized draw (Kingma and Welling, 2014,
+    section 2.4).
+
+    Args:
+        key: a typed key.
+        mean: μ.
+        log_variance: log σ².
     """
     return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape, mean.dtype)

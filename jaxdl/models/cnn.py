@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 from jax import Array
 
-from jaxdl.layers.arguments import is_zero
-from jaxdl.layers.combine import Sequential
-from jaxdl.layers.conv import Conv, Padding
-from jaxdl.layers.dropout import Dropout
+from jaxdl.layers.conv import Conv
+from jaxdl.layers.inputs import Padding
 from jaxdl.layers.pool import MaxPool
+from jaxdl.layers.sequential import Sequential
 from jaxdl.layers.shape import Flatten
-from jaxdl.models.mlp import Activation, mlp
+from jaxdl.models.mlp import Activation, dropout_layers, mlp
 from jaxdl.ops.activations import relu
 
 
@@ -23,8 +22,8 @@ def cnn(
     activation: Activation = relu,
     dropout: float | Array = 0.0,
 ) -> Sequential:
-    """Stages of convolution, activation and maximum pooling, then an `mlp`: [batch, *space,
-    channels] to [batch, classes].
+    """Stages of convolution, activation and maximum pooling, and then an `mlp`: [batch, *space,
+    channels] to [batch, head[-1]].
 
     Source: LeCun, Bottou, Bengio, Haffner, *Gradient-based learning applied to document
     recognition* (1998), section II.
@@ -32,14 +31,17 @@ def cnn(
     Args:
         features: the channels of each stage.
         head: the width of each dense layer, the last that of the output.
-        pool: the window of each stage's pooling, or one for all; 1 pools nothing.
+        pool: the window of each stage's pooling, or one for all; 1 is no pooling.
         kernel_size, padding: of every convolution.
         activation: after every layer but the last.
-        dropout: the rate at which the units that the head reads, and its hidden ones, are dropped
-            in training.
+        dropout: the probability that an input or a hidden unit of the head is dropped in training.
+
+    Returns:
+        A `Sequential` of `conv_0`, `conv_1`, … and `dense_0`, `dense_1`, ….
 
     Raises:
-        ValueError: there is not one pooling window a stage.
+        ValueError: there is not one pooling window for each stage.
+        LayerError: an argument of a layer is invalid.
 
     >>> cnn(32, 64, head=[10], pool=(2, 1), padding="VALID")
     Sequential(Conv(32, 3, padding='VALID'), relu, MaxPool(2), Conv(64, 3, padding='VALID'), relu,
@@ -51,14 +53,10 @@ def cnn(
             f"cnn: {len(features)} stages need as many pooling windows, got {list(windows)} — 1 "
             f"pools nothing."
         )
-    stages = []
+    stages: list[Activation] = []
     for channels, window in zip(features, windows, strict=True):
-        stages += [
-            Conv(channels, kernel_size, padding=padding),
-            activation,
-            *([MaxPool(window)] if window > 1 else []),
-        ]
-    drop = [] if is_zero(dropout) else [Dropout(dropout)]
-    return Sequential(
-        *stages, Flatten(), *drop, *mlp(*head, activation=activation, dropout=dropout)
-    )
+        stages += [Conv(channels, kernel_size, padding=padding), activation]
+        if window > 1:
+            stages.append(MaxPool(window))
+    classifier = mlp(*head, activation=activation, dropout=dropout)
+    return Sequential(*stages, Flatten(), *dropout_layers(dropout), *classifier)

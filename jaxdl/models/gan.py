@@ -1,7 +1,7 @@
-"""The two players of a generative adversarial network, dense and convolutional.
+"""The generators and discriminators of generative adversarial networks, dense and convolutional.
 
-Images lie in [0, 1] outside; the players compute with them in [−1, 1], as is usual: the last layer
-of a generator is σ(2y) = (tanh y + 1) / 2, and the first of a discriminator 2x − 1.
+Images are in [0, 1]; the networks compute with them in [−1, 1], as is usual: the last layer of a
+generator is σ(2y) = (tanh y + 1) / 2, and the first of a discriminator 2x − 1.
 """
 
 import functools
@@ -12,15 +12,13 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from jaxdl.layers.arguments import is_zero
-from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv, ConvTranspose
 from jaxdl.layers.dense import Dense
-from jaxdl.layers.dropout import Dropout
 from jaxdl.layers.initializers import Normal
 from jaxdl.layers.norm import BatchNorm
+from jaxdl.layers.sequential import Sequential
 from jaxdl.layers.shape import Flatten, Reshape
-from jaxdl.models.mlp import Activation, mlp
+from jaxdl.models.mlp import Activation, dropout_layers, mlp
 from jaxdl.ops.activations import leaky_relu, relu
 from jaxdl.ops.floating import as_floating
 
@@ -43,15 +41,22 @@ def dense_generator(
 ) -> Sequential:
     """Dense layers from codes to images: [batch, latent] to [batch, *shape] in (0, 1).
 
+    Source: Goodfellow et al., *Generative adversarial nets* (2014).
+
     Args:
         features: the width of each hidden layer.
         shape: of one image.
         activation: after every hidden layer.
+
+    Returns:
+        A `Sequential` of `dense_0`, `dense_1`, ….
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return Sequential(
-        *mlp(*features, math.prod(shape), activation=activation), to_unit, Reshape(shape)
-    )
+    network = mlp(*features, math.prod(shape), activation=activation)
+    return Sequential(*network, to_unit, Reshape(shape))
 
 
 def dense_discriminator(
@@ -59,14 +64,21 @@ def dense_discriminator(
 ) -> Sequential:
     """Dense layers from images in [0, 1] to a score: [batch, …] to [batch, 1].
 
+    Source: as for `dense_generator`.
+
     Args:
         features: the width of each hidden layer.
         activation: after every hidden layer.
-        dropout: the rate at which hidden units are dropped in training.
+        dropout: the probability that a hidden unit is dropped in training.
+
+    Returns:
+        A `Sequential` of `dense_0`, `dense_1`, ….
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
     """
-    return Sequential(
-        from_unit, Flatten(), *mlp(*features, 1, activation=activation, dropout=dropout)
-    )
+    network = mlp(*features, 1, activation=activation, dropout=dropout)
+    return Sequential(from_unit, Flatten(), *network)
 
 
 def conv_generator(
@@ -76,8 +88,8 @@ def conv_generator(
     kernel_size: int = 4,
     activation: Activation = relu,
 ) -> Sequential:
-    """A code becomes a small image, which transposed convolutions double: [batch, latent] to images
-    in (0, 1).
+    """A dense layer from a code to a small image, and transposed convolutions that double its size:
+    [batch, latent] to [batch, height, width, channels] in (0, 1).
 
     BatchNorm follows every layer but the last, and weights are drawn from N(0, 0.02²). Source:
     Radford, Metz, Chintala, *Unsupervised representation learning with deep convolutional
@@ -88,26 +100,26 @@ def conv_generator(
             with size 7 gives 28×28.
         size: the height and width of the small image.
         channels: of the images.
-        kernel_size: of every transposed convolution; a multiple of the stride 2 covers every pixel
-            alike.
+        kernel_size: of every transposed convolution; with a multiple of the stride 2 every pixel
+            is covered equally often.
         activation: after every layer but the last.
+
+    Returns:
+        A `Sequential` of `dense_0`, `conv_transpose_0`, `batch_norm_0`, ….
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
     """
     first, *rest = features
     transposed = functools.partial(
         ConvTranspose, kernel_size=kernel_size, stride=2, kernel_init=normal
     )
-    small = [
-        Dense(size * size * first, use_bias=False, kernel_init=normal),
-        Reshape((size, size, first)),
-    ]
-    doubled = [
-        part
-        for width in rest
-        for part in (transposed(width, use_bias=False), BatchNorm(momentum=0.9), activation)
-    ]
-    return Sequential(
-        *small, BatchNorm(momentum=0.9), activation, *doubled, transposed(channels), to_unit
-    )
+    norm = BatchNorm(momentum=0.9)
+    project = Dense(size * size * first, use_bias=False, kernel_init=normal)
+    parts: list[Activation] = [project, Reshape((size, size, first)), norm, activation]
+    for width in rest:
+        parts += [transposed(width, use_bias=False), norm, activation]
+    return Sequential(*parts, transposed(channels), to_unit)
 
 
 def conv_discriminator(
@@ -117,8 +129,8 @@ def conv_discriminator(
     dropout: float | Array = 0.0,
     normalise: bool = True,
 ) -> Sequential:
-    """Convolutions that halve the image, and a dense layer: [batch, height, width, channels] in [0,
-    1] to a score [batch, 1].
+    """Convolutions that halve the size of an image, and a dense layer: [batch, height, width,
+    channels] in [0, 1] to a score [batch, 1].
 
     Source: as for `conv_generator`.
 
@@ -126,14 +138,19 @@ def conv_discriminator(
         features: the channels of each stage.
         kernel_size: of every convolution.
         activation: after every convolution.
-        dropout: the rate at which hidden units are dropped in training.
+        dropout: the probability that a hidden unit is dropped in training.
         normalise: whether BatchNorm follows every convolution but the first; a critic with a
             gradient penalty must have none.
+
+    Returns:
+        A `Sequential` of `conv_0`, `batch_norm_0`, … and `dense_0`.
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
     """
-    stages = []
+    stages: list[Activation] = []
     for index, width in enumerate(features):
         norm = [BatchNorm(momentum=0.9)] if normalise and index else []
-        drop = [] if is_zero(dropout) else [Dropout(dropout)]
         convolution = Conv(width, kernel_size, stride=2, use_bias=not norm, kernel_init=normal)
-        stages += [convolution, *norm, activation, *drop]
+        stages += [convolution, *norm, activation, *dropout_layers(dropout)]
     return Sequential(from_unit, *stages, Flatten(), Dense(1, kernel_init=normal))

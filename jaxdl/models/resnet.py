@@ -3,12 +3,13 @@
 from functools import partial
 
 from jaxdl.core.layer import Layer
-from jaxdl.layers.combine import Residual, Sequential
+from jaxdl.layers.combine import Residual
 from jaxdl.layers.conv import Conv
 from jaxdl.layers.dense import Dense
 from jaxdl.layers.initializers import HeNormal
 from jaxdl.layers.norm import BatchNorm
 from jaxdl.layers.pool import GlobalAvgPool, MaxPool
+from jaxdl.layers.sequential import Sequential
 from jaxdl.ops.activations import relu
 
 convolution = partial(Conv, kernel_size=3, use_bias=False, kernel_init=HeNormal())
@@ -18,18 +19,24 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
     """A residual network for small images: [batch, height, width, channels] to logits [batch,
     classes].
 
-    Each stage widens and halves the image (convolution, pooling, normalisation, relu) and then adds
-    residual blocks x + f(x), f being twice convolution, normalisation, relu. The mean over space is
-    read by one dense layer.
+    Each stage widens and halves the image (convolution, pooling, normalisation, relu), and then has
+    residual blocks x + f(x), where f is twice convolution, normalisation, relu. A dense layer takes
+    the mean over space.
 
     Source: He et al., *Deep residual learning for image recognition* (2016); the stages, with
-    pooling in place of strides and before normalisation, are those of Page, *How to train your
+    pooling instead of strides and before normalisation, are those of Page, *How to train your
     ResNet* (2018).
 
     Args:
         features: the channels of each stage.
-        blocks: residual blocks a stage.
+        blocks: the number of residual blocks of a stage.
         classes: the number of outputs.
+
+    Returns:
+        A `Sequential` of `stage_0`, `stage_1`, …, `pool` and `logits`.
+
+    Raises:
+        LayerError: an argument of a layer is invalid.
 
     >>> import jax, jax.numpy as jnp
     >>> model = resnet(32, 64, 128)
@@ -43,7 +50,7 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
 
 
 def stage(channels: int, blocks: int) -> Sequential:
-    """Halves height and width, and then adds residual blocks of so many channels."""
+    """Halves height and width, and then applies residual blocks."""
     return Sequential(
         convolution(channels),
         MaxPool(2),
@@ -54,5 +61,5 @@ def stage(channels: int, blocks: int) -> Sequential:
 
 
 def block(channels: int) -> Layer:
-    """x + f(x), f being twice convolution, normalisation, relu."""
+    """x + f(x), where f is twice convolution, normalisation, relu."""
     return Residual(Sequential(*[convolution(channels), BatchNorm(momentum=0.9), relu] * 2))

@@ -2,8 +2,8 @@
 
 from jax import Array
 
+from jaxdl.core.layer import Layer
 from jaxdl.layers.arguments import is_zero
-from jaxdl.layers.combine import Sequential
 from jaxdl.layers.conv import Conv
 from jaxdl.layers.dense import Dense
 from jaxdl.layers.dropout import Dropout
@@ -11,6 +11,7 @@ from jaxdl.layers.initializers import Normal
 from jaxdl.layers.norm import LayerNorm
 from jaxdl.layers.pool import GlobalAvgPool
 from jaxdl.layers.positions import LearnedPositions
+from jaxdl.layers.sequential import Sequential
 from jaxdl.layers.shape import Reshape
 from jaxdl.layers.transformer import TransformerBlock
 
@@ -29,23 +30,28 @@ def vit(
     """A transformer over the patches of an image: [batch, height, width, channels] to logits
     [batch, classes].
 
-    Each patch becomes a vector by one product, a learned position is added, and blocks with the
-    normalisation in front follow; the mean over all patches is read by one dense layer, in place of
-    the class token. Positions begin as wide as patches are, N(0, 1).
+    Patches are projected to vectors, learned positions are added, and blocks that begin with the
+    normalisation follow; a dense layer takes the mean over all patches, instead of a class token.
+    Initial positions are of the magnitude of the projected patches, N(0, 1).
 
     Source: Dosovitskiy et al., *An image is worth 16x16 words* (2021), section 3.1; the mean: Beyer
     et al., *Better plain ViT baselines for ImageNet-1k* (2022).
 
     Args:
         classes: the number of outputs.
-        patch: height and width of a patch; what is left over at the lower and right edges is not
-            seen.
+        patch: height and width of a patch; the remainder at the lower and right edges is dropped.
         layers: the number of blocks.
-        heads: of each block's attention.
+        heads: the number of heads of each block's attention.
         features: the width.
         hidden: the width between the two dense layers of a block; None is four times the features.
-        dropout: the rate of the blocks, and of what enters the first.
+        dropout: the rate of the blocks, and of the input of the first.
         flash: as in `MultiHeadAttention`.
+
+    Returns:
+        A `Sequential` of `patches`, `positions`, `block_0`, …, `norm` and `logits`.
+
+    Raises:
+        LayerError: an argument of a layer is invalid, or an image is smaller than a patch.
 
     >>> import jax, jax.numpy as jnp
     >>> model = vit(10, patch=7, layers=2, heads=4, features=32)
@@ -55,14 +61,15 @@ def vit(
     (16, 32)
     """
     block = TransformerBlock(heads, hidden, dropout=dropout, flash=flash)
-    return Sequential(
-        patches=Conv(features, patch, patch, padding="VALID"),
-        sequence=Reshape((-1, features)),
-        # Beside patches GPT-2's 0.02 is lost (`benchmarks/README.md`, "Initial values").
-        positions=LearnedPositions(embedding_init=Normal(1.0)),
-        **({} if is_zero(dropout) else {"dropout": Dropout(dropout)}),
-        **{f"block_{index}": block for index in range(layers)},
-        norm=LayerNorm(),
-        pool=GlobalAvgPool(),
-        logits=Dense(classes),
-    )
+    # Beside patches GPT-2's 0.02 is lost (`benchmarks/README.md`, "Initial values").
+    positions = LearnedPositions(embedding_init=Normal(1.0))
+    parts: dict[str, Layer] = {
+        "patches": Conv(features, patch, patch, padding="VALID"),
+        "sequence": Reshape((-1, features)),
+        "positions": positions,
+    }
+    if not is_zero(dropout):
+        parts["dropout"] = Dropout(dropout)
+    parts |= {f"block_{index}": block for index in range(layers)}
+    parts |= {"norm": LayerNorm(), "pool": GlobalAvgPool(), "logits": Dense(classes)}
+    return Sequential(**parts)

@@ -1,8 +1,11 @@
-"""Pure array functions; the one place that knows platforms apart."""
+"""Pure array functions, and the custom primitives among them: the one package that distinguishes
+platforms.
+"""
 
 from jaxdl.ops import activations as activations
 from jaxdl.ops import attention as attention
 from jaxdl.ops import conv as conv
+from jaxdl.ops import conv_transpose as conv_transpose
 from jaxdl.ops import dropout as dropout
 from jaxdl.ops import floating as floating
 from jaxdl.ops import linear as linear

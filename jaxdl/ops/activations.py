@@ -1,6 +1,6 @@
-"""Activation functions: those of `jax.nn`, and the step. Each is a layer wherever one is expected.
+"""Activation functions: those of `jax.nn`, and the step. Each is a layer where one is expected.
 
-A function with arguments becomes one by `functools.partial`: `partial(leaky_relu,
+A function with arguments is bound by `functools.partial`: `partial(leaky_relu,
 negative_slope=0.2)`.
 """
 
@@ -20,13 +20,17 @@ from jaxtyping import Float
 
 
 def step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """y = 1 where x ≥ 0, else 0: Rosenblatt's threshold. Its gradient is zero everywhere, so that
-    nothing below it learns.
+    """y = 1 where x ≥ 0, else 0: the threshold of Rosenblatt, 1958.
+
+    Its gradient is zero everywhere, so that no layer before it learns.
+
+    Args:
+        x: of any shape.
     """
     return (x >= 0).astype(x.dtype)
 
 
-BY_STEP = (
+POINTWISE = (
     elu,
     gelu,
     leaky_relu,
@@ -40,4 +44,4 @@ BY_STEP = (
     tanh,
     step,
 )
-"""Those that compute each element, or each row of the last axis, on its own: all of them."""
+"""The functions that compute each element, or each row of the last axis, alone: all of them."""

@@ -1,14 +1,13 @@
-"""Attention: each query takes the mean of the values, weighed by how well their keys fit it; and
-rotary positions.
+"""Scaled dot-product attention, and rotary positions.
 
-On a CPU the products are written out, which in a compiled loop takes two thirds of the time that
-`jax.nn`'s form does. Other platforms use `jax.nn.dot_product_attention`, in the implementation that
-JAX chooses there, or where asked for and there is one, in cuDNN's, whose kernel never forms the
-weights.
+On a CPU the products are written out, which in a compiled loop takes two thirds of the time of
+`jax.nn.dot_product_attention`. Other platforms use that, in JAX's default implementation, or, if
+`flash` asks for it and it is supported, in that of cuDNN, which never forms the weights.
 """
 
 import functools
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +24,8 @@ Queries = Float[Array, "batch queries heads width"]
 Keys = Float[Array, "batch keys kv_heads width"]
 Mask = Bool[Array, "#batch #heads #queries #keys"] | None
 
-MOST_WIDTH = 128
-"""How wide a head may be for cuDNN's kernel on every GPU that has it."""
+MAX_HEAD_WIDTH = 128
+"""The maximum width of a head that cuDNN's kernel supports on every GPU that has it."""
 
 
 def attention(
@@ -40,28 +39,31 @@ def attention(
     dropout_key: Key[Array, ""] | None = None,
     flash: bool = False,
 ) -> Queries:
-    """y = softmax(q kᵀ / √width) v over the keys that a query may see; 0 where there is none.
+    """y = softmax(q kᵀ / √width) v over the keys that a query attends to; 0 if there are none.
 
-    The softmax is taken in at least float32. Source: Vaswani et al., 2017, section 3.2.1; groups of
-    heads that share a key and
-    a value: Ainslie et al., 2023.
+    The softmax is taken in at least float32. Source: Vaswani et al., 2017, section 3.2.1; Ainslie
+    et al., 2023, for groups of heads that share keys and values.
 
     Args:
-        query, key, value: q, k, v; `kv_heads` divides `heads`, and head h reads the keys of h //
-            (heads / kv_heads).
-        mask: True where the query may see the key; None lets it see all.
-        causal: whether query i may see the keys 0 … i alone, in addition to the mask.
+        query: q [batch, queries, heads, width].
+        key, value: k and v [batch, keys, kv_heads, width]; `kv_heads` divides `heads`, and head h
+            attends to the keys of head h // (heads / kv_heads).
+        mask: True where the query attends to the key; None is True everywhere.
+        causal: whether query i attends only to the keys 0 … i, in addition to the mask.
         dropout: the probability that a weight is dropped.
-        dropout_key: a typed key, where that is not 0.
+        dropout_key: a typed key, if that is not 0.
         flash: whether a kernel that never forms the weights (Dao et al., 2022) may be used, which
-            has first derivatives in reverse mode alone: on NVIDIA's GPUs cuDNN's, for float16 and
-            bfloat16 without mask and dropout. Where there is none this changes nothing.
+            has only first derivatives in reverse mode: that of cuDNN on NVIDIA's GPUs, for float16
+            and bfloat16 without mask and dropout. Elsewhere this changes nothing.
+
+    Returns:
+        y [batch, queries, heads, width], in q's dtype.
     """
     if isinstance(dropout, Array):
         return _written_out(
             query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key
         )
-    flash = flash and mask is None and _cudnn_takes(query)
+    flash = flash and mask is None and _cudnn_supports(query)
     return _compiled(
         query,
         key,
@@ -84,7 +86,7 @@ def _compiled(
     *,
     causal: bool,
     dropout: float,
-    dropout_key: Any,
+    dropout_key: Array | None,
     flash: bool,
     platform: str | None,
 ) -> Array:
@@ -92,59 +94,61 @@ def _compiled(
         return _written_out(
             query, key, value, mask, causal=causal, dropout=dropout, dropout_key=dropout_key
         )
-    if query.dtype == jnp.float64:  # JAX takes the softmax in float32
+    # JAX takes the softmax in float32.
+    if query.dtype == jnp.float64:
         return _written_out(query, key, value, mask, causal=causal)
-    return by_platform(
-        platform,
-        query,
-        key,
-        value,
-        mask,
-        cpu=functools.partial(_written_out, causal=causal),
-        **(
-            {"cuda": functools.partial(_by_jax, causal=causal, implementation="cudnn")}
-            if flash
-            else {}
-        ),
-        default=functools.partial(_by_jax, causal=causal),
-    )
+    branches: dict[str, Callable[..., Array]] = {
+        "cpu": functools.partial(_written_out, causal=causal)
+    }
+    if flash:
+        branches["cuda"] = functools.partial(_by_jax, causal=causal, implementation="cudnn")
+    default = functools.partial(_by_jax, causal=causal)
+    return by_platform(platform, query, key, value, mask, default=default, **branches)
 
 
-def _cudnn_takes(query: Array) -> bool:
-    """Whether there is a GPU with cuDNN's kernel, and it takes such heads; JAX asks the GPU while
-    it traces.
+def _cudnn_supports(query: Array) -> bool:
+    """Whether there is a GPU with cuDNN's kernel, which supports such heads; JAX queries the GPU
+    while it traces.
     """
-    if (
-        query.dtype not in (jnp.bfloat16, jnp.float16)
-        or query.shape[-1] % 8
-        or query.shape[-1] > MOST_WIDTH
-    ):
+    width = query.shape[-1]
+    is_narrow = query.dtype in (jnp.bfloat16, jnp.float16)
+    if not is_narrow or width % 8 or width > MAX_HEAD_WIDTH:
         return False
     backend = get_backend()
-    return (
-        "cuda" in backend.platform_version
-        and float(backend.local_devices()[0].compute_capability) >= 8
-    )
+    if "cuda" not in backend.platform_version:
+        return False
+    return float(backend.local_devices()[0].compute_capability) >= 8
 
 
 def rotary(x: Queries, positions: Int[Array, " queries"]) -> Queries:
-    """Turns each pair of features by an angle that grows with the position: (a, b) to (a cos − b
-    sin, b cos + a sin).
+    """Rotary position embedding: rotates each pair of features (a, b) to (a cos − b sin, b cos +
+    a sin), by an angle that grows with the position.
 
     Feature i is paired with feature i + width / 2, and angle = position · 10000^(−2i / width), so
     that the product of a query and a key depends on their distance. Source: Su et al., 2021,
     section 3.2; the pairing is that of GPT-NeoX and Llama.
+
+    Args:
+        x: queries or keys [batch, time, heads, width].
+        positions: [time] int32.
+
+    Returns:
+        The rotated x.
     """
     half = x.shape[-1] // 2
     frequencies = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
-    cos, sin = (wave[None, :, None].astype(x.dtype) for wave in (jnp.cos(angles), jnp.sin(angles)))
-    a, b = x[..., :half], x[..., half:]
+    cos = jnp.cos(angles)[None, :, None].astype(x.dtype)
+    sin = jnp.sin(angles)[None, :, None].astype(x.dtype)
+    a = x[..., :half]
+    b = x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _allowed(mask: Mask, causal: bool, queries: int, keys: int) -> Array | None:
-    """[batch | 1, heads | 1, queries | 1, keys] bool, or None where all is allowed."""
+    """The mask and the causal one, [batch | 1, heads | 1, queries | 1, keys] bool; None if all keys
+    are attended to.
+    """
     if not causal:
         return mask
     before = jnp.tril(jnp.ones((queries, keys), bool))[None, None]
@@ -159,7 +163,7 @@ def _written_out(
     *,
     causal: bool,
     dropout: float | Array = 0.0,
-    dropout_key: Any = None,
+    dropout_key: Array | None = None,
 ) -> Array:
     batch, queries, heads, width = query.shape
     keys, kv_heads = key.shape[1:3]
@@ -172,9 +176,8 @@ def _written_out(
         logits = jnp.where(allowed, logits, jnp.finfo(wide).min)
     weights = jax.nn.softmax(logits, -1)
     if mask is not None and allowed is not None:
-        weights = jnp.where(
-            allowed, weights, 0
-        )  # a query that sees no key has equal weights for all of them
+        # The softmax of a query that attends to no key gives equal weights.
+        weights = jnp.where(allowed, weights, 0)
     weights = weights.astype(query.dtype)
     if dropout_key is not None:
         weights = ops_dropout.dropout(dropout_key, weights, dropout)
@@ -191,10 +194,8 @@ def _by_jax(
     causal: bool,
     implementation: Literal["cudnn"] | None = None,
 ) -> Array:
-    with (
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):  # JAX's function relies on both
+    # JAX's function relies on both promotions.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         y = jax.nn.dot_product_attention(
             query, key, value, mask=mask, is_causal=causal, implementation=implementation
         )
@@ -202,5 +203,5 @@ def _by_jax(
         return y
     allowed = _allowed(mask, causal, query.shape[1], key.shape[1])
     assert allowed is not None
-    seen = jnp.swapaxes(allowed.any(-1, keepdims=True), 1, 2)
-    return jnp.where(seen, y, 0)
+    attends = jnp.swapaxes(allowed.any(-1, keepdims=True), 1, 2)
+    return jnp.where(attends, y, 0)

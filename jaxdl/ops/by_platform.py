@@ -1,25 +1,29 @@
-"""What is fastest on one platform and not on another."""
+"""Functions that are computed differently on each platform."""
 
 from collections.abc import Callable
-from typing import Any
 
 from jax import lax
+from jaxtyping import PyTree
 
 
 def by_platform(
     platform: str | None,
-    *operands: Any,
-    default: Callable[..., Any],
-    **branches: Callable[..., Any],
-) -> Any:
-    """The function of the platform that a program is lowered for: of `branches`, by its name, or
-    `default`.
+    *operands: PyTree,
+    default: Callable[..., PyTree],
+    **branches: Callable[..., PyTree],
+) -> PyTree:
+    """Applies the function of the platform that a program is lowered for.
 
     Args:
-        platform: of the program, where it is known (`jitted.program_platform`): then no other
-            function is traced, which is most of what tracing and differentiating attention takes.
+        platform: that of the program if it is known (`jitted.program_platform`): then only its
+            function is traced, which saves most of the time to trace and differentiate attention.
             It decides what is traced, so functions under `jax.jit` take it as a static argument.
-        operands: what the function is given.
+        operands: the arguments of the function.
+        default: the function of platforms that have no branch.
+        branches: functions by the name of their platform.
+
+    Returns:
+        The outputs of the function.
     """
     if platform is not None:
         return branches.get(platform, default)(*operands)

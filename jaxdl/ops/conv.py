@@ -1,15 +1,13 @@
-"""Convolution and its transpose, over any number of spatial dimensions, channels last.
+"""Convolution over any number of spatial dimensions, channels last.
 
-On a CPU a convolution is XLA's library routine with gradients of our own (`ops.direct`), or, where
-that is not the faster one,
-a product of patches with a matrix: the gradients that `lax.conv_general_dilated` has run 8 to 20
-times slower inside a compiled loop there (jax-ml/jax#12868). Other platforms use it. Each function
-is compiled as one operation when called eagerly.
+On a CPU it is XLA's library routine with gradients of the same kind (`ops.primitives`), or, where
+that is slower, a product of patches with a matrix: the gradients of `lax.conv_general_dilated` run
+8 to 20 times slower inside of a compiled loop there (jax-ml/jax#12868). Other platforms use it.
+Called eagerly, it is compiled as one operation.
 """
 
 import functools
-import itertools
-from typing import Any
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +16,18 @@ from jaxtyping import Float
 
 from jaxdl.compiling.jitted import in_mapped, program_platform
 from jaxdl.ops.by_platform import by_platform
-from jaxdl.ops.direct import conv_directly, is_fast, suits
+from jaxdl.ops.conv_algorithm import native_conv_is_fast, use_native_conv
 from jaxdl.ops.floating import widest
-from jaxdl.ops.patches import conv_by_patches
-from jaxdl.ops.product import product
-from jaxdl.ops.sharding import gathered, of_product, reshape
-from jaxdl.ops.window import Pads, Sizes, extents, layout, pad_space, resolve_padding
+from jaxdl.ops.primitives import native_conv, patch_conv
+from jaxdl.ops.sharding import gathered, product_sharding
+from jaxdl.ops.window import Pads, Sizes, layout, pad_space, resolve_padding, shifted_slices
 
-MANY_INPUTS = 8
-"""From how many input channels for each output on a transposed convolution on a CPU is summed from
-overlapping outputs.
-"""
+
+class _Options(TypedDict):
+    stride: Sizes
+    pads: Pads
+    dilation: Sizes
+    groups: int
 
 
 def conv(
@@ -40,26 +39,27 @@ def conv(
     dilation: Sizes,
     groups: int = 1,
 ) -> Float[Array, "batch *out outputs"]:
-    """y[n, p, o] = Σ_{k,c} x[n, p·stride + k·dilation − low, c] W[k, c, o], as deep learning calls
-    a cross-correlation.
+    """y[n, p, o] = Σ_{k,c} x[n, p·stride + k·dilation − low, c] W[k, c, o], the cross-correlation
+    that deep learning calls a convolution.
 
     Args:
-        x: channels last.
-        kernel: spatial axes, then input channels of one group, then output channels; group g makes
-            the g-th block of them.
-        stride, dilation: one number a spatial dimension.
+        x: [batch, *space, inputs].
+        kernel: W [*window, inputs / groups, outputs]; group g makes the g-th block of outputs.
+        stride, dilation: one for each spatial dimension.
         padding: "SAME", "VALID" or (low, high) for each spatial dimension; zeros are added.
-        groups: input channels are split into so many groups, each with its own kernel.
+        groups: the number of blocks that input channels are split into, each with its own kernel.
+
+    Returns:
+        [batch, *out, outputs], in x's dtype.
     """
-    x = gathered(x, -1)
     return _conv(
-        x,
+        gathered(x, -1),
         gathered(kernel) if groups > 1 else kernel,
         stride=stride,
         padding=padding,
         dilation=dilation,
         groups=groups,
-        fast=is_fast(),
+        native=native_conv_is_fast(),
         mapped=in_mapped(),
         platform=program_platform(),
     )
@@ -67,7 +67,7 @@ def conv(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("stride", "padding", "dilation", "groups", "fast", "mapped", "platform"),
+    static_argnames=("stride", "padding", "dilation", "groups", "native", "mapped", "platform"),
 )
 def _conv(
     x: Array,
@@ -77,83 +77,20 @@ def _conv(
     padding: str | Pads,
     dilation: Sizes,
     groups: int,
-    fast: bool,
+    native: bool,
     mapped: bool,
     platform: str | None,
 ) -> Array:
-    del mapped  # which `product` reads where it is traced
+    del mapped  # `product` reads it while it is traced.
     kernel = kernel.astype(x.dtype)
     pads = resolve_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
-    keywords: dict[str, Any] = {
-        "stride": stride,
-        "pads": pads,
-        "dilation": dilation,
-        "groups": groups,
-    }
-    directly = fast and suits(x, kernel, **keywords)
-    return by_platform(
-        platform,
-        x,
-        kernel,
-        cpu=functools.partial(conv_directly, pads=pads)
-        if directly
-        else functools.partial(conv_by_patches, **keywords),
-        default=functools.partial(_conv_by_xla, **keywords),
-    )
-
-
-def conv_transpose(
-    x: Float[Array, "batch *space inputs"],
-    kernel: Float[Array, "*window inputs outputs"],
-    *,
-    stride: Sizes,
-    padding: str | Pads,
-    dilation: Sizes,
-) -> Float[Array, "batch *out outputs"]:
-    """The convolution of x with `stride − 1` zeros put between its elements; as
-    `jax.lax.conv_transpose` has it.
-
-    "SAME" gives space · stride outputs, "VALID" all that touch the input; explicit (low, high) pads
-    the stretched input.
-    """
-    return _conv_transpose(
-        gathered(x, -1),
-        gathered(kernel),
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        mapped=in_mapped(),
-        platform=program_platform(),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform"))
-def _conv_transpose(
-    x: Array,
-    kernel: Array,
-    *,
-    stride: Sizes,
-    padding: str | Pads,
-    dilation: Sizes,
-    mapped: bool,
-    platform: str | None,
-) -> Array:
-    del mapped  # as in `_conv`
-    kernel = kernel.astype(x.dtype)
-    window = kernel.shape[:-2]
-    reach = extents(window, dilation)
-    if isinstance(padding, str):
-        pads = tuple(_transposed_pads(k, s, padding) for k, s in zip(reach, stride, strict=True))
+    options = _Options(stride=stride, pads=pads, dilation=dilation, groups=groups)
+    if native and use_native_conv(x, kernel, **options):
+        on_cpu = functools.partial(native_conv, pads=pads)
     else:
-        pads = padding
-    keywords: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation}
-    return by_platform(
-        platform,
-        x,
-        kernel,
-        cpu=functools.partial(_conv_transpose_on_cpu, **keywords),
-        default=functools.partial(_conv_transpose_by_xla, **keywords),
-    )
+        on_cpu = functools.partial(conv_by_patches, **options)
+    default = functools.partial(_conv_by_xla, **options)
+    return by_platform(platform, x, kernel, cpu=on_cpu, default=default)
 
 
 def _conv_by_xla(
@@ -167,123 +104,53 @@ def _conv_by_xla(
         rhs_dilation=dilation,
         dimension_numbers=layout(x.ndim - 2),
         feature_group_count=groups,
-        out_sharding=of_product(x, kernel),
+        out_sharding=product_sharding(x, kernel),
     )
 
 
-def _transposed_pads(extent: int, stride: int, padding: str) -> tuple[int, int]:
-    if padding == "SAME":
-        total = extent + stride - 2
-        low = extent - 1 if stride > extent - 1 else -(-total // 2)
-    else:
-        total = extent + stride - 2 + max(extent - stride, 0)
-        low = extent - 1
-    return low, total - low
-
-
-def _conv_transpose_on_cpu(x: Array, kernel: Array, **keywords: Any) -> Array:
-    """Of few outputs the overlapping ones are cheaper to move, else the patches of the inputs; each
-    by 3 to 20 times.
-    """
-    *_, inputs, outputs = kernel.shape
-    by = _conv_transpose_by_overlap if MANY_INPUTS * outputs < inputs else _conv_transpose_by_phases
-    return by(x, kernel, **keywords)
-
-
-def _conv_transpose_by_overlap(
-    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
+def conv_by_patches(
+    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int
 ) -> Array:
-    """One product gives what each input adds to each place of its window; padded to their places,
-    these are summed.
-    """
+    """`conv` as a product of all patches with a matrix."""
+    if groups == 1:
+        return patch_conv(x, kernel, stride, pads, dilation)
     *window, inputs, outputs = kernel.shape
-    places = list(itertools.product(*map(range, window)))
-    columns = jnp.moveaxis(kernel.reshape(len(places), inputs, outputs), 0, 1).reshape(inputs, -1)
-    wide = widest(x.dtype)
-    parts = lax.dot_general(
-        x, columns, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=wide
-    )
-    stretched = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], stride, strict=True)]
-    reach = extents(tuple(window), dilation)
-    sizes = [
-        n + low + high - (e - 1) for n, (low, high), e in zip(stretched, pads, reach, strict=True)
-    ]
-    zero, total = jnp.zeros((), wide), None
-    for index, place in enumerate(places):
-        part = parts[..., index * outputs : (index + 1) * outputs]
-        before = [low - k * d for (low, _), k, d in zip(pads, place, dilation, strict=True)]
-        after = [size - n - b for size, n, b in zip(sizes, stretched, before, strict=True)]
-        spread = [(b, a, s - 1) for b, a, s in zip(before, after, stride, strict=True)]
-        placed = lax.pad(part, zero, [(0, 0, 0), *spread, (0, 0, 0)])
-        total = placed if total is None else total + placed
-    assert total is not None
-    return total.astype(x.dtype)
+    # The gradients of all overlapping patches are summed in the wide dtype.
+    padded = pad_space(x.astype(widest(x.dtype)), pads, 0)
+    slices = shifted_slices(padded, tuple(window), stride, dilation)
+    outputs_of_group = outputs // groups
+    if inputs == 1:
+        kernel = kernel.reshape(len(slices), groups, outputs_of_group)
+        return _depthwise(slices, kernel).astype(x.dtype)
+    slices = [part.astype(x.dtype) for part in slices]
+    return _grouped(slices, kernel.reshape(len(slices), inputs, groups, outputs_of_group))
 
 
-def _conv_transpose_by_phases(
-    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
-) -> Array:
-    """Outputs of one place modulo the stride meet the same part of the window: a convolution of x
-    for each such phase.
+def _depthwise(slices: list[Array], kernel: Array) -> Array:
+    """A sum of products, since nine tenths of a product of matrices would be zeros.
 
-    Output q · s + r meets the places k for which r + k · d − low is a multiple m · s, each with the
-    input q + m.
+    Args:
+        slices: [batch, *out, channels] for each position of the window.
+        kernel: [window, channels, multiplier].
     """
-    outputs = kernel.shape[-1]
-    window, rank = kernel.shape[:-2], x.ndim - 2
-    dimensions = list(zip(x.shape[1:-1], stride, pads, extents(window, dilation), strict=True))
-    sizes = [(n - 1) * s + 1 + low + high - (e - 1) for n, s, (low, high), e in dimensions]
-    turns = [-(-size // s) for size, s in zip(sizes, stride, strict=True)]
-    met = [
-        _met(*each) for each in zip(window, stride, [low for low, _ in pads], dilation, strict=True)
-    ]
-    moved = [[m for phase in phases for _, m in phase] for phases in met]
-    before = [max(0, -min(each)) for each in moved]
-    after = [
-        max(0, turn - 1 + max(each) - (n - 1))
-        for turn, each, n in zip(turns, moved, x.shape[1:-1], strict=True)
-    ]
-    padded = pad_space(x.astype(widest(x.dtype)), tuple(zip(before, after, strict=True)), 0)
-    parts = []
-    for phase in itertools.product(*met):
-        places = list(itertools.product(*phase))
-        if not places:
-            parts.append(jnp.zeros((x.shape[0], *turns, outputs), x.dtype))
-            continue
-        starts = [[m + b for (_, m), b in zip(place, before, strict=True)] for place in places]
-        slices = [
-            lax.slice(
-                padded,
-                (0, *start, 0),
-                (x.shape[0], *(i + n for i, n in zip(start, turns, strict=True)), x.shape[-1]),
-            )
-            for start in starts
-        ]
-        weights = [kernel[tuple(k for k, _ in place)] for place in places]
-        patches = jnp.concatenate(slices, -1).astype(x.dtype)
-        y = product(patches.reshape(-1, patches.shape[-1]), jnp.concatenate(weights, 0))
-        parts.append(y.reshape(x.shape[0], *turns, outputs))
-    y = reshape(jnp.stack(parts, 1), (x.shape[0], *stride, *turns, outputs))
-    woven = [axis for d in range(1, rank + 1) for axis in (rank + d, d)]
-    y = y.transpose(0, *woven, 2 * rank + 1)
-    y = reshape(
-        y, (x.shape[0], *(turn * s for turn, s in zip(turns, stride, strict=True)), outputs)
-    )
-    return lax.slice(y, (0,) * y.ndim, (x.shape[0], *sizes, outputs))
+    shape = (*slices[0].shape, kernel.shape[-1])
+    total = jnp.zeros(shape, slices[0].dtype)
+    kernel = kernel.astype(total.dtype)
+    last_two = (len(shape) - 2, len(shape) - 1)
+    for part, weights in zip(slices, kernel, strict=True):
+        total = total + part[..., None] * lax.broadcast_in_dim(weights, shape, last_two)
+    return total.reshape(*shape[:-2], -1)
 
 
-def _met(window: int, stride: int, low: int, dilation: int) -> list[list[tuple[int, int]]]:
-    """For each phase of one dimension, the places k that it meets and the inputs' moves m."""
-    phases = [
-        [(k, *divmod(phase + k * dilation - low, stride)) for k in range(window)]
-        for phase in range(stride)
-    ]
-    return [[(k, move) for k, move, rest in phase if rest == 0] for phase in phases]
+def _grouped(slices: list[Array], kernel: Array) -> Array:
+    """A product for each group.
 
-
-def _conv_transpose_by_xla(
-    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
-) -> Array:
-    return lax.conv_transpose(
-        x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=layout(x.ndim - 2)
-    )
+    Args:
+        slices: [batch, *out, channels] for each position of the window.
+        kernel: [window, inputs of a group, groups, outputs of a group].
+    """
+    groups = kernel.shape[2]
+    split = [part.reshape(*part.shape[:-1], groups, -1) for part in slices]
+    patches = jnp.stack(split, -2)  # [batch, *out, groups, window, inputs]
+    y = jnp.einsum("...gki,kigo->...go", patches, kernel)
+    return y.reshape(*y.shape[:-2], -1)

@@ -1,4 +1,4 @@
-"""Random masks."""
+"""Dropout: multiplication by a random mask."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,22 @@ def dropout(
     rate: float | Float[Array, ""],
     shared_axes: Sequence[int] = (),
 ) -> Float[Array, "..."]:
-    """Sets elements to zero with probability `rate` and scales the others by 1 / (1 − rate)
-    (Srivastava et al., 2014).
+    """y = x · m / (1 − rate): sets elements to zero with probability `rate`, and scales the others.
 
-    The coin is 8 or 16 random bits against a threshold, several times cheaper than a uniform draw:
-    8 where they hold the rate exactly (0.5, 0.25), else 16. The rate is then rounded to 1/65536,
-    and the scale is that of the rounded rate.
+    m is 8 or 16 random bits compared with a threshold, several times cheaper than a uniform draw:
+    8 bits if they represent the rate exactly (0.5, 0.25), else 16. The rate is then rounded to
+    1/65536, and the scale is that of the rounded rate. Source: Srivastava et al., 2014.
 
     Args:
         key: a typed key.
-        x: inputs.
-        rate: in [0, 1); one that is being traced, as in a sweep, drops what the number would, and
+        x: of any shape.
+        rate: in [0, 1); a tracer, as in a sweep, drops the same elements as its value would, and
             draws 24 bits.
-        shared_axes: axes along which one draw serves all; the spatial axes, to drop whole channels.
+        shared_axes: axes along which elements are dropped together; the spatial axes, to drop whole
+            channels.
+
+    Returns:
+        y, in x's shape and dtype.
     """
     shape = tuple(1 if axis in shared_axes else n for axis, n in enumerate(x.shape))
     if isinstance(rate, Array):
@@ -39,22 +42,20 @@ def dropout(
         threshold -= 1
     draws = jax.random.bits(key, shape, f"uint{bits}")
     scale = 1 / (1 - threshold / 2**bits)
-    scaled = (
-        x * scale
-        if scale <= float(jnp.finfo(x.dtype).max)
-        else (x.astype(jnp.float32) * scale).astype(x.dtype)
-    )
+    if scale <= float(jnp.finfo(x.dtype).max):
+        scaled = x * scale
+    else:
+        scaled = (x.astype(jnp.float32) * scale).astype(x.dtype)
     return jnp.where(draws >= threshold, scaled, jnp.zeros((), x.dtype))
 
 
 def _traced(key: Array, x: Array, rate: Array, shape: tuple[int, ...]) -> Array:
+    """`dropout` with a rate that is a tracer."""
     rate = rate.astype(jnp.float32)
-    whole = rate * 256 == jnp.floor(rate * 256)
-    coarse, fine = (jax.random.bits(key, shape, kind) for kind in ("uint8", "uint16"))
+    is_exact = rate * 256 == jnp.floor(rate * 256)
+    coarse = jax.random.bits(key, shape, "uint8").astype(jnp.float32)
+    fine = jax.random.bits(key, shape, "uint16").astype(jnp.float32)
     threshold = jnp.minimum(jnp.round(rate * 65536), 65535)
-    kept = jnp.where(
-        whole, coarse.astype(jnp.float32) >= rate * 256, fine.astype(jnp.float32) >= threshold
-    )
-    return jnp.where(
-        kept, x * (1 / (1 - threshold / 65536)).astype(x.dtype), jnp.zeros((), x.dtype)
-    )
+    kept = jnp.where(is_exact, coarse >= rate * 256, fine >= threshold)
+    scale = 1 / (1 - threshold / 65536)
+    return jnp.where(kept, x * scale.astype(x.dtype), jnp.zeros((), x.dtype))

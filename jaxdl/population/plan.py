@@ -23,7 +23,7 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import CheckpointError, reason
 from jaxdl.compiling.jitted import jit_once
-from jaxdl.core.layer import fold_in_name
+from jaxdl.core.keys import fold_in_name
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import ResidentMembers
 from jaxdl.population.cohort import Cohort, Member

@@ -12,7 +12,8 @@ import optax
 from jax import Array
 
 from jaxdl.checkpoint.describe import Description, describe
-from jaxdl.core.layer import Layer, as_layer
+from jaxdl.core.function import as_layer
+from jaxdl.core.layer import Layer
 from jaxdl.optim.optimizers import as_optimizer, takes, with_hyperparameters
 from jaxdl.optim.schedules import Schedule
 from jaxdl.population.members import Recipe

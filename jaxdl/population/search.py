@@ -24,9 +24,9 @@ from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
-from jaxdl.training.fit import Precision, total_steps
+from jaxdl.training.fit import total_steps
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.options import SupervisedOptions
+from jaxdl.training.options import Precision, SupervisedOptions
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState

@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxdl.compiling.jitted import only_platform
 from jaxdl.core.layer import Layer
-from jaxdl.ops.direct import CPU_OPTIONS
+from jaxdl.ops.conv_algorithm import CPU_OPTIONS
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled

@@ -14,7 +14,9 @@ from jaxdl import losses
 from jaxdl.compiling import threefry
 from jaxdl.compiling.jitted import only_platform, tracing_program
 from jaxdl.core.arrays import host_arrays
-from jaxdl.core.layer import Layer, LayerError, as_layer
+from jaxdl.core.error import LayerError
+from jaxdl.core.function import as_layer
+from jaxdl.core.layer import Layer
 from jaxdl.core.number import is_number
 from jaxdl.core.padded import Padded
 from jaxdl.core.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from jaxdl.compiling.jitted import Jitted, tracing_program
 from jaxdl.core.tree import frozen_shapes
 from jaxdl.data.source import Source
-from jaxdl.ops.direct import CPU_OPTIONS
+from jaxdl.ops.conv_algorithm import CPU_OPTIONS
 from jaxdl.training.finite import run_if, select
 from jaxdl.training.outcome import Index, applied, form_outcome, observe, stepped
 from jaxdl.training.state import Measured

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxtyping import Bool, PyTree
 
 from jaxdl.compiling.jitted import in_mapped, program_platform
-from jaxdl.core.tree import Tree
+from jaxdl.data.source import Tree
 
 SMALL = 2**12
 """Up to how many elements arrays are looked at together in a program, and by one call of NumPy on

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
-from jaxdl.compiling.initialization import Computes, Made, deferred_draws, made_of, values_of
+from jaxdl.compiling.draws import Computes, deferred_draws
+from jaxdl.compiling.initialization import Made, made_of, values_of
 from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program, uncollected
-from jaxdl.core.arrays import host_arrays, taken_over
+from jaxdl.core.arrays import convert_foreign, host_arrays
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
@@ -349,7 +350,7 @@ def _arrays(initial: Any) -> tuple[Params, State]:
         raise TypeError(
             f"initial: expected (params, state), two dicts of arrays, got {type(initial).__name__}."
         )
-    given = taken_over("initial", tuple(initial))
+    given = convert_foreign("initial", tuple(initial))
     if not all(isinstance(leaf, (Array, np.ndarray)) for leaf in jax.tree.leaves(given)):
         raise TypeError(
             "initial: expected dicts of arrays, as model.init gives them, and some leaves are no "
@@ -406,5 +407,5 @@ def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Arra
 
 
 def _eval_state(params: Params, state: State, mesh: Mesh | None) -> EvalState:
-    start = EvalState(taken_over("params", params), taken_over("state", state))
+    start = EvalState(convert_foreign("params", params), convert_foreign("state", state))
     return start if mesh is None else jax.device_put(start, whole(mesh))

@@ -21,9 +21,9 @@ from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import Optimizer, as_optimizer
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed
-from jaxdl.training.fit import Loss, Precision, first_start
+from jaxdl.training.fit import first_start
 from jaxdl.training.iteration import Iteration, initial_state
-from jaxdl.training.options import SupervisedOptions
+from jaxdl.training.options import Loss, Precision, SupervisedOptions
 from jaxdl.training.program import Program
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import Measured, TrainState, distinct_arrays

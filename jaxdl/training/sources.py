@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxdl.compiling import threefry
-from jaxdl.core.layer import fold_in_name
+from jaxdl.core.keys import fold_in_name
 from jaxdl.core.padded import Padded
 from jaxdl.data.source import Batch, Resident
 from jaxdl.training import arguments, checks

@@ -10,7 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.core.layer import Train
+from jaxdl.core.mode import Train
 
 AXIS = "devices"
 """The axis of a mesh that a batch is split along."""
@@ -135,4 +135,4 @@ def own_draws(mode: Train, across: str | None) -> Train:
     """The mode with a key of the part's own; where there is one part, the mode."""
     if across is None or lax.axis_size(across) == 1:
         return mode
-    return mode.folded(lax.axis_index(across))
+    return mode.fold_in(lax.axis_index(across))

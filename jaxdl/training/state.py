@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Int, Key, PyTree
 
-from jaxdl.core.layer import Params, State, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params, State
 from jaxdl.optim.learning_rate import settled
 
 

@@ -11,7 +11,8 @@ from jax import Array
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
-from jaxdl.compiling.initialization import Computes, Made, made_of, values_of
+from jaxdl.compiling.draws import Computes
+from jaxdl.compiling.initialization import Made, made_of, values_of
 from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch

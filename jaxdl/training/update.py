@@ -12,8 +12,8 @@ from jax import Array, lax
 
 from jaxdl.core.layer import Params
 from jaxdl.metrics.metric import Mean, Metric
-from jaxdl.ops.batching import small_last
 from jaxdl.ops.floating import widest
+from jaxdl.ops.primitives import batch_last
 from jaxdl.optim.learning_rate import learning_rate
 from jaxdl.training.spread import added_up
 from jaxdl.training.state import Measured
@@ -47,7 +47,7 @@ def updated(
         TypeError: the optimizer asks for the loss of other parameters, and there is no `loss_of`.
     """
     extended = optax.with_extra_args_support(optimizer)
-    gradients = jax.tree.map(small_last, gradients)
+    gradients = jax.tree.map(batch_last, gradients)
     more = {} if loss_of is None else {"grad": gradients, "value_fn": loss_of}
     with (
         jax.named_scope("optimizer"),

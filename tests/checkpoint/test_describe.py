@@ -86,7 +86,9 @@ def descriptions() -> str:
 
 def test_another_process_describes_the_same() -> None:
     root = Path(__file__).parents[2]
-    program = "from tests.checkpoint.test_describe import descriptions; print(descriptions(), end='')"
+    program = (
+        "from tests.checkpoint.test_describe import descriptions; print(descriptions(), end='')"
+    )
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "17"}
     ran = subprocess.run(
         [sys.executable, "-c", program],

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import jaxdl as dl
-from jaxdl.compiling.draws import Draw, _draw_stacked
-from jaxdl.compiling.initialization import Computes, made_of, values_of
+from jaxdl.compiling.draws import Computes, Draw, _draw_stacked
+from jaxdl.compiling.initialization import made_of, values_of
 from jaxdl.core.tree import shapes
 from jaxdl.data.source import Batch
 from jaxdl.training import program

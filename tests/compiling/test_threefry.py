@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdl.compiling import threefry
-from jaxdl.core.layer import fold_in_name
+from jaxdl.core.keys import fold_in_name
 
 SEEDS = [0, 1, 7, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31)]
 

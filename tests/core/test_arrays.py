@@ -89,7 +89,7 @@ REFUSED = {
     "bytes": (np.array([b"a"]), "got |S1 — number classes"),
     "dates": (
         np.array(["2024-01-01"], "datetime64[D]"),
-        r"got datetime64\[D\] — dates are no numbers: take differences",
+        r"got datetime64\[D\] — dates are not numbers: take differences",
     ),
     "durations": (
         np.array([1], "timedelta64[s]"),
@@ -102,13 +102,16 @@ REFUSED = {
     "raw bytes": (np.zeros(3, "V3"), "expected arrays of numbers"),
     "numbers as objects": (
         np.array([1.5, True, 2], object),
-        r"if they are numbers, give array\.astype\(np\.float32\)",
+        r"if they are numbers, pass array\.astype\(np\.float32\)",
     ),
     "arrays as objects": (
         ragged,
-        r"whose elements are ndarray — if they are arrays of one shape, give np\.stack",
+        r"whose elements are ndarray — if they are arrays of one shape, pass np\.stack",
     ),
-    "a sparse matrix": (scipy.sparse.eye(3), r"make a sparse matrix dense: matrix\.toarray\(\)"),
+    "a sparse matrix": (
+        scipy.sparse.eye(3),
+        r"convert a sparse matrix to a dense one: matrix\.toarray\(\)",
+    ),
     "a function": (len, "whose elements are builtin_function_or_method"),
     "keys": (jax.random.split(jax.random.key(0), 3), "cannot be made an array of NumPy: .*key"),
 }
@@ -175,9 +178,9 @@ def test_gaps_categories_and_strings_of_a_frame_are_named() -> None:
         ),
         (
             "ac",
-            r"x: column 'c': it is categorical — give the numbers of its categories, frame\[column\]\.cat\.codes",
+            r"x: column 'c': it is categorical — pass the codes of its categories, frame\[column\]\.cat\.codes",
         ),
-        ("d", r"x: column 'd': .* got datetime64\[\w+\] — dates are no numbers"),
+        ("d", r"x: column 'd': .* got datetime64\[\w+\] — dates are not numbers"),
     ):
         with pytest.raises(ValueError, match=sentence):
             as_numpy("x", frame[list(columns)])
@@ -288,7 +291,7 @@ def test_weights_of_every_kind_are_saved_or_named(tmp_path: Any) -> None:
         ),
         (
             (np.array([*X[:, 0].tolist()[:-1], True], object), Y),
-            r"data inputs: .* give array\.astype\(np\.float32\)",
+            r"data inputs: .* pass array\.astype\(np\.float32\)",
         ),
         ((X[:0], Y[:0]), "data: the set is empty"),
         (

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError, Params, as_layer, fold_in_name, located
+from jaxdl.core.error import LayerError, located
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
@@ -63,6 +66,7 @@ def test_promotion_is_refused_in_these_tests() -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_training_needs_a_typed_key(key: Any, text: str) -> None:
     with pytest.raises(TypeError) as caught:
         dl.Train(key)
@@ -92,14 +96,14 @@ def test_modes_are_trees() -> None:
 
 def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
     train = dl.Train(KEY, jnp.ones(2, bool), "devices")
-    assert train.within("a").across == "devices"
-    assert train.within("a").key == fold_in_name(KEY, "a")
-    assert train.within("a").key != train.within("b").key != train.key
-    assert train.within("a").mask is train.mask
-    assert train.within("a").within("b").key == fold_in_name(fold_in_name(KEY, "a"), "b")
-    assert train.folded(3).within("a").key == fold_in_name(jax.random.fold_in(KEY, 3), "a")
-    assert train.masked(None).within("a") == dl.Train(KEY, None, "devices").within("a")
-    assert dl.Eval().within("a") == dl.Eval()
+    assert train.for_part("a").across == "devices"
+    assert train.for_part("a").key == fold_in_name(KEY, "a")
+    assert train.for_part("a").key != train.for_part("b").key != train.key
+    assert train.for_part("a").mask is train.mask
+    assert train.for_part("a").for_part("b").key == fold_in_name(fold_in_name(KEY, "a"), "b")
+    assert train.fold_in(3).for_part("a").key == fold_in_name(jax.random.fold_in(KEY, 3), "a")
+    assert train.with_mask(None).for_part("a") == dl.Train(KEY, None, "devices").for_part("a")
+    assert dl.Eval().for_part("a") == dl.Eval()
     assert repr(dl.Train(KEY, None, "devices")) == f"Train({KEY!r}, mask=None, across='devices')"
 
 
@@ -107,7 +111,7 @@ def test_programs_in_which_nothing_draws_derive_no_key() -> None:
     def named(model: dl.Layer) -> list[str]:
         params, state = model.init(KEY, X)
         jaxpr = jax.make_jaxpr(
-            lambda key, step: model.apply(params, state, X, dl.Train(key).folded(step))[0]
+            lambda key, step: model.apply(params, state, X, dl.Train(key).fold_in(step))[0]
         )(KEY, 0)
         return [str(equation.primitive) for equation in jaxpr.jaxpr.eqns]
 
@@ -119,11 +123,11 @@ def test_programs_in_which_nothing_draws_derive_no_key() -> None:
 
 
 def test_a_key_derived_in_a_program_is_that_derived_outside() -> None:
-    mode = dl.Train(KEY).folded(5).within("a")
+    mode = dl.Train(KEY).fold_in(5).for_part("a")
     for step in (5, np.int32(5), jnp.int32(5)):
-        assert dl.Train(KEY).folded(step).within("a").key == mode.key
+        assert dl.Train(KEY).fold_in(step).for_part("a").key == mode.key
         assert (
-            jax.jit(lambda key, step: dl.Train(key).folded(step).within("a").key)(KEY, step)
+            jax.jit(lambda key, step: dl.Train(key).fold_in(step).for_part("a").key)(KEY, step)
             == mode.key
         )
     assert jax.jit(lambda mode: mode.key)(mode) == mode.key
@@ -248,11 +252,11 @@ class Callable:
             "a callable of type builtins.method may hold state of its own, which a pure model cannot see — pass a plain function "
             "of one array, or write a jaxdl.Layer that returns its parameters from init.",
         ),
-        (np.tanh, "numpy.tanh cannot be traced — take that of jax.numpy: jnp.tanh."),
+        (np.tanh, "numpy.tanh cannot be traced — use that of jax.numpy: jnp.tanh."),
         (
             functools.partial(jnp.add, np.ones(1)),
             "partial(add, array([1.])) binds a value that cannot be hashed, such as an array or a list, and a layer holds "
-            "hyperparameters only — bind numbers, words and tuples; arrays belong in the params of a jaxdl.Layer.",
+            "hyperparameters only — bind numbers, strings and tuples; arrays belong in the params of a jaxdl.Layer.",
         ),
     ],
 )
@@ -336,9 +340,11 @@ class Gives(dl.Layer):
 
 @pytest.mark.parametrize("drawn", [{}, None, ({}, {}, {}), ({}, None), (X, {})], ids=str)
 def test_init_gives_two_dicts(drawn: Any) -> None:
-    with pytest.raises(LayerError, match=r"^Gives: init gives two dicts, \(params, state\), got "):
+    with pytest.raises(
+        LayerError, match=r"^Gives: init returns two dicts, \(params, state\), got "
+    ):
         Gives(drawn).init(KEY, X)
-    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': init gives two dicts"):
+    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': init returns two dicts"):
         dl.Sequential(Gives(drawn)).init(KEY, X)
 
 
@@ -348,10 +354,10 @@ def test_init_gives_two_dicts(drawn: Any) -> None:
 def test_apply_gives_an_output_and_a_state(result: Any) -> None:
     with pytest.raises(
         LayerError,
-        match=r"^Gives: apply gives the pair \(output, state\), state being a dict, got ",
+        match=r"^Gives: apply returns the pair \(output, state\), where state is a dict, got ",
     ):
         Gives(result=result).apply({}, {}, X)
-    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': apply gives the pair"):
+    with pytest.raises(LayerError, match=r"^Gives at 'gives_0': apply returns the pair"):
         dl.Sequential(dl.Flatten(), Gives(result=result)).init(KEY, X)
 
 

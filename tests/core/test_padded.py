@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import as_layer
+from jaxdl.core.function import as_layer
 
 LENGTHS = np.array([3, 0, 5, 1], np.int32)
 

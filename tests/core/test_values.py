@@ -37,7 +37,7 @@ differentiated.defjvps(lambda tangent, y, x: 4 * tangent)
 
 leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
 FUNCTIONS = [
-    *dl.activations.BY_STEP,
+    *dl.activations.POINTWISE,
     jnp.tanh,
     jnp.exp,
     jnp.negative,

@@ -220,7 +220,7 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
     },
     dl.SinusoidalPositions: {},
     dl.LearnedPositions: {
-        "longest": st.none() | st.integers(1, 8),
+        "max_length": st.none() | st.integers(1, 8),
         "embedding_init": BIAS_INIT,
         "dtype": DTYPE,
         "param_dtype": PARAM_DTYPE,

@@ -64,13 +64,13 @@ def test_a_cache_changes_nothing(model: Any) -> None:
     )
     np.testing.assert_array_equal(sampled[:, :4], PROMPT)
 
-    expected, cache, extend = (
+    expected, cache, decode = (
         jax.jit(model.apply)(params, state, sampled)[0],
         {},
-        jax.jit(model.extend),
+        jax.jit(model.decode),
     )
     for start, end in [(0, 4), *[(place, place + 1) for place in range(4, 10)]]:
-        logits, cache = extend(
+        logits, cache = decode(
             params, state, cache, sampled[:, start:end], dl.Span(jnp.asarray(start, jnp.int32), 12)
         )
         np.testing.assert_allclose(logits, expected[:, start:end], rtol=1e-5, atol=1e-5)
@@ -279,8 +279,8 @@ def test_each_token_costs_the_same_however_many_went_before() -> None:
 
     def operations(start: int) -> Any:
         span = dl.Span(jnp.asarray(start, jnp.int32), 600)
-        cache = jax.eval_shape(lambda: model.extend(params, state, {}, PROMPT, span)[1])
-        return jax.jit(model.extend).lower(params, state, cache, PROMPT[:, :1], span).as_text()
+        cache = jax.eval_shape(lambda: model.decode(params, state, {}, PROMPT, span)[1])
+        return jax.jit(model.decode).lower(params, state, cache, PROMPT[:, :1], span).as_text()
 
     assert operations(4) == operations(500)
 

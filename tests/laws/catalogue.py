@@ -12,7 +12,7 @@ import numpy as np
 
 import jaxdl as dl
 from jaxdl import activations
-from jaxdl.core.layer import as_layer
+from jaxdl.core.function import as_layer
 from jaxdl.core.tree import map_named
 
 leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)

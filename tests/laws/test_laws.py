@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import as_layer
+from jaxdl.core.function import as_layer
 from jaxdl.core.tree import named_leaves, shapes
 from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
 

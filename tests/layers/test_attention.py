@@ -10,7 +10,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import ops
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from tests.layers.oracles import close, figures, normal, perturbed, torch_figures
 
 BATCH, TIME, KEYS, FEATURES, HEADS = 3, 5, 7, 8, 4
@@ -332,9 +332,9 @@ def test_piece_by_piece_gives_what_all_at_once_gives(layer: Any) -> None:
     x = normal(5, (2, 9, FEATURES))
     params, state = layer.init(jax.random.key(0), x)
     cache, pieces, start = {}, [], 0
-    extend = jax.jit(layer.extend)
+    decode = jax.jit(layer.decode)
     for end in (4, 5, 6, 9):
-        y, cache = extend(
+        y, cache = decode(
             params, state, cache, x[:, start:end], dl.Span(jnp.asarray(start, jnp.int32), 10)
         )
         pieces.append(y)
@@ -399,9 +399,9 @@ def test_layers_that_mix_steps_do_not_read_them_one_by_one() -> None:
     for layer, sentence in (
         (dl.Conv(3, 3), "mixes the steps"),
         (dl.GlobalAvgPool(), "mixes the steps"),
-        (dl.Map(dl.Dense(3)), "does not say how it reads"),
+        (dl.Map(dl.Dense(3)), "does not define how it reads"),
         (dl.MultiHeadAttention(2), "without causal=True"),
     ):
         params, state = layer.init(jax.random.key(0), X)
         with pytest.raises(LayerError, match=sentence):
-            layer.extend(params, state, {}, X, span)
+            layer.decode(params, state, {}, X, span)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from jaxdl.ops.activations import relu, tanh
 from tests.layers.oracles import close, normal, perturbed
 

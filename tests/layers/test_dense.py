@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from tests.layers.oracles import (
     close,
     figures,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from jaxdl.ops.dropout import dropout
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

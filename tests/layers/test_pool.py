@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from tests.layers.oracles import close, flax_figures, layer_figures, normal, torch_figures
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

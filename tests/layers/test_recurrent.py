@@ -254,11 +254,11 @@ def test_a_sequence_in_two_pieces_ends_where_it_ends_in_one(kind: Any) -> None:
 def test_a_sequence_read_piece_by_piece_gives_the_states_of_the_whole(kind: Any) -> None:
     x, layer = jnp.asarray(data()), kind(FEATURES)
     params = drawn(layer, x)
-    early, cache = layer.extend(params, {}, {}, x[:, :2], dl.Span(jnp.int32(0), TIME))
-    late, _ = layer.extend(params, {}, cache, x[:, 2:], dl.Span(jnp.int32(2), TIME))
+    early, cache = layer.decode(params, {}, {}, x[:, :2], dl.Span(jnp.int32(0), TIME))
+    late, _ = layer.decode(params, {}, cache, x[:, 2:], dl.Span(jnp.int32(2), TIME))
     close(jnp.concatenate([early, late], 1), layer.apply(params, {}, x)[0], 1e-6)
     with pytest.raises(dl.LayerError, match="it reads a sequence step by step only forwards"):
-        kind(FEATURES, backward=True).extend(params, {}, {}, x, dl.Span(jnp.int32(0), TIME))
+        kind(FEATURES, backward=True).decode(params, {}, {}, x, dl.Span(jnp.int32(0), TIME))
 
 
 def test_input_dropout_is_one_mask_for_all_steps() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl.compiling.jitted import tracing_program
-from jaxdl.core.layer import LayerError
+from jaxdl.core.error import LayerError
 from jaxdl.layers.precision import in_precision
 from tests.layers.oracles import close, normal
 
@@ -351,5 +351,5 @@ def test_mathematics_beside_the_wiring_is_named(flow: Any) -> None:
 
 
 def test_a_data_flow_gives_something() -> None:
-    with pytest.raises(dl.LayerError, match=r"^Written: wire gives None"):
+    with pytest.raises(dl.LayerError, match=r"^Written: wire returns None"):
         Written(lambda wiring, x: None).init(jax.random.key(0), jnp.ones((1, 2)))

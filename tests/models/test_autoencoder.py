@@ -71,7 +71,7 @@ def test_in_evaluation_the_code_is_the_mean_and_in_training_a_draw() -> None:
     assert mean.shape == log_variance.shape == (5, 3)
     jax.tree.map(np.testing.assert_array_equal, same, state)
     y, same = MODEL.apply(params, state, X)
-    np.testing.assert_array_equal(y, MODEL.decode(params, state, mean)[0])
+    np.testing.assert_array_equal(y, MODEL.decode_latent(params, state, mean)[0])
     jax.tree.map(np.testing.assert_array_equal, same, state)
     one, moved = MODEL.apply(params, state, X, dl.Train(jax.random.key(1)))
     again, _ = MODEL.apply(params, state, X, dl.Train(jax.random.key(1)))
@@ -95,7 +95,7 @@ def test_draws_have_the_posteriors_moments() -> None:
 def test_samples_are_decoded_from_standard_normal_codes() -> None:
     params, state = MODEL.init(jax.random.key(0), X)
     samples = MODEL.sample(params, state, jax.random.key(3), 9)
-    expected, _ = MODEL.decode(params, state, jax.random.normal(jax.random.key(3), (9, 3)))
+    expected, _ = MODEL.decode_latent(params, state, jax.random.normal(jax.random.key(3), (9, 3)))
     np.testing.assert_array_equal(samples, expected)
     assert samples.shape == (9, 4, 6, 1)
 

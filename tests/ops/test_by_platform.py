@@ -17,7 +17,7 @@ OPERATIONS: dict[str, Callable[[], Any]] = {
     "conv": lambda: ops.conv.conv(
         IMAGES, jnp.ones((3, 3, 8, 8)), stride=(1, 1), padding="SAME", dilation=(1, 1)
     ),
-    "conv_transpose": lambda: ops.conv.conv_transpose(
+    "conv_transpose": lambda: ops.conv_transpose.conv_transpose(
         IMAGES, jnp.ones((3, 3, 8, 8)), stride=(2, 2), padding="SAME", dilation=(1, 1)
     ),
     "max_pool": lambda: ops.pool.max_pool(IMAGES, window=(2, 2), stride=(2, 2), padding="VALID"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxdl.ops import conv as ops
-from jaxdl.ops.patches import conv_by_patches
+from jaxdl.ops import conv_transpose as transposed
+from jaxdl.ops.conv import conv, conv_by_patches
 
 CASES = 15
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -79,8 +79,8 @@ def test_phases_and_overlapping_parts_compute_what_xla_does(case: dict[str, Any]
             (low + e - 1, high + e - 1)
             for (low, high), e in zip(case["pads"], extents, strict=True)
         )
-        theirs = with_gradients(lambda x, w: ops._conv_transpose_by_xla(x, w, **case), x, kernel)
-        for way in (ops._conv_transpose_by_phases, ops._conv_transpose_by_overlap):
+        theirs = with_gradients(lambda x, w: transposed._by_xla(x, w, **case), x, kernel)
+        for way in (transposed._by_phases, transposed._by_overlaps):
             jax.tree.map(
                 close, with_gradients(lambda x, w, way=way: way(x, w, **case), x, kernel), theirs
             )
@@ -94,18 +94,18 @@ def test_paddings_in_words_are_those_of_lax(padding: str, stride: Any, window: A
     with jax.enable_x64(True):
         x, kernel = array((2, 6, 7, 2)), array((*window, 2, 3), 1)
         layout = ("NHWC", "HWIO", "NHWC")
-        ours = ops.conv(x, kernel, stride=stride, padding=padding, dilation=(1, 1))
+        ours = conv(x, kernel, stride=stride, padding=padding, dilation=(1, 1))
         close(
             ours, jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout)
         )
-        ours = ops.conv_transpose(x, kernel, stride=stride, padding=padding, dilation=(2, 1))
+        ours = transposed.conv_transpose(x, kernel, stride=stride, padding=padding, dilation=(2, 1))
         close(
             ours,
             jax.lax.conv_transpose(x, kernel, stride, padding, (2, 1), dimension_numbers=layout),
         )
 
 
-@pytest.mark.parametrize("function", [ops.conv, ops.conv_transpose])
+@pytest.mark.parametrize("function", [conv, transposed.conv_transpose])
 def test_the_kernel_is_computed_with_in_the_dtype_of_the_input(function: Any) -> None:
     y = function(
         jnp.ones((1, 4, 2), jnp.bfloat16),
@@ -119,9 +119,7 @@ def test_the_kernel_is_computed_with_in_the_dtype_of_the_input(function: Any) ->
 
 def lowered(platform: str, groups: int = 1) -> str:
     def loss(x: Any, kernel: Any) -> Any:
-        return ops.conv(
-            x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups
-        ).sum()
+        return conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups).sum()
 
     shapes = (
         jax.ShapeDtypeStruct((2, 6, 6, 4), "float32"),

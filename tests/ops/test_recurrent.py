@@ -192,6 +192,6 @@ def test_reversing_within_lengths(lengths: Any) -> None:
     for column, n in enumerate(lengths or [TIME] * BATCH):
         expected[:n, column] = x[:n, column][::-1]
     given = None if lengths is None else jnp.asarray(lengths, jnp.int32)
-    once = recurrent.reversed_within(jnp.asarray(x), given)
+    once = recurrent.reverse_sequences(jnp.asarray(x), given)
     np.testing.assert_array_equal(once, expected)
-    np.testing.assert_array_equal(recurrent.reversed_within(once, given), x)
+    np.testing.assert_array_equal(recurrent.reverse_sequences(once, given), x)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxdl.data.source import epochs_drawn
-from jaxdl.ops.shuffle import FEW, drawn, permuted, permuted_by_program
+from jaxdl.ops.shuffle import SORTED_COUNT, drawn, permuted, permuted_by_program
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -19,14 +19,16 @@ def permutation(key: jax.Array, count: int) -> np.ndarray:
     return permuted(drawn(key, count), count)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, FEW, FEW + 1, 144, 1000, 1024, 60_000])
+@pytest.mark.parametrize(
+    "count", [1, 2, 5, SORTED_COUNT, SORTED_COUNT + 1, 144, 1000, 1024, 60_000]
+)
 def test_every_place_comes_once(count: int) -> None:
     order = permutation(jax.random.key(3), count)
     assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order), np.arange(count))
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, FEW])
+@pytest.mark.parametrize("count", [1, 2, 5, SORTED_COUNT])
 def test_few_places_are_in_the_order_of_jax(count: int) -> None:
     for key in jax.random.split(jax.random.key(7), 3):
         np.testing.assert_array_equal(permutation(key, count), jax.random.permutation(key, count))
@@ -53,7 +55,7 @@ def test_orders_are_the_network_s_written_plainly(count: int) -> None:
             assert found[row, place] == mapped(place, draws[row].tolist())
 
 
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 1000, 4096])
+@pytest.mark.parametrize("count", [1, SORTED_COUNT, SORTED_COUNT + 1, 1000, 4096])
 def test_a_program_makes_the_same_orders(count: int) -> None:
     draws = drawn(jax.random.split(jax.random.key(2), 3), count)
     found = jax.jit(jax.vmap(lambda draw: permuted_by_program(draw, count)))(draws)
@@ -112,7 +114,7 @@ def test_the_key_decides() -> None:
     assert (first == other).sum() < 10
 
 
-@pytest.mark.parametrize("count", [FEW, FEW + 1])
+@pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_an_epoch_draws_from_its_own_key(count: int, shape: tuple[int, ...]) -> None:
     keys = jax.random.key(5) if shape == () else jax.random.split(jax.random.key(5), shape)
@@ -125,7 +127,7 @@ def test_an_epoch_draws_from_its_own_key(count: int, shape: tuple[int, ...]) -> 
         np.testing.assert_array_equal(found[epoch], permuted(drawn(each, count), count))
 
 
-@pytest.mark.parametrize("count", [FEW, FEW + 1])
+@pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 def test_other_kinds_of_keys_order_too(count: int) -> None:
     found = epochs_drawn(jax.random.key(5, impl="rbg"), 0, 3, count)
     assert (np.sort(found) == np.arange(count)).all()
@@ -133,7 +135,7 @@ def test_other_kinds_of_keys_order_too(count: int) -> None:
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
-@pytest.mark.parametrize("count", [FEW, FEW + 1])
+@pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl: str) -> None:
     """The numbers of some generators depend on which keys `vmap` draws them beside."""
     for keys in (jax.random.key(1, impl=impl), jax.random.split(jax.random.key(1, impl=impl), 3)):
@@ -144,7 +146,7 @@ def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl:
             )
 
 
-@pytest.mark.parametrize("count", [FEW, FEW + 1])
+@pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 def test_numbers_drawn_here_are_those_of_jax(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxdl.compiling import threefry
 

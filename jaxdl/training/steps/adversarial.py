@@ -13,7 +13,10 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxdl.compiling.jitted import tracing_mapped
-from jaxdl.core.layer import Eval, Layer, Mode, Params, State, Train, as_layer, fold_in_name
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.data.source import Batch
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated

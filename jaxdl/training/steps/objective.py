@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.core.layer import Params, State, Train
+from jaxdl.core.layer import Params, State
+from jaxdl.core.mode import Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_returned
 from jaxdl.ops.floating import widest
@@ -82,7 +83,7 @@ def in_two_passes(
 
     def once(params: Params, state: State, part: Any) -> tuple[Any, State]:
         index, inputs, mask = part
-        return apply(params, state, inputs, mode.folded(index).masked(mask))
+        return apply(params, state, inputs, mode.fold_in(index).with_mask(mask))
 
     def forward(state: State, part: Any) -> tuple[State, Any]:
         outputs, state = once(params, state, part)

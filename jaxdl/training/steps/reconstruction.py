@@ -10,7 +10,9 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxdl.core.layer import Layer, as_layer, fold_in_name
+from jaxdl.core.function import as_layer
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
 from jaxdl.losses.per_example import shown
 from jaxdl.ops.floating import as_floating

@@ -10,7 +10,9 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from jaxdl.core.layer import Eval, Layer, Params, State, Train, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.mode import Eval, Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.metrics.metric import Metric
@@ -197,9 +199,11 @@ class Supervised(TrainingStep):
         """What a part of the batch adds to the update, added up over all, and the rows that metrics
         gather of it.
         """
-        mode = own_draws(Train(state.key, batch.mask, across).folded(state.step), across)
+        mode = own_draws(Train(state.key, batch.mask, across).fold_in(state.step), across)
         if self.augment is not None:
-            inputs, targets = self.augment(mode.within("augment").key, batch.inputs, batch.targets)
+            inputs, targets = self.augment(
+                mode.for_part("augment").key, batch.inputs, batch.targets
+            )
             batch = batch._replace(inputs=inputs, targets=targets)
         weights = batch.example_weights()
         shares, total = in_shares(self._with_class_weights(weights, batch.targets), across)
@@ -314,7 +318,7 @@ class Supervised(TrainingStep):
         def part(carry: Any, xs: Any) -> Any:
             model_state, gradients = carry
             index, batch, shares = xs
-            own = mode.folded(index).masked(batch.mask)
+            own = mode.fold_in(index).with_mask(batch.mask)
             (_, (loss, outputs, new)), more = gradient(
                 state.params, model_state, batch, shares, own
             )

@@ -12,7 +12,9 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from jaxdl import losses
-from jaxdl.core.layer import Eval, Mode, Params, State, Train, fold_in_name
+from jaxdl.core.keys import fold_in_name
+from jaxdl.core.layer import Params, State
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.number import is_number
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
@@ -179,7 +181,9 @@ class Variational(TrainingStep):
         """
         x = as_floating(x)
         (mean, log_variance), state = self.model.encode(params, state, x, mode)
-        outputs, state = self.model.decode(params, state, draw(key, mean, log_variance), mode)
+        outputs, state = self.model.decode_latent(
+            params, state, draw(key, mean, log_variance), mode
+        )
         if jax.tree.structure(outputs).num_leaves == 1 and outputs.shape != x.shape:
             raise ValueError(
                 f"Variational: the decoder gives shape {outputs.shape} for inputs of shape "

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import fold_in_name
+from jaxdl.core.keys import fold_in_name
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 RNG = np.random.default_rng(0)

@@ -121,7 +121,7 @@ def test_a_step_descends_the_bound_and_rows_that_fill_up_do_not_count(beta: floa
 
 def codes(state: dl.TrainState, size: int, name: str | None = None) -> jax.Array:
     """The noise that a step, or an evaluation, draws."""
-    from jaxdl.core.layer import fold_in_name
+    from jaxdl.core.keys import fold_in_name
 
     key = state.key if name is None else fold_in_name(state.key, name)
     key = jax.random.fold_in(key, state.step)
@@ -150,7 +150,7 @@ def test_evaluation_draws_the_same_codes_after_every_epoch_without_dropout() -> 
     noise = jnp.concatenate(
         [codes(run.train_state._replace(step=jnp.int32(i)), 8, "evaluation") for i in range(2)]
     )[:9]
-    logits, _ = MODEL.decode(run.params, run.state, mean + jnp.exp(log_variance / 2) * noise)
+    logits, _ = MODEL.decode_latent(run.params, run.state, mean + jnp.exp(log_variance / 2) * noise)
     expected = (
         dl.gaussian_divergence(mean, log_variance)
         - dl.bernoulli_log_likelihood(logits, jnp.asarray(X[:9]))

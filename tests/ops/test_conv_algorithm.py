@@ -1,4 +1,4 @@
-"""XLA's routine for convolutions, and gradients made of it, against XLA's own convolution and its gradients."""
+"""The convolution of XLA's CPU library with its gradients, against `lax.conv_general_dilated` and its gradients; and where it is used."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from jaxdl.compiling.jitted import tracing_program
-from jaxdl.ops import conv, direct
+from jaxdl.ops import conv, conv_algorithm, primitives
 from jaxdl.ops.window import layout
 
 CASES = 15
@@ -62,10 +62,10 @@ def test_it_and_its_derivatives_of_two_orders_are_those_of_xla(case: dict[str, A
                 arrays, tangents
             )
 
-        jax.tree.map(close, measured(direct.conv_directly), measured(by_xla))
+        jax.tree.map(close, measured(primitives.native_conv), measured(by_xla))
 
 
-@pytest.mark.parametrize("form", ["_outputs", "_inputs", "_kernel"])
+@pytest.mark.parametrize("form", ["_conv", "_conv_input", "_conv_kernel"])
 @pytest.mark.parametrize(
     "axes", [(0, None), (None, 0), (0, 0), (1, None), (1, 2), (None, 1), (-1, -1)]
 )
@@ -73,8 +73,8 @@ def test_many_are_each_of_them(form: str, axes: Any) -> None:
     pads = ((1, 0), (0, 2))
     with jax.enable_x64(True):
         x, kernel, y = array(2, 6, 5, 3), array(3, 4, 3, 2), array(2, 5, 4, 2)
-        one = {"_outputs": (x, kernel), "_inputs": (y, kernel), "_kernel": (x, y)}[form]
-        apply = lambda a, b: getattr(direct, form).bind(a, b, pads=pads)  # noqa: E731
+        one = {"_conv": (x, kernel), "_conv_input": (y, kernel), "_conv_kernel": (x, y)}[form]
+        apply = lambda a, b: getattr(primitives, form).bind(a, b, pads=pads)  # noqa: E731
         many = [
             array(4, *a.shape, seed=i + 5) if axis is not None else a
             for i, (a, axis) in enumerate(zip(one, axes, strict=True))
@@ -95,7 +95,7 @@ def test_gradients_of_examples_one_by_one_add_up() -> None:
     x, kernel = array(8, 9, 9, 8, dtype="float32"), array(3, 3, 8, 4, seed=1, dtype="float32")
 
     def loss(kernel: Any, x: Any) -> Any:
-        return jnp.sin(direct.conv_directly(x, kernel, ((1, 1), (1, 1)))).sum()
+        return jnp.sin(primitives.native_conv(x, kernel, ((1, 1), (1, 1)))).sum()
 
     each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(kernel, x[:, None])
     np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def convolution_lines(examples: int, **case: Any) -> list[str]:
     return [line for line in text.splitlines() if "stablehlo.convolution" in line]
 
 
-def test_all_three_are_convolutions_that_the_routine_takes() -> None:
+def test_all_three_are_convolutions_that_the_library_supports() -> None:
     lines = convolution_lines(16)
     assert len(lines) == 3
     for line in lines:
@@ -132,10 +132,12 @@ def test_all_three_are_convolutions_that_the_routine_takes() -> None:
         assert not re.search(r"reverse = \[true|(stride|dilate) = \[(?!1, 1\])", line)
 
 
-def test_the_gradient_of_few_places_is_a_product() -> None:
+def test_the_gradient_of_few_positions_is_a_product() -> None:
     assert len(convolution_lines(16, padding="VALID")) == 3  # 144 places of 100
     kernel = jax.ShapeDtypeStruct((3, 3, 8, 8), "float32")
-    program = jax.jit(lambda y, kernel: direct._inputs.bind(y, kernel, pads=((0, 0), (0, 0))))
+    program = jax.jit(
+        lambda y, kernel: primitives._conv_input.bind(y, kernel, pads=((0, 0), (0, 0)))
+    )
     assert (
         "stablehlo.convolution"
         not in program.lower(jax.ShapeDtypeStruct((16, 4, 4, 8), "float32"), kernel).as_text()
@@ -152,23 +154,25 @@ def test_the_gradient_of_few_places_is_a_product() -> None:
         {"padding": ((3, 0), (0, 0))},
     ],
 )
-def test_what_it_does_not_suit_is_a_product_of_patches(other: dict[str, Any]) -> None:
+def test_other_cases_are_a_product_of_patches(other: dict[str, Any]) -> None:
     assert not convolution_lines(**{"examples": 16, **other})
 
 
-def test_other_dtypes_channels_windows_and_dimensions_do_not_suit() -> None:
-    def suits(*shape: int, window: Any = (3, 3), dtype: str = "float32") -> bool:
+def test_other_dtypes_channels_windows_and_dimensions_are_not_supported() -> None:
+    def is_used(*shape: int, window: Any = (3, 3), dtype: str = "float32") -> bool:
         ones, pads = (1,) * len(window), ((0, 0),) * len(window)
         x, kernel = jnp.zeros(shape, dtype), jnp.zeros((*window, shape[-1], 8), dtype)
-        return direct.suits(x, kernel, stride=ones, pads=pads, dilation=ones, groups=1)
+        return conv_algorithm.use_native_conv(
+            x, kernel, stride=ones, pads=pads, dilation=ones, groups=1
+        )
 
-    assert suits(8, 6, 6, 8)
-    assert suits(8, 6, 8, window=(3,))
-    assert suits(8, 6, 6, 8, window=(1, 2))
-    assert not suits(8, 6, 6, 8, dtype="bfloat16")
-    assert not suits(8, 6, 6, 3)
-    assert not suits(8, 6, 6, 8, window=(1, 1))
-    assert not suits(8, 6, 6, 6, 8, window=(3, 3, 3))
+    assert is_used(8, 6, 6, 8)
+    assert is_used(8, 6, 8, window=(3,))
+    assert is_used(8, 6, 6, 8, window=(1, 2))
+    assert not is_used(8, 6, 6, 8, dtype="bfloat16")
+    assert not is_used(8, 6, 6, 3)
+    assert not is_used(8, 6, 6, 8, window=(1, 1))
+    assert not is_used(8, 6, 6, 6, 8, window=(3, 3, 3))
 
 
 def in_program(x: Any, kernel: Any) -> Any:
@@ -203,24 +207,24 @@ def test_a_program_without_the_options_has_patches_where_it_needs_options() -> N
         return conv.conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1))
 
     text = jax.jit(ours).trace(*shapes).lower(lowering_platforms=("cpu",)).as_text()
-    assert ("stablehlo.convolution" in text) == (not direct._SLOW)
+    assert ("stablehlo.convolution" in text) == (not conv_algorithm._YNNPACK_IS_SLOW)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the routine is the CPU's")
 def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
     x, kernel = array(16, 12, 12, 32, dtype="float32"), array(3, 3, 32, 32, dtype="float32")
-    program = jax.jit(lambda x, kernel: direct.conv_directly(x, kernel, ((0, 0), (0, 0)))).lower(
+    program = jax.jit(lambda x, kernel: primitives.native_conv(x, kernel, ((0, 0), (0, 0)))).lower(
         x, kernel
     )
-    text = program.compile(compiler_options=direct.CPU_OPTIONS or None).as_text()
+    text = program.compile(compiler_options=conv_algorithm.CPU_OPTIONS or None).as_text()
     assert "convolution(" in text
     assert (
-        "ynn" not in text or not direct.CPU_OPTIONS
+        "ynn" not in text or not conv_algorithm.CPU_OPTIONS
     )  # XLA of JAX 0.12 has YNNPACK, by now as fast
 
 
 def test_the_traced_form_runs_again() -> None:
-    traced = jax.make_jaxpr(lambda x, kernel: direct.conv_directly(x, kernel, ((1, 1),)))
+    traced = jax.make_jaxpr(lambda x, kernel: primitives.native_conv(x, kernel, ((1, 1),)))
     x, kernel = array(2, 5, 3, dtype="float32"), array(3, 3, 2, dtype="float32")
     [again] = jaxpr_as_fun(traced(x, kernel))(x, kernel)
-    np.testing.assert_array_equal(again, direct.conv_directly(x, kernel, ((1, 1),)))
+    np.testing.assert_array_equal(again, primitives.native_conv(x, kernel, ((1, 1),)))

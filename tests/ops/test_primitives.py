@@ -1,11 +1,11 @@
-"""Products: `a @ b` and all its derivatives, one by one and many at once."""
+"""The product and `batch_last`: values, all derivatives and `vmap`."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl.ops.product import product
+from jaxdl.ops.primitives import MAX_ELEMENTS, batch_last, product
 
 RANDOM = np.random.default_rng(0)
 A, B = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((5, 3, 4), (5, 4, 2)))
@@ -46,3 +46,29 @@ def test_second_and_forward_derivatives() -> None:
 def test_populations_of_populations() -> None:
     many = jax.vmap(jax.vmap(product, (0, None)), (None, 0))(A, B)
     np.testing.assert_allclose(many, np.einsum("mik,nkj->nmij", A, B), rtol=1e-5, atol=1e-6)
+
+
+def test_values_derivatives_and_mapped_axes_stay() -> None:
+    x = jnp.arange(24.0).reshape(4, 3, 2)
+    np.testing.assert_array_equal(batch_last(x), x)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(batch_last, 1, 0))(x), jnp.moveaxis(x, 1, 0))
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(batch_last))(x), x)
+    gradient = jax.vmap(jax.grad(lambda v: (batch_last(v) ** 2).sum()))(x)
+    np.testing.assert_array_equal(gradient, 2 * x)
+    hessian = jax.hessian(lambda v: (batch_last(v) ** 3).sum())(jnp.ones(2))
+    np.testing.assert_allclose(hessian, 6 * np.eye(2))
+    _, tangent = jax.jvp(batch_last, (x,), (x + 1,))
+    np.testing.assert_array_equal(tangent, x + 1)
+
+
+def test_small_arrays_have_it_last_and_large_ones_are_left() -> None:
+    def shapes(count: int) -> list[tuple[int, ...]]:
+        program = jax.make_jaxpr(jax.vmap(lambda v: batch_last(v) * 2))(jnp.ones((5, count)))
+        return [
+            equation.outvars[0].aval.shape
+            for equation in program.eqns
+            if equation.primitive.name == "mul"
+        ]
+
+    assert shapes(3) == [(3, 5)]
+    assert shapes(MAX_ELEMENTS + 1) == [(5, MAX_ELEMENTS + 1)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.core.layer import as_layer
+from jaxdl.core.function import as_layer
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(0)
