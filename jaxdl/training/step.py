@@ -20,7 +20,7 @@ from jaxdl.data.source import Batch
 from jaxdl.metrics.metric import Mean, Metric
 from jaxdl.ops.batching import small_last
 from jaxdl.ops.floating import widest
-from jaxdl.optim.learning_rate import learning_rate, settled
+from jaxdl.optim.learning_rate import eval_params, learning_rate
 from jaxdl.training.spread import added_up
 
 PerExample = tuple[str, Callable[..., Any], Any, Any]
@@ -86,7 +86,7 @@ class TrainState(NamedTuple):
         Such an optimizer takes its gradients at `params`, and means other parameters to be used
         (Defazio et al., 2024).
         """
-        return settled(self.optimizer_state, self.params)
+        return eval_params(self.optimizer_state, self.params)
 
     @property
     def evaluated(self) -> Params:
