@@ -95,7 +95,7 @@ def softmax_cross_entropy(
     Args:
         logits: x, `[batch, ..., classes]` or `Padded`, floating, before any softmax. -inf rules a
             class out; where the label or its smoothing gives it a probability the loss is infinite.
-        labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, whole or Boolean; or one-hot
+        labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, integer or Boolean; or one-hot
             or soft labels `[batch, ..., classes]` that sum to one.
         label_smoothing: α, within 0 and 1.
 
