@@ -302,14 +302,14 @@ def _cifar(folder: Path, expected: Any) -> object:
 
 
 def _imdb(folder: Path, expected: Any) -> object:
-    from jaxdl.data.archive import Collection
+    from jaxdl.data.content import Collection
     from jaxdl.data.imdb import read_imdb
 
     return read_imdb(folder, (Collection(*expected),), ())
 
 
 def _spoken_digits(folder: Path, expected: Any) -> object:
-    from jaxdl.data.archive import Collection
+    from jaxdl.data.content import Collection
     from jaxdl.data.spoken_digits import read_spoken_digits
 
     return read_spoken_digits(folder, Collection(*expected), (), "mfcc")
@@ -340,7 +340,7 @@ def _official(folder: Path, name: str) -> object:
 
 
 def _contents(expected: Any) -> tuple[Any, ...]:
-    from jaxdl.data.archive import Content
+    from jaxdl.data.content import Content
 
     return tuple(Content(*one) for one in expected)
 

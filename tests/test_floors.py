@@ -165,8 +165,8 @@ def written(folder: Path, files: dict[str, str]) -> Path:
             ["data.idx -> layers.dense"],
         ),
         (
-            {"optim/alike.py": "from jaxdl.core.tree import shapes", "core/tree.py": ""},
-            ["optim.alike -> core.tree"],
+            {"optim/forms.py": "from jaxdl.core.tree import shapes", "core/tree.py": ""},
+            ["optim.forms -> core.tree"],
         ),
         (
             {"data/idx.py": "from jaxdl.models import cnn", "models/cnn.py": ""},

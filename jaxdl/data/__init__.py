@@ -1,4 +1,11 @@
-"""Real data as NumPy arrays, texts as numbers, sound as features, and image augmentation."""
+"""Real data as NumPy arrays, texts as ids, sound as features, and image augmentation.
+
+`cifar`, `idx` (MNIST), `imdb`, `shakespeare`, `spoken_digits` and `tables` load data sets;
+`archive`, `content`, `streams`, `download` and `transfer` read and download their files, which must
+have a known content. `text` and `windows` make examples of texts, `buckets` batches of sequences,
+`sound` features of recordings. `augment` changes images inside the training step; `source` holds
+the arrays and streams of batches that compiled programs loop over.
+"""
 
 from jaxdl.data import augment as augment
 from jaxdl.data.buckets import Buckets as Buckets

@@ -1,7 +1,7 @@
 """Image augmentation: pure functions of a key and a batch, to be called inside the training step.
 
-Each draws a few numbers an image, and each image its own. What moves pixels does it by gathering,
-in one pass; on CPU, inside a scanned step, that costs half of selecting between two versions and a
+Each draws a few random numbers an image, and each image its own. Pixels are moved by gathering, in
+one pass; on CPU, inside a scanned step, that costs half of selecting between two versions and a
 fifth of slicing image by image.
 """
 
@@ -47,10 +47,11 @@ def crop(
     padding: int = 4,
     mode: Literal["reflect", "constant"] = "reflect",
 ) -> Shaped[Array, "batch height width channels"]:
-    """Moves each image by up to `padding` pixels down or up and right or left, each way as likely.
+    """Shifts each image by up to `padding` pixels along both axes, each shift as likely.
 
-    This is the same as padding each image on all four sides and cutting a window of the old size
-    out of it at random.
+    `y[b, i, j] = x[b, i + s_b, j + t_b]`, with s and t uniform from -padding to padding. This is
+    the same as padding each image on all four sides and cutting a window of the old size out of it
+    at random.
 
     Args:
         key: a key from `jax.random.key`.
@@ -74,10 +75,14 @@ def crop(
     batch, height, width, _ = images.shape
     _require_padding(padding, mode, min(height, width))
     shift = jax.random.randint(key, (batch, 2), -padding, padding + 1)
-    rows, columns = shift[:, :1] + jnp.arange(height)[None], shift[:, 1:] + jnp.arange(width)[None]
+    rows = shift[:, :1] + jnp.arange(height)[None]
+    columns = shift[:, 1:] + jnp.arange(width)[None]
     if mode == "reflect":
-        return _columns(_rows(images, _reflected(rows, height)), _reflected(columns, width))
-    moved = _columns(_rows(images, rows.clip(0, height - 1)), columns.clip(0, width - 1))
+        rows = _reflected(rows, height)
+        columns = _reflected(columns, width)
+        return _columns(_rows(images, rows), columns)
+    moved = _rows(images, rows.clip(0, height - 1))
+    moved = _columns(moved, columns.clip(0, width - 1))
     inside = _rectangle(_within(rows, 0, height), _within(columns, 0, width))
     return jnp.where(inside, moved, jnp.zeros((), images.dtype))
 
@@ -85,8 +90,10 @@ def crop(
 def cutout(
     key: Key[Array, ""], images: _Images, size: int = 8
 ) -> Shaped[Array, "batch height width channels"]:
-    """Sets a square in each image to zero; its centre is any pixel, so that it may reach over the
-    edge.
+    """Sets a square in each image to zero.
+
+    Its centre is any pixel, so that it may reach over the edge: `y[b, i, j] = 0` where i and j lie
+    within size / 2 of the centre, else `x[b, i, j]`.
 
     Args:
         key: a key from `jax.random.key`.
@@ -105,8 +112,10 @@ def cutout(
     _require_images("cutout", images)
     arguments.whole("cutout", "size", size, 0)
     batch, height, width, _ = images.shape
-    first = jax.random.randint(key, (batch, 2), 0, jnp.array([[height, width]])) - size // 2
-    rows, columns = jnp.arange(height)[None] - first[:, :1], jnp.arange(width)[None] - first[:, 1:]
+    centre = jax.random.randint(key, (batch, 2), 0, jnp.array([[height, width]]))
+    first = centre - size // 2
+    rows = jnp.arange(height)[None] - first[:, :1]
+    columns = jnp.arange(width)[None] - first[:, 1:]
     inside = _rectangle(_within(rows, 0, size), _within(columns, 0, size))
     return jnp.where(inside, jnp.zeros((), images.dtype), images)
 
@@ -126,8 +135,7 @@ def mixup(
     Args:
         key: a key from `jax.random.key`.
         images: [batch, height, width, channels], floating.
-        targets: [batch, classes], floating: labels as `jax.nn.one_hot` gives them, or numbers to
-            predict.
+        targets: [batch, classes], floating: labels of `jax.nn.one_hot`, or targets of a regression.
         alpha: α > 0; the smaller, the closer most mixtures are to one of the two.
 
     Returns:

@@ -1,6 +1,4 @@
-"""CIFAR-10, and the pickled batches that it comes in, read without running anything that is in
-them.
-"""
+"""CIFAR-10, and its pickled batches, read without executing anything that is in them."""
 
 import io
 import math
@@ -12,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from jaxdl.data.archive import Content, naming, read_members
-from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage, excerpt
+from jaxdl.data.archive import naming, read_members
+from jaxdl.data.content import Content
+from jaxdl.data.download import obtain
+from jaxdl.data.error import CorruptionError, excerpt
 from jaxdl.data.folder import data_folder
+from jaxdl.data.transfer import Remote
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -52,14 +52,14 @@ _TEST = Content(
     "test_batch", 31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"
 )
 _MOST_STEPS = 100_000  # in a pickle; an official batch takes 30,000
-_MOST_RECALLS = (
-    16  # of what was built before, where each can double what is compared, hashed or printed
-)
+# Of objects built before, where each can double what is compared, hashed or printed.
+_MOST_RECALLS = 16
+# The quickest to read first.
 _FORMS = (
     "cifar-10-batches-py",
     "cifar-10-python.tar.gz",
     "cifar-10-python.tar.xz",
-)  # the quickest to read first
+)
 
 _Part = tuple[np.ndarray, np.ndarray]
 
@@ -85,7 +85,7 @@ def cifar10(
         from 0 to 255; labels [n] int32, positions in `CIFAR10_CLASSES`.
 
     Raises:
-        DataError: if what is there is short or altered, or if it is missing and cannot be
+        DataError: what is there is short or altered, or if it is missing and cannot be
             downloaded.
 
     Source: Krizhevsky, *Learning multiple layers of features from tiny images* (2009).
@@ -96,27 +96,37 @@ def cifar10(
 def read_cifar(
     folder: Path, train: tuple[Content, ...], test: Content, urls: tuple[str, ...]
 ) -> tuple[_Part, _Part]:
-    """Reads the given batches, of which the last is the test's, as `cifar10` returns them."""
+    """Reads the given batches as `cifar10` does."""
+    contents = (*train, test)
 
     def read(path: Path) -> dict[str, _Part]:
         batches = {}
-        for name, data in read_members(path, (*train, test)):
+        for name, data in read_members(path, contents):
             batches[name] = _named_batch(name, data)
-            del data  # else it stays until the next one is there
+            # Otherwise it stays until the next one is there.
+            del data
         return batches
 
-    limit = sum(content.size for content in (*train, test)) + (1 << 20)
-    remote = Remote("cifar10", urls, folder / "cifar-10-python.tar.gz", limit)
-    batches = obtain([folder / form for form in _FORMS], read, remote)
-    parts = [batches.pop(content.name) for content in train]
-    labels = np.concatenate([part[1] for part in parts])
-    return (_joined([parts.pop(0)[0] for _ in train]), labels), batches[test.name]
+    remote = Remote(
+        owner="cifar10",
+        urls=urls,
+        target=folder / "cifar-10-python.tar.gz",
+        limit=sum(content.size for content in contents) + (1 << 20),
+    )
+    candidates = [folder / form for form in _FORMS]
+    batches = obtain(candidates, read, remote)
+    images = []
+    labels = []
+    for content in train:
+        part = batches.pop(content.name)
+        images.append(part[0])
+        labels.append(part[1])
+    del part
+    return (_concatenated(images), np.concatenate(labels)), batches[test.name]
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Some arrays as one; each is let go of when it is copied, so that there are never two of
-    all.
-    """
+def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays as one; each is freed when it is copied, so that there are never two of all."""
     end = sum(map(len, parts))
     whole = np.empty((end, *parts[0].shape[1:]), parts[0].dtype)
     while parts:
@@ -132,40 +142,47 @@ def _named_batch(name: str, data: bytes) -> _Part:
 
 
 def parse_batch(data: bytes) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int32[np.ndarray, " n"]]:
-    """Turns the bytes of a CIFAR batch into images [n, 32, 32, 3] uint8 and labels [n] int32,
-    executing nothing.
+    """Images and labels of the bytes of a CIFAR batch; nothing is executed.
 
     Args:
         data: a pickled dict with `b"data"` [n, 3072] uint8, each row three planes of 32 rows of 32,
             and `b"labels"`.
 
+    Returns:
+        `(images, labels)`: images [n, 32, 32, 3] uint8, labels [n] int32.
+
     Raises:
-        Damage: if the pickle asks for anything but NumPy's arrays, or is no such dict.
+        CorruptionError: the pickle needs anything but NumPy's arrays, or is no such dict.
     """
     batch = _unpickle(data)
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-        raise Damage(
+        raise CorruptionError(
             "is a pickle, but no CIFAR batch: it should be a dict with b'data' and b'labels'"
         )
     labels = batch[b"labels"]
-    if not isinstance(labels, list) or not all(
-        type(label) is int and 0 <= label < 10 for label in labels
-    ):
-        raise Damage("has labels that are no list of whole numbers from 0 to 9")
-    planes = _pixels(batch[b"data"], (len(labels), 3072)).reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int32)
+    if not isinstance(labels, list) or not all(map(_is_label, labels)):
+        raise CorruptionError("has labels that are no list of integers from 0 to 9")
+    pixels = _pixels(batch[b"data"], (len(labels), 3072))
+    planes = pixels.reshape(-1, 3, 32, 32)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return images, np.array(labels, np.int32)
+
+
+def _is_label(label: object) -> bool:
+    return type(label) is int and 0 <= label < 10
 
 
 class _Note:
-    """What a pickle says of one object that is none of Python's plain ones: called by what, with
-    what, in which state.
+    """A record of how a pickle builds one object: its class or function, arguments and state.
 
-    It stands in for NumPy's own functions and classes, so that a pickle's calls are written down
-    instead of made.
+    It stands in for NumPy's own functions and classes, so that a pickle's calls are recorded and
+    not executed.
     """
 
-    def __init__(self, name: str, arguments: tuple = ()):
-        self.name, self.arguments, self.state = name, arguments, None
+    def __init__(self, name: str, arguments: tuple[object, ...] = ()):
+        self.name = name
+        self.arguments = arguments
+        self.state: object = None
 
     def __call__(self, *arguments: object) -> "_Note | bytes":
         match self.name, arguments:
@@ -187,14 +204,14 @@ _ALLOWED = {
 
 
 class _Notes(pickle.Unpickler):
-    """Knows the names that NumPy's arrays are pickled with, each as a note, and refuses every
-    other.
-    """
+    """Resolves the names that NumPy's arrays are pickled with to notes, and refuses all others."""
 
     def find_class(self, module_name: str, global_name: str, /) -> _Note:
         if (module_name, global_name) not in _ALLOWED:
             name = excerpt(f"{module_name}.{global_name}")
-            raise Damage(f"asks to run {name}, which no CIFAR batch needs and which was not run")
+            raise CorruptionError(
+                f"asks to run {name}, which no CIFAR batch needs and which was not run"
+            )
         return _Note(global_name)
 
 
@@ -202,27 +219,36 @@ def _unpickle(data: bytes) -> object:
     try:
         _count_steps(data)
         return _Notes(io.BytesIO(data), encoding="bytes").load()
-    except Damage:
+    except CorruptionError:
         raise
-    except Exception as error:  # a broken pickle can raise nearly anything
-        raise Damage(
+    # A broken pickle can raise nearly anything.
+    except Exception as error:
+        raise CorruptionError(
             f"is no pickle that can be read ({excerpt(error) or type(error).__name__})"
         ) from error
 
 
 def _count_steps(data: bytes) -> None:
-    """Refuses a pickle that would fill the memory or never end, for which ten bytes are enough;
-    makes none of its steps.
+    """Refuses a pickle that would fill the memory or never end, without executing its steps.
+
+    Ten bytes are enough for such a pickle.
     """
     recalls = 0
     for steps, (step, argument, _) in enumerate(pickletools.genops(data)):
         recalls += step.name in ("GET", "BINGET", "LONG_BINGET", "DUP")
-        place = argument if step.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) else 0
-        if max(steps, place) > _MOST_STEPS or recalls > _MOST_RECALLS:
-            raise Damage("is a pickle that builds far more than a CIFAR batch does")
+        largest = steps
+        if step.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int):
+            largest = max(steps, argument)
+        if largest > _MOST_STEPS or recalls > _MOST_RECALLS:
+            raise CorruptionError("is a pickle that builds far more than a CIFAR batch does")
 
 
 def _pixels(note: object, expected: tuple[int, int]) -> np.ndarray:
+    """The pixels of a note of an array of NumPy's, of some shape.
+
+    Raises:
+        CorruptionError: it is of another array, or of something else.
+    """
     match note:
         case _Note(
             name="_reconstruct",
@@ -230,14 +256,14 @@ def _pixels(note: object, expected: tuple[int, int]) -> np.ndarray:
         ):
             pass
         case _:
-            raise Damage("has pixels that are no NumPy array of bytes in row order")
+            raise CorruptionError("has pixels that are no NumPy array of bytes in row order")
     if kind not in ("u1", b"u1") or shape != expected:
-        raise Damage(
+        raise CorruptionError(
             f"has pixels of type {excerpt(repr(kind))} and shape {excerpt(shape)} where 'u1' and "
             f"{expected} are expected"
         )
     if len(data) != math.prod(expected):
-        raise Damage(
+        raise CorruptionError(
             f"has {len(data)} bytes of pixels where its shape {shape} promises "
             f"{math.prod(expected)}"
         )

@@ -1,20 +1,21 @@
-"""What the loaders say when the data on disk is not what it should be."""
+"""Errors of data on disk that are missing, altered or broken."""
 
 
 class DataError(ValueError):
-    """Data that is missing, short, altered or cannot be fetched; the message names the file and
-    says what to do.
+    """Data are missing, short or altered, or cannot be downloaded.
+
+    The message names the file and says what to do.
     """
 
 
-class Damage(DataError):
-    """What is wrong with a file, as the second half of a sentence whose subject is the file."""
+class CorruptionError(DataError):
+    """A file is not as it should be; the message is a predicate whose subject is the file."""
 
 
 def excerpt(said: object, most: int = 100) -> str:
-    """What a file or a server says, made fit for a sentence: on one line, and with its end left out
-    where it is long.
-    """
+    """The beginning of a text from a file or a server, on one line, for an error."""
     text = str(said)
-    plain = "".join(letter if letter.isprintable() else "?" for letter in text[:most])
-    return plain if len(text) <= most else plain + "…"
+    letters = [letter if letter.isprintable() else "?" for letter in text[:most]]
+    if len(text) > most:
+        letters.append("…")
+    return "".join(letters)

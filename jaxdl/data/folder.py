@@ -1,15 +1,15 @@
-"""Where data sets lie."""
+"""The folder of data sets."""
 
 import os
 from pathlib import Path
 
 
 def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the folder in which data sets are looked for and into which they are downloaded.
+    """The folder in which data sets are looked for and into which they are downloaded.
 
     Args:
-        folder: the folder itself; else the environment variable `JAXDL_DATA` says it; else it is
-            the platform's own cache folder for jaxdl (`~/.cache/jaxdl` on Linux).
+        folder: the folder itself; else that of the environment variable `JAXDL_DATA`; else the
+            platform's cache folder for jaxdl (`~/.cache/jaxdl` on Linux).
     """
     chosen = folder or os.environ.get("JAXDL_DATA")
     if chosen:

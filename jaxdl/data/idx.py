@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from jaxdl.data.archive import Content, read_file
-from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage, excerpt
+from jaxdl.data.archive import read_file
+from jaxdl.data.content import Content
+from jaxdl.data.download import obtain
+from jaxdl.data.error import CorruptionError, excerpt
 from jaxdl.data.folder import data_folder
+from jaxdl.data.transfer import Remote
 
 _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -61,7 +63,7 @@ def mnist(
         (ink); labels [n] int32, 0 to 9.
 
     Raises:
-        DataError: if a file there is short or altered, or a missing one cannot be downloaded.
+        DataError: a file there is short or altered, or a missing one cannot be downloaded.
 
     Source: LeCun, Bottou, Bengio, Haffner, *Gradient-based learning applied to document
     recognition* (1998).
@@ -70,31 +72,37 @@ def mnist(
 
 
 def read_mnist(folder: Path, contents: tuple[Content, ...], mirrors: tuple[str, ...]):
-    """Reads four IDX files (training images and labels, then those of the test) as `mnist` returns
-    them.
-    """
-    train_images, train_labels, test_images, test_labels = (
-        _array(folder, content, mirrors) for content in contents
-    )
+    """Reads four IDX files (images and labels for training, then for testing) as `mnist` does."""
+    arrays = [_array(folder, content, mirrors) for content in contents]
+    train_images, train_labels, test_images, test_labels = arrays
     return (train_images, train_labels), (test_images, test_labels)
 
 
 def _array(folder: Path, content: Content, mirrors: tuple[str, ...]) -> np.ndarray:
     packed = content.name + ".gz"
-    places = [
-        place / name for place in (folder / "mnist", folder) for name in (packed, content.name)
-    ]
-    urls = tuple(mirror + packed for mirror in mirrors)
-    remote = Remote("mnist", urls, folder / "mnist" / packed, limit=content.size + (1 << 20))
-    array = obtain(places, lambda path: parse_idx(read_file(path, content)), remote)
-    return array[..., None].copy() if array.ndim > 1 else array.astype(np.int32)
+    names = (packed, content.name)
+    candidates = [parent / name for parent in (folder / "mnist", folder) for name in names]
+    remote = Remote(
+        owner="mnist",
+        urls=tuple(mirror + packed for mirror in mirrors),
+        target=folder / "mnist" / packed,
+        limit=content.size + (1 << 20),
+    )
+
+    def read(path: Path) -> np.ndarray:
+        return parse_idx(read_file(path, content))
+
+    array = obtain(candidates, read, remote)
+    if array.ndim > 1:
+        return array[..., None].copy()
+    return array.astype(np.int32)
 
 
 def parse_idx(data: bytes) -> np.ndarray:
     """Turns the bytes of an IDX file into the array that it holds.
 
     An IDX file is two zero bytes, one for the type, one for the rank r, r sizes as big-endian
-    32-bit integers, and then the numbers, big-endian, last dimension fastest.
+    32-bit integers, and then the elements, big-endian, last dimension fastest.
 
     Args:
         data: the whole file, decompressed.
@@ -103,27 +111,32 @@ def parse_idx(data: bytes) -> np.ndarray:
         The array, read-only and without a copy.
 
     Raises:
-        Damage: if the header is none, promises more or fewer bytes than there are, or a shape that
-            no array can have.
+        CorruptionError: the header is none, promises more or fewer bytes than there are, or a shape
+            that no array can have.
     """
-    if (
-        len(data) < 4
-        or data[:2] != b"\0\0"
-        or data[2] not in _DTYPES
-        or len(data) < 4 + 4 * data[3]
-    ):
-        raise Damage(
-            f"does not begin as an IDX file does (its first bytes are "
-            f"{data[:4].hex(' ') or 'none'})"
-        )
-    dtype, start = np.dtype(_DTYPES[data[2]]), 4 + 4 * data[3]
-    shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
+    if not _has_header(data):
+        begin = data[:4].hex(" ") or "none"
+        raise CorruptionError(f"does not begin as an IDX file does (its first bytes are {begin})")
+    dtype = np.dtype(_DTYPES[data[2]])
+    start = 4 + 4 * data[3]
+    sizes = np.frombuffer(data[4:start], ">u4")
+    shape = tuple(int(size) for size in sizes)
     promised = start + math.prod(shape) * dtype.itemsize
     if len(data) != promised:
-        raise Damage(f"holds {len(data)} bytes where its header promises {excerpt(promised)}")
+        raise CorruptionError(
+            f"holds {len(data)} bytes where its header promises {excerpt(promised)}"
+        )
     try:
         return np.frombuffer(data, dtype, offset=start).reshape(shape)
-    except (
-        ValueError
-    ) as error:  # too many dimensions, or one of none beside others that are too long
-        raise Damage(f"promises a shape that no array can have ({excerpt(error)})") from error
+    # Too many dimensions, or one of length 0 beside others that are too long.
+    except ValueError as error:
+        raise CorruptionError(
+            f"promises a shape that no array can have ({excerpt(error)})"
+        ) from error
+
+
+def _has_header(data: bytes) -> bool:
+    """Whether bytes begin with the header of an IDX file."""
+    if len(data) < 4 or data[:2] != b"\0\0":
+        return False
+    return data[2] in _DTYPES and len(data) >= 4 + 4 * data[3]

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from jaxdl.data.archive import Collection, read_collection
-from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage
+from jaxdl.data.archive import read_collection
+from jaxdl.data.content import Collection
+from jaxdl.data.download import obtain
+from jaxdl.data.error import CorruptionError
 from jaxdl.data.folder import data_folder
+from jaxdl.data.transfer import Remote
 
 _URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 _PATTERN = r"(?:train|test)/(?:neg|pos)/[0-9]+_[0-9]+\.txt"
@@ -55,7 +57,7 @@ def imdb(
         stars) and 1 for a positive one (7 to 10).
 
     Raises:
-        DataError: if what is there is short or altered, or if it is missing and cannot be
+        DataError: what is there is short or altered, or if it is missing and cannot be
             downloaded.
 
     Source: Maas, Daly, Pham, Huang, Ng, Potts, *Learning word vectors for sentiment analysis*
@@ -97,6 +99,6 @@ def _text(name: str, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise Damage(
+        raise CorruptionError(
             f"has a {name!r} that is no UTF-8 ({error.reason} at byte {error.start})"
         ) from error

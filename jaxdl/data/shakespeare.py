@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
-from jaxdl.data.archive import Content, read_file
-from jaxdl.data.download import Remote, obtain
+from jaxdl.data.archive import read_file
+from jaxdl.data.content import Content
+from jaxdl.data.download import obtain
 from jaxdl.data.folder import data_folder
+from jaxdl.data.transfer import Remote
 
 _URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _TEXT = Content(
@@ -27,7 +29,7 @@ def shakespeare(folder: str | os.PathLike[str] | None = None) -> str:
         The text, its lines ended by "\\n".
 
     Raises:
-        DataError: if the file there is short or altered, or if it is missing and cannot be
+        DataError: the file there is short or altered, or if it is missing and cannot be
             downloaded.
 
     Source: Karpathy, *The unreasonable effectiveness of recurrent neural networks* (2015).

@@ -1,8 +1,10 @@
-"""Arrays and streams of batches, as compiled programs take them: pytrees with a method
-`batch(orders, start, index)`.
+"""Arrays and streams of batches as arguments of compiled programs.
+
+They are pytrees with a method `batch(orders, start, index)`.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -10,21 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Int
+from jaxtyping import Int, PyTree
 
 from jaxdl.compiling import threefry
 from jaxdl.ops.shuffle import drawn, permuted, permuted_by_program
 
-Tree = Any
+Tree = PyTree
 
 MOST_EPOCHS = 64
-"""How many epochs one run of a program may touch."""
+"""The number of epochs that one run of a program may touch."""
 ORDERED_PLACES = 2**20
-"""How many places the orders of one run hold, where those of two epochs have not more."""
+"""The length of the orders of one run, where those of two epochs are not longer."""
 
 
 class Batch(NamedTuple):
-    """What one step is given.
+    """A batch, the argument of one step.
 
     Args:
         inputs, targets: trees of arrays, [batch, ...].
@@ -35,8 +37,8 @@ class Batch(NamedTuple):
 
     inputs: Tree
     targets: Tree
-    weights: Any = None
-    mask: Any = None
+    weights: PyTree = None
+    mask: PyTree = None
 
     @property
     def size(self) -> int:
@@ -44,8 +46,12 @@ class Batch(NamedTuple):
 
     def example_weights(self) -> Array:
         """[batch] float32: the weights, zero where the mask is False."""
-        weights = jnp.ones(self.size, jnp.float32) if self.weights is None else self.weights
-        return weights if self.mask is None else jnp.where(self.mask, weights, 0)
+        weights = self.weights
+        if weights is None:
+            weights = jnp.ones(self.size, jnp.float32)
+        if self.mask is None:
+            return weights
+        return jnp.where(self.mask, weights, 0)
 
 
 class _Cut:
@@ -77,27 +83,21 @@ class _Cut:
 
     @property
     def examples(self) -> int:
-        """How many examples an epoch has."""
+        """The number of examples of an epoch."""
         return min(self.size, self.places)
 
     @property
     def epochs(self) -> int:
-        """How many epochs one run of a program may touch; it may always end in the epoch after its
-        first.
-        """
+        """The number of epochs that one run of a program may touch, at least two."""
         return max(2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members))))
 
     def ahead(self, places: int) -> int:
-        """Of how many epochs, up to `epochs`, the orders have so many places in all; at least of
-        one.
-        """
+        """The number of epochs, from one to `epochs`, whose orders together have that length."""
         return max(1, min(self.epochs, places // math.prod((self.places, *self.members))))
 
     @property
     def orders_shape(self) -> tuple[int, ...]:
-        """Of orders one after another: of all those epochs, or of one that serves for all, where
-        nothing is shuffled.
-        """
+        """The shape of all orders in one array; without shuffling one serves for all epochs."""
         return (self.places * (self.epochs if self.shuffle else 1), *self.members)
 
 
@@ -106,9 +106,8 @@ class _Cut:
 class Resident(_Cut):
     """A whole data set on the device, cut into batches inside the program.
 
-    Batch i of epoch e takes the places i·b … (i + 1)·b − 1 of that epoch's order, a permutation
-    drawn from the key and e; the last batch is filled up with masked rows, or left out, where a
-    smaller one is dropped.
+    Batch i of epoch e takes the indices i·b … (i + 1)·b − 1 of that epoch's order, a permutation
+    drawn from the key and e. A last, smaller batch is filled up with masked rows, or left out.
 
     Args:
         inputs, targets: trees of arrays, [size, ...].
@@ -129,33 +128,35 @@ class Resident(_Cut):
     drop_last: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def orders(self, first: int, count: int) -> Any:
-        """The examples at all places of the batches of so many epochs from a first, one epoch after
-        another.
+        """The indices of the examples of some epochs' batches, one epoch after another.
 
-        There is room for `epochs` of them; of unshuffled data there is one order for all.
+        The array has the length of `epochs` of them; of unshuffled data there is one order for all.
+
+        Args:
+            first: the first epoch.
+            count: the number of epochs.
+
+        Returns:
+            `orders_shape` int32, on the devices of the data.
         """
-        epochs = (
-            epochs_drawn(self.key, first, count, self.size)
-            if self.shuffle
-            else np.arange(self.size, dtype=np.int32)[None]
-        )
+        if self.shuffle:
+            epochs = epochs_drawn(self.key, first, count, self.size)
+        else:
+            epochs = np.arange(self.size, dtype=np.int32)[None]
         return _laid_out(epochs, self)
 
     def batch(self, orders: Int[Array, " places"], start: Any, index: Any) -> Batch:
         """Batch `index` of an epoch that begins `start` batches after the first of those orders."""
         rows = _batch_of(orders, start, index, self)
-        inputs, targets, weights = jax.tree.map(
-            lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"),
-            (self.inputs, self.targets, self.weights),
-        )
+        data = (self.inputs, self.targets, self.weights)
+        inputs, targets, weights = _taken(data, rows)
         return Batch(inputs, targets, weights, _mask(index, self))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ResidentMembers(_Cut):
-    """A data set on the device, cut into batches for each member of a population as `Resident` cuts
-    it for a single run.
+    """A data set on the device, cut into batches for each member of a population, as in `Resident`.
 
     Args:
         inputs, targets: trees of arrays, [examples, ...], which all members share.
@@ -185,17 +186,14 @@ class ResidentMembers(_Cut):
         return self.keys.shape
 
     def orders(self, first: int, count: int) -> Any:
-        """The examples at all places of the batches of so many epochs from a first, for each
-        member; as `Resident` has them.
-        """
+        """The indices of the examples of some epochs' batches for each member, as in `Resident`."""
         if self.shuffle:
             draws = _draws(self.keys, first, count, self.size)
             room = np.zeros((self.epochs, *draws.shape[1:]), np.uint32)
             room[:count] = draws
             return _members_orders(self, room, np.int32(count))
-        epochs = np.broadcast_to(
-            np.arange(self.size, dtype=np.int32)[None, :, None], (1, self.size, *self.members)
-        )
+        order = np.arange(self.size, dtype=np.int32)
+        epochs = np.broadcast_to(order[None, :, None], (1, self.size, *self.members))
         if self.rows is not None:
             epochs = np.take_along_axis(np.asarray(self.rows)[None], epochs, 1)
         return _laid_out(epochs, self)
@@ -206,7 +204,8 @@ class ResidentMembers(_Cut):
 
     def _order(self, draw: Any, rows: Any) -> Array:
         order = permuted_by_program(draw, self.size)
-        order = order if rows is None else rows[order]
+        if rows is not None:
+            order = rows[order]
         return jnp.pad(order[: self.places], (0, self.places - self.examples))
 
     def batch(self, orders: Int[Array, "places members"], start: Any, index: Any) -> Batch:
@@ -216,13 +215,8 @@ class ResidentMembers(_Cut):
         """
         rows = _batch_of(orders, start, index, self)
         data = (self.inputs, self.targets, self.weights)
-        inputs, targets, weights = jax.vmap(
-            lambda rows: jax.tree.map(
-                lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data
-            ),
-            -1,
-            self.axis,
-        )(rows)
+        taken = jax.vmap(functools.partial(_taken, data), -1, self.axis)
+        inputs, targets, weights = taken(rows)
         return Batch(inputs, targets, weights, _mask(index, self))
 
 
@@ -232,11 +226,11 @@ class Stack:
     """Several batches of a stream, one after another along a first axis.
 
     Args:
-        batches: a `Batch` whose arrays are [steps, batch, ...]; places past the end of the stream
-            are never read.
+        batches: a `Batch` whose arrays are [steps, batch, ...]; rows past the end of the stream are
+            never read.
     """
 
-    batches: Any
+    batches: PyTree
 
     @property
     def steps(self) -> int:
@@ -248,7 +242,7 @@ class Stack:
 
     @property
     def epochs(self) -> int:
-        """A stack ends with its epoch, or before."""
+        """Two, since a stack ends with its epoch, or before."""
         return 2
 
     def ahead(self, places: int) -> int:
@@ -261,35 +255,43 @@ class Stack:
         return (0,)
 
     def orders(self, first: int, count: int) -> Any:
-        """None: a stream has its own."""
+        """An empty array: a stream has its own order."""
         del first, count
         return jax.device_put(np.zeros(0, np.int32))
 
     def batch(self, orders: Int[Array, " none"], start: Any, index: Any) -> Batch:
-        """The batch at that place of the stack."""
+        """Batch `index` of the stack."""
         del orders, start
         return jax.tree.map(
             lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False), self.batches
         )
 
 
+def _taken(data: PyTree, rows: Array) -> PyTree:
+    """The rows of the arrays of a pytree."""
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
+
+
 def _laid_out(epochs: np.ndarray, source: Resident | ResidentMembers) -> Array:
-    """Orders [epochs, size, ...] one after another on the devices of the data, filled up to whole
-    batches and all epochs.
+    """Orders [epochs, size, ...] one after another, on the devices of the data.
+
+    They are filled up to whole batches and to all epochs.
     """
-    orders = np.zeros(
-        (source.epochs if source.shuffle else 1, source.places, *source.members), np.int32
-    )
+    count = source.epochs if source.shuffle else 1
+    orders = np.zeros((count, source.places, *source.members), np.int32)
     orders[: len(epochs), : source.examples] = epochs[:, : source.examples]
     leaf = jax.tree.leaves(source.inputs)[0]
-    same = leaf.committed and leaf.sharding.is_fully_replicated
-    return jax.device_put(orders.reshape(source.orders_shape), leaf.sharding if same else None)
+    sharding = None
+    if leaf.committed and leaf.sharding.is_fully_replicated:
+        sharding = leaf.sharding
+    return jax.device_put(orders.reshape(source.orders_shape), sharding)
 
 
 @jax.jit
 def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
-    """The orders of the first `count` epochs of those draws: a program, since the members of each
-    device have a core for it.
+    """The orders of the first `count` epochs of those draws.
+
+    It is a program, since the members of each device have a core for it.
     """
 
     def put(row: Array, orders: Array) -> Array:
@@ -301,41 +303,52 @@ def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
 
 
 def _batch_of(orders: Array, start: Any, index: Any, source: Resident | ResidentMembers) -> Array:
-    """The places of a batch."""
-    batches = start + index if source.shuffle else index
+    """The indices of the examples of a batch."""
+    batches = index
+    if source.shuffle:
+        batches = start + index
     return lax.dynamic_slice_in_dim(orders, batches * source.batch_size, source.batch_size)
 
 
 def _mask(index: Any, source: Resident | ResidentMembers) -> Array | None:
-    """Which places of a batch are examples: all, but for the last batch of an epoch."""
+    """Which rows of a batch are examples: all, but for the last batch of an epoch."""
     if source.full:
         return None
-    return index * source.batch_size + jnp.arange(source.batch_size, dtype=jnp.int32) < source.size
+    rows = jnp.arange(source.batch_size, dtype=jnp.int32)
+    return index * source.batch_size + rows < source.size
 
 
 def epochs_drawn(
     keys: Any, first: int, count: int, size: int
 ) -> Int[np.ndarray, "epochs *keys size"]:
-    """Orders of `size` examples in so many epochs from a first, for a key or an array of them.
+    """Permutations of `size` examples for some epochs, for a key or an array of keys.
 
     Epoch e of a key draws from `fold_in(key, e)`.
+
+    Args:
+        keys: typed keys.
+        first: the first epoch.
+        count: the number of epochs.
+        size: the number of examples.
     """
     return permuted(_draws(keys, first, count, size), size)
 
 
 def _draws(keys: Any, first: int, count: int, size: int) -> np.ndarray:
-    """What those orders are made of."""
-    epochs, words = np.arange(first, first + count, dtype=np.int32), threefry.words_of(keys)
+    """The random numbers of those permutations."""
+    epochs = np.arange(first, first + count, dtype=np.int32)
+    words = threefry.words_of(keys)
     if words is None:
-        return np.stack([drawn(_folded(keys, epoch), size) for epoch in epochs])
-    return drawn(threefry.folded(words[None], epochs.reshape(-1, *(1,) * len(keys.shape))), size)
+        draws = [drawn(_folded(keys, epoch), size) for epoch in epochs]
+        return np.stack(draws)
+    column = epochs.reshape(-1, *[1] * len(keys.shape))
+    return drawn(threefry.folded(words[None], column), size)
 
 
 @jax.jit
 def _folded(keys: Any, epoch: Any) -> Any:
-    return jax.vmap(lambda key: jax.random.fold_in(key, epoch))(keys.reshape(-1)).reshape(
-        keys.shape
-    )
+    folded = jax.vmap(lambda key: jax.random.fold_in(key, epoch))
+    return folded(keys.reshape(-1)).reshape(keys.shape)
 
 
 Source = Resident | ResidentMembers | Stack

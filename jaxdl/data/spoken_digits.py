@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset: ten words, six voices."""
+"""The Free Spoken Digit Dataset: ten digits, six speakers."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -8,11 +8,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from jaxdl.data.archive import Collection, naming, read_collection
-from jaxdl.data.download import Remote, obtain
-from jaxdl.data.error import Damage
+from jaxdl.data.archive import naming, read_collection
+from jaxdl.data.content import Collection
+from jaxdl.data.download import obtain
+from jaxdl.data.error import CorruptionError
 from jaxdl.data.folder import data_folder
 from jaxdl.data.sound import log_mel, mfcc, parse_wav
+from jaxdl.data.transfer import Remote
 
 Features = Literal["mfcc", "log_mel"]
 
@@ -65,9 +67,9 @@ def spoken_digits(
         digits of one number together, so that every part of either has all of them.
 
     Raises:
-        DataError: if what is there is short or altered, or if it is missing and cannot be
+        DataError: what is there is short or altered, or if it is missing and cannot be
             downloaded.
-        ValueError: if the features are none of these.
+        ValueError: the features are none of these.
 
     Source: Jackson, Souza, Flaks, Pan, Nicolas, Thite, *Free Spoken Digit Dataset* (2018), CC BY-SA
     4.0.
@@ -88,16 +90,18 @@ def read_spoken_digits(
         return _heard(read_collection(path, recordings, _LIMIT), function)
 
     heard = obtain([folder / form for form in _FORMS], read, remote)
-    train, test = (
-        (
-            np.stack([heard[name] for name in names]),
-            np.array([digit for _, _, digit in names], np.int32),
-        )
-        for names in _split(heard)
-    )
-    mean, deviation = train[0].mean((0, 1), np.float64), train[0].std((0, 1), np.float64)
-    scaled = [((part[0] - mean) / deviation).astype(np.float32) for part in (train, test)]
-    return (scaled[0], train[1]), (scaled[1], test[1])
+    trained, tested = _split(heard)
+    train_inputs = np.stack([heard[name] for name in trained])
+    test_inputs = np.stack([heard[name] for name in tested])
+    mean = train_inputs.mean((0, 1), np.float64)
+    deviation = train_inputs.std((0, 1), np.float64)
+
+    def scaled(inputs: np.ndarray) -> np.ndarray:
+        return ((inputs - mean) / deviation).astype(np.float32)
+
+    train = (scaled(train_inputs), _labels(trained))
+    test = (scaled(test_inputs), _labels(tested))
+    return train, test
 
 
 _Name = tuple[int, str, int]
@@ -106,16 +110,22 @@ _Name = tuple[int, str, int]
 
 def _split(names: Iterable[_Name]) -> tuple[list[_Name], list[_Name]]:
     ordered = sorted(names)
-    return [name for name in ordered if name[0] >= _TESTED], [
-        name for name in ordered if name[0] < _TESTED
-    ]
+    train = [name for name in ordered if name[0] >= _TESTED]
+    test = [name for name in ordered if name[0] < _TESTED]
+    return train, test
+
+
+def _labels(names: list[_Name]) -> np.ndarray:
+    return np.array([digit for _, _, digit in names], np.int32)
 
 
 def _heard(
     files: dict[str, bytes], function: Callable[[np.ndarray, int], np.ndarray]
 ) -> dict[_Name, np.ndarray]:
-    """The features of each recording, made one after the other: the samples of all would take twice
-    what the files do.
+    """The features of each recording.
+
+    They are computed one after the other: the samples of all would take twice the memory of the
+    files.
     """
     return {_name(file): function(_samples(file, data), _RATE) for file, data in files.items()}
 
@@ -129,5 +139,5 @@ def _samples(file: str, data: bytes) -> np.ndarray:
     with naming(file):
         samples, rate = parse_wav(data)
         if rate != _RATE:
-            raise Damage(f"has {rate} samples a second where {_RATE} are expected")
+            raise CorruptionError(f"has {rate} samples a second where {_RATE} are expected")
     return samples

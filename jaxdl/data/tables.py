@@ -24,7 +24,7 @@ def digits() -> tuple[
         (ink, 16 in the source); labels [n] int32, 0 to 9.
 
     Raises:
-        ModuleNotFoundError: if scikit-learn is not installed.
+        ModuleNotFoundError: scikit-learn is not installed.
 
     Source: Alpaydin, Kaynak, *Optical Recognition of Handwritten Digits* (UCI, 1998), its test
     part.
@@ -42,8 +42,8 @@ def diabetes() -> tuple[
     tuple[Float32[np.ndarray, "train 10"], Float32[np.ndarray, " train"]],
     tuple[Float32[np.ndarray, "test 10"], Float32[np.ndarray, " test"]],
 ]:
-    """Loads 442 diabetes patients, 353 for training and 89 (20 %) for testing; the target is a
-    number.
+    """Loads 442 diabetes patients, 353 for training and 89 (20 %) for testing, for a
+    regression.
 
     The split is scikit-learn's `train_test_split` with `random_state=0`: the same rows every time.
     From each feature the mean of the *training* part is taken, and what is left is divided by the
@@ -55,7 +55,7 @@ def diabetes() -> tuple[
         disease's progression after a year, 25 to 346.
 
     Raises:
-        ModuleNotFoundError: if scikit-learn is not installed.
+        ModuleNotFoundError: scikit-learn is not installed.
 
     Source: Efron, Hastie, Johnstone, Tibshirani, *Least angle regression* (2004).
 
@@ -63,12 +63,11 @@ def diabetes() -> tuple[
     >>> train[0].shape, train[1].shape, test[0].shape
     ((353, 10), (353,), (89, 10))
     """
-    features, targets = _scikit_learn("datasets", "diabetes").load_diabetes(
-        return_X_y=True, scaled=False
-    )
-    return _standardised(
-        *_split("diabetes", features, targets.astype(np.float32), stratified=False)
-    )
+    module = _scikit_learn("datasets", "diabetes")
+    features, targets = module.load_diabetes(return_X_y=True, scaled=False)
+    targets = targets.astype(np.float32)
+    train, test = _split("diabetes", features, targets, stratified=False)
+    return _standardised(train, test)
 
 
 def breast_cancer() -> tuple[
@@ -88,7 +87,7 @@ def breast_cancer() -> tuple[
         benign.
 
     Raises:
-        ModuleNotFoundError: if scikit-learn is not installed.
+        ModuleNotFoundError: scikit-learn is not installed.
 
     Source: Wolberg, Mangasarian, Street, *Breast Cancer Wisconsin (Diagnostic)* (UCI, 1995).
 
@@ -96,12 +95,11 @@ def breast_cancer() -> tuple[
     >>> train[0].shape, train[1].shape, test[0].shape
     ((455, 30), (455,), (114, 30))
     """
-    features, labels = _scikit_learn("datasets", "breast_cancer").load_breast_cancer(
-        return_X_y=True
-    )
-    return _standardised(
-        *_split("breast_cancer", features, labels.astype(np.int32), stratified=True)
-    )
+    module = _scikit_learn("datasets", "breast_cancer")
+    features, labels = module.load_breast_cancer(return_X_y=True)
+    labels = labels.astype(np.int32)
+    train, test = _split("breast_cancer", features, labels, stratified=True)
+    return _standardised(train, test)
 
 
 _Part = tuple[np.ndarray, np.ndarray]
@@ -115,8 +113,7 @@ def _scikit_learn(module: str, owner: str) -> ModuleType:
             raise
         raise ModuleNotFoundError(
             f"data.{owner}: these data come with scikit-learn, which is not installed — pip "
-            f'install "jaxdl[experiments]" '
-            "brings it.",
+            'install "jaxdl[experiments]" brings it.',
             name="sklearn",
         ) from error
 
@@ -124,15 +121,21 @@ def _scikit_learn(module: str, owner: str) -> ModuleType:
 def _split(
     owner: str, inputs: np.ndarray, targets: np.ndarray, stratified: bool
 ) -> tuple[_Part, _Part]:
-    split = _scikit_learn("model_selection", owner).train_test_split
-    train_inputs, test_inputs, train_targets, test_targets = split(
-        inputs, targets, test_size=0.2, random_state=0, stratify=targets if stratified else None
+    module = _scikit_learn("model_selection", owner)
+    stratify = targets if stratified else None
+    train_inputs, test_inputs, train_targets, test_targets = module.train_test_split(
+        inputs,
+        targets,
+        test_size=0.2,
+        random_state=0,
+        stratify=stratify,
     )
     return (train_inputs, train_targets), (test_inputs, test_targets)
 
 
 def _standardised(train: _Part, test: _Part) -> tuple[_Part, _Part]:
-    mean, deviation = train[0].mean(0), train[0].std(0)
+    mean = train[0].mean(0)
+    deviation = train[0].std(0)
 
     def scaled(features: Shaped[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
         return ((features - mean) / deviation).astype(np.float32)

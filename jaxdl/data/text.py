@@ -1,16 +1,18 @@
-"""Texts as numbers: by words, and by characters."""
+"""Texts as integer ids: of words, and of characters."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Integer
 
-PADDING, UNKNOWN = 0, 1
-"""The first two places of a vocabulary."""
+PADDING = 0
+UNKNOWN = 1
+"""The first two ids of a vocabulary."""
 
 _WORD = r"[^\W_]+(?:'[^\W_]+)*"
 _AT_ONCE = 1024
@@ -18,14 +20,14 @@ _AT_ONCE = 1024
 
 @dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """The words that a model knows, each by its place.
+    """The words that a model knows, each by its id, an index of `words`.
 
-    A word is a run of letters and digits in lower case, with the apostrophes inside it (`don't`);
-    `<br />`, punctuation and white space only separate words. Place 0 is the padding behind a text,
-    and place 1 stands for every unknown word.
+    A word is a sequence of letters and digits in lower case, with the apostrophes inside it
+    (`don't`); `<br />`, punctuation and white space only separate words. Id 0 is the padding behind
+    a text, and id 1 stands for every unknown word.
 
     Args:
-        words: all words by their places; the first two are names for padding and for the unknown.
+        words: all words by their ids; the first two are names for padding and for the unknown.
 
     Raises:
         ValueError: a word is there twice, or there are fewer than two.
@@ -50,13 +52,12 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int) -> "Vocabulary":
-        """The words that are most frequent in some texts, which should be those of the training
-        part alone.
+        """The vocabulary of the most frequent words of some texts.
 
         Args:
-            texts: the texts.
-            size: the most places that the vocabulary may have, padding and unknown among them. Of
-                words that are equally frequent, the alphabet's first is taken.
+            texts: those for training, without those for testing.
+            size: the largest size of the vocabulary, padding and unknown included. Of words that
+                are equally frequent, the alphabet's first is taken.
 
         Raises:
             ModuleNotFoundError: if the package tokenizers is not installed.
@@ -64,7 +65,7 @@ class Vocabulary:
         """
         if size < 3:
             raise ValueError(
-                f"Vocabulary: padding and unknown take two places, so size is at least 3, got "
+                "Vocabulary: padding and unknown are two of its words, so size is at least 3, got "
                 f"{size}."
             )
         counter = _tokenizer({}, "[unknown]")
@@ -72,21 +73,22 @@ class Vocabulary:
             vocab_size=size - 2, min_frequency=1, show_progress=False, special_tokens=[]
         )
         counter.train_from_iterator(_each_text(texts), trainer)
-        places = counter.get_vocab()
-        return cls(("[padding]", "[unknown]", *sorted(places, key=places.__getitem__)))
+        ids = counter.get_vocab()
+        words = sorted(ids, key=ids.__getitem__)
+        return cls(("[padding]", "[unknown]", *words))
 
     def __len__(self) -> int:
         return len(self.words)
 
     def __repr__(self) -> str:
-        return f"<Vocabulary of {len(self)} places>"
+        return f"<Vocabulary of {len(self)} words>"
 
     def encode(self, texts: Iterable[str]) -> list[Int32[np.ndarray, " _"]]:
-        """The places of the words of each text.
+        """The ids of the words of each text.
 
         A text of unknown words alone gives as many 1s; a text without a word, such as an empty one,
-        an array of length 0,
-        which `Padded` allows: recurrent layers and pooling give zeros for it.
+        an array of length 0, which `Padded` allows: recurrent layers and pooling return zeros for
+        it.
 
         Args:
             texts: n texts.
@@ -103,25 +105,27 @@ class Vocabulary:
             for found in self._encoder.encode_batch_fast(chunk)
         ]
 
-    def decode(self, places: Sequence[int] | Integer[np.ndarray, " words"]) -> str:
-        """The words at some places, with spaces between them and without padding.
+    def decode(self, ids: Sequence[int] | Integer[np.ndarray, " words"]) -> str:
+        """The words of some ids, with spaces between them and without padding.
+
+        Args:
+            ids: [words], integers.
 
         Raises:
-            ValueError: if the vocabulary has no such place.
+            ValueError: the vocabulary has no such id.
         """
-        places = _checked("Vocabulary", places, len(self))
-        return " ".join(self.words[place] for place in places if place != PADDING)
+        known = _checked("Vocabulary", ids, len(self))
+        return " ".join(self.words[index] for index in known if index != PADDING)
 
     @cached_property
     def _encoder(self) -> Any:
-        return _tokenizer(
-            {word: place for place, word in enumerate(self.words)}, self.words[UNKNOWN]
-        )
+        ids = {word: index for index, word in enumerate(self.words)}
+        return _tokenizer(ids, self.words[UNKNOWN])
 
 
 @dataclass(frozen=True)
 class Characters:
-    """The characters of a language model, each by its place.
+    """The characters of a language model, each by its id, an index of `characters`.
 
     Args:
         characters: all of them, each once.
@@ -156,48 +160,67 @@ class Characters:
         return len(self.characters)
 
     def encode(self, text: str) -> Int32[np.ndarray, " characters"]:
-        """The places of a text's characters: [characters] int32.
+        """The ids of a text's characters.
+
+        Args:
+            text: of n characters.
+
+        Returns:
+            [n] int32.
 
         Raises:
-            ValueError: if the text has one that is not known.
+            ValueError: the text has a character that is not known.
         """
-        codes, wanted = _codes(self.characters), _codes(text)
+        codes = _codes(self.characters)
+        wanted = _codes(text)
         order = np.argsort(codes)
-        found = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(codes) - 1)]
-        if (unknown := codes[found] != wanted).any():
-            place = int(unknown.argmax())
+        ranks = np.searchsorted(codes, wanted, sorter=order)
+        found = order[ranks.clip(max=len(codes) - 1)]
+        unknown = codes[found] != wanted
+        if unknown.any():
+            position = int(unknown.argmax())
             raise ValueError(
-                f"Characters: {text[place]!r} at place {place} is none of the {len(self)} that are "
-                f"known — replace it, or "
-                "make Characters.of a text that has it."
+                f"Characters: {text[position]!r} at position {position} is none of the {len(self)} "
+                "that are known — replace it, or make Characters.of a text that has it."
             )
         return found.astype(np.int32)
 
-    def decode(self, places: Sequence[int] | Integer[np.ndarray, " characters"]) -> str:
-        """The text whose characters have some places.
+    def decode(self, ids: Sequence[int] | Integer[np.ndarray, " characters"]) -> str:
+        """The text of some ids.
+
+        Args:
+            ids: [characters], integers.
 
         Raises:
-            ValueError: if there is no such place.
+            ValueError: there is no such id.
         """
-        return "".join(
-            self.characters[place] for place in _checked("Characters", places, len(self))
-        )
+        known = _checked("Characters", ids, len(self))
+        return "".join(self.characters[index] for index in known)
 
 
 def _codes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def _checked(owner: str, places: Any, size: int) -> list[int]:
-    array = np.asarray(places)
+def _checked(owner: str, ids: object, size: int) -> list[int]:
+    """The ids to decode, as integers of Python's.
+
+    Raises:
+        ValueError: they are not integers of one dimension, or not ids of the vocabulary.
+    """
+    array = np.asarray(ids)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(
-            f"{owner}: decode expects whole numbers in a row, got {array.dtype}{list(array.shape)}."
+            f"{owner}: decode expects integers [ids], got {array.dtype}{list(array.shape)}."
         )
-    if array.size and not (array.min() >= 0 and array.max() < size):
+    if not array.size:
+        return []
+    least = array.min()
+    greatest = array.max()
+    if least < 0 or greatest >= size:
         raise ValueError(
-            f"{owner}: places are 0 to {size - 1}, got {array.min()} to {array.max()} — is it "
-            f"another vocabulary's?"
+            f"{owner}: ids are 0 to {size - 1}, got {least} to {greatest} — is it another "
+            "vocabulary's?"
         )
     return array.tolist()
 
@@ -206,8 +229,7 @@ def _each_text(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise TypeError(
             "Vocabulary: expected several texts, got one string, whose characters would be taken "
-            "for texts — "
-            "put it into a list."
+            "for texts — put it into a list."
         )
     return texts
 
@@ -218,26 +240,28 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _tokenizer(places: dict[str, int], unknown: str) -> Any:
-    """Cuts texts into words as `Vocabulary` says, and gives each its place."""
+def _tokenizer(ids: dict[str, int], unknown: str) -> Any:
+    """A tokenizer of words as `Vocabulary` defines them, with their ids."""
     tokenizers = _tokenizers()
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(places, unk_token=unknown))
-    replace, pattern = tokenizers.normalizers.Replace, tokenizers.Regex
-    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+    model = tokenizers.models.WordLevel(ids, unk_token=unknown)
+    tokenizer = tokenizers.Tokenizer(model)
+    normalizers = tokenizers.normalizers
+    line_break = tokenizers.Regex(r"<br\s*/?>")
+    tokenizer.normalizer = normalizers.Sequence(
         [
-            replace(pattern(r"<br\s*/?>"), " "),
-            replace("’", "'"),
-            tokenizers.normalizers.NFC(),
-            tokenizers.normalizers.Lowercase(),
+            normalizers.Replace(line_break, " "),
+            normalizers.Replace("’", "'"),
+            normalizers.NFC(),
+            normalizers.Lowercase(),
         ]
     )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(
-        pattern(_WORD), behavior="removed", invert=True
+        tokenizers.Regex(_WORD), behavior="removed", invert=True
     )
     return tokenizer
 
 
-def _tokenizers() -> Any:
+def _tokenizers() -> ModuleType:
     try:
         import tokenizers
     except ModuleNotFoundError as error:
@@ -245,8 +269,7 @@ def _tokenizers() -> Any:
             raise
         raise ModuleNotFoundError(
             "data.Vocabulary: texts are cut into words by the package tokenizers, which is not "
-            "installed — pip install "
-            '"jaxdl[text]" brings it.',
+            'installed — pip install "jaxdl[text]" brings it.',
             name="tokenizers",
         ) from error
     return tokenizers

@@ -1,4 +1,4 @@
-"""Examples for a language model: pieces of a text, and the same pieces one place further on."""
+"""Examples for a language model: windows of a text, and the tokens that follow each."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,8 +15,7 @@ _Windows = tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]
 def windows(
     ids: Integer[np.ndarray, " tokens"], length: int, stride: int | None = None
 ) -> _Windows:
-    """Cuts a text into pieces that each have the same length, and beside each what follows upon
-    each of its tokens.
+    """Cuts a text into windows of one length, and for each the tokens that follow its own.
 
         x_i = ids[i·s : i·s + length],   y_i = ids[i·s + 1 : i·s + length + 1]
 
@@ -48,17 +47,17 @@ def windows(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomWindows:
-    """An endless source of batches of windows at random places of a text, for `fit(...,
-    steps_per_epoch=...)`.
+    """An endless stream of batches of windows at random positions of a text.
 
-    Each place where a whole window fits is as likely as any other, and may be drawn again: there
-    are no epochs. Each `iter()` begins the same sequence of batches anew.
+    It is for `fit(..., steps_per_epoch=...)`. Each position where a whole window fits is as likely
+    as any other, and may be drawn again: there are no epochs. Each `iter()` begins the same
+    sequence of batches anew.
 
     Args:
         ids: [tokens], as of `Characters.encode`.
         length: tokens in a window.
         batch_size: windows in a batch.
-        seed: of the places.
+        seed: of the positions.
 
     Yields:
         `(inputs, targets)`, each [batch_size, length] int32, as in `windows`.
@@ -76,8 +75,7 @@ class RandomWindows:
     batch_size: int
     seed: int = 0
     restarts: ClassVar[bool] = True
-    """Each `iter()` gives the same batches: a run that was interrupted finds its place by counting.
-    """
+    """Each `iter()` yields the same batches: a resumed run skips those it has had."""
 
     def __post_init__(self) -> None:
         arguments.whole("RandomWindows", "batch_size", self.batch_size, 1)
@@ -90,7 +88,7 @@ class RandomWindows:
             )
 
     def identity(self) -> dict[str, object]:
-        """What tells these batches from others, for a run that saves itself."""
+        """The fields by which a resumed run recognises its data."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __iter__(self) -> Iterator[_Windows]:
@@ -103,12 +101,12 @@ class RandomWindows:
 
 def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
     arguments.whole(owner, "length", length, 1)
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-        told = (
-            f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
-        )
+    if not _are_ids(ids):
+        got = type(ids).__name__
+        if isinstance(ids, np.ndarray):
+            got = f"{ids.dtype}{list(ids.shape)}"
         raise ValueError(
-            f"{owner}: expected ids as one NumPy array [tokens] of whole numbers, got {told}."
+            f"{owner}: expected ids as one NumPy array [tokens] of integers, got {got}."
         )
     if len(ids) <= length:
         raise ValueError(
@@ -118,3 +116,9 @@ def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
     if ids.min() < -(2**31) or ids.max() >= 2**31:
         raise ValueError(f"{owner}: ids are int32, and {ids.min()} … {ids.max()} do not fit it.")
     return ids.astype(np.int32, copy=False)
+
+
+def _are_ids(ids: object) -> bool:
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1:
+        return False
+    return np.issubdtype(ids.dtype, np.integer)

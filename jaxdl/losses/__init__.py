@@ -1,16 +1,18 @@
 """Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
 
+`classification` and `regression` hold the losses, `batchwise` declares those that mix the examples
+of a batch, `checks` checks a loss and its targets before training.
+
 Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch,
 time]` give `[batch]`. Outputs, targets or both may be `Padded` sequences: an example's loss is then
 the mean over its steps within the lengths, and training takes the mean of these over the examples,
 whatever their lengths; what lies behind, be it NaN or a label that no class has, changes neither
-value nor gradient. Training weighs and sums these numbers, so that masks, sample weights and padded
+value nor gradient. Training weights and sums these values, so that masks, sample weights and padded
 batches are exact. The arithmetic is optax's wherever optax has the loss; what is added here is that
 shapes are matched and never broadcast, that a loss is computed in at least float32, and that
-targets that do not fit are told so in a sentence.
+targets which do not fit are refused in a sentence.
 
-A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`. One that
-mixes the examples of a batch is declared by `batchwise`.
+A loss that takes settings is given them by `functools.partial(losses.huber, delta=2.0)`.
 """
 
 from jaxdl.losses.batchwise import batchwise as batchwise

@@ -1,14 +1,13 @@
 """Checks of a loss and of its targets, on the host and before anything is traced."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from jaxdl.core.padded import Padded
+from jaxdl.losses.batchwise import check_differentiable
 from jaxdl.losses.classification import (
     Loss,
     binary_cross_entropy,
@@ -18,25 +17,85 @@ from jaxdl.losses.classification import (
     kl_divergence,
     softmax_cross_entropy,
 )
-from jaxdl.losses.per_example import function_name, innermost, shown, telling_batch
-from jaxdl.losses.regression import cosine_distance, huber, mean_absolute_error, mean_squared_error
-from jaxdl.losses.targets import (
-    AnyArray,
+from jaxdl.losses.operands import AnyArray
+from jaxdl.losses.per_example import (
+    format_operands,
+    format_shapes,
+    function_name,
+    innermost,
+    probe_batch_size,
+    returned_shapes,
+    with_batch_size,
+)
+from jaxdl.losses.regression import (
+    cosine_distance,
+    huber,
+    mean_absolute_error,
+    mean_squared_error,
+)
+from jaxdl.losses.shapes import (
     Shape,
-    certain_steps,
+    Struct,
+    are_class_numbers,
     check_array,
-    check_every_length,
-    check_finite,
+    check_floating,
+    check_numeric,
+    check_shapes,
     check_steps,
+    check_vector_shapes,
+)
+from jaxdl.losses.targets import (
+    certain_steps,
+    check_every_length,
+    has_padded,
+    is_padded,
+    plain_values,
     replaced_behind,
     targets_that_count,
-    wants_binary,
-    wants_distributions,
-    wants_labels,
-    wants_numbers,
-    wants_signs,
-    wants_vectors,
 )
+from jaxdl.losses.values import (
+    check_classes,
+    check_distributions,
+    check_finite,
+    check_signs,
+    check_within_unit,
+)
+
+Check = Callable[[str, jax.ShapeDtypeStruct, np.ndarray], None]
+"""`check(name, outputs, targets)`: what one loss needs of its targets."""
+
+
+def check_loss(loss: object, outputs: PyTree, targets: PyTree) -> None:
+    """Checks that a loss returns one value for each example, by shapes alone.
+
+    Args:
+        loss: any function `loss(outputs, targets)`.
+        outputs: of the model, a pytree of arrays or `jax.ShapeDtypeStruct`, `[batch, ...]`.
+        targets: the same of the targets.
+
+    Raises:
+        TypeError: the loss is not a function.
+        ValueError: what it returned instead. What the loss itself raises comes through with a note.
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"loss is {loss!r}, expected a function loss(outputs, targets) -> [batch] — pass one "
+            "such as losses.mean_squared_error."
+        )
+    batch = probe_batch_size(outputs, targets)
+    outputs = with_batch_size(outputs, batch)
+    targets = with_batch_size(targets, batch)
+    returned = returned_shapes(loss, outputs, targets)
+    name = f"loss '{function_name(loss)}'"
+    shape = getattr(returned, "shape", None)
+    if shape != (batch,):
+        raise ValueError(
+            f"{name} returned {format_shapes(returned)} for a batch of {batch} "
+            f"({format_operands(outputs, targets)}): return one value for each example ([batch]); "
+            "fit weighs and averages them. One that mixes examples is declared by "
+            "losses.batchwise."
+        )
+    check_differentiable(name, returned)
 
 
 def check_targets(
@@ -46,17 +105,15 @@ def check_targets(
     inputs: PyTree = (),
     weights: AnyArray | None = None,
 ) -> None:
-    """Checks all targets against what a loss wants of them, once, on the host, before anything is
-    traced.
+    """Checks all targets against what a loss needs of them, once, before anything is traced.
 
-    A loss of this file is checked for shapes, dtypes and values; any other loss only for targets
-    that are finite. Where outputs or targets are `Padded`, only the steps that count for certain
-    are looked at.
+    For a loss of `jaxdl.losses` shapes, dtypes and values are checked; for any other only that
+    targets are finite. Where outputs or targets are `Padded`, only the steps that certainly count
+    are checked.
 
     Args:
         loss: a loss, or a `functools.partial` or `jax.jit` of one.
-        outputs: what the model gives, a `jax.ShapeDtypeStruct` `[batch, ...]`; its batch may have
-            any length.
+        outputs: of the model, a `jax.ShapeDtypeStruct` `[batch, ...]` of any batch size.
         targets: all targets, a NumPy array `[examples, ...]`; for a loss of one's own, any pytree
             of such arrays.
         inputs: all inputs, whose lengths `Padded` outputs have.
@@ -66,114 +123,119 @@ def check_targets(
         ValueError: how many targets are wrong, which is the first, and what to do.
     """
     name = function_name(loss)
-    check = next((check for known, check in _CHECKS if innermost(known) is innermost(loss)), None)
-    sources = inputs if _has_padded(outputs) else ()
+    function = innermost(loss)
+    known = (check for each, check in _CHECKS if innermost(each) is function)
+    check = next(known, None)
+    sources = inputs if has_padded(outputs) else ()
     if check is None:
-        for leaf in jax.tree.leaves(targets, is_leaf=_is_padded):
-            check_finite(f"loss '{name}'", targets_that_count(leaf, sources))
+        for leaf in jax.tree.leaves(targets, is_leaf=is_padded):
+            counted = targets_that_count(leaf, sources)
+            check_finite(f"loss '{name}'", counted)
         return
     check_array(name, "outputs", outputs)
-    given: Any = targets
-    if isinstance(given, (dict, tuple)):
-        check_array(name, "targets", given)
-    if _is_padded(outputs) or _is_padded(targets):
-        _check_sequences(name, check, outputs, given, sources, weights)
+    _check_one_array(name, targets)
+    if is_padded(outputs) or is_padded(targets):
+        _check_sequences(name, check, outputs, targets, sources, weights)
         return
-    values = np.asarray(given)
+    values = np.asarray(targets)
     if values.ndim == 0:
         raise ValueError(f"{name}: targets are a single number, expected an array, batch first.")
-    check(name, jax.ShapeDtypeStruct((len(values), *outputs.shape[1:]), outputs.dtype), values)
+    shape = (len(values), *outputs.shape[1:])
+    check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
+
+
+def _check_one_array(name: str, targets: PyTree) -> None:
+    """Checks that targets are not several; a list of numbers is one array."""
+    if isinstance(targets, (dict, tuple)):
+        check_array(name, "targets", targets)
 
 
 def _check_sequences(
-    name: str, check: Any, outputs: Any, targets: Any, sources: PyTree, weights: Any
+    name: str,
+    check: Check,
+    outputs: Struct | Padded,
+    targets: AnyArray | Padded,
+    sources: PyTree,
+    weights: AnyArray | None,
 ) -> None:
     """Checks the targets of the steps that count, where outputs or targets are `Padded`."""
     shape = (*targets.shape[:1], *outputs.shape[1:])
     check_steps(name, shape, targets.shape)
-    check_every_length(name, targets.shape, (targets, sources), weights)
-    shape = (*shape, 1) if len(shape) == 2 else shape
-    values = _of_steps_that_count(check, shape, targets, sources)
+    trees = (targets, sources)
+    check_every_length(name, targets.shape, trees, weights)
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    values = _with_valid_padding(check, shape, targets, sources)
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
 
 
-def _of_steps_that_count(
-    check: Any, shape: Shape, targets: AnyArray | Padded, sources: PyTree
+def _with_valid_padding(
+    check: Check, shape: Shape, targets: AnyArray | Padded, sources: PyTree
 ) -> np.ndarray:
-    """Targets with values that no check refuses where steps do not count, or are not known to."""
-    values = np.asarray(targets.values if isinstance(targets, Padded) else targets)
-    real = certain_steps(values.shape, targets, sources)
-    real = np.zeros(values.shape[:2], bool) if real is None else real
-    good = np.ones(values.shape[2:])
-    if check is wants_distributions or (check is wants_labels and values.shape == shape):
-        good[..., 1:] = 0
-    return replaced_behind(values, real, good)
+    """Targets with values that no check refuses, at the steps that do not certainly count."""
+    values = plain_values(targets)
+    valid = certain_steps(values.shape, targets, sources)
+    if valid is None:
+        valid = np.zeros(values.shape[:2], bool)
+    one_hot = check is _check_labels and values.shape == shape
+    accepted = np.ones(values.shape[2:])
+    if one_hot or check is _check_distributions:
+        accepted[..., 1:] = 0
+    return replaced_behind(values, valid, accepted)
 
 
-def _is_padded(node: Any) -> bool:
-    return isinstance(node, Padded)
+def _check_real(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are finite, and of the outputs' shape."""
+    check_floating(name, outputs)
+    check_numeric(name, targets)
+    check_shapes(name, outputs.shape, targets.shape)
+    check_finite(name, targets)
 
 
-def _has_padded(tree: PyTree) -> bool:
-    return any(_is_padded(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_padded))
+def _check_binary(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets lie in 0…1, and have the outputs' shape."""
+    _check_real(name, outputs, targets)
+    check_within_unit(name, targets)
 
 
-def check_loss(loss: Any, outputs: PyTree, targets: PyTree) -> None:
-    """Checks that a loss returns one number an example, by its shapes alone and without computing
-    anything.
-
-    Args:
-        loss: any function `loss(outputs, targets)`.
-        outputs: what the model gives, a pytree of `jax.ShapeDtypeStruct` (or arrays) `[batch,
-            ...]`.
-        targets: the same for the targets.
-
-    Raises:
-        TypeError: if the loss is no function.
-        ValueError: what it returned instead. What the loss itself raises comes through with a note.
-    """
-    if not callable(loss):
-        raise TypeError(
-            f"loss is {loss!r}, expected a function loss(outputs, targets) -> [batch] — pass one "
-            f"such as "
-            "losses.mean_squared_error."
-        )
-    batch = telling_batch(outputs, targets)
-    given = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), (outputs, targets)
-    )
-    name, came = (
-        f"loss '{function_name(loss)}'",
-        f"outputs of {shown(given[0])} and targets of {shown(given[1])}",
-    )
-    try:
-        returned = jax.eval_shape(loss, *given)
-    except Exception as error:
-        error.add_note(f"This came from {name}, called with {came}.")
-        raise
-    if not isinstance(returned, jax.ShapeDtypeStruct) or returned.shape != (batch,):
-        raise ValueError(
-            f"{name} returned {shown(returned)} for a batch of {batch} ({came}): return one number "
-            f"for each example "
-            "([batch]); fit weighs and averages them. One that mixes examples is declared by "
-            "losses.batchwise."
-        )
-    if not jnp.issubdtype(returned.dtype, jnp.floating):
-        raise ValueError(
-            f"{name} returned {returned.dtype} numbers, which have no gradient: return floating "
-            f"ones."
-        )
+def _check_signs(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are −1 or +1, and have the outputs' shape."""
+    _check_real(name, outputs, targets)
+    check_signs(name, targets)
 
 
-_CHECKS: tuple[tuple[Loss, Callable[[str, jax.ShapeDtypeStruct, np.ndarray], None]], ...] = (
-    (mean_squared_error, wants_numbers),
-    (mean_absolute_error, wants_numbers),
-    (huber, wants_numbers),
-    (binary_cross_entropy, wants_binary),
-    (binary_cross_entropy_from_probabilities, wants_binary),
-    (focal, wants_binary),
-    (hinge, wants_signs),
-    (kl_divergence, wants_distributions),
-    (cosine_distance, wants_vectors),
-    (softmax_cross_entropy, wants_labels),
+def _check_vectors(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are vectors of the outputs' shape."""
+    check_floating(name, outputs)
+    check_numeric(name, targets)
+    check_vector_shapes(name, outputs.shape, targets.shape)
+    check_finite(name, targets)
+
+
+def _check_distributions(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are probability distributions over the classes."""
+    _check_vectors(name, outputs, targets)
+    check_distributions(name, targets)
+
+
+def _check_labels(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are class numbers, or distributions over the classes."""
+    check_floating(name, outputs)
+    if are_class_numbers(name, outputs, targets):
+        check_classes(name, targets, outputs.shape[-1])
+        return
+    _check_distributions(name, outputs, targets)
+
+
+_CHECKS: tuple[tuple[Loss, Check], ...] = (
+    (mean_squared_error, _check_real),
+    (mean_absolute_error, _check_real),
+    (huber, _check_real),
+    (binary_cross_entropy, _check_binary),
+    (binary_cross_entropy_from_probabilities, _check_binary),
+    (focal, _check_binary),
+    (hinge, _check_signs),
+    (kl_divergence, _check_distributions),
+    (cosine_distance, _check_vectors),
+    (softmax_cross_entropy, _check_labels),
 )

@@ -8,27 +8,25 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxdl.losses.targets import (
+from jaxdl.losses.operands import (
     AnyArray,
     Sequences,
+    Setting,
     check_setting,
     class_numbers,
     floating,
-    holds_classes,
     over_examples,
     pair,
     vectors,
     without_padding,
 )
+from jaxdl.losses.shapes import are_class_numbers
 
 Loss = Callable[..., Array]
+"""`loss(outputs, targets) -> [batch]`, or a loss that `batchwise` declares."""
 
-
-Setting = float | Array
-"""A number; inside of a sweep one that is being traced."""
-
-
-PROBABILITY_MARGIN = 1e-7  # as Keras clips; about two float32 steps below one
+PROBABILITY_MARGIN = 1e-7
+"""As Keras clips; about two float32 steps below one."""
 
 
 def binary_cross_entropy(logits: Sequences, labels: Sequences) -> Float[Array, " batch"]:
@@ -41,19 +39,21 @@ def binary_cross_entropy(logits: Sequences, labels: Sequences) -> Float[Array, "
             missing on one side.
 
     Returns:
-        One number an example, `[batch]`, in nats, in at least float32.
+        The loss of each example, `[batch]`, in nats, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the logits are not floating.
+        ValueError: the shapes differ, or the logits are not floating.
+
+    Source: Bishop, *Pattern recognition and machine learning* (2006), equation 4.90.
 
     Example:
         >>> binary_cross_entropy(jnp.array([[0.0], [100.0]]), jnp.array([1, 1])).round(3)
         Array([0.693, 0.   ], dtype=float32)
     """
-    logits, labels, real = pair("binary_cross_entropy", logits, labels)
-    return over_examples(
-        _free_where_certain(optax.sigmoid_binary_cross_entropy, logits, labels), real
-    )
+    logits, labels, valid = pair("binary_cross_entropy", logits, labels)
+    entropy = optax.sigmoid_binary_cross_entropy
+    each = _zero_where_certain(entropy, logits, labels)
+    return over_examples(each, valid)
 
 
 def binary_cross_entropy_from_probabilities(
@@ -72,16 +72,18 @@ def binary_cross_entropy_from_probabilities(
             missing on one side.
 
     Returns:
-        One number an example, `[batch]`, in nats, in at least float32.
+        The loss of each example, `[batch]`, in nats, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the probabilities are not floating.
+        ValueError: the shapes differ, or the probabilities are not floating.
+
+    Source: Bishop, *Pattern recognition and machine learning* (2006), equation 4.90.
     """
-    probabilities, labels, real = pair(
-        "binary_cross_entropy_from_probabilities", probabilities, labels
-    )
-    p = jnp.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-    return over_examples(-labels * jnp.log(p) - (1 - labels) * jnp.log1p(-p), real)
+    name = "binary_cross_entropy_from_probabilities"
+    p, y, valid = pair(name, probabilities, labels)
+    p = jnp.clip(p, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    each = -y * jnp.log(p) - (1 - y) * jnp.log1p(-p)
+    return over_examples(each, valid)
 
 
 def softmax_cross_entropy(
@@ -93,52 +95,60 @@ def softmax_cross_entropy(
     Args:
         logits: x, `[batch, ..., classes]` or `Padded`, floating, before any softmax. -inf rules a
             class out; where the label or its smoothing gives it a probability the loss is infinite.
-        labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, whole or Boolean; or one-hot
+        labels: y, class numbers `[batch, ...]` or `[batch, ..., 1]`, integer or Boolean; or one-hot
             or soft labels `[batch, ..., classes]` that sum to one.
         label_smoothing: α, within 0 and 1.
 
     Returns:
-        One number an example, `[batch]`, in nats, in at least float32; axes between batch and
+        The loss of each example, `[batch]`, in nats, in at least float32; axes between batch and
         classes are averaged.
 
     Raises:
-        ValueError: if the shapes do not fit, class numbers are floating, or there are fewer than
+        ValueError: the shapes do not fit, class numbers are floating, or there are fewer than
             two classes.
 
-    Source: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section
-    7 (smoothing).
+    Source: Bridle, *Probabilistic interpretation of feedforward classification network outputs*
+    (1990); for the smoothing Szegedy et al., *Rethinking the Inception architecture for computer
+    vision* (2016), section 7.
 
     Example:
         >>> softmax_cross_entropy(jnp.zeros((2, 4)), jnp.array([3, 0])).round(3)
         Array([1.386, 1.386], dtype=float32)
     """
-    label_smoothing = check_setting(
-        "softmax_cross_entropy", "label_smoothing", label_smoothing, 0, 1
-    )
-    logits, labels, real = without_padding("softmax_cross_entropy", logits, labels)
-    logits = floating("softmax_cross_entropy", logits)
-    loss = cross_entropies("softmax_cross_entropy", logits, labels)
-    if isinstance(label_smoothing, Array) or label_smoothing:
+    name = "softmax_cross_entropy"
+    alpha = check_setting(name, "label_smoothing", label_smoothing, 0, 1)
+    logits, labels, valid = without_padding(name, logits, labels)
+    logits = floating(name, logits)
+    each = cross_entropies(name, logits, labels)
+    if isinstance(alpha, Array) or alpha:
         uniform = jnp.full_like(logits, 1 / logits.shape[-1])
-        loss = (1 - label_smoothing) * loss + label_smoothing * _of_distributions(logits, uniform)
-    return over_examples(loss, real)
+        smoothing = _cross_entropies_of_distributions(logits, uniform)
+        each = (1 - alpha) * each + alpha * smoothing
+    return over_examples(each, valid)
 
 
 def cross_entropies(
     name: str, logits: Float[Array, "..."], labels: AnyArray
 ) -> Float[Array, "batch ..."]:
-    """Softmax cross-entropy of each position, `[batch, ...]`, from class numbers, or one-hot or
-    soft labels.
+    """Softmax cross-entropy of each position.
+
+    Args:
+        name: the loss or metric, for errors.
+        logits: `[batch, ..., classes]`.
+        labels: class numbers `[batch, ...]`, or one-hot or soft labels `[batch, ..., classes]`.
+
+    Returns:
+        `[batch, ...]`, in nats.
     """
-    if holds_classes(name, logits, labels):
-        return optax.softmax_cross_entropy_with_integer_labels(
-            logits, class_numbers(logits, labels)
-        )
-    return _of_distributions(logits, jnp.asarray(labels).astype(logits.dtype))
+    if are_class_numbers(name, logits, labels):
+        numbers = class_numbers(logits, labels)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, numbers)
+    distributions = jnp.asarray(labels).astype(logits.dtype)
+    return _cross_entropies_of_distributions(logits, distributions)
 
 
 @jax.custom_jvp
-def _of_distributions(
+def _cross_entropies_of_distributions(
     logits: Float[Array, "batch ..."], labels: Float[Array, "batch ..."]
 ) -> Float[Array, "batch ..."]:
     """`-Σ y log softmax(x)`, where a class that is ruled out and is not the label costs nothing.
@@ -146,32 +156,34 @@ def _of_distributions(
     As `optax.safe_softmax_cross_entropy`, whose forward-mode derivative is NaN there: it adds 0 ·
     log 0.
     """
-    return -jnp.where(labels == 0, 0, labels * jax.nn.log_softmax(logits)).sum(axis=-1)
+    terms = labels * jax.nn.log_softmax(logits)
+    return -jnp.where(labels == 0, 0, terms).sum(axis=-1)
 
 
-@_of_distributions.defjvp
+@_cross_entropies_of_distributions.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     """`dL = (Σ y · softmax(x) - y) · dx - log softmax(x) · dy`."""
     logits, labels = primals
-    by_logits = labels.sum(axis=-1, keepdims=True) * jax.nn.softmax(logits) - labels
+    dx, dy = tangents
+    total = labels.sum(axis=-1, keepdims=True)
+    by_logits = total * jax.nn.softmax(logits) - labels
     log_p = jax.nn.log_softmax(logits)
-    by_labels = jnp.where(
-        jnp.isneginf(log_p), 0, log_p
-    )  # the tangent of labels that are constants is 0, not absent
-    tangent = (by_logits * tangents[0] - by_labels * tangents[1]).sum(axis=-1)
-    return _of_distributions(logits, labels), tangent
+    # The tangent of constant labels is 0, not absent, and 0 · -inf is NaN.
+    by_labels = jnp.where(jnp.isneginf(log_p), 0, log_p)
+    tangent = (by_logits * dx - by_labels * dy).sum(axis=-1)
+    return _cross_entropies_of_distributions(logits, labels), tangent
 
 
-def _free_where_certain(
+def _zero_where_certain(
     loss: Callable[[Array, Array], Array],
     logits: Float[Array, "batch ..."],
     labels: Float[Array, "batch ..."],
 ) -> Float[Array, "batch ..."]:
-    """A binary loss, where an infinite logit that is right costs nothing: arithmetic would make 0 ·
-    ∞ of it.
-    """
-    certain = jnp.isinf(logits) & ((logits > 0).astype(labels.dtype) == labels)
-    return jnp.where(certain, 0, loss(jnp.where(certain, 0, logits), labels))
+    """A binary loss that is 0 where an infinite logit is right, for which it computes 0 · ∞."""
+    predicted = (logits > 0).astype(labels.dtype)
+    certain = jnp.isinf(logits) & (predicted == labels)
+    finite = jnp.where(certain, 0, logits)
+    return jnp.where(certain, 0, loss(finite, labels))
 
 
 def hinge(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -183,15 +195,16 @@ def hinge(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
             length 1 may be missing on one side.
 
     Returns:
-        One number an example, `[batch]`, in at least float32.
+        The loss of each example, `[batch]`, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the outputs are not floating.
+        ValueError: the shapes differ, or the outputs are not floating.
 
-    Source: Cortes and Vapnik, Support-Vector Networks, 1995.
+    Source: Cortes, Vapnik, *Support-vector networks* (1995).
     """
-    outputs, targets, real = pair("hinge", outputs, targets)
-    return over_examples(optax.hinge_loss(outputs, targets), real)
+    outputs, targets, valid = pair("hinge", outputs, targets)
+    each = optax.hinge_loss(outputs, targets)
+    return over_examples(each, valid)
 
 
 def focal(
@@ -212,19 +225,20 @@ def focal(
         gamma: γ, how much easy examples count for less; 0 gives binary cross-entropy.
 
     Returns:
-        One number an example, `[batch]`, in nats, in at least float32.
+        The loss of each example, `[batch]`, in nats, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the logits are not floating.
+        ValueError: the shapes differ, or the logits are not floating.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, 2017.
+    Source: Lin et al., *Focal loss for dense object detection* (2017), equation 5.
     """
     gamma = check_setting("focal", "gamma", gamma, least=0)
     if alpha is not None:
         alpha = check_setting("focal", "alpha", alpha, 0, 1)
-    logits, labels, real = pair("focal", logits, labels)
+    logits, labels, valid = pair("focal", logits, labels)
     loss = functools.partial(optax.sigmoid_focal_loss, alpha=alpha, gamma=gamma)
-    return over_examples(_free_where_certain(loss, logits, labels), real)
+    each = _zero_where_certain(loss, logits, labels)
+    return over_examples(each, valid)
 
 
 def kl_divergence(log_probabilities: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -237,15 +251,17 @@ def kl_divergence(log_probabilities: Sequences, targets: Sequences) -> Float[Arr
         targets: y, probabilities that sum to one, of the same shape; 0 log 0 counts as 0.
 
     Returns:
-        One number an example, `[batch]`, in nats, in at least float32; axes between batch and
+        The loss of each example, `[batch]`, in nats, in at least float32; axes between batch and
         classes are averaged.
 
     Raises:
-        ValueError: if the shapes differ or have no class axis, or the log-probabilities are not
+        ValueError: the shapes differ or have no class axis, or the log-probabilities are not
             floating.
 
-    Source: Kullback and Leibler, On Information and Sufficiency, 1951.
+    Source: Kullback, Leibler, *On information and sufficiency* (1951).
     """
-    log_probabilities, targets, real = vectors("kl_divergence", log_probabilities, targets)
-    log_probabilities = jnp.where(targets == 0, 0, log_probabilities)  # otherwise 0 · -inf is NaN
-    return over_examples(optax.kl_divergence(log_probabilities, targets), real)
+    log_p, y, valid = vectors("kl_divergence", log_probabilities, targets)
+    # Otherwise 0 · -inf is NaN.
+    log_p = jnp.where(y == 0, 0, log_p)
+    each = optax.kl_divergence(log_p, y)
+    return over_examples(each, valid)

@@ -4,18 +4,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxdl.losses.classification import Setting
-from jaxdl.losses.targets import (
+from jaxdl.losses.operands import (
     Sequences,
+    Setting,
     check_setting,
     over_examples,
     pair,
     vectors,
 )
 
-NORM_MARGIN = (
-    1e-16  # of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch
-)
+NORM_MARGIN = 1e-16
+"""Of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch."""
 
 
 def mean_squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -23,22 +22,25 @@ def mean_squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, "
 
     Args:
         outputs: predictions, `[batch, ...]` or `Padded`, floating.
-        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
-            side.
+        targets: of the same shape and any real dtype; a trailing axis of length 1 may be missing on
+            one side.
 
     Returns:
-        One number an example, `[batch]`, in at least float32.
+        The loss of each example, `[batch]`, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the outputs are not floating.
+        ValueError: the shapes differ, or the outputs are not floating.
+
+    Source: Bishop, *Pattern recognition and machine learning* (2006), section 3.1.1.
 
     Example:
         >>> outputs = jnp.array([[1.0, 2.0], [3.0, 4.0]])
         >>> mean_squared_error(outputs, jnp.array([[0.0, 2.0], [3.0, 2.0]]))
         Array([0.5, 2. ], dtype=float32)
     """
-    outputs, targets, real = pair("mean_squared_error", outputs, targets)
-    return over_examples(optax.squared_error(outputs, targets), real)
+    outputs, targets, valid = pair("mean_squared_error", outputs, targets)
+    each = optax.squared_error(outputs, targets)
+    return over_examples(each, valid)
 
 
 def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -46,20 +48,22 @@ def mean_absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, 
 
     Args:
         outputs: predictions, `[batch, ...]` or `Padded`, floating.
-        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
-            side.
+        targets: of the same shape and any real dtype; a trailing axis of length 1 may be missing on
+            one side.
 
     Returns:
-        One number an example, `[batch]`, in at least float32.
+        The loss of each example, `[batch]`, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the outputs are not floating.
+        ValueError: the shapes differ, or the outputs are not floating.
+
+    Source: Koenker, Bassett, *Regression quantiles* (1978), for the median.
     """
-    outputs, targets, real = pair("mean_absolute_error", outputs, targets)
+    outputs, targets, valid = pair("mean_absolute_error", outputs, targets)
     errors = outputs - targets
-    return over_examples(
-        jnp.maximum(errors, -errors), real
-    )  # at 0 its derivative is 0, where that of jnp.abs is 1
+    # At 0 its derivative is 0, where that of jnp.abs is 1.
+    each = jnp.maximum(errors, -errors)
+    return over_examples(each, valid)
 
 
 def huber(
@@ -69,21 +73,22 @@ def huber(
 
     Args:
         outputs: predictions, `[batch, ...]` or `Padded`, floating.
-        targets: real numbers of the same shape; a trailing axis of length 1 may be missing on one
-            side.
+        targets: of the same shape and any real dtype; a trailing axis of length 1 may be missing on
+            one side.
         delta: where the parabola turns into a line, in the targets' unit; positive.
 
     Returns:
-        One number an example, `[batch]`, in at least float32.
+        The loss of each example, `[batch]`, in at least float32.
 
     Raises:
-        ValueError: if the shapes differ, or the outputs are not floating.
+        ValueError: the shapes differ, or the outputs are not floating.
 
-    Source: Huber, Robust Estimation of a Location Parameter, 1964.
+    Source: Huber, *Robust estimation of a location parameter* (1964).
     """
     delta = check_setting("huber", "delta", delta, least=0)
-    outputs, targets, real = pair("huber", outputs, targets)
-    return over_examples(optax.huber_loss(outputs, targets, delta=delta), real)
+    outputs, targets, valid = pair("huber", outputs, targets)
+    each = optax.huber_loss(outputs, targets, delta=delta)
+    return over_examples(each, valid)
 
 
 def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -97,11 +102,14 @@ def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " ba
         targets: y, vectors of the same shape.
 
     Returns:
-        One number an example, `[batch]`, from 0 to 2, in at least float32; axes between are
+        The loss of each example, `[batch]`, from 0 to 2, in at least float32; axes between are
         averaged.
 
     Raises:
-        ValueError: if the shapes differ or have no feature axis, or the outputs are not floating.
+        ValueError: the shapes differ or have no feature axis, or the outputs are not floating.
+
+    Source: Salton, Wong, Yang, *A vector space model for automatic indexing* (1975).
     """
-    outputs, targets, real = vectors("cosine_distance", outputs, targets)
-    return over_examples(optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN), real)
+    outputs, targets, valid = vectors("cosine_distance", outputs, targets)
+    each = optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN)
+    return over_examples(each, valid)

@@ -1,18 +1,20 @@
-"""Metrics: per-example functions in lower case, whose weighted mean is taken, and `Metric` values
-in capitals.
+"""Metrics: per-example functions in lower case, of which the weighted mean is taken, and `Metric`s.
+
+`accuracy` and `regression` hold the per-example functions, `confusion`, `probabilities` and
+`regression` the `Metric`s, `metric` their contract, `part` a metric of one of several outputs.
 
     metrics={"accuracy": metrics.accuracy, "top 3": functools.partial(metrics.top_k_accuracy, k=3),
     "r2": metrics.R2()}
 
-Class labels are whole numbers `[batch, ...]` or one-hot `[batch, ..., classes]`. Outputs of one
-column, `[batch]` or `[batch, ..., 1]`, are binary: the positive class is predicted above a
-threshold (0 for logits, 0.5 for probabilities), and labels are 0 and 1, or -1 and +1. In the
-per-example functions every axis after the batch is averaged; in the values that count classes every
-position of a sequence is an example of its sequence's weight.
+Class labels are integers `[batch, ...]` or one-hot `[batch, ..., classes]`. Outputs of one column,
+`[batch]` or `[batch, ..., 1]`, are binary: the positive class is predicted above a threshold (0 for
+logits, 0.5 for probabilities), and labels are 0 and 1, or -1 and +1. In the per-example functions
+every axis after the batch is averaged; in the `Metric`s of classes every position of a sequence is
+an example of its sequence's weight.
 
 Of `Padded` sequences, be it the outputs or the targets, only the steps within the lengths count: a
-per-example function gives the mean over those of each example, of which the mean over examples is
-taken; a value that counts takes each of them as an example.
+per-example function returns the mean over those of each example, of which the mean over examples
+is taken; a `Metric` takes each of them as an example.
 
 An output that is NaN predicts no class. In what counts classes (`accuracy`, `top_k_accuracy`,
 `Precision`, `Recall`, `F1`, `ConfusionMatrix`) such an example is wrong: it is no true positive, is

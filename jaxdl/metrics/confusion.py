@@ -1,13 +1,13 @@
-"""Metrics made of counts of true and predicted classes."""
+"""Precision, recall, F1 and the confusion matrix, from counts of true and predicted classes."""
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
-from jaxdl.losses.targets import (
-    AnyArray,
+from jaxdl.losses.operands import (
     Sequences,
+    Weights,
     check_setting,
     without_padding,
 )
@@ -21,22 +21,24 @@ from jaxdl.metrics.classification import (
     weight_by_pair,
     weight_of_each,
 )
-from jaxdl.metrics.metric import Mean as Mean
-from jaxdl.metrics.metric import Metric as Metric
-from jaxdl.metrics.metric import as_metric as as_metric
+from jaxdl.metrics.metric import Measured, Metric, Result
 
 
 @dataclasses.dataclass(frozen=True)
 class Precision(Metric):
-    """Of what is predicted to be a class, the share that is: `true positives / predicted`, 0 where
-    none is predicted.
+    """Precision, `true positives / predicted` of each class; 0 where none is predicted.
 
     Args:
-        average: how the classes become one number, as scikit-learn has it: "macro", their mean over
-            the classes that occur among labels or predictions; "weighted", weighed by how often
-            each is the label; "micro", from counts added over classes; None, an array of all. With
-            outputs of one column it is the positive class's alone.
+        average: over the classes, as in scikit-learn: "macro", the mean over the classes that occur
+            among labels or predictions; "weighted", the mean weighted by how often each is the
+            label; "micro", from counts summed over classes; None, an array of all. With outputs of
+            one column it is the positive class's alone.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+
+    Raises:
+        ValueError: the average is none of these, or the threshold is not finite.
+
+    Source: van Rijsbergen, *Information retrieval* (1979), chapter 7.
     """
 
     average: Average = "macro"
@@ -47,24 +49,29 @@ class Precision(Metric):
         check_setting("Precision", "threshold", self.threshold)
 
     def measure(
-        self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]
-    ) -> tuple[PyTree, PyTree]:
+        self,
+        outputs: Sequences,
+        targets: Sequences,
+        weights: Weights,
+    ) -> Measured:
         return counts("Precision", outputs, targets, weights, self.threshold), ()
 
-    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
-        return from_counts(
-            self.average, sums, lambda true, predicted, actual: divided(true, predicted)
-        )
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
+        return from_counts(self.average, sums, _precision)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recall(Metric):
-    """Of what is a class, the share that is found: `true positives / actual`, 0 where the class
-    does not occur.
+    """Recall, `true positives / actual` of each class; 0 where the class does not occur.
 
     Args:
-        average: as for `Precision`.
+        average: over the classes, as for `Precision`.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+
+    Raises:
+        ValueError: as for `Precision`.
+
+    Source: van Rijsbergen, *Information retrieval* (1979), chapter 7.
     """
 
     average: Average = "macro"
@@ -75,24 +82,31 @@ class Recall(Metric):
         check_setting("Recall", "threshold", self.threshold)
 
     def measure(
-        self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]
-    ) -> tuple[PyTree, PyTree]:
+        self,
+        outputs: Sequences,
+        targets: Sequences,
+        weights: Weights,
+    ) -> Measured:
         return counts("Recall", outputs, targets, weights, self.threshold), ()
 
-    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
-        return from_counts(
-            self.average, sums, lambda true, predicted, actual: divided(true, actual)
-        )
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
+        return from_counts(self.average, sums, _recall)
 
 
 @dataclasses.dataclass(frozen=True)
 class F1(Metric):
-    """The harmonic mean of precision and recall, `2 true positives / (predicted + actual)`, 0 where
-    that is 0/0.
+    """F1, the harmonic mean of precision and recall of each class.
+
+    It is `2 true positives / (predicted + actual)`, and 0 where that is 0/0.
 
     Args:
-        average: as for `Precision`.
+        average: over the classes, as for `Precision`.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+
+    Raises:
+        ValueError: as for `Precision`.
+
+    Source: van Rijsbergen, *Information retrieval* (1979), chapter 7.
     """
 
     average: Average = "macro"
@@ -103,57 +117,76 @@ class F1(Metric):
         check_setting("F1", "threshold", self.threshold)
 
     def measure(
-        self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]
-    ) -> tuple[PyTree, PyTree]:
+        self,
+        outputs: Sequences,
+        targets: Sequences,
+        weights: Weights,
+    ) -> Measured:
         return counts("F1", outputs, targets, weights, self.threshold), ()
 
-    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
-        return from_counts(
-            self.average,
-            sums,
-            lambda true, predicted, actual: divided(2 * true, predicted + actual),
-        )
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
+        return from_counts(self.average, sums, _f1)
+
+
+def _precision(true: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    del actual
+    return divided(true, predicted)
+
+
+def _recall(true: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    del predicted
+    return divided(true, actual)
+
+
+def _f1(true: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    return divided(2 * true, predicted + actual)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfusionMatrix(Metric):
-    """The weight of examples for each true class (row) and predicted class (column), `[classes,
-    classes]`.
+    """The weight of the examples of each true class (row) and predicted class (column).
 
-    Without any weight it is a matrix of zeros: it counts, and does not average.
+    The result is `[classes, classes]`, `M[i, j] = Σ w [y = i] [ŷ = j]`; zeros without any weight,
+    since nothing is averaged.
 
     Args:
-        classes: how many classes there are; 2 for outputs of one column.
+        classes: the number of classes; 2 for outputs of one column.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+
+    Raises:
+        ValueError: there are fewer than two classes, or the threshold is not finite.
     """
 
     classes: int
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.classes, bool)
-            or not isinstance(self.classes, (int, np.integer))
-            or self.classes < 2
-        ):
+        count = self.classes
+        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+        if not whole or count < 2:
             raise ValueError(
-                f"ConfusionMatrix: classes is a whole number of at least 2, got {self.classes!r}."
+                f"ConfusionMatrix: classes is a whole number of at least 2, got {count!r}."
             )
         check_setting("ConfusionMatrix", "threshold", self.threshold)
 
     def measure(
-        self, outputs: Sequences, targets: Sequences, weights: Float[AnyArray, " batch"]
-    ) -> tuple[PyTree, PyTree]:
-        outputs, targets, real = without_padding("ConfusionMatrix", outputs, targets)
-        predicted, labels, classes = classified("ConfusionMatrix", outputs, targets, self.threshold)
+        self,
+        outputs: Sequences,
+        targets: Sequences,
+        weights: Weights,
+    ) -> Measured:
+        name = "ConfusionMatrix"
+        outputs, targets, valid = without_padding(name, outputs, targets)
+        predicted, labels, classes = classified(name, outputs, targets, self.threshold)
         if classes != self.classes:
             raise ValueError(
                 f"ConfusionMatrix({self.classes}): outputs of shape {outputs.shape} have {classes} "
-                f"classes — write "
-                f"ConfusionMatrix({classes})."
+                f"classes — write ConfusionMatrix({classes})."
             )
-        weight = weight_of_each(weights, labels, real)
-        return weight_by_pair(labels.ravel(), predicted.ravel(), weight, classes), ()
+        weight = weight_of_each(weights, labels, valid)
+        labels = labels.ravel()
+        predicted = predicted.ravel()
+        return weight_by_pair(labels, predicted, weight, classes), ()
 
-    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
         return np.asarray(sums)

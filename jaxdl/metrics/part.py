@@ -1,31 +1,28 @@
-"""A metric of a part of the outputs and targets."""
+"""A metric of one of several outputs."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
 
-import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, PyTree
 
-from jaxdl.losses.per_example import shown
-from jaxdl.losses.targets import (
-    AnyArray,
-)
-from jaxdl.metrics.metric import Mean as Mean
-from jaxdl.metrics.metric import Metric as Metric
-from jaxdl.metrics.metric import as_metric as as_metric
+from jaxdl.losses.operands import Weights
+from jaxdl.losses.per_example import format_shapes
+from jaxdl.metrics.metric import Measured, Metric, Result, as_metric
 
 
 @dataclasses.dataclass(frozen=True)
 class Part(Metric):
-    """A metric of one of several outputs, where a model gives a dict or a tuple of them.
+    """A metric of one of several outputs, where a model returns a dict or a tuple of them.
 
     It measures `outputs[part]` against `targets[part]`, or against all targets where they are one
     array.
 
     Args:
         metric: a `Metric`, or a per-example function.
-        part: a key of the outputs, or a number in a tuple.
+        part: a key of the outputs, or an index in a tuple.
+
+    Raises:
+        TypeError: the metric is neither a `Metric` nor a function.
 
     Example:
         >>> import jax.numpy as jnp
@@ -36,28 +33,35 @@ class Part(Metric):
         Array([0., 1.], dtype=float32)
     """
 
-    metric: Any
+    metric: Metric | Callable[..., Array]
     part: Hashable
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric", as_metric(self.metric))
 
     def measure(
-        self, outputs: PyTree, targets: PyTree, weights: Float[AnyArray, " batch"]
-    ) -> tuple[PyTree, PyTree]:
+        self,
+        outputs: PyTree,
+        targets: PyTree,
+        weights: Weights,
+    ) -> Measured:
         output = self._of("outputs", outputs)
+        target = targets
         if isinstance(targets, (Mapping, tuple, list)):
-            targets = self._of("targets", targets)
-        return self.metric.measure(output, targets, weights)
+            target = self._of("targets", targets)
+        return as_metric(self.metric).measure(output, target, weights)
 
-    def result(self, sums: PyTree, gathered: PyTree) -> float | np.ndarray:
-        return self.metric.result(sums, gathered)
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
+        return as_metric(self.metric).result(sums, gathered)
 
     def _of(self, what: str, tree: PyTree) -> PyTree:
-        several: Any = tree
-        parts = range(len(several)) if isinstance(tree, (tuple, list)) else ()
-        if self.part in (several if isinstance(tree, Mapping) else parts):
-            return several[self.part]
-        raise ValueError(
-            f"Part: there is no part {self.part!r} of {what}, which are {shown(tree)}."
-        )
+        """The part of outputs or targets."""
+        parts: dict[Hashable, PyTree] = {}
+        if isinstance(tree, Mapping):
+            parts = dict(tree)
+        if isinstance(tree, (tuple, list)):
+            parts = dict(enumerate(tree))
+        if self.part in parts:
+            return parts[self.part]
+        shapes = format_shapes(tree)
+        raise ValueError(f"Part: there is no part {self.part!r} of {what}, which are {shapes}.")

@@ -1,15 +1,19 @@
-"""What an optimizer tells of itself: the step size it takes, and the parameters it means to be
-used.
-"""
+"""What an optimizer and its state say: the learning rate taken, and the parameters to evaluate."""
 
+import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
+
+AnyArray = Array | np.ndarray
 
 STEP_SIZES = frozenset(
     {
@@ -20,16 +24,17 @@ STEP_SIZES = frozenset(
         ("partition", "transforms"),
     }
 )
-"""In which functions of optax a step size, a schedule, or optimizers with their own, lie, and under
-which name.
+"""Functions of optax, and the names in their closures of a step size, of a schedule, and of
+optimizers with step sizes of their own.
 """
 
 
 def learning_rate(
-    optimizer: optax.GradientTransformation, optimizer_state: Any, estimate: Any = None
+    optimizer: optax.GradientTransformation,
+    optimizer_state: PyTree,
+    estimate: Array | None = None,
 ) -> Array:
-    """The factor that the optimizer multiplied its direction by in the update that led to this
-    state; NaN where none is found.
+    """The learning rate of the update that led to an optimizer's state; NaN where none is found.
 
     Before the first update it is that of the first. optax keeps a constant in the closure of
     `optax.scale`, a schedule in that of `optax.scale_by_schedule`, and injected hyperparameters in
@@ -40,8 +45,11 @@ def learning_rate(
     Args:
         optimizer: of optax.
         optimizer_state: after the update.
-        estimate: what `estimated` told of the state before it, which holds the estimate that the
-            update took.
+        estimate: what `estimated` returned for the state before it, which is the estimate that the
+            update used.
+
+    Returns:
+        A float32 scalar.
 
     >>> schedule = optax.linear_schedule(1.0, 0.0, 10)
     >>> optimizer = optax.adam(schedule)
@@ -51,137 +59,198 @@ def learning_rate(
     0.8
     """
     rate = _rate(optimizer.update, optimizer_state, estimate)
-    return jnp.asarray(jnp.nan, jnp.float32) if rate is None else rate
+    if rate is None:
+        return jnp.asarray(jnp.nan, jnp.float32)
+    return rate
 
 
-def estimated(optimizer_state: Any) -> Array | None:
-    """The factor that Prodigy or D-adaptation takes in its next update; None of an optimizer that
-    estimates none.
+def estimated(optimizer_state: PyTree) -> Array | None:
+    """The step size that Prodigy or D-adaptation uses in the next update.
+
+    It is None for an optimizer that estimates none.
     """
     found = [
         jnp.asarray(state.estim_lr, jnp.float32)
         for state in _states(optimizer_state, own=True)
         if hasattr(state, "estim_lr")
     ]
-    return jnp.prod(jnp.stack(found)) if len(found) > 1 else next(iter(found), None)
+    if not found:
+        return None
+    if len(found) == 1:
+        return found[0]
+    return jnp.prod(jnp.stack(found))
 
 
-def _rate(update: Any, optimizer_state: Any, estimate: Any = None) -> Array | None:
+def _rate(
+    update: object,
+    optimizer_state: PyTree,
+    estimate: Array | None = None,
+) -> Array | None:
+    """The learning rate of an update, None where none is found."""
     states = list(_states(optimizer_state, own=True))
     injected = [state.hyperparams for state in states if hasattr(state, "hyperparams")]
     if injected and "learning_rate" in injected[0]:
         return jnp.asarray(injected[0]["learning_rate"], jnp.float32)
-    counting = [
-        state
-        for state in states
-        if isinstance(state, optax.ScaleByScheduleState) or hasattr(state, "estim_lr")
-    ]
-    counts = iter([state.count for state in counting])
-    parted = iter(
-        [
-            state.inner_states
-            for state in states
-            if isinstance(state, optax.transforms.PartitionState)
-        ]
-    )
-    found = [_factor(kind, value, counts, parted) for kind, value in _scales(update, set())]
+    counts = iter([state.count for state in states if _counts(state)])
+    partition = optax.transforms.PartitionState
+    inner = iter([state.inner_states for state in states if isinstance(state, partition)])
+    found = [_factor(name, value, counts, inner) for name, value in _scales(update, set())]
     factors = [factor for factor in found if factor is not None]
-    estimate = estimated(optimizer_state) if estimate is None else estimate
+    if estimate is None:
+        estimate = estimated(optimizer_state)
     if estimate is not None:
         factors.append(estimate)
     if not factors:
         return None
-    factors += [
-        jnp.asarray(state.scale, jnp.float32)
-        for state in states
-        if type(state).__name__ == "ReduceLROnPlateauState"
-    ]
+    for state in states:
+        if type(state).__name__ == "ReduceLROnPlateauState":
+            factors.append(jnp.asarray(state.scale, jnp.float32))
     return jnp.abs(jnp.prod(jnp.stack(factors)))
 
 
-def settled(optimizer_state: Any, params: Any) -> Any:
-    """The parameters that an optimizer means to be used: the average of a schedule-free one, else
-    those it trains.
+def _counts(state: object) -> bool:
+    """Whether a state counts the steps of a schedule."""
+    scheduled = isinstance(state, optax.ScaleByScheduleState)
+    return scheduled or hasattr(state, "estim_lr")
 
-    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β. A
-    dict of optimizers' states with the keys of `params` is that of several, each with its own part.
+
+def eval_params(optimizer_state: PyTree, params: PyTree) -> PyTree:
+    """The parameters to evaluate: the average of a schedule-free optimizer, else the trained ones.
+
+    With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β.
+
+    Args:
+        optimizer_state: of one optimizer; or a dict with the keys of `params`, of several, each
+            with its own part.
+        params: y, the trained parameters.
+
+    Returns:
+        x, of the same structure and dtypes.
 
     Source: Defazio et al., *The road less scheduled* (2024), section 2.
     """
     if isinstance(optimizer_state, dict) and optimizer_state.keys() == params.keys():
-        return {name: settled(optimizer_state[name], params[name]) for name in params}
+        return {name: eval_params(optimizer_state[name], params[name]) for name in params}
     for state in schedule_free(optimizer_state):
-
-        def average(z: Any, y: Any, beta: Any = state.b1) -> Any:
-            if isinstance(z, optax.MaskedNode):  # another optimizer's part
-                return y
-            return ((y - (1 - beta) * z.astype(y.dtype)) / beta).astype(y.dtype)
-
-        params = jax.tree.map(
-            average, state.z, params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode)
-        )
+        average = functools.partial(_average, state.b1)
+        params = jax.tree.map(average, state.z, params, is_leaf=_is_masked)
     return params
 
 
-def schedule_free(optimizer_state: Any) -> list[Any]:
-    """The states of schedule-free optimizers in an optimizer's state; told by name, so that
-    `optax.contrib` may stay away.
+def _average(
+    beta: ArrayLike,
+    z: AnyArray | optax.MaskedNode,
+    y: AnyArray,
+) -> AnyArray:
+    # Parameters of another optimizer.
+    if isinstance(z, optax.MaskedNode):
+        return y
+    x = (y - (1 - beta) * z.astype(y.dtype)) / beta
+    return x.astype(y.dtype)
+
+
+def _is_masked(node: object) -> bool:
+    return isinstance(node, optax.MaskedNode)
+
+
+def schedule_free(optimizer_state: PyTree) -> list[PyTree]:
+    """The states of schedule-free optimizers in an optimizer's state.
+
+    They are recognised by name, so that `optax.contrib` need not be imported.
     """
     return [
         state for state in _states(optimizer_state) if type(state).__name__ == "ScheduleFreeState"
     ]
 
 
-def _factor(kind: str, value: Any, counts: Iterator[Any], parted: Iterator[Any]) -> Array | None:
-    if kind == "transforms":
-        states = next(parted, {})
-        rates = [
-            _rate(one.update, states[label]) for label, one in value.items() if label in states
-        ]
-        known = [rate for rate in rates if rate is not None]
-        return jnp.max(jnp.stack(known)) if known else None
-    if kind != "step_size":
-        count = next(counts, None)
-        if callable(value):
-            value = jnp.nan if count is None else value(jnp.maximum(count - 1, 0))
+def _factor(
+    name: str,
+    value: Any,
+    counts: Iterator[Array],
+    inner: Iterator[Mapping[Any, PyTree]],
+) -> Array | None:
+    """The factor of one step size that `_scales` found.
+
+    Args:
+        name: of the closure's variable.
+        value: of the variable.
+        counts: of the schedules that follow, in their order.
+        inner: states by label of the partitions that follow, in their order.
+    """
+    if name == "transforms":
+        return _largest(value, next(inner, {}))
+    if name == "step_size":
+        return jnp.asarray(value, jnp.float32)
+    count = next(counts, None)
+    if callable(value):
+        if count is None:
+            return jnp.asarray(jnp.nan, jnp.float32)
+        value = value(jnp.maximum(count - 1, 0))
     return jnp.asarray(value, jnp.float32)
 
 
-def _states(tree: Any, own: bool = False) -> Iterator[Any]:
-    """Every named tuple in an optimizer's state, in its order; its own are not those of the
-    optimizers of a partition.
+def _largest(
+    optimizers: Mapping[str, optax.GradientTransformation],
+    states: Mapping[Any, PyTree],
+) -> Array | None:
+    """The largest learning rate of the optimizers of a partition; None where none has one."""
+    rates = [
+        _rate(optimizer.update, states[label])
+        for label, optimizer in optimizers.items()
+        if label in states
+    ]
+    known = [rate for rate in rates if rate is not None]
+    if not known:
+        return None
+    return jnp.max(jnp.stack(known))
+
+
+def _states(tree: PyTree, own: bool = False) -> Iterator[PyTree]:
+    """Every named tuple in an optimizer's state, in its order.
+
+    With `own`, without those of the optimizers of a partition.
     """
-    if isinstance(tree, tuple):
+    parts: Iterable[PyTree] = ()
+    if isinstance(tree, dict):
+        parts = tree.values()
+    elif isinstance(tree, tuple):
         if hasattr(tree, "_fields"):
             yield tree
         if own and isinstance(tree, optax.transforms.PartitionState):
             return
-        for part in tree:
-            yield from _states(part, own)
-    elif isinstance(tree, dict):
-        for part in tree.values():
-            yield from _states(part, own)
+        parts = tree
+    for part in parts:
+        yield from _states(part, own)
 
 
-def _scales(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """The step sizes in the closures of an optimizer's update, in their order."""
+def _scales(function: object, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Names and values of the step sizes in the closures of an optimizer's update, in order."""
     if isinstance(function, (tuple, list)):
         for part in function:
             yield from _scales(part, seen)
-    if isinstance(function, types.MethodType):  # of an object such as optax.MultiSteps
-        yield from _scales(tuple(vars(function.__self__).values()), seen)
+    # Of an object such as optax.MultiSteps.
+    if isinstance(function, types.MethodType):
+        attributes = vars(function.__self__)
+        yield from _scales(tuple(attributes.values()), seen)
     if not isinstance(function, types.FunctionType) or id(function) in seen:
         return
     seen.add(id(function))
     kind = function.__qualname__.split(".")[0]
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    for name, cell in cells:
-        try:
-            value = cell.cell_contents
-        except ValueError:  # a cell that is not yet filled
-            continue
+    for name, value in _closure(function):
         if (kind, name) in STEP_SIZES:
             if isinstance(value, (int, float, jax.Array, dict)) or callable(value):
                 yield name, value
         elif function.__module__.startswith("optax"):
             yield from _scales(value, seen)
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    """Names and values of what a function closed over, where they are bound."""
+    names = function.__code__.co_freevars
+    cells = function.__closure__ or ()
+    for name, cell in zip(names, cells, strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            continue
+        yield name, value

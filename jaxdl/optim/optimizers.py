@@ -1,6 +1,4 @@
-"""Optimizers as `fit` takes them: optax's own, optax's functions with a learning rate, and
-names.
-"""
+"""Optimizers as `fit` takes them: optax's own, functions of a learning rate, and names."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -10,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
-from jaxdl.optim.alike import first_alike
 from jaxdl.optim.schedules import Cosine, Plateau, Schedule
 
 Optimizer = (
@@ -20,7 +18,12 @@ Optimizer = (
     | Callable[..., optax.GradientTransformation]
     | str
 )
+Factory = Callable[..., optax.GradientTransformation]
+"""A function of a learning rate, such as `optax.adam`."""
+
 LearningRate = float | Schedule | Plateau | optax.Schedule
+Rate = LearningRate | ArrayLike
+"""A learning rate of a sweep: traced."""
 
 NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(
     {
@@ -41,36 +44,41 @@ NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(
         "auto": ("contrib.prodigy", Cosine(1.0)),
     }
 )
-"""Each name's function in optax, and the learning rate it has unless one is given.
+"""The function of optax that each name means, and its learning rate where none is given.
 
 "auto" is Prodigy (Mishchenko and Defazio, 2024), which estimates its step size, with the cosine
-that its authors advise. Of optax's methods that ask for no rate it did best on the whole: on digits
-(a dense and a convolutional network), diabetes, breast cancer and 4,000 images of MNIST, with five
-seeds each. It begins with steps of a millionth, and takes some forty to find their
-size: a shorter run learns nothing. Nor does it know when to stop: on few data it overfits as fast
-as it fits.
+that its authors advise. Of optax's methods that need no rate it did best on the whole: on digits (a
+dense and a convolutional network), diabetes, breast cancer and 4,000 images of MNIST, with five
+seeds each. It begins with steps of a millionth, and takes some forty to find their size: a shorter
+run learns nothing. Nor does it know when to stop: on few data it overfits as fast as it fits.
 """
 
 
 def as_optimizer(
-    optimizer: Any,
+    optimizer: object,
     learning_rate: LearningRate | None = None,
     steps: int | None = None,
     steps_per_epoch: int | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer that is meant; the same object for one that was built alike, so that equal
-    calls share a compiled program.
+    """An optimizer of optax, from one, from a function of a learning rate, or from a name.
 
     Args:
         optimizer: of optax, `optax.MultiSteps` too; a function of a learning rate, such as
             `optax.adam`; or a name.
-        learning_rate: what the function is given.
-        steps: of the whole run, or None where nobody knows.
+        learning_rate: the argument of the function.
+        steps: of the whole run, or None where they are not known.
         steps_per_epoch: of one epoch, or None.
 
+    Returns:
+        The optimizer; one object for equal functions and learning rates.
+
     Raises:
-        TypeError, ValueError: the optimizer is none, the name is not known, or a schedule needs a
-            number of steps.
+        TypeError: the optimizer or the learning rate is none.
+        ValueError: the name is not known, a schedule needs a number of steps, or the optimizer has
+            a learning rate already.
+
+    >>> as_optimizer("adam", 1e-2) is as_optimizer(optax.adam, 1e-2)
+    True
     """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
@@ -78,139 +86,179 @@ def as_optimizer(
         if learning_rate is not None:
             raise ValueError(
                 "learning_rate: the optimizer has been built with its own — give the function "
-                "alone, as in "
-                "fit(..., optimizer=optax.adam, learning_rate=1e-3)."
+                "alone, as in fit(..., optimizer=optax.adam, learning_rate=1e-3)."
             )
-        return first_alike(optimizer)
-    function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
-    if isinstance(rate, Cosine) and steps is None:  # a stream whose end nobody knows
-        rate = rate.peak
-    rate = _checked_rate(rate if learning_rate is None else learning_rate)
+        return optimizer
+    function, default = _factory(optimizer)
+    if isinstance(default, Cosine) and steps is None:
+        # A stream whose length is not known.
+        default = default.peak
+    rate = _checked_rate(default if learning_rate is None else learning_rate)
     if not callable(function) or rate is None:
-        called = (
-            " — call it, as in optax.adam(1e-3)"
-            if callable(optimizer)
-            else " — such as optax.adam(1e-3)"
-        )
-        also = ", or give a learning_rate" if callable(optimizer) else " or a name such as 'adam'"
-        raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}{called}{also}.")
-    for what, value in (("learning_rate", rate), ("optimizer", function)):
-        try:
-            hash(value)
-        except TypeError:
-            raise TypeError(
-                f"{what}: expected a number or a function, which can be hashed, got {value!r}."
-            ) from None
-    return first_alike(_built(function, rate, _span(rate, steps, steps_per_epoch)))
+        raise TypeError(_no_optimizer(optimizer))
+    _check_cached("learning_rate", rate)
+    _check_cached("optimizer", function)
+    span = _span(rate, steps, steps_per_epoch)
+    return _built(function, rate, span)  # pyright: ignore[reportArgumentType]
 
 
 def with_hyperparameters(
-    optimizer: Any,
-    learning_rate: Any,
+    optimizer: object,
+    learning_rate: object,
     steps: int | None,
     steps_per_epoch: int | None,
-    values: Mapping[str, Any],
+    values: Mapping[str, ArrayLike],
 ) -> optax.GradientTransformation:
-    """The optimizer of hyperparameters that may be traced; nothing of it is kept.
+    """The optimizer of hyperparameters that may be traced; it is not cached.
 
     Args:
-        optimizer, learning_rate, steps, steps_per_epoch: as in `as_optimizer`.
-        values: arguments of its function by name; a "learning_rate" among them takes the place of
-            the other.
+        optimizer: a function or a name, as in `as_optimizer`.
+        learning_rate: as in `as_optimizer`.
+        steps: as in `as_optimizer`.
+        steps_per_epoch: as in `as_optimizer`.
+        values: arguments of the function by name; a "learning_rate" among them replaces the other.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        TypeError: the function fails, or returns something else.
     """
-    function, rate = _named(optimizer) if isinstance(optimizer, str) else (optimizer, None)
-    if "learning_rate" not in values and (learning_rate is not None or rate is not None):
-        rate = _checked_rate(rate if learning_rate is None else learning_rate)
-        span = _span(rate, steps, steps_per_epoch)
-        return _made(functools.partial(function, **values), rate, span)
-    return _checked(function, function(**values))
+    function, default = _factory(optimizer)
+    rate = default if learning_rate is None else learning_rate
+    if "learning_rate" in values or rate is None:
+        return _checked(function, function(**values))
+    rate = _checked_rate(rate)
+    assert rate is not None
+    span = _span(rate, steps, steps_per_epoch)
+    return _made(functools.partial(function, **values), rate, span)
 
 
-def takes(optimizer: Any) -> Any:
-    """The function that makes the optimizer of that name; anything else as it is."""
-    return _named(optimizer)[0] if isinstance(optimizer, str) else optimizer
+def takes(optimizer: object) -> object:
+    """The function that a name means; anything else as it is."""
+    return _factory(optimizer)[0]
 
 
-def _span(rate: Any, steps: int | None, steps_per_epoch: int | None) -> int | None:
-    """How many steps the rate asks for; None where it asks for none."""
+def _factory(optimizer: object) -> tuple[Any, float | Cosine | None]:
+    """The function that makes an optimizer, and the learning rate that its name means."""
+    if isinstance(optimizer, str):
+        return _named(optimizer)
+    return optimizer, None
+
+
+def _no_optimizer(optimizer: object) -> str:
+    fix = " — such as optax.adam(1e-3) or a name such as 'adam'"
+    if callable(optimizer):
+        fix = " — call it, as in optax.adam(1e-3), or give a learning_rate"
+    return f"optimizer: expected an optax optimizer, got {optimizer!r}{fix}."
+
+
+def _check_cached(what: str, value: object) -> None:
+    """Checks that a value can be a key of the cache of optimizers."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{what}: expected a number or a function, which can be hashed, got {value!r}."
+        ) from None
+
+
+def _span(rate: Rate, steps: int | None, steps_per_epoch: int | None) -> int | None:
+    """The number of steps that a rate needs to know; None where it needs none."""
     if isinstance(rate, Schedule):
-        span, what, fix = steps, "the run", "steps=… or steps_per_epoch=…"
+        span = steps
+        what = "the run"
+        fix = "steps=… or steps_per_epoch=…"
     elif isinstance(rate, Plateau):
-        span, what, fix = steps_per_epoch, "an epoch", "steps_per_epoch=…"
+        span = steps_per_epoch
+        what = "an epoch"
+        fix = "steps_per_epoch=…"
     else:
         return None
     if span is None:
         raise ValueError(
-            f"learning_rate: {rate} needs to know the steps of {what}, and a stream does not tell "
+            f"learning_rate: {rate} needs to know the steps of {what}, and a stream does not say "
             f"— give {fix}."
         )
     return span
 
 
-def _named(name: str) -> tuple[Callable[..., Any], float | Cosine]:
+def _named(name: str) -> tuple[Factory, float | Cosine]:
+    """The function of optax that a name means, and its learning rate."""
     if name not in NAMES:
+        names = ", ".join(map(repr, NAMES))
         raise ValueError(
-            f"optimizer: {name!r} is none of {', '.join(map(repr, NAMES))} — give one of these, or "
-            f"optax's own, such as "
+            f"optimizer: {name!r} is none of {names} — give one of these, or optax's own, such as "
             "optax.adam(1e-3)."
         )
     path, rate = NAMES[name]
-    place, _, function = path.rpartition(".")
-    if not place:
+    module, _, function = path.rpartition(".")
+    if not module:
         return getattr(optax, function), rate
     from optax import contrib
 
     return getattr(contrib, function), rate
 
 
-def _checked_rate(rate: Any) -> Any:
-    """A number as a float; schedules as they are."""
+def _checked_rate(rate: object) -> Rate | None:
+    """A number as a float; schedules as they are.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the number is negative, or not finite.
+    """
     if rate is None or isinstance(rate, (Schedule, Plateau)):
         return rate
     if callable(rate):
         return _checked_schedule(rate)
-    rate = (
-        rate.item()
-        if getattr(rate, "shape", None) == () and np.issubdtype(rate.dtype, np.floating)
-        else rate
-    )
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
+    number = rate
+    if isinstance(rate, (np.ndarray, jax.Array)) and _is_float_scalar(rate):
+        number = rate.item()
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(number, bool) or not isinstance(number, kinds):
         raise TypeError(f"learning_rate: expected a number or a schedule, got {rate!r}.")
-    if not 0 <= rate <= float(np.finfo(np.float32).max):
-        raise ValueError(f"learning_rate: a rate is a finite number of at least 0, got {rate!r}.")
-    return float(rate)
+    if not 0 <= number <= float(np.finfo(np.float32).max):
+        raise ValueError(f"learning_rate: a rate is a finite number of at least 0, got {number!r}.")
+    return float(number)
 
 
-def _checked_schedule(rate: Any) -> Any:
-    """A schedule of optax, found to give a number for a number of steps."""
+def _is_float_scalar(array: np.ndarray | jax.Array) -> bool:
+    return array.shape == () and np.issubdtype(array.dtype, np.floating)
+
+
+def _checked_schedule(rate: Callable[..., Any]) -> optax.Schedule:
+    """A schedule of optax, which returns a scalar for a number of steps.
+
+    Raises:
+        TypeError: it fails, or returns something else.
+    """
     expected = (
         "expected a function of the number of steps made, such as "
         "optax.linear_schedule(1e-3, 0, 100)"
     )
     if isinstance(rate, type):
         raise TypeError(f"learning_rate: {expected}, got the class {rate.__name__}.")
+    count = jax.ShapeDtypeStruct((), np.dtype(np.int32))
     try:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            given = jax.eval_shape(rate, jax.ShapeDtypeStruct((), np.dtype(np.int32)))
+            returned = jax.eval_shape(rate, count)
     except Exception as error:
         raise TypeError(
             f"learning_rate: {expected}, and {rate!r} failed for one: {error}."
         ) from error
-    if getattr(given, "shape", None) != ():
-        raise TypeError(f"learning_rate: {expected}, and {rate!r} gave {given!r}.")
+    if getattr(returned, "shape", None) != ():
+        raise TypeError(f"learning_rate: {expected}, and {rate!r} gave {returned!r}.")
     return rate
 
 
 @functools.lru_cache(maxsize=64)
-def _built(
-    function: Callable[..., Any], rate: Any, span: int | None
-) -> optax.GradientTransformation:
+def _built(function: Factory, rate: Rate, span: int | None) -> optax.GradientTransformation:
+    """As `_made`, cached: equal arguments give one object."""
     return _made(function, rate, span)
 
 
-def _made(
-    function: Callable[..., Any], rate: Any, span: int | None
-) -> optax.GradientTransformation:
+def _made(function: Factory, rate: Rate, span: int | None) -> optax.GradientTransformation:
+    """The optimizer of a function and a learning rate."""
     if isinstance(rate, Plateau):
         assert span is not None
         return optax.chain(_called(function, rate.rate), rate.scaling(span))
@@ -220,24 +268,25 @@ def _made(
     return _called(function, rate)
 
 
-def _called(function: Callable[..., Any], rate: Any) -> optax.GradientTransformation:
-    """What a function gives for a rate."""
+def _called(function: Factory, rate: ArrayLike | optax.Schedule) -> optax.GradientTransformation:
+    """What a function returns for a rate."""
     try:
         optimizer = function(rate)
     except jax.errors.JAXTypeError:
-        raise  # a hyperparameter of a sweep that may not be traced
+        # A hyperparameter of a sweep that may not be traced.
+        raise
     except Exception as error:
         raise TypeError(
             f"optimizer: {function!r} failed for a learning rate ({error}) — give one of optax, "
-            f"such as optax.adam."
+            "such as optax.adam."
         ) from error
     return _checked(function, optimizer)
 
 
-def _checked(function: Any, optimizer: Any) -> optax.GradientTransformation:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            f"optimizer: {function!r} gave {optimizer!r} for a learning rate, expected an optax "
-            f"optimizer."
-        )
-    return optimizer
+def _checked(function: object, optimizer: object) -> optax.GradientTransformation:
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optimizer
+    raise TypeError(
+        f"optimizer: {function!r} gave {optimizer!r} for a learning rate, expected an optax "
+        "optimizer."
+    )

@@ -24,7 +24,7 @@ from jaxdl.core.warnings import warn
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_batchwise, is_batchwise
 from jaxdl.losses.checks import check_loss, check_targets
-from jaxdl.losses.per_example import shown
+from jaxdl.losses.per_example import format_shapes
 from jaxdl.losses.targets import targets_that_count
 from jaxdl.metrics.accuracy import accuracy
 from jaxdl.metrics.metric import Mean, Metric, as_metric
@@ -244,7 +244,7 @@ def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
         raise
     except Exception as error:
         _check_own(model, params, state, inputs)
-        error.add_note(f"This came from the model, called with inputs of {shown(inputs)}.")
+        error.add_note(f"This came from the model, called with inputs of {format_shapes(inputs)}.")
         raise
     for leaf in jax.tree.leaves(outputs):
         if leaf.shape[:1] != (size,):
@@ -505,12 +505,14 @@ def augmented(step: Supervised, example: Batch) -> Batch:
         pair = jax.eval_shape(step.augment, key, example.inputs, example.targets)
     except Exception as error:
         error.add_note(
-            f"This came from augment, called with a key, {shown(example.inputs)} and "
-            f"{shown(example.targets)}."
+            f"This came from augment, called with a key, {format_shapes(example.inputs)} and "
+            f"{format_shapes(example.targets)}."
         )
         raise
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f"augment returned {shown(pair)}: return the pair (inputs, targets).")
+        raise ValueError(
+            f"augment returned {format_shapes(pair)}: return the pair (inputs, targets)."
+        )
     batch = example._replace(inputs=pair[0], targets=pair[1])
     check_lengths("augment", batch)
     if batch.size != example.size:

@@ -18,7 +18,7 @@ from jaxdl.compiling.jitted import jit_once
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
-from jaxdl.losses.per_example import function_name, innermost, telling_batch
+from jaxdl.losses.per_example import function_name, innermost, probe_batch_size
 from jaxdl.metrics.metric import Mean
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.spread import parts
@@ -198,7 +198,7 @@ def _mixes(asked: _Asked) -> bool:
 def _length(outputs: Any, targets: Any) -> int | None:
     """How many rows the calls have; None where they would be too large."""
     row = sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves((outputs, targets)))
-    batch = telling_batch(outputs, targets)
+    batch = probe_batch_size(outputs, targets)
     if batch * row > MOST_NUMBERS:
         batch = 4
     return batch if batch * row <= MOST_NUMBERS else None

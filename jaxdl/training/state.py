@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Key, PyTree
 
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Params, State
-from jaxdl.optim.learning_rate import settled
+from jaxdl.optim.learning_rate import eval_params
 
 
 class Guard(NamedTuple):
@@ -66,7 +66,7 @@ class TrainState(NamedTuple):
         Such an optimizer takes its gradients at `params`, and means other parameters to be used
         (Defazio et al., 2024).
         """
-        return settled(self.optimizer_state, self.params)
+        return eval_params(self.optimizer_state, self.params)
 
     @property
     def eval_params(self) -> Params:

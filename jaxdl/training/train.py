@@ -16,7 +16,6 @@ from jaxdl.compiling.initialization import Made, made_of, values_of
 from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
-from jaxdl.optim.alike import with_first_alike
 from jaxdl.training import arguments, checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import Guarded, IfNotFinite
@@ -100,7 +99,6 @@ def train(
     ['loss', 'learning_rate', 'seconds']
     """
     checks.check_step(step)
-    step = with_first_alike(step)
     checks.check_way(compile)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)

@@ -12,7 +12,6 @@ from jax import Array, lax
 
 from jaxdl.core.layer import Params
 from jaxdl.metrics.metric import Mean, Metric
-from jaxdl.ops.floating import widest
 from jaxdl.ops.primitives import batch_last
 from jaxdl.optim.learning_rate import learning_rate
 from jaxdl.training.spread import added_up
@@ -90,17 +89,6 @@ def current_rate(
     """The step size that an optimizer took last, or takes first; NaN where it cannot be read."""
     with jax.numpy_dtype_promotion("standard"):
         return learning_rate(optimizer, optimizer_state, estimate)
-
-
-def weighted_sum(weights: Array, losses: Array) -> Array:
-    """Σ w·loss; a loss that is not finite does not count where its weight is zero."""
-    if losses.shape != weights.shape:
-        raise ValueError(
-            f"a loss of shape {losses.shape} came for {len(weights)} examples: return one number "
-            f"for each, [batch]."
-        )
-    losses = losses.astype(widest(losses.dtype))
-    return jnp.sum(weights.astype(losses.dtype) * jnp.where(weights != 0, losses, 0))
 
 
 def measure(

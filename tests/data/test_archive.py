@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.honest import header, member, pax
 from benchmarks.hostile_archives import asking_for
-from jaxdl.data.archive import Collection, Content, read_collection, read_file, read_members
-from jaxdl.data.error import Damage
+from jaxdl.data.archive import read_collection, read_file, read_members
+from jaxdl.data.content import Collection, Content
+from jaxdl.data.error import CorruptionError
 
 FIRST, SECOND = np.random.default_rng(0).bytes(50_000), np.random.default_rng(1).bytes(30_000)
 CONTENTS = (Content.of("first", FIRST), Content.of("second", SECOND))
@@ -59,12 +60,12 @@ def test_the_digest_is_of_the_content_and_not_of_the_packing(tmp_path: Path):
 @packings
 def test_a_file_of_the_wrong_content_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     path = tmp_path / "first"
-    with pytest.raises(Damage, match=r"^holds 49999 bytes where 50000 are expected$"):
+    with pytest.raises(CorruptionError, match=r"^holds 49999 bytes where 50000 are expected$"):
         read_file(write(path, pack(FIRST[:-1])), CONTENTS[0])
-    with pytest.raises(Damage, match=r"^holds more bytes where 50000 are expected$"):
+    with pytest.raises(CorruptionError, match=r"^holds more bytes where 50000 are expected$"):
         read_file(write(path, pack(FIRST + b"!")), CONTENTS[0])
     with pytest.raises(
-        Damage,
+        CorruptionError,
         match=rf"^is altered \(its content has SHA-256 .*, expected {CONTENTS[0].sha256[:12]}…\)$",
     ):
         read_file(write(path, pack(FIRST[::-1])), CONTENTS[0])
@@ -73,9 +74,9 @@ def test_a_file_of_the_wrong_content_is_refused(tmp_path: Path, pack: Callable[[
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gzip", "xz"])
 def test_a_broken_compression_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     packed = pack(FIRST)
-    with pytest.raises(Damage, match=r"^breaks off after [0-9]+ of 50000 bytes"):
+    with pytest.raises(CorruptionError, match=r"^breaks off after [0-9]+ of 50000 bytes"):
         read_file(write(tmp_path / "first", packed[:-1000]), CONTENTS[0])
-    with pytest.raises(Damage, match=r"^breaks off after 0 of 50000 bytes"):
+    with pytest.raises(CorruptionError, match=r"^breaks off after 0 of 50000 bytes"):
         read_file(write(tmp_path / "first", packed[:20] + bytes(1000)), CONTENTS[0])
 
 
@@ -85,13 +86,13 @@ def test_no_more_is_decompressed_than_is_expected(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         gzip.GzipFile, "read", lambda file, size: largest.append(size) or read(file, size)
     )
-    with pytest.raises(Damage, match="holds more bytes where 50000 are expected"):
+    with pytest.raises(CorruptionError, match="holds more bytes where 50000 are expected"):
         read_file(bomb, CONTENTS[0])
     assert sum(largest) == 50_001
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
-    with pytest.raises(Damage, match=r"^cannot be read \(Is a directory\)$"):
+    with pytest.raises(CorruptionError, match=r"^cannot be read \(Is a directory\)$"):
         read_file(tmp_path, CONTENTS[0])
 
 
@@ -108,11 +109,11 @@ def test_members_are_found_by_name_in_any_folder_and_order(
 
 def test_members_are_found_unpacked(tmp_path: Path):
     write(tmp_path / "first", FIRST)
-    with pytest.raises(Damage, match=r"^lacks 'second'$"):
+    with pytest.raises(CorruptionError, match=r"^lacks 'second'$"):
         dict(read_members(tmp_path, CONTENTS))
     write(tmp_path / "second", SECOND[:10])
     with pytest.raises(
-        Damage, match=r"^has a 'second' that holds 10 bytes where 30000 are expected$"
+        CorruptionError, match=r"^has a 'second' that holds 10 bytes where 30000 are expected$"
     ):
         dict(read_members(tmp_path, CONTENTS))
     write(tmp_path / "second", SECOND)
@@ -151,7 +152,7 @@ def test_an_archive_is_read_no_further_than_needed(tmp_path: Path):
 def test_an_archive_of_the_wrong_content_is_refused(
     tmp_path: Path, pack: Callable[[bytes], bytes], members: dict[str, bytes], sentence: str
 ):
-    with pytest.raises(Damage, match=sentence):
+    with pytest.raises(CorruptionError, match=sentence):
         dict(read_members(write(tmp_path / "archive", pack(tar(members))), CONTENTS))
 
 
@@ -159,12 +160,12 @@ def test_an_archive_of_the_wrong_content_is_refused(
 def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     packed = pack(tar({"first": FIRST, "second": SECOND}))
     for length in (len(packed) // 4, len(packed) // 4 * 3):
-        with pytest.raises(Damage, match=r"breaks off after|holds \d+ bytes|lacks|broken"):
+        with pytest.raises(CorruptionError, match=r"breaks off after|holds \d+ bytes|lacks|broken"):
             dict(read_members(write(tmp_path / "archive", packed[:length]), CONTENTS))
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path):
-    with pytest.raises(Damage, match=r"^is no tar archive, or a broken one"):
+    with pytest.raises(CorruptionError, match=r"^is no tar archive, or a broken one"):
         dict(
             read_members(write(tmp_path / "archive", b"<html>please log in</html>" * 100), CONTENTS)
         )
@@ -175,7 +176,7 @@ def test_links_and_paths_in_an_archive_lead_nowhere(tmp_path: Path):
     folder = tmp_path / "folder"
     folder.mkdir()
     hostile = tar({"../../second": SECOND}, ("first", str(tmp_path / "secret")))
-    with pytest.raises(Damage, match=r"^lacks 'first'$"):
+    with pytest.raises(CorruptionError, match=r"^lacks 'first'$"):
         dict(read_members(write(folder / "archive", hostile), CONTENTS))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive", "folder", "secret"]
 
@@ -212,7 +213,7 @@ HEADERS = {
 
 @pytest.mark.parametrize(("blocks", "sentence"), HEADERS.values(), ids=HEADERS)
 def test_headers_that_lie_are_refused(tmp_path: Path, blocks: bytes, sentence: str):
-    with pytest.raises(Damage, match=sentence) as caught:
+    with pytest.raises(CorruptionError, match=sentence) as caught:
         dict(
             read_members(
                 write(tmp_path / "archive", blocks + tar({"first": FIRST, "second": SECOND})),
@@ -253,7 +254,7 @@ def test_names_that_no_disk_takes_are_no_files_of_a_collection(tmp_path: Path):
 def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
     pieces = lzma.compress(FIRST[:20_000]) + bytes(8) + lzma.compress(FIRST[20_000:]) + bytes(4)
     assert read_file(write(tmp_path / "first", pieces), CONTENTS[0]) == FIRST
-    with pytest.raises(Damage, match="holds more bytes"):
+    with pytest.raises(CorruptionError, match="holds more bytes"):
         read_file(write(tmp_path / "first", pieces + lzma.compress(b"!")), CONTENTS[0])
     assert (
         read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0]) == FIRST
@@ -264,7 +265,7 @@ def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
 def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponent: int):
     asking = asking_for(lzma.compress(FIRST), exponent)
     with pytest.raises(
-        Damage, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"
+        CorruptionError, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"
     ):
         read_file(write(tmp_path / "first", asking), CONTENTS[0])
 
@@ -272,20 +273,21 @@ def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponen
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "first")
     write(tmp_path / "second", SECOND)
-    with pytest.raises(Damage, match=r"^is a pipe or a device, where a file is expected$"):
+    with pytest.raises(CorruptionError, match=r"^is a pipe or a device, where a file is expected$"):
         read_file(tmp_path / "first", CONTENTS[0])
-    with pytest.raises(Damage, match=r"^is a pipe or a device"):
+    with pytest.raises(CorruptionError, match=r"^is a pipe or a device"):
         dict(read_members(tmp_path / "first", CONTENTS))
-    with pytest.raises(Damage, match=r"^lacks 'first'$"):
+    with pytest.raises(CorruptionError, match=r"^lacks 'first'$"):
         dict(read_members(tmp_path, CONTENTS))
     with pytest.raises(
-        Damage, match=r"^has a 'first' that is a pipe or a device, where a file is expected$"
+        CorruptionError,
+        match=r"^has a 'first' that is a pipe or a device, where a file is expected$",
     ):
         read_collection(tmp_path, Collection.of("first", {"first": FIRST}), 1 << 20)
 
 
 def test_what_a_broken_file_says_stays_one_line(tmp_path: Path):
-    with pytest.raises(Damage, match="holes") as caught:
+    with pytest.raises(CorruptionError, match="holes") as caught:
         dict(
             read_members(
                 write(tmp_path / "archive", pax({"GNU.sparse.map": "a\n\x1b"}) + member("a")),

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.data.archive import Content
 from jaxdl.data.cifar import parse_batch, read_cifar
+from jaxdl.data.content import Content
 from jaxdl.data.error import DataError
 
 REAL = [
@@ -145,9 +145,9 @@ def test_allowed_names_are_noted_and_not_called():
         (b"\x80\x02cnumpy\ndtype\n\x81.", "is no pickle that can be read"),
         (pickle.dumps([1]), "no CIFAR batch: it should be a dict with b'data' and b'labels'"),
         (pickle.dumps({b"data": PIXELS.tolist()}), "no CIFAR batch"),
-        (batch(labels=[0, 1, 2, 3, 4, 10]), "labels that are no list of whole numbers from 0 to 9"),
-        (batch(labels=[0, 1, 2, 3, 4, True]), "labels that are no list of whole numbers"),
-        (batch(labels=b"012345"), "labels that are no list of whole numbers"),
+        (batch(labels=[0, 1, 2, 3, 4, 10]), "labels that are no list of integers from 0 to 9"),
+        (batch(labels=[0, 1, 2, 3, 4, True]), "labels that are no list of integers"),
+        (batch(labels=b"012345"), "labels that are no list of integers"),
         (
             batch(labels=[1, 2]),
             r"type 'u1' and shape \(6, 3072\) where 'u1' and \(2, 3072\) are expected",

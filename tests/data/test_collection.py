@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdl.data.archive import Collection, read_collection
-from jaxdl.data.error import Damage
+from jaxdl.data.archive import read_collection
+from jaxdl.data.content import Collection
+from jaxdl.data.error import CorruptionError
 
 PATTERN = r"(?:in|out)/[0-9]+\.txt"
 RANDOM = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def test_a_known_copy_is_accepted(tmp_path: Path):
     files = FILES | {"in/3.txt": b"longer than it should be"}
     archive = write(tmp_path / "archive", tar(files))
     assert read_collection(archive, EXPECTED, LIMIT, Collection.of(PATTERN, files)) == files
-    with pytest.raises(Damage, match=r"^is altered .*, expected 1640 bytes and SHA-256"):
+    with pytest.raises(CorruptionError, match=r"^is altered .*, expected 1640 bytes and SHA-256"):
         read_collection(
             write(archive, tar(files | {"in/3.txt": b""})),
             EXPECTED,
@@ -140,7 +141,7 @@ def test_what_is_not_the_collection_is_refused(
     path = (
         unpack(tmp_path / "set", members) if unpacked else write(tmp_path / "archive", tar(members))
     )
-    with pytest.raises(Damage, match=sentence):
+    with pytest.raises(CorruptionError, match=sentence):
         read_collection(path, EXPECTED, LIMIT)
 
 
@@ -151,7 +152,7 @@ def test_no_more_is_read_of_a_file_than_the_whole_may_have(
     monkeypatch.setattr(
         tarfile.ExFileObject, "read", lambda file, size: asked.append(size) or read(file, size)
     )
-    with pytest.raises(Damage, match="makes the whole longer"):
+    with pytest.raises(CorruptionError, match="makes the whole longer"):
         read_collection(
             write(tmp_path / "archive", tar({"in/0.txt": bytes(500_000)})), EXPECTED, LIMIT
         )
@@ -163,7 +164,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ):
     bomb = write(tmp_path / "archive", pack(tar({"filler": bytes(2 * LIMIT), **FILES})))
-    with pytest.raises(Damage, match=r"^unpacks to far more than is expected of it$"):
+    with pytest.raises(CorruptionError, match=r"^unpacks to far more than is expected of it$"):
         read_collection(bomb, EXPECTED, LIMIT)
 
 
@@ -171,7 +172,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
 def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     packed = pack(tar(FILES))
     for length in (0, len(packed) // 4, len(packed) // 2):
-        with pytest.raises(Damage, match=r"holds \d+ of the 80 files|breaks off|broken"):
+        with pytest.raises(CorruptionError, match=r"holds \d+ of the 80 files|breaks off|broken"):
             read_collection(write(tmp_path / "archive", packed[:length]), EXPECTED, LIMIT)
 
 
@@ -181,7 +182,7 @@ def test_links_in_an_archive_lead_nowhere(tmp_path: Path):
         link = tarfile.TarInfo("in/0.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         archive.addfile(link)
-    with pytest.raises(Damage, match=r"^holds 0 of the 80 files"):
+    with pytest.raises(CorruptionError, match=r"^holds 0 of the 80 files"):
         read_collection(write(tmp_path / "archive", packed.getvalue()), EXPECTED, LIMIT)
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
@@ -191,6 +192,7 @@ def test_a_file_in_a_folder_that_cannot_be_opened_is_named(tmp_path: Path):
     (tmp_path / "in/3.txt").unlink()
     (tmp_path / "in/3.txt").symlink_to("nowhere")
     with pytest.raises(
-        Damage, match=r"^has a 'in/3.txt' that cannot be read \(No such file or directory\)$"
+        CorruptionError,
+        match=r"^has a 'in/3.txt' that cannot be read \(No such file or directory\)$",
     ):
         read_collection(tmp_path, EXPECTED, LIMIT)

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from jaxdl.data.archive import Content, read_file
-from jaxdl.data.download import Remote, download, obtain
+from jaxdl.data.archive import read_file
+from jaxdl.data.content import Content
+from jaxdl.data.download import download, obtain
 from jaxdl.data.error import DataError
+from jaxdl.data.transfer import Remote
 
-DOWNLOADS = import_module("jaxdl.data.download")
+TRANSFERS = import_module("jaxdl.data.transfer")
 BODY = bytes(range(256)) * 1000
 CONTENT = Content.of("numbers", BODY)
 
@@ -275,8 +277,10 @@ def test_a_missing_file_is_downloaded(server, tmp_path):
 ALONE = """
 import sys, time
 from pathlib import Path
-from jaxdl.data.archive import Content, read_file
-from jaxdl.data.download import Remote, obtain
+from jaxdl.data.archive import read_file
+from jaxdl.data.content import Content
+from jaxdl.data.download import obtain
+from jaxdl.data.transfer import Remote
 folder, url, name, size, sha256 = sys.argv[1:]
 content = Content(name, int(size), sha256)
 print("ready", flush=True)
@@ -349,7 +353,7 @@ def test_where_the_process_that_downloads_is_killed_the_other_goes_on(server, tm
 
 
 def test_a_server_that_stalls_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(DOWNLOADS, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(TRANSFERS, "_TIMEOUT", 0.2)
     assert (
         download(read, remote(tmp_path / "once", server.add("numbers", BODY, stalls_at=100_000)))
         == BODY
@@ -364,7 +368,7 @@ def test_a_server_that_stalls_is_left(server, tmp_path, monkeypatch):
 
 
 def test_a_server_that_drips_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(DOWNLOADS, "_SLOWEST", 0.05)
+    monkeypatch.setattr(TRANSFERS, "_SLOWEST", 0.05)
     with pytest.raises(
         DataError, match=r"sent no more than \d+ bytes in 0.05 seconds — call again"
     ):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.data.archive import Content
+from jaxdl.data.content import Content
 from jaxdl.data.error import DataError
 from jaxdl.data.idx import parse_idx, read_mnist
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.data.archive import Collection
+from jaxdl.data.content import Collection
 from jaxdl.data.error import DataError
 from jaxdl.data.imdb import _PATTERN, read_imdb
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.data.archive import Content
+from jaxdl.data.content import Content
 from jaxdl.data.error import DataError
 from jaxdl.data.shakespeare import read_text
 

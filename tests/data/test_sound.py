@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl.data import DataError, log_mel, mfcc, read_wav
-from jaxdl.data.error import Damage
+from jaxdl.data.error import CorruptionError
 from jaxdl.data.sound import mel_triangles, parse_wav
 
 RANDOM = np.random.default_rng(0)
@@ -77,9 +77,9 @@ def test_the_extensible_format_of_whole_numbers_is_read_as_the_plain_one(width: 
     numbers = RANDOM.integers(-32768, 32768, 70)
     plain = wav(numbers, width, channels)
     np.testing.assert_array_equal(parse_wav(extensible(plain, 1))[0], parse_wav(plain)[0])
-    with pytest.raises(Damage, match="is no WAV file of whole numbers"):
+    with pytest.raises(CorruptionError, match="is no WAV file of integers"):
         parse_wav(extensible(plain, 3))  # floats
-    with pytest.raises(Damage):
+    with pytest.raises(CorruptionError):
         parse_wav(extensible(plain, 1)[:60])
 
 
@@ -87,17 +87,17 @@ GOOD = wav(NUMBERS)
 
 
 BROKEN = {
-    "empty": (b"", r"is no WAV file of whole numbers \(it ends too soon\)"),
+    "empty": (b"", r"is no WAV file of integers \(it ends too soon\)"),
     "another format": (
         b"<html>no</html>",
-        r"is no WAV file of whole numbers \(file does not start with RIFF id\)",
+        r"is no WAV file of integers \(file does not start with RIFF id\)",
     ),
     "a format that ends elsewhere": (
         GOOD[:16] + b"\xff" * 4 + GOOD[20:],
-        "is no WAV file of whole numbers",
+        "is no WAV file of integers",
     ),
-    "half a header": (GOOD[:30], "is no WAV file of whole numbers"),
-    "no data": (GOOD[:36], "is no WAV file of whole numbers"),
+    "half a header": (GOOD[:30], "is no WAV file of integers"),
+    "no data": (GOOD[:36], "is no WAV file of integers"),
     "header only": (GOOD[:44], "holds 0 bytes of sound where its header promises 14"),
     "short": (GOOD[:-1], "holds 13 bytes of sound where its header promises 14"),
     "promising": (
@@ -107,9 +107,9 @@ BROKEN = {
     "no sample": (wav(NUMBERS[:0]), "holds no sample"),
     "floats": (
         GOOD[:20] + struct.pack("<H", 3) + GOOD[22:],
-        r"is no WAV file of whole numbers \(unknown format: 3\)",
+        r"is no WAV file of integers \(unknown format: 3\)",
     ),
-    "no channel": (GOOD[:22] + struct.pack("<H", 0) + GOOD[24:], "is no WAV file of whole numbers"),
+    "no channel": (GOOD[:22] + struct.pack("<H", 0) + GOOD[24:], "is no WAV file of integers"),
     "no rate": (
         GOOD[:24] + struct.pack("<I", 0) + GOOD[28:],
         "has 16 bits a sample and 0 samples a second, where",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.data.archive import Collection
+from jaxdl.data.content import Collection
 from jaxdl.data.error import DataError
 from jaxdl.data.spoken_digits import _FORMS, _RECORDINGS, Features, read_spoken_digits
 

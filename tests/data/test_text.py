@@ -63,9 +63,9 @@ def test_words_are_cut_as_promised():
 
 def test_texts_become_the_places_of_their_words():
     vocabulary = Vocabulary(("", "?", "good", "film", "it's"))
-    places = vocabulary.encode(["Good film, GOOD<br />film?", "It’s good", "bad film"])
-    assert [array.tolist() for array in places] == [[2, 3, 2, 3], [4, 2], [1, 3]]
-    assert {array.dtype for array in places} == {np.dtype(np.int32)}
+    ids = vocabulary.encode(["Good film, GOOD<br />film?", "It’s good", "bad film"])
+    assert [array.tolist() for array in ids] == [[2, 3, 2, 3], [4, 2], [1, 3]]
+    assert {array.dtype for array in ids} == {np.dtype(np.int32)}
 
 
 def test_a_text_without_a_known_word_is_as_many_unknown_ones():
@@ -79,8 +79,8 @@ def test_a_text_without_a_known_word_is_as_many_unknown_ones():
 
 @pytest.mark.parametrize("text", ["", "  \n", "<br /><br />", "... !?", "__"])
 def test_a_text_without_a_word_is_an_empty_array(text: str):
-    (places,) = Vocabulary(("", "?", "good")).encode([text])
-    assert (places.shape, places.dtype) == ((0,), np.int32)
+    (ids,) = Vocabulary(("", "?", "good")).encode([text])
+    assert (ids.shape, ids.dtype) == ((0,), np.int32)
 
 
 def test_the_names_of_padding_and_unknown_are_no_words_of_a_text():
@@ -91,8 +91,8 @@ def test_the_names_of_padding_and_unknown_are_no_words_of_a_text():
 
 def test_the_order_of_texts_survives_more_of_them_than_are_encoded_at_once():
     vocabulary = Vocabulary(("", "?", *map(str, range(2500))))
-    places = vocabulary.encode(str(number) for number in range(2500))
-    np.testing.assert_array_equal(np.concatenate(places), np.arange(2500) + 2)
+    ids = vocabulary.encode(str(number) for number in range(2500))
+    np.testing.assert_array_equal(np.concatenate(ids), np.arange(2500) + 2)
 
 
 def test_decoding_undoes_encoding_of_plain_words():
@@ -112,7 +112,7 @@ def test_vocabularies_are_values():
         pickle.loads(pickle.dumps(first)).encode(["good film"])[0].tolist()
         == second.encode(["good film"])[0].tolist()
     )
-    assert (len(first), repr(first)) == (10, "<Vocabulary of 10 places>")
+    assert (len(first), repr(first)) == (10, "<Vocabulary of 10 words>")
 
 
 def test_misuse_of_a_vocabulary_is_refused(unchecked: None):
@@ -127,12 +127,12 @@ def test_misuse_of_a_vocabulary_is_refused(unchecked: None):
     for words in (("",), ("", "?", "a", "a")):
         with pytest.raises(ValueError, match="expected distinct words behind two names"):
             Vocabulary(words)
-    for places in ([3], [-1], np.array([0, 100])):
+    for ids in ([3], [-1], np.array([0, 100])):
         with pytest.raises(
-            ValueError, match=r"^Vocabulary: places are 0 to 2, got .* another vocabulary's\?$"
+            ValueError, match=r"^Vocabulary: ids are 0 to 2, got .* another vocabulary's\?$"
         ):
-            Vocabulary(("", "?", "a")).decode(places)
-    with pytest.raises(ValueError, match=r"whole numbers in a row, got float64\[1\]"):
+            Vocabulary(("", "?", "a")).decode(ids)
+    with pytest.raises(ValueError, match=r"decode expects integers \[ids\], got float64\[1\]"):
         Vocabulary(("", "?", "a")).decode(np.array([0.5]))
 
 
@@ -148,10 +148,10 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 @given(st.text(min_size=1))
 def test_characters_come_back(text: str):
     characters = Characters.of(text)
-    places = characters.encode(text)
-    assert places.dtype == np.int32
-    assert places.tolist() == [sorted(set(text)).index(character) for character in text]
-    assert characters.decode(places) == text
+    ids = characters.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [sorted(set(text)).index(character) for character in text]
+    assert characters.decode(ids) == text
 
 
 def test_characters_are_in_the_order_that_they_are_given_in():
@@ -164,10 +164,10 @@ def test_characters_are_in_the_order_that_they_are_given_in():
 
 def test_unknown_characters_and_places_are_refused():
     with pytest.raises(
-        ValueError, match=r"^Characters: 'z' at place 2 is none of the 3 that are known"
+        ValueError, match=r"^Characters: 'z' at position 2 is none of the 3 that are known"
     ):
         Characters("abc").encode("abz~")
-    with pytest.raises(ValueError, match=r"^Characters: places are 0 to 2, got 0 to 3"):
+    with pytest.raises(ValueError, match=r"^Characters: ids are 0 to 2, got 0 to 3"):
         Characters("abc").decode([0, 3])
     for characters in ("", "aa"):
         with pytest.raises(ValueError, match="at least one character, and each once"):

@@ -87,7 +87,7 @@ def test_what_it_refuses():
         TypeError, match="'mean_squared_error' has no argument `mask` — write it as loss"
     ):
         losses.batchwise(losses.mean_squared_error)
-    with pytest.raises(TypeError, match=r"bound argument \[1\], which cannot be hashed"):
+    with pytest.raises(TypeError, match=r"batchwise 'variance' binds \[1\]: list cannot be hashed"):
         losses.batchwise(functools.partial(variance, scale=[1]))
     with pytest.raises(TypeError, match=r"batchwise\(variance\): a batchwise loss is no metric"):
         metrics.as_metric(losses.batchwise(variance))
@@ -98,14 +98,14 @@ def test_what_it_refuses():
     [
         (
             lambda outputs, targets, *, mask: outputs,
-            "returned shape .6, 2., float32 for a batch of 6: a batchwise loss returns one",
+            "returned shape .6, 2., float32 for a batch of 6: a batchwise loss returns a scalar",
         ),
         (
             lambda outputs, targets, *, mask: mask.sum(),
-            "returned int32 numbers, which have no gradient",
+            "returned int32, which has no gradient",
         ),
-        (lambda outputs, targets, *, mask: None, "a batchwise loss returns one number"),
-        (variance, "returns one number for a batch, and examples or classes have weights"),
+        (lambda outputs, targets, *, mask: None, "a batchwise loss returns a scalar"),
+        (variance, "returns a scalar for a batch, and examples or classes have weights"),
     ],
 )
 def test_what_it_may_return(function, message):

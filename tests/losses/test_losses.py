@@ -549,3 +549,36 @@ def test_full_lengths_are_no_padding():
         np.testing.assert_allclose(
             loss(Padded(outputs, full), targets), loss(outputs, targets), rtol=1e-6, atol=1e-7
         )
+
+
+def test_arrays_of_foreign_byte_order_are_converted():
+    labels = np.array([0, 2, 1, 1], np.int32)
+    one_hot = np.eye(3, dtype=np.float32)[labels]
+    outputs = distributions(0, 4, 3)
+    of_classes = [losses.softmax_cross_entropy]
+    of_vectors = [
+        losses.mean_squared_error,
+        losses.mean_absolute_error,
+        losses.huber,
+        losses.binary_cross_entropy,
+        losses.binary_cross_entropy_from_probabilities,
+        losses.focal,
+        losses.hinge,
+        losses.kl_divergence,
+        losses.cosine_distance,
+        losses.softmax_cross_entropy,
+    ]
+    cases = [(loss, labels) for loss in of_classes] + [(loss, one_hot) for loss in of_vectors]
+    for loss, targets in cases:
+        foreign = outputs.astype(outputs.dtype.newbyteorder(">"))
+        expected = loss(outputs, targets)
+        np.testing.assert_array_equal(loss(foreign, targets), expected)
+        foreign_targets = targets.astype(targets.dtype.newbyteorder(">"))
+        np.testing.assert_array_equal(loss(outputs, foreign_targets), expected)
+    lengths = np.array([3, 1, 2, 3])
+    sequences = Padded(outputs, lengths.astype(np.int32))
+    foreign = Padded(outputs.astype(">f4"), lengths.astype(">i4"))
+    np.testing.assert_array_equal(
+        losses.mean_squared_error(foreign, one_hot.astype(">f8")),
+        losses.mean_squared_error(sequences, one_hot),
+    )

@@ -248,7 +248,7 @@ def test_a_loss_that_returns_something_else_is_told_so():
 
     with pytest.raises(ValueError, match=re.escape(
         "loss 'my_loss' returned shape (), float32 for a batch of 64 (outputs of shape (64, 3), float32 and targets of "
-        "shape (64, 3), float32): return one number for each example ([batch]); fit weighs and averages them."
+        "shape (64, 3), float32): return one value for each example ([batch]); fit weighs and averages them."
     )):  # fmt: skip
         check_loss(my_loss, struct(64, 3), struct(64, 3))
     with pytest.raises(
@@ -261,7 +261,7 @@ def test_a_loss_that_returns_something_else_is_told_so():
     with pytest.raises(ValueError, match="returned NoneType None"):
         check_loss(lambda x, y: None, struct(64, 3), struct(64, 3))
     with pytest.raises(
-        ValueError, match="returned int32 numbers, which have no gradient: return floating ones"
+        ValueError, match="returned int32, which has no gradient: return a floating dtype"
     ):
         check_loss(lambda x, y: (x[:, 0] > 0).astype(I32), struct(64, 3), struct(64, 3))
 

@@ -75,7 +75,9 @@ def test_an_argument_that_cannot_be_hashed_is_told():
     unhashable = {"threshold": [0.5]}
     with pytest.raises(
         TypeError,
-        match=re.escape("metric 'accuracy': [0.5] cannot be hashed, and a metric is a static"),
+        match=re.escape(
+            "metric 'accuracy' binds [0.5]: list cannot be hashed (unhashable type: 'list')"
+        ),
     ):
         as_metric(functools.partial(metrics.accuracy, **unhashable))
 
@@ -87,7 +89,7 @@ def test_a_function_that_does_not_return_one_number_an_example_is_told():
     outputs = np.zeros((4, 3), np.float32)
     weights = np.ones(4, np.float32)
     with pytest.raises(ValueError, match=re.escape(
-        "metric 'own' returned shape (), float32 for a batch of 4 — return one number for each example ([batch])"
+        "metric 'own' returned shape (), float32 for a batch of 4 — return one value for each example ([batch])"
     )):  # fmt: skip
         measured(as_metric(own), outputs, outputs, weights)
     with pytest.raises(

@@ -758,3 +758,29 @@ def test_several_outputs_are_told_how_to_be_chosen(name):
         match=rf"{name}: expected one array of targets, got dict .* lambda outputs, targets",
     ):
         metric.measure(logits, {"tag": labels}, weights)
+
+
+def test_arrays_of_foreign_byte_order_are_converted():
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(6, 3)).astype(np.float32)
+    labels = np.array([0, 2, 1, 1, 0, 2], np.int32)
+    numbers = rng.normal(size=(6, 3)).astype(np.float32)
+    weights = np.array([1, 2, 0, 1, 1, 3], np.float32)
+    of_labels = [
+        metrics.accuracy,
+        functools.partial(metrics.top_k_accuracy, k=2),
+        metrics.F1(),
+        metrics.ConfusionMatrix(3),
+        metrics.Perplexity(),
+        metrics.ROCAUC(),
+    ]
+    of_numbers = [metrics.squared_error, metrics.absolute_error, metrics.R2()]
+    cases = [(each, labels) for each in of_labels] + [(each, numbers) for each in of_numbers]
+    for function, targets in cases:
+        metric = metrics.as_metric(function)
+        native = (outputs, targets, weights)
+        foreign = [array.astype(array.dtype.newbyteorder(">")) for array in native]
+        assert [array.dtype.isnative for array in foreign] == [False] * 3
+        jax.tree.map(
+            np.testing.assert_array_equal, metric.measure(*foreign), metric.measure(*native)
+        )

@@ -7,11 +7,15 @@ import optax
 import pytest
 from optax import contrib
 
-from jaxdl import optim
+import jaxdl as dl
+from jaxdl import losses, optim
 from jaxdl.optim.forms import UnlikeError, opened
+from jaxdl.training import program
 
 RNG = np.random.default_rng(0)
 PARAMS = {"w": RNG.normal(size=(3, 2)).astype(np.float32), "b": np.full(2, 0.3, np.float32)}
+INPUTS = RNG.normal(size=(12, 3)).astype(np.float32)
+TARGETS = INPUTS.sum(1, keepdims=True)
 
 MAKE = {
     "adam": optax.adam,
@@ -170,3 +174,66 @@ def test_what_a_user_s_function_or_an_array_takes_part_in_has_no_form():
     ):
         with pytest.raises(UnlikeError):
             opened(optimizer)
+
+
+def chained():
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 20)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b1=0.8, mu_dtype=jnp.bfloat16)
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optax.adam(1e-3),
+        lambda: optax.sgd(np.float32(0.1), momentum=0.9, nesterov=True),
+        lambda: optax.lion(optax.piecewise_constant_schedule(0.1)),
+        lambda: optax.apply_if_finite(optax.rmsprop(0.1), 3),
+        lambda: optax.contrib.prodigy(),
+        lambda: optax.contrib.schedule_free_sgd(0.1),
+        lambda: optax.lookahead(optax.adabelief(0.1), 5, 0.5),
+        lambda: optax.sgd(jnp.float32(0.1)),
+        lambda: optax.masked(optax.sgd(0.1), {"kernel": True, "bias": False}),
+        lambda: optax.inject_hyperparams(optax.adam)(
+            optax.exponential_decay(0.1, 3, 0.5, end_value=0.01)
+        ),
+        lambda: optax.MultiSteps(
+            optax.sgd(optax.piecewise_constant_schedule(0.1, {5: 0.5})), 3
+        ).gradient_transformation(),
+        chained,
+    ],
+)
+def test_built_twice_it_has_one_form_and_equal_numbers(make):
+    form, numbers = opened(make())
+    other, others = opened(make())
+    assert form == other
+    assert hash(form) == hash(other)
+    assert numbers == others
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_run_that_writes_its_optimizer_anew_compiles_nothing(train):
+    model = dl.Dense(1)
+
+    def run():
+        if train:
+            step = dl.Supervised(model, losses.mean_squared_error, optax.adam(0.0625))
+            return dl.train(step, (INPUTS, TARGETS), batch_size=4, progress=False)
+        built = optax.adam(0.0625)
+        return dl.fit(
+            model,
+            (INPUTS, TARGETS),
+            loss=losses.mean_squared_error,
+            optimizer=built,
+            clip_norm=3.0,
+            batch_size=4,
+            progress=False,
+        )
+
+    first, before = run(), program._loop._cache_size()
+    with dl.why_compiled(show=False) as compiled:
+        again = run()
+    assert program._loop._cache_size() == before
+    assert [each.function for each in compiled.functions] == []
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)

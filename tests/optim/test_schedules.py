@@ -106,9 +106,9 @@ def test_the_shortest_runs_have_finite_rates(kind, steps):
     ("wrong", "message"),
     [
         (lambda: optim.Cosine(0.0), "peak is a learning rate and has to be larger than 0"),
-        (lambda: optim.Linear(1.0, warmup=1.0), "warmup is a share"),
-        (lambda: optim.Cosine(1.0, end=2.0), "end is a share"),
-        (lambda: optim.OneCycle(1.0, start=-0.1), "start is a share"),
+        (lambda: optim.Linear(1.0, warmup=1.0), "warmup is a fraction"),
+        (lambda: optim.Cosine(1.0, end=2.0), "end is a fraction"),
+        (lambda: optim.OneCycle(1.0, start=-0.1), "start is a fraction"),
         (lambda: optim.Plateau(1.0, factor=2.0), "factor lies between 0 and 1"),
         (lambda: optim.Plateau(1.0, patience=0), "patience is at least 1"),
     ],
@@ -224,12 +224,12 @@ def test_steps_and_streams_are_counted_too():
     )
     with pytest.raises(
         ValueError,
-        match=r"needs to know the steps of the run, and a stream does not tell — give steps=",
+        match=r"needs to know the steps of the run, and a stream does not say — give steps=",
     ):
         fit(batches, **line)
     with pytest.raises(
         ValueError,
-        match=r"needs to know the steps of an epoch, and a stream does not tell — give steps_per_ep",
+        match=r"needs to know the steps of an epoch, and a stream does not say — give steps_per_ep",
     ):
         fit(batches, optimizer=optax.sgd, learning_rate=optim.Plateau(0.1))
 

@@ -18,13 +18,14 @@ from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.data.source import Batch
+from jaxdl.losses.weighted import weighted_sum
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.checks import check_count, check_intensities, check_optimizer
 from jaxdl.training.finite import are_finite
 from jaxdl.training.state import EvalState, Measured, TrainState, step_key
 from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
-from jaxdl.training.update import current_rate, in_shares, means, updated, weighted_sum
+from jaxdl.training.update import current_rate, in_shares, means, updated
 
 Scores = Float[Array, " batch"]
 FIGURES = ("discriminator_loss", "generator_loss", "real_score", "fake_score")
@@ -289,16 +290,15 @@ class Adversarial(TrainingStep):
             in_shares(batch.example_weights()),
             in_shares(_counted(batch)),
         )
-        loss = weighted_sum(shares, self.loss.real(real)) + weighted_sum(
-            fake_shares, self.loss.fake(fake)
-        )
+        loss = weighted_sum(self.loss.real(real), shares)
+        loss += weighted_sum(self.loss.fake(fake), fake_shares)
         if self.loss.penalty:
             slopes = self._slopes(params, state, x, fakes, batch, key, train)
-            loss += self.loss.penalty * weighted_sum(shares, jnp.square(slopes - 1))
+            loss += self.loss.penalty * weighted_sum(jnp.square(slopes - 1), shares)
         sums = {
             "discriminator_loss": (loss * total, total),
-            "real_score": (weighted_sum(shares, self.loss.shown(real)) * total, total),
-            "fake_score": (weighted_sum(fake_shares, self.loss.shown(fake)) * count, count),
+            "real_score": (weighted_sum(self.loss.shown(real), shares) * total, total),
+            "fake_score": (weighted_sum(self.loss.shown(fake), fake_shares) * count, count),
         }
         return loss, (_mean(states), sums)
 
@@ -309,7 +309,7 @@ class Adversarial(TrainingStep):
         scores, _ = self._scores(
             params, state, fakes, _mode(fold_in_name(key, "fooling"), batch, train)
         )
-        return weighted_sum(in_shares(_counted(batch))[0], self.loss.generator(scores))
+        return weighted_sum(self.loss.generator(scores), in_shares(_counted(batch))[0])
 
     def _discriminator_update(
         self, player: "_Player", fakes: Array, batch: Batch, key: Array
@@ -378,7 +378,7 @@ class Adversarial(TrainingStep):
         )
         mode = _mode(fold_in_name(key, "slopes"), batch, train)
         counted = _counted(batch)
-        slopes = jax.grad(lambda x: weighted_sum(counted, self._scores(params, state, x, mode)[0]))(
+        slopes = jax.grad(lambda x: weighted_sum(self._scores(params, state, x, mode)[0], counted))(
             share * x + (1 - share) * fakes
         )
         squares = jnp.square(slopes.astype(widest(slopes.dtype))).sum(tuple(range(1, x.ndim)))

@@ -13,9 +13,9 @@ from jaxdl.core.layer import Params, State
 from jaxdl.core.mode import Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_returned
+from jaxdl.losses.weighted import weighted_sum
 from jaxdl.ops.floating import widest
 from jaxdl.training.spread import gathered
-from jaxdl.training.update import weighted_sum
 
 Apply = Callable[[Params, State, Any, Train], tuple[Any, State]]
 
@@ -44,7 +44,7 @@ def batch_loss(
     value = loss(outputs, targets, mask=mask, weights=of_all)
     check_returned(loss, value, len(mask), weighted)
     total = of_all.sum()
-    mean = weighted_sum(of_all / total, value) if value.shape else value.astype(widest(value.dtype))
+    mean = weighted_sum(value, of_all / total) if value.shape else value.astype(widest(value.dtype))
     return mean * (weights.sum() / total).astype(mean.dtype)
 
 

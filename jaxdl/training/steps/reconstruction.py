@@ -14,7 +14,7 @@ from jaxdl.core.function import as_layer
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
-from jaxdl.losses.per_example import shown
+from jaxdl.losses.per_example import format_shapes
 from jaxdl.ops.floating import as_floating
 from jaxdl.training.arguments import check_function
 from jaxdl.training.checks import check_as_targets, check_intensities, check_optimizer
@@ -104,8 +104,8 @@ class Reconstruction(TrainingStep):
             jnp.shape(leaf)[:1] != (batch.size,) for leaf in jax.tree.leaves(corrupted)
         ):
             raise ValueError(
-                f"corrupt returned {shown(corrupted)} for {shown(x)}: return as many examples as "
-                f"it is given."
+                f"corrupt returned {format_shapes(corrupted)} for {format_shapes(x)}: return as "
+                "many examples as it is given."
             )
         return batch._replace(inputs=corrupted, targets=x)
 

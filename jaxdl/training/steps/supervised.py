@@ -15,6 +15,7 @@ from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.mode import Eval, Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
+from jaxdl.losses.weighted import weighted_sum
 from jaxdl.metrics.metric import Metric
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.finite import apply_if, are_finite
@@ -31,7 +32,6 @@ from jaxdl.training.update import (
     report,
     report_members,
     updated,
-    weighted_sum,
 )
 
 
@@ -63,7 +63,7 @@ class Evaluation(EvaluationStep):
         """Σ w·loss over the part's rows."""
         assert self.loss is not None
         if not is_batchwise(self.loss):
-            return weighted_sum(weights, self.loss(outputs, batch.targets))
+            return weighted_sum(self.loss(outputs, batch.targets), weights)
         share = batch_loss(self.loss, outputs, batch, weights, batch.weights is not None, across)
         return share * added_up(weights.sum(), across).astype(share.dtype)
 
@@ -348,7 +348,7 @@ class Supervised(TrainingStep):
         """What the part's rows add to L."""
         with jax.named_scope("loss"):
             if not is_batchwise(self.loss):
-                return weighted_sum(shares, self.loss(outputs, batch.targets))
+                return weighted_sum(self.loss(outputs, batch.targets), shares)
             weights = self._with_class_weights(batch.example_weights(), batch.targets)
             weighted = batch.weights is not None or self.class_weights is not None
             return batch_loss(self.loss, outputs, batch, weights, weighted, across)

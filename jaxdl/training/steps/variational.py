@@ -18,6 +18,7 @@ from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.number import is_number
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
+from jaxdl.losses.weighted import weighted_sum
 from jaxdl.models.autoencoder import VariationalAutoencoder, draw
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
@@ -26,7 +27,7 @@ from jaxdl.training.checks import check_as_targets, check_intensities, check_opt
 from jaxdl.training.finite import are_finite
 from jaxdl.training.state import EvalState, Measured, TrainState, step_key
 from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
-from jaxdl.training.update import current_rate, in_shares, means, updated, weighted_sum
+from jaxdl.training.update import current_rate, in_shares, means, updated
 
 Likelihood = Callable[[Any, Any], Array]
 """log p(x | outputs) of each example in nats, [batch]."""
@@ -137,7 +138,7 @@ class Variational(TrainingStep):
             terms, new = self.terms(
                 params, state.state, batch.inputs, fold_in_name(key, "code"), mode
             )
-            sums = {name: weighted_sum(shares, term) for name, term in terms.items()}
+            sums = {name: weighted_sum(term, shares) for name, term in terms.items()}
             return sums["loss"], (sums, new)
 
         gradients, (sums, new) = jax.grad(objective, has_aux=True)(state.params)
@@ -215,7 +216,7 @@ class VariationalEvaluation(EvaluationStep):
         key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
         terms, _ = self.of.terms(state.params, state.state, batch.inputs, key, Eval())
         weights = batch.example_weights()
-        sums = {name: (weighted_sum(weights, term), weights.sum()) for name, term in terms.items()}
+        sums = {name: (weighted_sum(term, weights), weights.sum()) for name, term in terms.items()}
         return Measured(sums, {})
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_one_number_for_a_batch_and_weights_that_it_is_not_given(options):
     data = (X, Y, *filter(lambda w: w is not None, [options.pop("weights", None)]))
     with pytest.raises(
         ValueError,
-        match="loss 'of_batch' returns one number for a batch, and examples or classes have weights",
+        match="loss 'of_batch' returns a scalar for a batch, and examples or classes have weights",
     ):
         fit(data, of_batch, **options)
 
