@@ -9,7 +9,6 @@ all learning rates.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -18,6 +17,8 @@ import jax
 import numpy as np
 import optax
 from jax.core import Tracer
+
+from jaxdl.optim.names import is_module_attribute
 
 LIBRARIES = frozenset({"jax", "numpy", "optax"})
 """Whose functions read nothing that changes but their arguments and what they closed over."""
@@ -220,14 +221,14 @@ class _Reader:
                     for part in (value.func, value.args, value.keywords)
                 )
             )
-        if _has_a_name(value):
+        if _is_named_by_library(value):
             return _Fixed(type(value), value)
         if isinstance(value, MethodType):
             return self._method(value, within)
         if isinstance(value, FunctionType):
             return self._function(value, within)
         if (
-            _has_a_name(type(value))
+            _is_named_by_library(type(value))
             and hasattr(value, "__dict__")
             and type(value).__module__.startswith("optax")
         ):
@@ -280,15 +281,9 @@ class _Reader:
         return self._cells[id(cell)]
 
 
-def _has_a_name(value: Any) -> bool:
-    """Whether it is what a module of a library has under a name, such as a function or a class:
-    there is one of it.
-    """
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", getattr(value, "__name__", None))
-    if not isinstance(module, str) or not isinstance(name, str) or not _of_library(module):
-        return False
-    return getattr(sys.modules.get(module), name, None) is value
+def _is_named_by_library(value: Any) -> bool:
+    """Whether it is a function or a class that a module of a library holds under its name."""
+    return is_module_attribute(value) and _of_library(value.__module__)
 
 
 def _of_library(module: str) -> bool:
