@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.checkpoint.describe import digest_of
+from jaxdl.checkpoint.digest import digest_of
 from jaxdl.compiling.jitted import uncollected
 from jaxdl.core.number import is_true
 from jaxdl.core.warnings import warn
