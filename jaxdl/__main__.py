@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
+from jaxdl.core.units import scaled
 from jaxdl.data.error import DataError
 from jaxdl.speed.compare import WAYS
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.experiments import compare_experiment, found
-from jaxdl.speed.units import scaled
 from jaxdl.training.program import Way
 
 EXPERIMENTS = Path("experiments")

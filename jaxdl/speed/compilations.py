@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxdl.core.units import seconds as in_seconds
 from jaxdl.speed.differences import Difference, closures, described, differences, leaf, shown
-from jaxdl.speed.units import seconds as in_seconds
 
 TRACED = "/jax/core/compile/jaxpr_trace_duration"
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"

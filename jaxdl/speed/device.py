@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdl.core.units import scaled
 from jaxdl.speed import memory
-from jaxdl.speed.units import scaled
 
 SHARE_OF_MEMORY = 32
 """A measurement's arrays take at most this part of the memory."""

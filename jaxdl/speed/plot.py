@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl.core.plotting import new_figure, save_figure
-from jaxdl.speed.units import seconds as in_seconds
+from jaxdl.core.units import seconds as in_seconds
 
 
 def plot_report(report: Any, path: str | Path | None = None) -> Any:

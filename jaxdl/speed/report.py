@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from jaxdl.core.units import percent, scaled
+from jaxdl.core.units import seconds as in_seconds
 from jaxdl.speed.device import DeviceSpeed
-from jaxdl.speed.units import percent, scaled
-from jaxdl.speed.units import seconds as in_seconds
 
 FORMAT = "jaxdl speed report, version 1"
 NONE = "—"
