@@ -222,7 +222,10 @@ def test_a_version_of_jax_that_hides_its_calls_is_named(monkeypatch: pytest.Monk
         scale({"w": ones(1)}, ones(4))
     (again,) = [each for each in why.repeated if each.function == "scale"]
     assert again.differences is None
-    assert again.reason == f"its arguments are unknown, as JAX {jax.__version__} does not show its calls."
+    assert (
+        again.reason
+        == f"its arguments are unknown, as JAX {jax.__version__} does not show its calls."
+    )
 
 
 def test_arrays_are_not_kept_alive() -> None:
