@@ -5,6 +5,7 @@ them.
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from error
 
 
-def _first_devices() -> list[jax.Device]:
+def _first_devices() -> list[Any]:
     """One of each kind: the default one, and the host's processor where JAX may use it."""
     found = {jax.default_backend(): jax.devices()[0]}
     with contextlib.suppress(RuntimeError):

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class DeviceSpeed:
         )
 
 
-def measure_device(device: jax.Device | None = None, *, seconds: float = 0.4) -> DeviceSpeed:
+def measure_device(device: Any = None, *, seconds: float = 0.4) -> DeviceSpeed:
     """Measures a device's matrix product, 2n³ operations, and its memory, in sizes that suit it;
     under three seconds.
 
@@ -113,7 +113,7 @@ def measure_device(device: jax.Device | None = None, *, seconds: float = 0.4) ->
     )
 
 
-def device_memory(device: jax.Device) -> int | None:
+def device_memory(device: Any) -> int | None:
     """The memory of a device in bytes, or None where it is not reported."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

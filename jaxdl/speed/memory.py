@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -31,7 +32,7 @@ def begin_peak() -> bool:
     return True
 
 
-def peak(device: jax.Device | None = None) -> tuple[int | None, str]:
+def peak(device: Any = None) -> tuple[int | None, str]:
     """The most bytes that were held, by the device where it counts them, else by the process.
 
     Args:
