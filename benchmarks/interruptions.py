@@ -103,16 +103,16 @@ def environment() -> dict[str, str]:
 
 def whole(folder: Path) -> bool:
     """Whether the newest checkpoint, where there is one, is whole."""
-    from jaxdl.checkpoint import store as stores
     from jaxdl.checkpoint.checkpoints import Checkpoints
-    from jaxdl.checkpoint.error import Flaw
+    from jaxdl.checkpoint.error import UnreadableError
+    from jaxdl.checkpoint.folder import read_checkpoint
     from jaxdl.checkpoint.store import Store
 
     with Store(Checkpoints(folder)) as store:
         for path in store.paths[:1]:
             try:
-                stores._read(path)
-            except Flaw:
+                read_checkpoint(path)
+            except UnreadableError:
                 return False
     return True
 

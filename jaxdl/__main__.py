@@ -1,4 +1,4 @@
-"""`python -m jaxdl`: what this machine has, which experiments there are, and what compiling buys
+"""`python -m jaxdl`: the speed of this machine, the experiments there are, and what compiling gains
 them.
 """
 
@@ -9,47 +9,44 @@ from typing import Any
 
 import jax
 
+from jaxdl.core.units import scaled
 from jaxdl.data.error import DataError
 from jaxdl.speed.compare import WAYS
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.experiments import compare_experiment, found
-from jaxdl.speed.units import scaled
 from jaxdl.training.program import Execution
 
 EXPERIMENTS = Path("experiments")
+DTYPES = ("float32", "bfloat16")
+NONE = "—"
 
 
 def devices(seconds: float = 0.4) -> None:
-    """What is present, with the matrix product and the memory's speed that it reaches.
+    """Shows the devices, with the speeds of the matrix product and of the memory that they reach.
 
     Args:
-        seconds: how long each figure may be measured.
+        seconds: how long each measurement may take.
     """
     speeds = [measure_device(device, seconds=seconds) for device in _first_devices()]
-    rows = {
-        "devices": [f"{each.count} × {each.platform}" for each in speeds],
-        "kind": [each.kind for each in speeds],
-        "cores of the host": [str(each.cores) for each in speeds],
-        "memory": [
-            "—" if each.memory_bytes is None else f"{scaled(each.memory_bytes)}B" for each in speeds
-        ],
-        **{
-            f"matrix product, {dtype}": [_product(each, dtype) for each in speeds]
-            for dtype in ("float32", "bfloat16")
-            if any(dtype in each.matrix_product for each in speeds)
-        },
-        "memory's speed": [f"{scaled(each.bandwidth)}B/s" for each in speeds],
-    }
-    _show_table(
-        ["", *(each.platform for each in speeds)], [[name, *cells] for name, cells in rows.items()]
-    )
+    rows = [
+        ["devices", *(f"{each.count} × {each.platform}" for each in speeds)],
+        ["kind", *(each.kind for each in speeds)],
+        ["cores of the host", *(str(each.cores) for each in speeds)],
+        ["memory", *map(_memory, speeds)],
+    ]
+    for dtype in DTYPES:
+        if any(dtype in each.matrix_product for each in speeds):
+            products = [_product(each, dtype) for each in speeds]
+            rows.append([f"matrix product, {dtype}", *products])
+    rows.append(["memory's speed", *(f"{scaled(each.bandwidth)}B/s" for each in speeds)])
+    _show_table(["", *(each.platform for each in speeds)], rows)
 
 
 def list_experiments(folder: Path = EXPERIMENTS) -> None:
-    """The experiments of a folder, with the figure that each expects.
+    """Shows the experiments of a folder, with the result that each expects.
 
     Args:
-        folder: where they lie.
+        folder: of the experiments.
     """
     rows = [[each.name + " *" * each.comparable, each.idea, each.expect] for each in found(folder)]
     _show_table(["experiment", "idea", "expect"], rows)
@@ -61,7 +58,7 @@ def list_experiments(folder: Path = EXPERIMENTS) -> None:
 
 def compare(
     experiment: str,
-    ways: tuple[Execution, ...] = WAYS,
+    executions: tuple[Execution, ...] = WAYS,
     rounds: int = 9,
     seconds: float = 0.3,
     widest_spread: float = 0.25,
@@ -70,24 +67,24 @@ def compare(
     plot: Path | None = None,
     folder: Path = EXPERIMENTS,
 ) -> None:
-    """Trains an experiment's model in several ways, and tells what each costs.
+    """Trains an experiment's model in several execution modes, and shows what each costs.
 
     Args:
-        experiment: its name, as `list` has it.
-        ways: some of eager, step and epoch.
-        rounds: how many turns each way has.
-        seconds: about how long a turn takes.
-        widest_spread: the interquartile range over the median above which no time is told.
-        quick: whether to take the experiment's quick form.
-        json: where to write the figures.
-        plot: where to write the picture.
-        folder: where the experiment lies.
+        experiment: its name, as `list` shows it.
+        executions: some of eager, step and epoch.
+        rounds: how many rounds there are, in each of which every execution mode is timed once.
+        seconds: about how long one of them takes in a round.
+        widest_spread: the interquartile range over the median above which no time is reported.
+        quick: whether to train the experiment's quick form.
+        json: where to write the report.
+        plot: where to write the plot.
+        folder: of the experiment.
     """
     report = compare_experiment(
         folder,
         experiment,
         quick,
-        ways=ways,
+        ways=executions,
         rounds=rounds,
         seconds=seconds,
         widest_spread=widest_spread,
@@ -95,16 +92,20 @@ def compare(
     print(report)
     if json is not None:
         report.to_json(json)
+        print(f"written to {json}")
     if plot is not None:
         report.plot(plot)
-    for path in (json, plot):
-        if path is not None:
-            print(f"written to {path}")
+        print(f"written to {plot}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line, sys.argv where None is given; what cannot be done ends it with a
-    sentence.
+    """Runs the command line; an error of the user's ends it with one sentence.
+
+    Args:
+        arguments: None reads `sys.argv`.
+
+    Raises:
+        SystemExit: a command cannot be run.
     """
     try:
         import tyro
@@ -130,8 +131,14 @@ def _first_devices() -> list[Any]:
     return list(found.values())
 
 
+def _memory(speed: DeviceSpeed) -> str:
+    return NONE if speed.memory_bytes is None else f"{scaled(speed.memory_bytes)}B"
+
+
 def _product(speed: DeviceSpeed, dtype: str) -> str:
-    return f"{scaled(speed.matrix_product[dtype])}FLOP/s" if dtype in speed.matrix_product else "—"
+    if dtype not in speed.matrix_product:
+        return NONE
+    return f"{scaled(speed.matrix_product[dtype])}FLOP/s"
 
 
 def _show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

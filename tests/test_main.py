@@ -69,7 +69,7 @@ def test_compare_prints_a_report_and_writes_it(
 ) -> None:
     pytest.importorskip("matplotlib")
     out, picture = tmp_path / "out.json", tmp_path / "out.png"
-    quick = ["--quick", "--rounds", "3", "--seconds", "0.001", "--ways", "step", "epoch"]
+    quick = ["--quick", "--rounds", "3", "--seconds", "0.001", "--executions", "step", "epoch"]
     main(
         [
             "compare",
@@ -85,7 +85,7 @@ def test_compare_prints_a_report_and_writes_it(
     )
     printed = capsys.readouterr().out
     assert "line: a step of 4 examples" in printed
-    assert [way["name"] for way in json.loads(out.read_text())["ways"]] == ["step", "epoch"]
+    assert [way["name"] for way in json.loads(out.read_text())["executions"]] == ["step", "epoch"]
     assert picture.stat().st_size > 10_000
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_said(folder: Path, arguments: list[str], sen
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(
-        SystemExit, match="there is no such folder — run this where the experiments lie"
+        SystemExit, match="there is no such folder — run this in the folder above the experiments"
     ):
         main(["list", "--folder", str(tmp_path / "none")])
 

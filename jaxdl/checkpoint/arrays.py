@@ -9,34 +9,46 @@ import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from jaxdl.checkpoint import leaves as trees
-from jaxdl.checkpoint.error import Flaw, reason
+from jaxdl.checkpoint.error import ArrayCorruptionError, reason
 from jaxdl.checkpoint.leaves import Leaf
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+HostArray = Array | np.ndarray
+"""An array whose bytes can be read at any later time."""
 
 _NATIVE = {
     *("bool", "bfloat16", "float16", "float32", "float64", "complex64"),
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
-_LATE = 0.3  # seconds without a callback until none is expected any more
-_LARGE = 2**26  # bytes; collecting takes about a tenth of a second
+_LATE = 0.3  # seconds without a callback after which no other is expected
+_LARGE = 2**26  # bytes; a garbage collection takes about a tenth of a second
 
 
-def held(leaf: Any) -> tuple[Any, str | None]:
-    """A leaf as it is now, whatever becomes of it later, and the name of its generator where it is
-    one of keys.
+def snapshot(leaf: object) -> tuple[HostArray, str | None]:
+    """A leaf as it is now, whatever becomes of it later.
 
-    Of a JAX array on the CPU a view is held, which keeps its memory from being donated meanwhile;
-    one on an accelerator is copied from there, so that its memory is free again; NumPy arrays are
+    Of a JAX array on the CPU a view is kept, which keeps its memory from being donated meanwhile;
+    one on an accelerator is copied to the host, so that its memory can be freed; NumPy arrays are
     copied.
 
+    Args:
+        leaf: an array, a typed key, or a number.
+
+    Returns:
+        The array, or a key's data; and the name of the key's generator, else None.
+
     Raises:
-        TypeError: it is neither an array nor a number.
-        RuntimeError: it was donated, and is no more.
+        TypeError: the leaf is neither an array nor a number.
+        RuntimeError: it was donated to a program.
     """
     plain, key = trees.as_plain(leaf)
     if not isinstance(plain, jax.Array):
@@ -44,101 +56,104 @@ def held(leaf: Any) -> tuple[Any, str | None]:
     return np.asarray(plain), key
 
 
-def write(folder: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays by path into a new folder, as an Orbax checkpoint of `array.PATH` each.
+def write(folder: Path, arrays: Mapping[str, HostArray]) -> None:
+    """Writes arrays as an Orbax checkpoint, with an item `array.PATH` for each.
 
-    What Orbax does not know is laid there as bytes; arrays without numbers are not laid there.
+    Dtypes that Orbax does not know are written as bytes; arrays of size 0 are left out.
+
+    Args:
+        folder: is created.
+        arrays: by path.
     """
     import orbax.checkpoint as ocp
 
-    items = {_entry(path): _native(array) for path, array in arrays.items() if array.size}
-    if items:
-        with _quiet(), ocp.Checkpointer(_handler()) as writer:
-            writer.save(folder.absolute(), args=ocp.args.PyTreeSave(items))
-        _release(items)
-    else:
+    items = {_entry(path): _as_native(array) for path, array in arrays.items() if array.size}
+    if not items:
         folder.mkdir()
+        return
+    with _quiet(), ocp.Checkpointer(_handler()) as writer:
+        writer.save(folder.absolute(), args=ocp.args.PyTreeSave(items))
+    _collect_cycles(items)
 
 
 def read(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
-    """Reads arrays by path, and checks that they are those that were given to `write`.
+    """Reads the arrays that `write` wrote, and checks their digests.
+
+    Args:
+        folder: an Orbax checkpoint.
+        leaves: what was recorded of each array, by path.
 
     Raises:
-        Flaw: one is not, or Orbax cannot read them.
+        ArrayCorruptionError: an array is missing or altered, or Orbax cannot read it.
     """
-    import orbax.checkpoint as ocp
-
-    items = {
-        _entry(path): ocp.RestoreArgs(restore_type=np.ndarray)
-        for path, leaf in leaves.items()
-        if leaf.size
-    }
-    restored: dict[str, Any] = {}
-    if items:
-        try:
-            with _quiet(), ocp.Checkpointer(_handler()) as reader:
-                restored = reader.restore(
-                    folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=items)
-                )
-        except Exception as error:
-            raise Flaw(f"has arrays that Orbax cannot read ({reason(error)})") from error
-        _release(restored)
+    restored = _read_items(folder, [path for path, leaf in leaves.items() if leaf.size])
+    _collect_cycles(restored)
     return {
         path: _checked(path, restored.pop(_entry(path), None), leaf)
         for path, leaf in leaves.items()
     }
 
 
-def _handler() -> Any:
+def _read_items(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
-    return ocp.PyTreeCheckpointHandler(
-        use_compression=False
-    )  # weights do not shrink, and it takes ten times as long
+    if not paths:
+        return {}
+    items = {_entry(path): ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
+    arguments = ocp.args.PyTreeRestore(restore_args=items)
+    try:
+        with _quiet(), ocp.Checkpointer(_handler()) as reader:
+            return reader.restore(folder.absolute(), args=arguments)
+    except Exception as error:
+        message = f"has arrays that Orbax cannot read ({reason(error)})"
+        raise ArrayCorruptionError(message) from error
+
+
+def _handler() -> "ocp.PyTreeCheckpointHandler":
+    import orbax.checkpoint as ocp
+
+    # Compression does not make weights smaller, and takes ten times as long.
+    return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax, and asyncio of its tasks, from printing the traceback of what is raised as
-    well.
-    """
+    """Keeps Orbax, and asyncio on its behalf, from printing the tracebacks of what is raised."""
 
-    def others(record: logging.LogRecord) -> bool:
+    def not_from_orbax(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
     logger = logging.getLogger("absl")
-    logger.addFilter(others)
-    logging.getLogger("asyncio").addFilter(
-        _not_of_orbax
-    )  # for good: tasks that failed are collected any time later
+    logger.addFilter(not_from_orbax)
+    # Stays for good: failed tasks are garbage collected at any later time.
+    logging.getLogger("asyncio").addFilter(_is_not_about_orbax)
     try:
         with _late_callbacks_dropped():
             yield
     finally:
-        logger.removeFilter(others)
+        logger.removeFilter(not_from_orbax)
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """Whether asyncio tells of anything else than a failure of Orbax's that nobody asked for."""
-    told = record.getMessage()
-    return "exception was never retrieved" not in told or "orbax" not in told
+def _is_not_about_orbax(record: logging.LogRecord) -> bool:
+    """Whether asyncio reports anything but a failure of Orbax's that nobody awaited."""
+    message = record.getMessage()
+    return "exception was never retrieved" not in message or "orbax" not in message
 
 
 @contextlib.contextmanager
 def _late_callbacks_dropped() -> Iterator[None]:
-    """Keeps a failure from being told once for each array.
+    """Keeps a failure from being printed once for each array.
 
-    Orbax closes its event loop at the first operation that fails; TensorStore's threads, which come
-    to the end of all the others then, find it closed, and Python prints a traceback for each. What
-    is raised says it all.
+    Orbax closes its event loop at the first operation that fails; TensorStore's threads, which
+    finish all others after that, find it closed, and Python prints a traceback for each. The
+    exception that is raised says it all.
     """
-    before, late = sys.unraisablehook, threading.Event()
+    before = sys.unraisablehook
+    late = threading.Event()
 
     def hook(unraisable: Any) -> None:
-        if (
-            isinstance(unraisable.exc_value, RuntimeError)
-            and str(unraisable.exc_value) == "Event loop is closed"
-        ):
+        error = unraisable.exc_value
+        if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
             late.set()
         else:
             before(unraisable)
@@ -155,10 +170,8 @@ def _late_callbacks_dropped() -> Iterator[None]:
             sys.unraisablehook = before
 
 
-def _release(items: Mapping[str, Any]) -> None:
-    """Frees large arrays once nobody else holds them: Orbax leaves cycles that do until Python
-    happens to collect them.
-    """
+def _collect_cycles(items: Mapping[str, HostArray]) -> None:
+    """Frees large arrays: Orbax leaves reference cycles that hold them until Python collects."""
     if sum(array.nbytes for array in items.values()) > _LARGE:
         gc.collect()
 
@@ -167,17 +180,20 @@ def _entry(path: str) -> str:
     return "array." + urllib.parse.quote(path, safe="")
 
 
-def _native(array: Any) -> Any:
-    return array if np.dtype(array.dtype).name in _NATIVE else trees.as_bytes(array)
+def _as_native(array: HostArray) -> HostArray:
+    if np.dtype(array.dtype).name in _NATIVE:
+        return array
+    return trees.as_bytes(array)
 
 
 def _checked(path: str, array: np.ndarray | None, leaf: Leaf) -> np.ndarray:
     if not leaf.size:
         return np.zeros(leaf.shape, trees.as_dtype(leaf.dtype))
     if array is None:
-        raise Flaw(f"lacks the array {path}")
+        raise ArrayCorruptionError(f"has no array {path}")
     if leaf.dtype not in _NATIVE:
-        array = np.ascontiguousarray(array).view(trees.as_dtype(leaf.dtype)).reshape(leaf.shape)
-    if trees.note_of(array, leaf.key) != leaf:
-        raise Flaw(f"has a damaged array {path}: it is not the one that was saved")
+        dtype = trees.as_dtype(leaf.dtype)
+        array = np.ascontiguousarray(array).view(dtype).reshape(leaf.shape)
+    if trees.record_of(array, leaf.key) != leaf:
+        raise ArrayCorruptionError(f"has a damaged array {path}: its digest does not match")
     return array

@@ -1,4 +1,4 @@
-"""When to save a run, and what to keep."""
+"""The settings of a run's checkpoints: when to save, and what to keep."""
 
 import dataclasses
 import re
@@ -15,69 +15,78 @@ _UNITS: dict[str, tuple[Unit, int]] = {
     "minute": ("seconds", 60),
     "hour": ("seconds", 3600),
 }
+_INTERVAL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A number of steps, epochs or seconds between two saves."""
+    """The number of steps, epochs or seconds between two saves.
+
+    Args:
+        count: above 0; an integer for steps and epochs.
+        unit: "steps", "epochs" or "seconds".
+    """
 
     count: float
     unit: Unit
 
     @classmethod
-    def of(cls, told: str) -> "Interval":
-        """The interval that a number and a unit tell, such as "500 steps" or "1 minute".
+    def parse(cls, text: str) -> "Interval":
+        """The interval that a string describes, such as "500 steps" or "1 minute".
 
-        >>> Interval.of("2.5 minutes")
+        Args:
+            text: a number and a unit: steps, epochs, seconds, minutes or hours.
+
+        Raises:
+            ValueError: it describes none.
+
+        >>> Interval.parse("2.5 minutes")
         Interval(count=150.0, unit='seconds')
         """
-        match = (
-            re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*", told)
-            if isinstance(told, str)
-            else None
-        )
+        match = _INTERVAL.fullmatch(text) if isinstance(text, str) else None
         if match is None or match[2] not in _UNITS or float(match[1]) <= 0:
             raise ValueError(
                 f"Checkpoints: every is a number and what it counts, in steps, epochs, seconds, "
-                f"minutes or hours, such as "
-                f"'500 steps' or '5 minutes'; got {told!r}."
+                f"minutes or hours, such as '500 steps' or '5 minutes'; got {text!r}."
             )
         unit, factor = _UNITS[match[2]]
         count = float(match[1]) * factor
         if unit != "seconds" and not count.is_integer():
-            raise ValueError(f"Checkpoints: every counts whole {unit}, got {told!r}.")
+            raise ValueError(f"Checkpoints: every counts whole {unit}, got {text!r}.")
         return cls(count, unit)
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Where a run saves itself, how often, and what it keeps.
+    """Where a run saves its checkpoints, how often, and which it keeps.
 
-    A run that finds checkpoints in its folder goes on from the newest that is whole, if that is of
-    the same settings: model, data and how they are cut and shuffled, loss, metrics, optimizer with
-    its numbers, seed, early stopping, and whatever else changes numbers. `epochs`, `steps`,
-    callbacks and how programs are compiled may differ; where a schedule spans the run, more epochs
-    are another schedule. Of arrays above 16 MB, rows that are spread over them are compared; of a
-    stream that says where it is, its shapes, and what its method `identity()` tells.
+    A run that finds checkpoints in its folder resumes from the newest one that can be read, if its
+    settings are the same: model, data and how they are batched and shuffled, loss, metrics,
+    optimizer with its hyperparameters, seed, early stopping, and whatever else changes results.
+    `epochs`, `steps`, callbacks and how programs are compiled may differ; where a schedule spans
+    the run, more epochs are another schedule. Of arrays above 16 MB, rows that are spread over them
+    are compared; of a stream that reports its position, its shapes, and what its method
+    `identity()` returns.
 
     Args:
-        folder: of this run alone; made where it is not there.
+        folder: of this run alone; it is created where it does not exist.
         every: how often, as a number and what it counts: "500 steps", "1 epoch", "30 seconds", "5
             minutes", "1 hour". Time is counted from the end of one save to the beginning of the
             next. The run is saved at its end too.
-        keep: how many of the newest stay; None keeps all.
-        best: a figure of the history, such as "validation_loss": after each epoch in which it is
-            better than ever before the run is saved too, and the best stays beside the newest.
-        mode: whether "min" or "max" of the figure is better; None knows it for a loss.
+        keep: how many of the newest checkpoints are kept; None keeps all.
+        best: a metric of the history, such as "validation_loss": the run is also saved after each
+            epoch in which it is better than ever before, and the best checkpoint is kept beside the
+            newest.
+        mode: whether "min" or "max" of the metric is better; None knows it for a loss.
         on_change: what a run does that finds checkpoints of other settings. "refuse" raises an
-            error that lists what differs. "continue" goes on from the newest with the new settings,
-            such as another learning rate: the history keeps both parts (NaN where a figure was not
-                measured), an epoch that had begun begins anew, and the best epoch before counts
-            only where it was measured alike. "restart" moves all checkpoints into a folder
-            `earlier-1`, `earlier-2`, … beside the new ones, where they stay, and begins anew.
+            error that lists what differs. "continue" resumes from the newest with the new settings,
+            such as another learning rate: the history keeps both parts (NaN where a metric was not
+            measured), an epoch that had begun starts over, and the best epoch before counts only
+            where it was measured in the same way. "restart" moves all checkpoints into a folder
+            `earlier-1`, `earlier-2`, … beside the new ones, where they stay, and starts over.
 
     Raises:
-        ValueError: an argument is not one of these.
+        ValueError: an argument is out of its range.
 
     >>> Checkpoints("runs/mnist", every="500 steps", best="validation_loss").interval
     Interval(count=500.0, unit='steps')
@@ -91,24 +100,28 @@ class Checkpoints:
     on_change: OnChange = "refuse"
 
     def __post_init__(self) -> None:
-        Interval.of(self.every)
+        Interval.parse(self.every)
         if not str(self.folder):
             raise ValueError("Checkpoints: folder is empty — name one, such as 'runs/mnist'.")
         if self.keep is not None and (isinstance(self.keep, bool) or self.keep < 1):
             raise ValueError(
-                f"Checkpoints: keep is a whole number of at least 1, or None for all, got "
+                f"Checkpoints: keep is an integer of at least 1, or None for all, got "
                 f"{self.keep!r}."
             )
-        if self.mode not in (None, "min", "max"):
-            raise ValueError(f"Checkpoints: mode is 'min' or 'max', got {self.mode!r}.")
         if self.on_change not in ("refuse", "continue", "restart"):
             raise ValueError(
                 f"Checkpoints: on_change is 'refuse', 'continue' or 'restart', got "
                 f"{self.on_change!r}."
             )
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        if self.mode not in (None, "min", "max"):
+            raise ValueError(f"Checkpoints: mode is 'min' or 'max', got {self.mode!r}.")
         if self.best is None and self.mode is not None:
             raise ValueError(
-                "Checkpoints: mode says which figure of best is better — name that figure by best."
+                "Checkpoints: mode says which value of the metric best is better — name that "
+                "metric by best."
             )
         if self.best is not None and self.mode is None and not self.best.endswith("loss"):
             raise ValueError(
@@ -117,15 +130,18 @@ class Checkpoints:
 
     @property
     def interval(self) -> Interval:
-        """What `every` says."""
-        return Interval.of(self.every)
+        """The interval that `every` describes."""
+        return Interval.parse(self.every)
 
-    def better(self, figure: float, than: float | None) -> bool:
-        """Whether a figure is better than another; NaN never is, and anything else is better than
-        None.
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether a value of the metric is better than another.
+
+        Args:
+            value: NaN is never better.
+            than: None stands for no value, than which any other is better.
         """
-        if figure != figure:
+        if value != value:
             return False
         if than is None:
             return True
-        return figure > than if self.mode == "max" else figure < than
+        return value > than if self.mode == "max" else value < than

@@ -1,5 +1,5 @@
-"""Writing that survives a kill, a full disk and a power cut: the new is whole before the old
-goes.
+"""Atomic writes: a process that is killed, a full disk and a power cut leave the old file or the
+new one, never a part of either.
 """
 
 import errno
@@ -12,31 +12,36 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Puts a file in place in one move; whatever fails before leaves the old one as it was.
+    """Writes a file under a temporary name and renames it; a failure leaves the old file as it was.
 
-    As a plain `open(path, "w")` has it, what a symbolic link leads to is written, a file that was
-    there keeps its permissions, and a new one has those that the umask leaves.
+    As with `open(path, "w")`, the target of a symbolic link is written, an existing file keeps its
+    permissions, and a new one gets those that the umask leaves.
 
     Args:
-        path: where it shall lie.
-        write: writes all of it to the path it is given, in the same folder.
+        path: the file to write.
+        write: is called with a temporary path in the same folder, and writes all of the file there.
+
+    Raises:
+        OSError: the file cannot be written, or the path leads to something that is no regular file.
     """
-    target = _behind_links(path)
+    target = _resolve_links(path)
     part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         part.touch(exist_ok=False)
-        mode = stat.S_IMODE((target if target.exists() else part).stat().st_mode)
+        model = target if target.exists() else part
+        mode = stat.S_IMODE(model.stat().st_mode)
         write(part)
         flush(part)
-        part.chmod(mode)  # safetensors makes a file of its own, which is its owner's alone
+        # safetensors replaces the file by one that only its owner can read.
+        part.chmod(mode)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     flush(target.parent)
 
 
-def _behind_links(path: Path) -> Path:
-    """The regular file that a path leads to, be it there or not."""
+def _resolve_links(path: Path) -> Path:
+    """The regular file that a path leads to, whether it exists or not."""
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
@@ -46,7 +51,7 @@ def _behind_links(path: Path) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the list of a folder's entries, lies on the disk."""
+    """Waits until a file, or the list of a folder's entries, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,14 +60,11 @@ def flush(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Takes a folder away so that a removal broken off never leaves part of it under its name."""
+    """Removes a folder; an interrupted removal never leaves a part of it under its name."""
     if not path.exists():
         return
-    hidden = (
-        path
-        if path.name.startswith(".")
-        else path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
-    )
-    if hidden != path:
+    hidden = path
+    if not path.name.startswith("."):
+        hidden = path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
         os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)

@@ -1,39 +1,59 @@
-"""What is said of files that are not what they should be."""
+"""Errors about files that cannot be used."""
 
 import os
 import re
 
-_LONGEST = 160
+_MAX_LENGTH = 160
 
 
 class CheckpointError(ValueError):
-    """A checkpoint or a file of weights that cannot be used; the message names it, what is wrong,
-    and what to do.
+    """A checkpoint or a file of weights cannot be used.
+
+    The message names the file or folder, what is wrong with it, and what to do.
     """
 
 
-class Flaw(Exception):
-    """What is wrong with a file or folder, as the second half of a sentence whose subject it is.
+class UnreadableError(Exception):
+    """A file or folder cannot be read; the message is a predicate whose subject is its path."""
 
-    Args:
-        told: the half sentence.
-        damaged: whether what was written is no longer there; else it is whole, but not for this
-            version of jaxdl.
-    """
 
-    def __init__(self, told: str, damaged: bool = True) -> None:
-        super().__init__(told)
-        self.damaged = damaged
+class FormatError(UnreadableError):
+    """A file or folder is intact, but was written by another version or another program."""
+
+
+class CorruptionError(UnreadableError):
+    """The contents of a file or folder are not those that were written."""
+
+
+class ManifestCorruptionError(CorruptionError):
+    """The manifest, or the header of a file of weights, is missing or was altered."""
+
+
+class FileCorruptionError(CorruptionError):
+    """A file is missing, was added, or has other bytes than those that were written."""
+
+
+class ArrayCorruptionError(CorruptionError):
+    """An array is missing, or its bytes do not match its digest."""
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, short enough for brackets in a sentence: what the system says, where
-    it is the system's.
+    """The message of an exception, short enough for parentheses in a sentence.
+
+    The operating system's own message comes first, where there is one.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        One line of at most 160 characters.
     """
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if number := re.search(
-        r"os_error_code='(\d+)'", told
-    ):  # as Orbax's writer tells it, at the end of a long story
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # Orbax's writer appends the code of the operating system to a message of many lines.
+    number = re.search(r"os_error_code='(\d+)'", message)
+    if number:
         return os.strerror(int(number[1]))
-    first = told.strip().splitlines()[0]
-    return first if len(first) <= _LONGEST else first[:_LONGEST] + "…"
+    first = message.strip().splitlines()[0]
+    if len(first) <= _MAX_LENGTH:
+        return first
+    return first[:_MAX_LENGTH] + "…"

@@ -1,8 +1,8 @@
-"""A checkpoint's folder: arrays as Orbax lays them, and a manifest that knows every byte of them.
+"""The manifest of a checkpoint: what it holds, with a digest of every array and every file.
 
 000012-step-600/
-    manifest.json    what was saved, and SHA-256 of each array, of each file and of the manifest
-    itself arrays/          an Orbax checkpoint, `array.PATH` for each leaf
+    manifest.json    what was saved; SHA-256 of each array, of each file, and of the manifest itself
+    arrays/          an Orbax checkpoint, `array.PATH` for each leaf
 """
 
 import base64
@@ -12,20 +12,35 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from jaxdl.checkpoint.disk import flush
-from jaxdl.checkpoint.error import Flaw, reason
+from jaxdl.checkpoint.error import (
+    FileCorruptionError,
+    FormatError,
+    ManifestCorruptionError,
+    reason,
+)
 from jaxdl.checkpoint.leaves import Leaf, as_dtype
-from jaxdl.checkpoint.versions import versions
+from jaxdl.core.versions import versions
 
-FORMAT, VERSION = "jaxdl checkpoint", 2
+FORMAT = "jaxdl checkpoint"
+VERSION = 3
 NAME = "manifest.json"
 ARRAYS = "arrays"
-_LARGEST = 2**28
+_MAX_BYTES = 2**28
 _ARRAY = "numpy array"
+
+Json = dict[str, Any]
+"""An object of JSON."""
+
+_ArrayRecord = TypedDict("_ArrayRecord", {"numpy array": str, "dtype": str, "shape": list[int]})
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,166 +49,194 @@ class Manifest:
 
     Args:
         step: of the run.
-        description: of the run, as it was given.
-        figure: what `best` compares, or None.
-        leaves: by path.
+        description: of the run, as it was given: numbers, strings, lists, dicts and NumPy arrays.
+        metric: the value that `Checkpoints.best` compares, or None.
+        leaves: what is recorded of each array, by path.
         files: size and SHA-256 of each file of `arrays`, by its path there.
-        versions: of what wrote it.
+        versions: of the software that wrote it.
         saved: when, in UTC.
     """
 
     step: int
-    description: Any
-    figure: float | None
+    description: object
+    metric: float | None
     leaves: Mapping[str, Leaf]
     files: Mapping[str, tuple[int, str]]
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
-    saved: str = dataclasses.field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    )
+    saved: str = dataclasses.field(default_factory=_now)
 
     def write(self, folder: Path) -> None:
-        """Writes it, and waits until it lies on the disk."""
+        """Writes the manifest, and waits until it is on the disk.
+
+        Args:
+            folder: of the checkpoint.
+        """
         path = folder / NAME
         path.write_bytes(_text(self._fields()))
         flush(path)
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> Json:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        leaves = {path: leaf.noted() for path, leaf in self.leaves.items()}
-        head = {"format": FORMAT, "version": VERSION}
-        return head | fields | {"leaves": leaves, "description": frozen(self.description)}
+        fields["leaves"] = {path: leaf.to_record() for path, leaf in self.leaves.items()}
+        fields["description"] = to_json(self.description)
+        return {"format": FORMAT, "version": VERSION, **fields}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Reads it.
+        """Reads the manifest of a checkpoint.
+
+        Args:
+            folder: of the checkpoint.
 
         Raises:
-            Flaw: it is not there, not what was written, or of another format.
+            ManifestCorruptionError: it is missing, or not as it was written.
+            FormatError: it is of another format or version.
         """
         fields = _fields(folder / NAME)
-        if fields.get("format") != FORMAT or not isinstance(fields.get("version"), int):
-            raise Flaw(f"has a {NAME} that is not of a jaxdl checkpoint", damaged=False)
-        if fields["version"] != VERSION:
-            age = "a newer" if fields["version"] > VERSION else "an older"
-            other = (
-                f"is of format {fields['version']}, which {age} jaxdl wrote; this one reads format "
-                f"{VERSION}"
+        version = fields.get("version")
+        if fields.get("format") != FORMAT or not isinstance(version, int):
+            raise FormatError(f"has a {NAME} that is not of a jaxdl checkpoint")
+        if version != VERSION:
+            age = "a newer" if version > VERSION else "an older"
+            raise FormatError(
+                f"is of format {version}, which {age} jaxdl wrote; this one reads format {VERSION}"
             )
-            raise Flaw(other, damaged=False)
         kept = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
-        kept["leaves"] = {path: Leaf.of_note(note) for path, note in fields["leaves"].items()}
+        kept["leaves"] = {path: Leaf.from_record(leaf) for path, leaf in fields["leaves"].items()}
         kept["files"] = {name: (size, digest) for name, (size, digest) in fields["files"].items()}
-        return cls(**kept | {"description": thawed(fields["description"])})
+        kept["description"] = from_json(fields["description"])
+        return cls(**kept)
 
 
-def _text(fields: Mapping[str, Any]) -> bytes:
-    """The one way to write these fields, with the digest of all others before them."""
+def _text(fields: Json) -> bytes:
+    """The manifest's only valid text: the digest of all other fields, then these."""
     digest = hashlib.sha256(_plain(fields)).hexdigest()
-    return _plain({"digest": digest} | dict(fields))
+    return _plain({"digest": digest} | fields)
 
 
-def _plain(fields: Mapping[str, Any]) -> bytes:
+def _plain(fields: Json) -> bytes:
     return json.dumps(fields, indent=1).encode()
 
 
-def _fields(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise Flaw(f"has a {NAME} of more than {_LARGEST} bytes")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise Flaw(f"has no {NAME}: it is not whole, or not jaxdl's") from error
-    except OSError as error:
-        raise Flaw(f"has a {NAME} that cannot be read ({reason(error)})") from error
+def _fields(path: Path) -> Json:
+    data = _bytes(path)
     try:
         fields = json.loads(data)
         fields.pop("digest")
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise Flaw(f"has a damaged {NAME} ({reason(error)})") from error
+        raise ManifestCorruptionError(f"has a damaged {NAME} ({reason(error)})") from error
     if _text(fields) != data:
-        raise Flaw(f"has a damaged {NAME}: it is not what was written")
+        raise ManifestCorruptionError(f"has a damaged {NAME}: its digest does not match")
     return fields
 
 
-def frozen(description: Any) -> Any:
-    """A description as JSON holds it, NumPy arrays by their bytes.
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ManifestCorruptionError(f"has a {NAME} of more than {_MAX_BYTES} bytes")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        message = f"has no {NAME}: it is incomplete, or no checkpoint of jaxdl"
+        raise ManifestCorruptionError(message) from error
+    except OSError as error:
+        message = f"has a {NAME} that cannot be read ({reason(error)})"
+        raise ManifestCorruptionError(message) from error
+
+
+def to_json(description: object) -> Any:
+    """A description as JSON holds it, with the bytes of NumPy arrays.
+
+    Args:
+        description: numbers, strings, lists, tuples, dicts and NumPy arrays.
 
     Raises:
-        TypeError: something in it is neither.
+        TypeError: it holds anything else.
     """
-    return json.loads(json.dumps(description, default=_array_note))
+    return json.loads(json.dumps(description, default=_array_record))
 
 
-def thawed(description: Any) -> Any:
-    """What `frozen` gave, with its arrays; tuples have become lists."""
+def from_json(description: object) -> object:
+    """The description that `to_json` was given; tuples have become lists."""
     if isinstance(description, list):
-        return [thawed(part) for part in description]
+        return [from_json(part) for part in description]
     if not isinstance(description, dict):
         return description
     if set(description) == {_ARRAY, "dtype", "shape"}:
         data = base64.b64decode(description[_ARRAY])
-        return (
-            np.frombuffer(data, as_dtype(description["dtype"]))
-            .reshape(description["shape"])
-            .copy()[()]
-        )
-    return {name: thawed(part) for name, part in description.items()}
+        array = np.frombuffer(data, as_dtype(description["dtype"]))
+        return array.reshape(description["shape"]).copy()[()]
+    return {name: from_json(part) for name, part in description.items()}
 
 
-def _array_note(value: Any) -> dict[str, Any]:
+def _array_record(value: object) -> _ArrayRecord:
     if not hasattr(value, "dtype") or np.asarray(value).dtype.kind not in "biufcV":
         raise TypeError(
-            f"a checkpoint's description holds numbers, texts, lists, dicts and arrays, got "
+            f"a checkpoint's description holds numbers, strings, lists, dicts and arrays, got "
             f"{value!r:.60}."
         )
     array = np.asarray(value)
     return {
-        _ARRAY: base64.b64encode(array.tobytes()).decode(),
+        "numpy array": base64.b64encode(array.tobytes()).decode(),
         "dtype": array.dtype.name,
         "shape": list(array.shape),
     }
 
 
-def digests(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file in a folder and below; waits until each lies on the disk."""
+def file_digests(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file in a folder and below; waits until each is on the disk.
+
+    Args:
+        folder: is searched recursively.
+
+    Returns:
+        By path within the folder, with slashes.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            flush(path)
-            continue
         flush(path)
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = (
-                path.stat().st_size,
-                hashlib.file_digest(file, "sha256").hexdigest(),
-            )
+        if not path.is_dir():
+            name = path.relative_to(folder).as_posix()
+            found[name] = path.stat().st_size, _file_digest(path)
     flush(folder)
     return found
 
 
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_files(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    """Compares the files of a folder with what was written, before anything parses them.
+    """Compares the files of a folder with those that were written, before anything parses them.
+
+    Args:
+        folder: is searched recursively.
+        files: what `file_digests` returned.
 
     Raises:
-        Flaw: one is missing, too much, shorter, longer or altered.
+        FileCorruptionError: a file is missing, was added, or has another size or digest.
     """
-    found = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()
-    }
-    if lacking := sorted(files.keys() - found.keys()):
-        raise Flaw(f"lacks {len(lacking)} of its files, {ARRAYS}/{lacking[0]} for one")
-    if added := sorted(found.keys() - files.keys()):
-        raise Flaw(f"holds {ARRAYS}/{added[0]}, with which it was not saved")
+    paths = [path for path in folder.rglob("*") if not path.is_dir()]
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
+    missing = sorted(files.keys() - found.keys())
+    if missing:
+        raise FileCorruptionError(
+            f"is missing {len(missing)} of its files, such as {ARRAYS}/{missing[0]}"
+        )
+    added = sorted(found.keys() - files.keys())
+    if added:
+        raise FileCorruptionError(f"contains {ARRAYS}/{added[0]}, which was not saved with it")
     for name, (size, digest) in files.items():
-        try:
-            came = found[name].stat().st_size
-            if came != size:
-                raise Flaw(f"has {came} bytes in {ARRAYS}/{name} where {size} were written")
-            with found[name].open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise Flaw(
-                        f"has a damaged {ARRAYS}/{name}: its bytes are not those that were written"
-                    )
-        except OSError as error:
-            raise Flaw(f"has an {ARRAYS}/{name} that cannot be read ({reason(error)})") from error
+        _check_file(found[name], f"{ARRAYS}/{name}", size, digest)
+
+
+def _check_file(path: Path, name: str, size: int, digest: str) -> None:
+    try:
+        actual = path.stat().st_size
+        matches = actual == size and _file_digest(path) == digest
+    except OSError as error:
+        raise FileCorruptionError(f"has a {name} that cannot be read ({reason(error)})") from error
+    if actual != size:
+        raise FileCorruptionError(f"has {actual} bytes in {name}, expected {size}")
+    if not matches:
+        raise FileCorruptionError(f"has a damaged {name}: its digest does not match")

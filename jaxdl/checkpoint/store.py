@@ -1,60 +1,44 @@
-"""A run's folder of checkpoints: saved in the background, checked when read, the newest and the
+"""A run's folder of checkpoints: saved in the background, verified when read, the newest and the
 best kept.
 """
 
 import concurrent.futures
 import contextlib
-import json
 import os
-import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
+from jaxtyping import PyTree
 
 from jaxdl.checkpoint import arrays as orbax_arrays
 from jaxdl.checkpoint import leaves as trees
+from jaxdl.checkpoint.arrays import HostArray
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import flush, remove_folder
-from jaxdl.checkpoint.error import CheckpointError, Flaw, reason
+from jaxdl.checkpoint.error import CheckpointError, CorruptionError, UnreadableError, reason
+from jaxdl.checkpoint.folder import Restored, fill, found, metrics, read_checkpoint, serial
 from jaxdl.checkpoint.leaves import Leaf
-from jaxdl.checkpoint.manifest import ARRAYS, Manifest, check_files, digests, frozen
+from jaxdl.checkpoint.lock import lock_folder
+from jaxdl.checkpoint.manifest import ARRAYS, Manifest, file_digests, to_json
 from jaxdl.core.warnings import warn
 
-_NAME = re.compile(r"(\d{6,})-step-(\d+)")
-_LOCK = ".lock"
-_GRACE = 3.0  # seconds that processes which a killed run had started may hold its lock
+Snapshot = dict[str, tuple[HostArray, str | None]]
+"""Arrays by path, and the name of the generator of those that are keys' data."""
+
 _EARLIER = "earlier-"
-_LEFT_OVER = (".saving-", ".removing-")
-
-
-class Restored(NamedTuple):
-    """What was read from a checkpoint.
-
-    Args:
-        step: of the run when it was saved.
-        tree: of the structure asked for.
-        description: as it was given to `save`; tuples have become lists.
-        path: of the checkpoint.
-    """
-
-    step: int
-    tree: Any
-    description: Any
-    path: Path
+_INCOMPLETE = (".saving-", ".removing-")
 
 
 class Store:
-    """The checkpoints of one run, which has the folder to itself until `close`.
+    """The checkpoints of one run, which has its folder to itself until `close`.
 
-    Saving goes on in a thread of its own. A save that fails is told in a warning, by the next call,
-    and the run goes on: the checkpoints before it stay as they were, and the next save is tried
-    when it is due.
+    A thread of its own writes what is saved. A save that fails is reported in a warning by the next
+    call, and the run continues: the checkpoints before it stay as they were, and the next save is
+    attempted when it is due.
 
     Args:
         checkpoints: where, how often, and what is kept.
@@ -64,23 +48,22 @@ class Store:
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
-        self.checkpoints, self.folder = checkpoints, Path(checkpoints.folder)
+        self.checkpoints = checkpoints
+        self.folder = Path(checkpoints.folder)
         self._saver: concurrent.futures.ThreadPoolExecutor | None = None
         self._pending: concurrent.futures.Future[None] | None = None
         self._pending_step = 0
-        self._last: dict[str, float] = {"steps": 0, "epochs": 0, "seconds": time.monotonic()}
+        self._last = _progress(0, 0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder)
-            for path in self.folder.iterdir():
-                if path.name.startswith(_LEFT_OVER):
-                    shutil.rmtree(path, ignore_errors=True)
+            self._lock = lock_folder(self.folder)
+            self._remove_incomplete()
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint: cannot write into {self.folder} ({reason(error)}) — make it writable "
                 f"or give another folder."
             ) from error
-        self._figures = _figures(self.folder) if checkpoints.best else {}
+        self._metrics = metrics(self.folder) if checkpoints.best else {}
 
     def __enter__(self) -> "Store":
         return self
@@ -90,44 +73,54 @@ class Store:
 
     @property
     def paths(self) -> list[Path]:
-        """The checkpoints that are there, the newest first."""
-        return _found(self.folder)
+        """The folders of all checkpoints, the newest first."""
+        return found(self.folder)
 
     @property
     def best(self) -> float | None:
-        """The best figure of a checkpoint that is there, or None."""
-        return _best(self.checkpoints, self._figures)[1]
+        """The best metric of the checkpoints that are kept, or None."""
+        return _best(self.checkpoints, self._metrics)[1]
 
     def started(self, step: int, epoch: int) -> None:
-        """Counts what is due from here; a run that goes on from a checkpoint says where."""
-        self._last = {"steps": step, "epochs": epoch, "seconds": time.monotonic()}
+        """Sets where the run begins, from which the time of the next save is counted.
 
-    def due(self, step: int, epoch: int, figure: float | None = None) -> bool:
-        """Whether to save now; never while the save before is being written.
+        Args:
+            step: how many steps were made before.
+            epoch: how many epochs have ended.
+        """
+        self._last = _progress(step, epoch)
+
+    def due(self, step: int, epoch: int, metric: float | None = None) -> bool:
+        """Whether to save now; never while the previous save is being written, unless it is the
+        best.
 
         Args:
             step: how many steps were made in all.
             epoch: how many epochs have ended.
-            figure: at the end of an epoch, the value of `best`; where it is better than ever
-                before, it is time.
+            metric: at the end of an epoch, the value of `best`; a save is due where it is better
+                than ever before.
         """
-        if (
-            figure is not None
-            and self.checkpoints.best
-            and self.checkpoints.better(figure, self.best)
-        ):
+        if self._is_best(metric):
             return True
         if self.busy:
             return False
         interval = self.checkpoints.interval
-        now = {"steps": step, "epochs": epoch, "seconds": time.monotonic()}[interval.unit]
+        now = _progress(step, epoch)[interval.unit]
+        last = self._last[interval.unit]
         if interval.unit == "seconds":
-            return now - self._last["seconds"] >= interval.count
-        return now // interval.count > self._last[interval.unit] // interval.count
+            return now - last >= interval.count
+        return now // interval.count > last // interval.count
+
+    def _is_best(self, metric: float | None) -> bool:
+        if metric is None or self.checkpoints.best is None:
+            return False
+        return self.checkpoints.better(metric, self.best)
 
     def steps_until_due(self, step: int) -> int | None:
-        """How many more steps to make before a save is due, where `every` counts steps, else
-        None.
+        """How many more steps to make before a save is due; None where `every` counts no steps.
+
+        Args:
+            step: how many steps were made in all.
         """
         interval = self.checkpoints.interval
         if interval.unit != "steps":
@@ -137,48 +130,55 @@ class Store:
     @property
     def busy(self) -> bool:
         """Whether a save is being written."""
-        self._settle(0)
+        self._finish_pending(0)
         return self._pending is not None
 
     def save(
-        self, step: int, epoch: int, tree: Any, description: Any, figure: float | None = None
+        self,
+        step: int,
+        epoch: int,
+        tree: PyTree,
+        description: object,
+        metric: float | None = None,
     ) -> None:
-        """Begins to save, and returns; waits first for the save before.
+        """Begins to save, and returns; waits first for the previous save.
 
         JAX arrays on the CPU are not copied: a program that one of them is donated to until the
         save is done copies it.
 
         Args:
-            step, epoch: as for `due`.
+            step: how many steps were made in all.
+            epoch: how many epochs have ended.
             tree: arrays, typed keys and numbers, in any structure.
-            description: of the run: numbers, texts, lists, dicts and NumPy arrays, as they are now.
-            figure: the value of `best`, where this state has one.
+            description: of the run: numbers, strings, lists, dicts and NumPy arrays, as they are
+                now.
+            metric: the value of `best`, where this state has one.
 
         Raises:
             TypeError: a leaf is not an array, or the description holds something else.
         """
         self.wait()
-        named: dict[str, tuple[Any, str | None]] = {}
-        for path, leaf in trees.leaves_by_path(tree).items():
-            try:
-                named[path] = orbax_arrays.held(leaf)
-            except TypeError as error:
-                raise TypeError(f"checkpoint: {path} {error}") from None
-        self._last = {"steps": step, "epochs": epoch, "seconds": time.monotonic()}
-        self._saver = self._saver or concurrent.futures.ThreadPoolExecutor(
-            1, thread_name_prefix="jaxdl-saver"
-        )
+        snapshot = _snapshot(tree)
+        frozen = to_json(description)
+        self._last = _progress(step, epoch)
+        if self._saver is None:
+            self._saver = concurrent.futures.ThreadPoolExecutor(1, "jaxdl-saver")
         self._pending_step = step
-        self._pending = self._saver.submit(self._write, step, named, frozen(description), figure)
+        self._pending = self._saver.submit(self._write, step, snapshot, frozen, metric)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until what is being saved is saved; says whether it is, after at most `timeout`
-        seconds.
+        """Waits until the save that was begun is written.
+
+        Args:
+            timeout: the most seconds to wait; None waits until the end.
+
+        Returns:
+            Whether it is.
         """
-        return self._settle(timeout)
+        return self._finish_pending(timeout)
 
     def close(self) -> None:
-        """Waits for the save that is being written, and leaves the folder to others."""
+        """Waits for the save that is being written, and releases the folder."""
         try:
             self.wait()
         finally:
@@ -186,205 +186,173 @@ class Store:
                 self._saver.shutdown(wait=False)
             self._lock.release()
 
-    def restore(self, like: Callable[[Any, Mapping[str, Leaf]], Any]) -> Restored | None:
-        """Reads the newest checkpoint that is whole; says in a warning which newer ones are not,
-        and sets damaged ones aside.
+    def restore(self, like: Callable[[Any, Mapping[str, Leaf]], PyTree]) -> Restored | None:
+        """Reads the newest checkpoint that can be read.
+
+        A warning names the newer ones that cannot, and corrupt ones are renamed to `damaged-…`.
 
         Args:
-            like: given the description and what is noted of each leaf by path, the tree to read
-                into: arrays (whose devices the new ones go to), shapes, NumPy arrays, numbers, or
-                    `...` for an array of any shape.
+            like: maps the description, and what is recorded of each leaf by path, to the tree to
+                read into: arrays (whose devices the new ones go to), shapes, NumPy arrays, numbers,
+                or `...` for an array of any shape.
 
         Returns:
             None where there is no checkpoint.
 
         Raises:
-            CheckpointError: there are checkpoints and none is whole, each named with what is wrong;
-                or the newest whole one does not fit the tree: then the leaves that are missing,
-                extra or of another shape or dtype are listed.
+            CheckpointError: there are checkpoints and none can be read, each named with what is
+                wrong; or the newest readable one does not fit the tree: then the leaves that are
+                missing, extra or of another shape or dtype are listed.
         """
         self.wait()
-        paths, flaws = self.paths, {}
+        paths = self.paths
+        errors: dict[Path, UnreadableError] = {}
         for path in paths:
             try:
-                manifest, found = _read(path)
-            except Flaw as flaw:
-                flaws[path] = flaw
+                manifest, arrays = read_checkpoint(path)
+            except UnreadableError as error:
+                errors[path] = error
                 continue
-            tree = _into(like(manifest.description, manifest.leaves), manifest, found, path)
-            if flaws:
-                self._set_aside(flaws, path)
+            tree = fill(like(manifest.description, manifest.leaves), manifest, arrays, path)
+            if errors:
+                self._set_aside(errors, path)
             return Restored(manifest.step, tree, manifest.description, path)
         if not paths:
             return None
-        told = "".join(f"\n  {path.name} {flaw}" for path, flaw in flaws.items())
         raise CheckpointError(
             f"checkpoint: none of the {len(paths)} in {self.folder} can be read — move them away "
-            f"to start anew:{told}"
+            f"to start over:{_listed(errors)}"
         )
 
-    def begin_anew(self) -> Path:
-        """Moves all checkpoints into a folder of their own beside the new ones, where they stay;
-        that folder.
+    def restart(self) -> Path:
+        """Moves all checkpoints into a new folder `earlier-1`, `earlier-2`, … beside the new ones.
+
+        Returns:
+            That folder.
         """
         self.wait()
         number = 1
-        while (aside := self.folder / f"{_EARLIER}{number}").exists():
+        while (self.folder / f"{_EARLIER}{number}").exists():
             number += 1
+        aside = self.folder / f"{_EARLIER}{number}"
         aside.mkdir()
         for path in self.paths:
             path.rename(aside / path.name)
         flush(aside)
         flush(self.folder)
-        self._figures = {}
+        self._metrics = {}
         return aside
 
-    def _settle(self, timeout: float | None) -> bool:
-        """Waits for the saver, and tells of a save that failed; here, since a warning in its thread
-        would reach nobody.
+    def _remove_incomplete(self) -> None:
+        """Removes what a killed process left half written or half removed."""
+        for path in self.folder.iterdir():
+            if path.name.startswith(_INCOMPLETE):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _finish_pending(self, timeout: float | None) -> bool:
+        """Waits for the saver, and warns of a save that failed; a warning in its own thread would
+        reach nobody.
         """
-        if self._pending is None:
+        pending = self._pending
+        if pending is None:
             return True
-        concurrent.futures.wait([self._pending], timeout)
-        if not self._pending.done():
+        concurrent.futures.wait([pending], timeout)
+        if not pending.done():
             return False
-        error, self._pending = self._pending.exception(), None
+        self._pending = None
         self._last["seconds"] = time.monotonic()
+        error = pending.exception()
         if error is not None:
-            last = next((path.name for path in self.paths), None)
-            before = f"{last} is whole" if last else "there is none before it"
-            warn(
-                f"checkpoint: step {self._pending_step} was not saved in {self.folder} "
-                f"({reason(error)}); {before}, training "
-                "goes on, and the next save is tried when it is due.",
-                RuntimeWarning,
-            )
+            self._warn_not_saved(error)
         return True
 
-    def _write(
-        self,
-        step: int,
-        named: dict[str, tuple[Any, str | None]],
-        description: Any,
-        figure: float | None,
-    ) -> None:
-        """Writes all into a hidden folder, moves it to its name, and only then takes older ones
-        away.
-        """
-        serial = 1 + max(
-            (int(match[1]) for path in self.paths if (match := _NAME.fullmatch(path.name))),
-            default=0,
+    def _warn_not_saved(self, error: BaseException) -> None:
+        paths = self.paths
+        before = f"{paths[0].name} is whole" if paths else "there is none before it"
+        warn(
+            f"checkpoint: step {self._pending_step} was not saved in {self.folder} "
+            f"({reason(error)}); {before}, training continues, and the next save is attempted when "
+            f"it is due.",
+            RuntimeWarning,
         )
-        target = self.folder / f"{serial:06}-step-{step}"
+
+    def _write(
+        self, step: int, snapshot: Snapshot, description: object, metric: float | None
+    ) -> None:
+        """Writes a hidden folder, renames it, and only then removes older ones."""
+        target = self.folder / f"{self._next_serial():06}-step-{step}"
         hidden = self.folder / f".saving-{target.name}-{secrets.token_hex(4)}"
         try:
             hidden.mkdir()
-            orbax_arrays.write(hidden / ARRAYS, {path: array for path, (array, _) in named.items()})
-            leaves = {path: trees.note_of(array, key) for path, (array, key) in named.items()}
-            Manifest(step, description, figure, leaves, digests(hidden / ARRAYS)).write(hidden)
+            arrays = {path: array for path, (array, _) in snapshot.items()}
+            orbax_arrays.write(hidden / ARRAYS, arrays)
+            leaves = {path: trees.record_of(*entry) for path, entry in snapshot.items()}
+            files = file_digests(hidden / ARRAYS)
+            Manifest(step, description, metric, leaves, files).write(hidden)
             flush(hidden)
             os.rename(hidden, target)
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
             raise
         flush(self.folder)
-        if figure is not None:
-            self._figures = self._figures | {target.name: figure}
-        with contextlib.suppress(OSError):  # what is to go may stay; what was saved is safe
-            self._clear()
+        if metric is not None:
+            self._metrics = self._metrics | {target.name: metric}
+        # An old checkpoint that cannot be removed may stay; the new one is safe.
+        with contextlib.suppress(OSError):
+            self._remove_old()
 
-    def _clear(self) -> None:
+    def _next_serial(self) -> int:
+        return 1 + max((serial(path) for path in self.paths), default=0)
+
+    def _remove_old(self) -> None:
         if self.checkpoints.keep is None:
             return
-        best, _ = _best(self.checkpoints, self._figures)
+        best, _ = _best(self.checkpoints, self._metrics)
         for path in self.paths[self.checkpoints.keep :]:
             if path.name != best:
                 remove_folder(path)
-        there = {path.name for path in self.paths}
-        self._figures = {name: figure for name, figure in self._figures.items() if name in there}
+        kept = {path.name for path in self.paths}
+        self._metrics = {name: value for name, value in self._metrics.items() if name in kept}
 
-    def _set_aside(self, flaws: dict[Path, Flaw], restored: Path) -> None:
-        told = "".join(f"\n  {path.name} {flaw}" for path, flaw in flaws.items())
+    def _set_aside(self, errors: dict[Path, UnreadableError], restored: Path) -> None:
         warn(
-            f"checkpoint: going on from {restored}, for what is newer cannot be read:{told}",
+            f"checkpoint: resuming from {restored}, since newer checkpoints cannot be read:"
+            f"{_listed(errors)}",
             RuntimeWarning,
         )
-        for path, flaw in flaws.items():
-            if flaw.damaged:
-                with contextlib.suppress(OSError):  # it is passed over next time too
+        for path, error in errors.items():
+            if isinstance(error, CorruptionError):
+                # One that cannot be renamed is skipped the next time too.
+                with contextlib.suppress(OSError):
                     path.rename(path.with_name(f"damaged-{path.name}-{secrets.token_hex(2)}"))
-                self._figures.pop(path.name, None)
+                self._metrics.pop(path.name, None)
 
 
-def _locked(folder: Path) -> Any:
-    """The folder's lock, which the system takes back from a process that dies, however it dies."""
-    from filelock import FileLock, Timeout
-
-    lock, note = FileLock(folder / _LOCK, thread_local=False), folder / f"{_LOCK}.json"
-    try:
-        lock.acquire(timeout=_GRACE)
-    except NotImplementedError:  # some network file systems have no locks
-        warn(
-            f"checkpoint: {folder} cannot be locked there; see to it that one run uses it at a "
-            f"time.",
-            RuntimeWarning,
-        )
-    except Timeout:
-        raise CheckpointError(
-            f"checkpoint: {folder} is in use by another run{_holder(note)} — end that one, or give "
-            f"this one a folder of its "
-            "own."
-        ) from None
-    note.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-    return lock
+def _progress(step: int, epoch: int) -> dict[str, float]:
+    """What intervals count, by unit."""
+    return {"steps": step, "epochs": epoch, "seconds": time.monotonic()}
 
 
-def _holder(note: Path) -> str:
-    try:
-        holder = json.loads(note.read_text())
-        return f" (process {holder['process']} on {holder['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _found(folder: Path) -> list[Path]:
-    named = {path: match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
-    return sorted(named, key=lambda path: int(named[path][1]), reverse=True)
-
-
-def _figures(folder: Path) -> dict[str, float]:
-    """The figure of each checkpoint that has one; those that cannot be read have none."""
-    figures = {}
-    for path in _found(folder):
+def _snapshot(tree: PyTree) -> Snapshot:
+    snapshot: Snapshot = {}
+    for path, leaf in trees.leaves_by_path(tree).items():
         try:
-            figure = Manifest.read(path).figure
-        except Flaw:
-            continue
-        if figure is not None:
-            figures[path.name] = figure
-    return figures
+            snapshot[path] = orbax_arrays.snapshot(leaf)
+        except TypeError as error:
+            raise TypeError(f"checkpoint: {path} {error}") from None
+    return snapshot
 
 
-def _best(checkpoints: Checkpoints, figures: dict[str, float]) -> tuple[str | None, float | None]:
-    name, best = None, None
-    for candidate, figure in figures.items():
-        if checkpoints.better(figure, best):
-            name, best = candidate, figure
+def _best(checkpoints: Checkpoints, metrics: dict[str, float]) -> tuple[str | None, float | None]:
+    """The name and the metric of the best checkpoint."""
+    name = None
+    best = None
+    for candidate, metric in metrics.items():
+        if checkpoints.better(metric, best):
+            name = candidate
+            best = metric
     return name, best
 
 
-def _read(path: Path) -> tuple[Manifest, dict[str, Any]]:
-    manifest = Manifest.read(path)
-    check_files(path / ARRAYS, manifest.files)
-    return manifest, orbax_arrays.read(path / ARRAYS, manifest.leaves)
-
-
-def _into(like: Any, manifest: Manifest, found: dict[str, Any], path: Path) -> Any:
-    wanted, saved = trees.leaves_by_path(like), manifest.leaves
-    if lines := trees.differences(wanted, saved):
-        raise CheckpointError(
-            f"checkpoint: {path} was saved by a run that differs from this one — give this one a "
-            f"folder of its own:" + trees.told(lines)
-        )
-    filled = [trees.as_wanted(found[name], saved[name].key, leaf) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), filled)
+def _listed(errors: Mapping[Path, UnreadableError]) -> str:
+    return "".join(f"\n  {path.name} {error}" for path, error in errors.items())

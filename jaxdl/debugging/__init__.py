@@ -1,4 +1,4 @@
-"""The summary of a model, and where numbers were first not finite."""
+"""The summary of a model, and the operation that first gave a value that is not finite."""
 
 from jaxdl.debugging.origin import Origin as Origin
 from jaxdl.debugging.origin import first_not_finite as first_not_finite

@@ -1,33 +1,27 @@
-"""Where numbers that are not finite come from: a program is run again, operation by operation."""
+"""Where values that are not finite come from: a program is run again, operation by operation."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn, jaxpr_as_fun
+from jaxtyping import PyTree
+
+from jaxdl.debugging.tape import Numeric, Tape, Value, is_finite, is_floating, is_nan
 
 _LIBRARIES = re.compile(r"[/\\](?:jax|jaxlib|optax|chex|numpy|functools|contextlib)(?:[/\\]|\.py$)")
-_CALLS = (
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "checkpoint",
-    "remat2",
-    "custom_jvp_call",
-    "custom_vjp_call",
-)
-_FORWARD, _GRADIENT = "the forward pass", "the gradient"
+_FORWARD = "the forward pass"
+_GRADIENT = "the gradient"
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The operation that first gave a number that is not finite.
+    """The operation that first gave a value that is not finite.
 
     Args:
         operation: of JAX, such as "log" or "dot_general".
@@ -35,7 +29,7 @@ class Origin:
         layer: the path of the part in the model, such as "encoder.dense_0"; "" outside of all.
         during: "the forward pass" or "the gradient".
         line: of the source, such as "losses.py, line 88"; "" where it is not known.
-        inputs: what the operation was given.
+        inputs: the shapes and ranges of the operation's inputs.
         iteration: of the innermost loop, from 0, or None outside of all.
     """
 
@@ -49,288 +43,164 @@ class Origin:
 
     def __str__(self) -> str:
         layer = f" of '{self.layer}'" if self.layer else ""
-        loop = "" if self.iteration is None else f", in iteration {self.iteration + 1} of a loop"
         line = f" ({self.line})" if self.line else ""
+        loop = ""
+        if self.iteration is not None:
+            loop = f", in iteration {self.iteration + 1} of a loop"
         return (
             f"{self.gave} first appeared in {self.during}{layer}{loop}: {self.operation}{line} "
             f"gave it from {self.inputs}"
         )
 
 
-def first_not_finite(function: Callable[..., Any], *arguments: Any) -> Origin | None:
-    """Which operation of a function first gave NaN or infinity that went on to its result.
+def first_not_finite(function: Callable[..., PyTree], *arguments: PyTree) -> Origin | None:
+    """The operation of a function that first gave NaN or infinity that reached its result.
 
-    The function is traced, and run operation by operation, each result kept; loops are followed
-    into the iteration. Infinities that are written in the program, as in a mask of −∞, are taken as
-    meant.
+    The function is traced and run operation by operation, and each result is kept; loops are
+    followed into the iteration. Infinities that are written in the program, as in a mask of −∞, are
+    taken as intended.
 
     Args:
         function: of arrays, or trees of them; `jax.grad` of a function is one too.
-        arguments: its own.
+        arguments: the function's.
 
     Returns:
-        None where the result is finite, or where it is not for arguments that were not.
+        None where the result is finite, or where arguments were not.
 
     >>> origin = first_not_finite(jax.grad(lambda x: jnp.sqrt(x).sum()), jnp.zeros(2))
     >>> origin.operation, origin.gave, origin.during
     ('div', 'infinity', 'the forward pass')
     """
     closed = jax.make_jaxpr(function)(*arguments)
-    values = [
-        leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
-        for leaf in jax.tree.leaves(arguments)
-    ]
+    leaves = jax.tree.leaves(arguments)
+    values = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in leaves]
     return _search(closed.jaxpr, closed.consts, values, "", None)
 
 
-class _Made(NamedTuple):
-    """An equation that was evaluated, and the places on the tape of what it was given and gave."""
-
-    equation: Any
-    scope: str
-    given: list[int]
-    gave: list[int]
-
-
-class _Tape:
-    """Every value of a program that was run operation by operation, and what made it; calls are
-    entered.
-    """
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self.made: list[_Made] = []
-        self.written: set[int] = set()
-        """The places of numbers that are written in the program."""
-
-    def put(self, values: Sequence[Any]) -> list[int]:
-        """The places of new values."""
-        self.values += values
-        return list(range(len(self.values) - len(values), len(self.values)))
-
-    def run(self, jaxpr: Any, consts: list[int], inputs: list[int], scope: str) -> list[int]:
-        """The places of a program's outputs."""
-        places: dict[Any, int] = dict(
-            zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)
-        )
-
-        def read(atom: Any) -> int:
-            if not isinstance(atom, jax.extend.core.Literal):
-                return places[atom]
-            place = self.put([atom.val])[0]
-            self.written.add(place)
-            return place
-
-        for equation in jaxpr.eqns:
-            given, here = (
-                [read(atom) for atom in equation.invars],
-                _joined(scope, str(equation.source_info.name_stack)),
-            )
-            inner = _called(equation)
-            if inner is None:
-                gave = self.put(_evaluated(equation, [self.values[place] for place in given]))
-                self.made.append(_Made(equation, here, given, gave))
-            else:
-                gave = self.run(inner[0], self.put(inner[1]), given, here)
-            places |= dict(zip(equation.outvars, gave, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def first(self, outputs: list[int]) -> _Made | None:
-        """The first on the way to an output that gave, from finite numbers, one that is not.
-
-        Where there is none: the first that gave NaN from infinities, or took either from the
-            program's text.
-        """
-        maker = {place: number for number, made in enumerate(self.made) for place in made.gave}
-        from_finite, from_infinite, from_text, seen = [], [], [], set()
-        left = [place for place in outputs if not _finite(self.values[place])]
-        while left:
-            number = maker.get(left.pop())
-            if number is None or number in seen:
-                continue
-            seen.add(number)
-            made = self.made[number]
-            bad = self._bad(made)
-            left += bad
-            if not bad:
-                from_finite.append(number)
-            elif any(_nan(self.values[place]) for place in made.gave) and not any(
-                _nan(self.values[place]) for place in bad
-            ):
-                from_infinite.append(number)
-            elif self.written.issuperset(bad):
-                from_text.append(number)
-        number = next(
-            (min(found) for found in (from_finite, from_infinite, from_text) if found), None
-        )
-        return None if number is None else self.made[number]
-
-    def _bad(self, made: _Made) -> list[int]:
-        """The inputs that are not finite; of a choice, those of which something not finite was
-        chosen.
-        """
-        bad = [place for place in made.given if not _finite(self.values[place])]
-        if made.equation.primitive.name != "select_n" or not bad:
-            return bad
-        which, *cases = made.given
-        chosen = self.values[which].astype(jnp.int32)
-        return [
-            place
-            for k, place in enumerate(cases)
-            if bool((~jnp.isfinite(self.values[place]) & (chosen == k)).any())
-        ]
-
-
 def _search(
-    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], scope: str, iteration: int | None
+    jaxpr: Jaxpr,
+    consts: Sequence[Value],
+    inputs: Sequence[Value],
+    scope: str,
+    iteration: int | None,
 ) -> Origin | None:
     """The origin of what is not finite among the outputs of a program."""
-    tape = _Tape()
-    outputs = tape.run(jaxpr, tape.put(consts), tape.put(inputs), scope)
-    made = tape.first(outputs)
-    if made is None:
+    tape = Tape()
+    outputs = tape.run(jaxpr, tape.append(consts), tape.append(inputs), scope)
+    found = tape.first_not_finite(outputs)
+    if found is None:
         return None
-    given, gave = ([tape.values[place] for place in places] for places in (made.given, made.gave))
-    return _within(made.equation, given, gave, made.scope, iteration)
-
-
-def _within(
-    equation: Any, given: list[Any], gave: list[Any], scope: str, iteration: int | None
-) -> Origin:
-    """The origin inside an equation that holds programs, or the equation."""
-    found = None
-    name, params = equation.primitive.name, equation.params
-    if name == "cond":
-        branch = params["branches"][int(given[0])]
-        found = _search(branch.jaxpr, branch.consts, given[1:], scope, iteration)
-    elif name == "scan":
-        found = _in_scan(params, given, scope)
-    elif name == "while":
-        found = _in_while(params, given, scope)
-    if found is not None:
-        return found
-    nan = any(_nan(value) for value in gave)
+    given = [tape.values[index] for index in found.inputs]
+    inner = _search_inside(found.equation, given, found.scope, iteration)
+    if inner is not None:
+        return inner
+    nan = any(is_nan(tape.values[index]) for index in found.outputs)
     return Origin(
-        equation.primitive.name,
+        found.equation.primitive.name,
         "NaN" if nan else "infinity",
-        ".".join(_parts(scope)),
-        _GRADIENT if "transpose(" in scope else _FORWARD,
-        _line(equation),
-        _told(given),
+        ".".join(_part_names(found.scope)),
+        _GRADIENT if "transpose(" in found.scope else _FORWARD,
+        _source_line(found.equation),
+        _ranges(given),
         iteration,
     )
 
 
-def _in_scan(params: Any, given: list[Any], scope: str) -> Origin | None:
+def _search_inside(
+    equation: JaxprEqn, inputs: list[Value], scope: str, iteration: int | None
+) -> Origin | None:
+    """The origin inside an equation that holds programs: a branch or a loop."""
+    params = equation.params
+    match equation.primitive.name:
+        case "cond":
+            branch = params["branches"][int(np.asarray(inputs[0]))]
+            return _search(branch.jaxpr, branch.consts, inputs[1:], scope, iteration)
+        case "scan":
+            return _search_scan(params, inputs, scope)
+        case "while":
+            return _search_while(params, inputs, scope)
+    return None
+
+
+def _search_scan(params: Mapping[str, Any], inputs: list[Any], scope: str) -> Origin | None:
     closed = params["jaxpr"]
-    if "ft_in" in params:  # JAX 0.12 and later
-        fixed, carried, _ = (len(part) for part in params["ft_in"].unpack())
-    else:
-        fixed, carried = params["num_consts"], params["num_carry"]
-    consts, carry, rows = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
-    run = jax.extend.core.jaxpr_as_fun(closed)
+    fixed, carried = _scan_counts(params)
+    consts = inputs[:fixed]
+    carry = inputs[fixed : fixed + carried]
+    xs = inputs[fixed + carried :]
+    body = jaxpr_as_fun(closed)
     order = range(params["length"])
-    for turn, row in enumerate(reversed(order) if params["reverse"] else order):
-        inputs = [*consts, *carry, *(leaf[row] for leaf in rows)]
-        outputs = run(*inputs)
-        if not all(map(_finite, outputs)):
-            found = _search(closed.jaxpr, closed.consts, inputs, scope, turn)
+    if params["reverse"]:
+        order = reversed(order)
+    for iteration, index in enumerate(order):
+        given = [*consts, *carry, *(leaf[index] for leaf in xs)]
+        outputs = body(*given)
+        if not all(map(is_finite, outputs)):
+            found = _search(closed.jaxpr, closed.consts, given, scope, iteration)
             if found is not None:
                 return found
         carry = outputs[:carried]
     return None
 
 
-def _in_while(params: Any, given: list[Any], scope: str) -> Origin | None:
-    tests, fixed = params["cond_nconsts"], params["body_nconsts"]
-    asked, consts, carry = given[:tests], given[tests : tests + fixed], given[tests + fixed :]
-    test, body = (
-        jax.extend.core.jaxpr_as_fun(params["cond_jaxpr"]),
-        jax.extend.core.jaxpr_as_fun(params["body_jaxpr"]),
-    )
-    turn = 0
-    while bool(test(*asked, *carry)[0]):
+def _scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many are carried."""
+    if "ft_in" in params:  # JAX 0.12 and later
+        fixed, carried, _ = params["ft_in"].unpack()
+        return len(fixed), len(carried)
+    return params["num_consts"], params["num_carry"]
+
+
+def _search_while(params: Mapping[str, Any], inputs: list[Value], scope: str) -> Origin | None:
+    tested = params["cond_nconsts"]
+    fixed = tested + params["body_nconsts"]
+    condition_consts = inputs[:tested]
+    consts = inputs[tested:fixed]
+    carry = inputs[fixed:]
+    closed = params["body_jaxpr"]
+    condition = jaxpr_as_fun(params["cond_jaxpr"])
+    body = jaxpr_as_fun(closed)
+    iteration = 0
+    while bool(condition(*condition_consts, *carry)[0]):
         outputs = body(*consts, *carry)
-        if not all(map(_finite, outputs)):
-            closed = params["body_jaxpr"]
-            found = _search(closed.jaxpr, closed.consts, [*consts, *carry], scope, turn)
+        if not all(map(is_finite, outputs)):
+            found = _search(closed.jaxpr, closed.consts, [*consts, *carry], scope, iteration)
             if found is not None:
                 return found
-        carry, turn = outputs, turn + 1
+        carry = outputs
+        iteration += 1
     return None
 
 
-def _called(equation: Any) -> tuple[Any, Sequence[Any]] | None:
-    """The program that an equation calls, and its constants, where it is such a call."""
-    if equation.primitive.name not in _CALLS:
-        return None
-    inner = next(
-        (
-            equation.params[name]
-            for name in ("jaxpr", "call_jaxpr", "fun_jaxpr")
-            if name in equation.params
-        ),
-        None,
-    )
-    if inner is None:
-        return None
-    return (
-        (inner.jaxpr, inner.consts)
-        if isinstance(inner, jax.extend.core.ClosedJaxpr)
-        else (inner, ())
-    )
-
-
-def _evaluated(equation: Any, values: list[Any]) -> list[Any]:
-    outputs = equation.primitive.bind(
-        *values, **equation.primitive.get_bind_params(equation.params)
-    )
-    return list(outputs) if equation.primitive.multiple_results else [outputs]
-
-
-def _floating(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _finite(value: Any) -> bool:
-    return not _floating(value) or bool(jnp.isfinite(value).all())
-
-
-def _nan(value: Any) -> bool:
-    return _floating(value) and bool(jnp.isnan(value).any())
-
-
-def _told(values: list[Any]) -> str:
-    """Shapes and ranges of what an operation was given."""
-    parts = []
-    for value in values:
-        if not _floating(value) or not np.size(value):
-            continue
-        array = np.asarray(
-            value, np.complex128 if jnp.issubdtype(value.dtype, jnp.complexfloating) else np.float64
-        )
-        known = np.abs(array) if np.iscomplexobj(array) else array
-        least, most = known.min(), known.max()
-        span = f"{least:.4g}" if least == most else f"{least:.4g} to {most:.4g}"
-        parts.append(f"{value.dtype}{list(np.shape(value))} of {span}")
+def _ranges(values: list[Value]) -> str:
+    """The dtypes, shapes and ranges of an operation's floating-point inputs."""
+    parts = [_range(value) for value in values if is_floating(value) and np.asarray(value).size]
     return " and ".join(parts) or "no numbers"
 
 
-def _joined(outer: str, inner: str) -> str:
-    return "/".join(part for part in (outer, inner) if part)
+def _range(value: Numeric) -> str:
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        known = np.abs(np.asarray(value, np.complex128))
+    else:
+        known = np.asarray(value, np.float64)
+    least = known.min()
+    greatest = known.max()
+    span = f"{least:.4g}" if least == greatest else f"{least:.4g} to {greatest:.4g}"
+    return f"{value.dtype}{list(known.shape)} of {span}"
 
 
-def _parts(scope: str) -> list[str]:
+def _part_names(scope: str) -> list[str]:
     """The names in a stack such as `transpose(jvp(encoder))/dense_0`, without the
     transformations.
     """
     return [part for part in re.sub(r"\w+\(|\)", "", scope).split("/") if part]
 
 
-def _line(equation: Any) -> str:
+def _source_line(equation: JaxprEqn) -> str:
     """The innermost line of the source that is not of JAX or an optimizer's library."""
-    traceback, found = equation.source_info.traceback, ""
+    traceback = equation.source_info.traceback
     entry = None if traceback is None else traceback.as_python_traceback()
+    found = ""
     while entry is not None:
         name = entry.tb_frame.f_code.co_filename
         if not name.startswith("<") and not _LIBRARIES.search(name):

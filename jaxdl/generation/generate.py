@@ -3,27 +3,32 @@ that it draws.
 """
 
 import functools
-import math
-from typing import Any, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int32, Key
+from jaxtyping import Int32, Key
 
-from jaxdl.core.arrays import host_array
 from jaxdl.core.layer import Cache, Layer, Params, Span, State
 from jaxdl.core.padded import Padded
-from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.generation.checks import (
+    check_lengths,
+    check_logits,
+    check_prompt,
+    check_settings,
+    check_tokens,
+    shortest_length,
+    tokens_and_lengths,
+)
+from jaxdl.generation.sampling import draw
 
 Tokens = Int32[Array, "batch time"]
 Continued = Int32[Array, "batch length"]
 
-ROUNDING = 8 * float(jnp.finfo(jnp.float32).eps)
-"""By which share a sum of probabilities in float32 may miss what it is."""
+_Carry = tuple[Array, Array, Array, Cache]
+"""The position, the sequences, their lengths, and what the model remembers."""
 
 
 @overload
@@ -81,7 +86,7 @@ def generate(
     model: Layer,
     params: Params,
     state: State,
-    prompt: Any,
+    prompt: object,
     steps: int,
     *,
     key: Key[Array, ""] | None = None,
@@ -89,17 +94,19 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int | None = None,
-) -> Any:
+) -> Array | Padded:
     """Continues sequences of tokens by a language model: token t + 1 is drawn from softmax(logits_t
     / temperature).
 
     The model maps tokens [batch, time] to logits [batch, time, vocabulary] and reads a sequence
-    step by step (`Layer.extend`): models of attention with causal=True, positions, recurrent layers
+    step by step (`Layer.decode`): models of attention with causal=True, positions, recurrent layers
     and layers that compute each step alone do. What attention remembers has one size from the
     beginning, so that each token costs the same, however many went before.
 
     Args:
-        model, params, state: the language model.
+        model: the language model.
+        params: of the model.
+        state: of the model.
         prompt: [batch, time] integers, at least one token each; or `Padded` ones of different
             lengths, of which each is continued from its own end. They are read at once up to the
             end of the shortest, and token by token from there.
@@ -130,64 +137,22 @@ def generate(
     >>> dl.generate(model, params, state, prompt, 10, key=jax.random.key(1), top_k=20).shape
     (3, 15)
     """
-    prompt, lengths = _tokens_and_lengths(prompt)
-    _check(prompt, steps, key, temperature, top_k, top_p, stop)
+    tokens, lengths = tokens_and_lengths(prompt)
+    check_settings(steps, key, temperature, top_k, top_p, stop)
+    check_prompt(tokens)
     if lengths is not None:
-        _check_lengths(lengths, prompt.shape)
+        check_lengths(lengths, tokens.shape)
         lengths = jnp.asarray(lengths).astype(jnp.int32)
-        prompt = jnp.where(Padded(prompt, lengths).mask, prompt, 0 if stop is None else stop)
-    _check_tokens(model, params, state, prompt, stop)
-    prompt = jnp.asarray(prompt).astype(jnp.int32)
-    key = jax.random.key(0) if key is None else key
-    shortest = _shortest(lengths, prompt.shape[1])
+        tokens = jnp.where(Padded(tokens, lengths).mask, tokens, 0 if stop is None else stop)
+    check_tokens(model, params, state, tokens, stop)
+    tokens = jnp.asarray(tokens).astype(jnp.int32)
+    if key is None:
+        key = jax.random.key(0)
+    shortest = shortest_length(lengths, tokens.shape[1])
     tokens, ends = _generated(
-        model, params, state, prompt, lengths, shortest, steps, key, temperature, top_k, top_p, stop
+        model, params, state, tokens, lengths, shortest, steps, key, temperature, top_k, top_p, stop
     )
     return tokens if lengths is None and stop is None else Padded(tokens, ends)
-
-
-def draw(
-    key: Key[Array, ""],
-    logits: Float[Array, "batch vocabulary"],
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Int32[Array, " batch"]:
-    """One token for each row of logits; arguments as in `generate`."""
-    if temperature == 0:
-        return jnp.argmax(logits, -1).astype(jnp.int32)
-    logits = _below_greatest(logits.astype(jnp.float32))
-    if top_k is None and top_p in (None, 1):
-        return jax.random.categorical(key, _tempered(logits, temperature), -1).astype(jnp.int32)
-    count = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
-    falling, tokens = lax.top_k(logits, count)  # equal ones in their order
-    falling = _tempered(falling, temperature)
-    if top_p not in (None, 1):
-        falling = jnp.where(
-            _before(jax.nn.softmax(falling, -1)) < top_p * (1 - ROUNDING), falling, -jnp.inf
-        )
-        falling = falling.at[:, 0].set(0.0)
-    place = jax.random.categorical(key, falling, -1)
-    return jnp.take_along_axis(tokens, place[:, None], -1)[:, 0].astype(jnp.int32)
-
-
-def _below_greatest(logits: Array) -> Array:
-    """The logits less the greatest of their row, so that no temperature scales the likeliest to
-    infinity.
-    """
-    greatest = logits.max(-1, keepdims=True)
-    return jnp.where(logits == greatest, 0.0, logits - greatest)
-
-
-def _tempered(logits: Array, temperature: float) -> Array:
-    """Logits / temperature, whose reciprocal float32 has: one of 0 or infinity would give NaN."""
-    bounds = jnp.finfo(jnp.float32)
-    return logits / min(max(temperature, float(bounds.tiny)), 1 / float(bounds.tiny))
-
-
-def _before(probabilities: Array) -> Array:
-    """The sum of the probabilities before each place."""
-    return jnp.cumsum(jnp.pad(probabilities, ((0, 0), (1, 0)))[:, :-1], -1)
 
 
 @functools.partial(
@@ -211,175 +176,46 @@ def _generated(
     shortest.
     """
     batch, time = prompt.shape
-    longest = time + steps
-    filling = 0 if stop is None else stop
+    max_length = time + steps
+    fill = 0 if stop is None else stop
 
-    def read(cache: Cache, tokens: Array, start: Any) -> tuple[Array, Cache]:
-        logits, cache = model.decode(params, state, cache, tokens, Span(start, longest))
-        _check_logits(logits, tokens)
+    def read(cache: Cache, tokens: Array, start: Array) -> tuple[Array, Cache]:
+        logits, cache = model.decode(params, state, cache, tokens, Span(start, max_length))
+        check_logits(logits, tokens)
         return logits[:, -1], cache
 
-    def chosen(logits: Array, place: Array, tokens: Array, ends: Array) -> tuple[Array, Array]:
-        """The sequences with the token at a place, and where they end if it ends them."""
-        token = draw(jax.random.fold_in(key, place), logits, temperature, top_k, top_p)
+    def chosen(logits: Array, position: Array, tokens: Array, ends: Array) -> tuple[Array, Array]:
+        """The sequences with the token at a position, and their lengths if it ends them."""
+        token = draw(jax.random.fold_in(key, position), logits, temperature, top_k, top_p)
         if stop is not None or lengths is not None:
-            token = jnp.where(place < ends, token, filling)
+            token = jnp.where(position < ends, token, fill)
         if lengths is not None:
-            given = lax.dynamic_slice(tokens, (0, place), (batch, 1))[:, 0]
-            token = jnp.where(place < lengths, given, token)
+            given = lax.dynamic_slice(tokens, (0, position), (batch, 1))[:, 0]
+            token = jnp.where(position < lengths, given, token)
         if stop is not None:
-            added = place < ends if lengths is None else (place < ends) & (place >= lengths)
-            ends = jnp.where(added & (token == stop), place + 1, ends)
-        return lax.dynamic_update_slice(tokens, token[:, None], (0, place)), ends
+            added = position < ends
+            if lengths is not None:
+                added = added & (position >= lengths)
+            ends = jnp.where(added & (token == stop), position + 1, ends)
+        return lax.dynamic_update_slice(tokens, token[:, None], (0, position)), ends
 
-    def step(carry: Any) -> Any:
-        place, tokens, ends, cache = carry
-        last = lax.dynamic_slice(tokens, (0, place - 1), (batch, 1))
-        logits, cache = read(cache, last, place - 1)
-        return place + 1, *chosen(logits, place, tokens, ends), cache
+    def step(carry: _Carry) -> _Carry:
+        position, tokens, ends, cache = carry
+        last = lax.dynamic_slice(tokens, (0, position - 1), (batch, 1))
+        logits, cache = read(cache, last, position - 1)
+        tokens, ends = chosen(logits, position, tokens, ends)
+        return position + 1, tokens, ends, cache
 
-    def unfinished(carry: Any) -> Array:
-        place, _, ends, _ = carry
-        return (place < longest) & jnp.any(ends > place)
+    def unfinished(carry: _Carry) -> Array:
+        position, _, ends, _ = carry
+        return (position < max_length) & jnp.any(ends > position)
 
-    ends = jnp.full(batch, longest, jnp.int32) if lengths is None else lengths + steps
+    ends = jnp.full(batch, max_length, jnp.int32) if lengths is None else lengths + steps
     if not steps:
         return prompt, ends
     logits, cache = read({}, prompt[:, :shortest], jnp.zeros((), jnp.int32))
-    place = jnp.asarray(shortest, jnp.int32)
-    tokens = jnp.concatenate([prompt, jnp.full((batch, steps), filling, jnp.int32)], 1)
-    tokens, ends = chosen(logits, place, tokens, ends)
-    _, tokens, ends, _ = lax.while_loop(unfinished, step, (place + 1, tokens, ends, cache))
+    position = jnp.asarray(shortest, jnp.int32)
+    tokens = jnp.concatenate([prompt, jnp.full((batch, steps), fill, jnp.int32)], 1)
+    tokens, ends = chosen(logits, position, tokens, ends)
+    _, tokens, ends, _ = lax.while_loop(unfinished, step, (position + 1, tokens, ends, cache))
     return tokens, ends
-
-
-def _tokens_and_lengths(prompt: Any) -> tuple[Any, Any]:
-    """The tokens of a prompt, and the lengths of one that is `Padded`, else None."""
-    if not isinstance(prompt, Padded):
-        return prompt if isinstance(prompt, Array) else host_array(prompt), None
-    tokens, lengths = (
-        part if isinstance(part, Array) else host_array(part)
-        for part in (prompt.values, prompt.lengths)
-    )
-    return tokens, lengths
-
-
-def _shortest(lengths: Any, time: int) -> int:
-    """How many tokens every prompt has, as far as is known outside of a program."""
-    if lengths is None:
-        return time
-    return 1 if isinstance(lengths, Tracer) else int(lengths.min())
-
-
-def _check_lengths(lengths: Any, shape: tuple[int, ...]) -> None:
-    batch, time = shape
-    if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(
-            f"generate: expected the lengths of {batch} prompts as integers [{batch}], got "
-            f"{lengths.dtype}"
-            f"{list(lengths.shape)}."
-        )
-    if isinstance(lengths, Tracer):
-        return
-    least, greatest = int(lengths.min()), int(lengths.max())
-    if least < 1 or greatest > time:
-        wrong = least if least < 1 else greatest
-        raise ValueError(
-            f"generate: each of these prompts has 1 … {time} tokens, and a length is {wrong}."
-        )
-
-
-def _check(
-    prompt: Any,
-    steps: Any,
-    key: Any,
-    temperature: Any,
-    top_k: int | None,
-    top_p: float | None,
-    stop: int | None,
-) -> None:
-    whole = {"steps": steps, "top_k": top_k, "stop": stop}
-    for name, value in whole.items():
-        if (value is None and name != "steps") or (
-            isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        ):
-            continue
-        raise TypeError(f"generate: {name} is a whole number, got {value!r}.")
-    for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
-        real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(
-            value, bool
-        )
-        if not (real and math.isfinite(value)):
-            raise TypeError(f"generate: {name} is a finite number, got {value!r}.")
-    if key is not None and not (
-        isinstance(key, Array)
-        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        and key.shape == ()
-    ):
-        raise TypeError(f"generate: key is one typed key, jax.random.key(seed), got {key!r}.")
-    if prompt.ndim != 2 or 0 in prompt.shape or not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise ValueError(
-            f"generate: expected a prompt [batch, time] of integers with at least one token, got "
-            f"{prompt.dtype}"
-            f"{list(prompt.shape)} — one sequence alone needs prompt[None]."
-        )
-    if steps < 0:
-        raise ValueError(f"generate: steps is how many tokens to add, at least 0, got {steps}.")
-    if temperature < 0:
-        raise ValueError(f"generate: temperature is at least 0, got {temperature}.")
-    if temperature > 0 and key is None:
-        raise ValueError(
-            "generate: tokens are drawn at random — give key=jax.random.key(seed), or "
-            "temperature=0."
-        )
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"generate: top_k is at least 1, got {top_k}.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"generate: top_p is a probability in (0, 1], got {top_p}.")
-
-
-def _check_tokens(
-    model: Layer, params: Params, state: State, prompt: Any, stop: int | None
-) -> None:
-    """Refuses tokens that are not among those the model draws from."""
-    vocabulary = _vocabulary(
-        model, frozen_shapes((params, state, jax.ShapeDtypeStruct(prompt.shape, jnp.int32)))
-    )
-    if stop is not None and not 0 <= stop < vocabulary:
-        raise ValueError(
-            f"generate: stop is one of the tokens 0 … {vocabulary - 1} of the model, got {stop}."
-        )
-    if isinstance(prompt, Tracer):
-        return
-    least, greatest = int(prompt.min()), int(prompt.max())
-    if least < 0 or greatest >= vocabulary:
-        wrong = least if least < 0 else greatest
-        raise ValueError(
-            f"generate: the prompt has token {wrong}, and the model knows 0 … {vocabulary - 1}."
-        )
-
-
-@functools.lru_cache(maxsize=64)
-def _vocabulary(model: Layer, shapes: Shapes) -> int:
-    params, state, tokens = thawed_shapes(shapes)
-
-    def logits(params: Params, state: State, tokens: Tokens) -> Any:
-        return model.decode(
-            params, state, {}, tokens, Span(jnp.zeros((), jnp.int32), tokens.shape[1])
-        )[0]
-
-    found = jax.eval_shape(logits, params, state, tokens)
-    _check_logits(found, tokens)
-    return found.shape[-1]
-
-
-def _check_logits(logits: Any, tokens: Any) -> None:
-    shape = getattr(logits, "shape", None)
-    if shape is None or len(shape) != 3 or shape[:2] != tokens.shape:
-        raise ValueError(
-            f"generate: expected logits [batch, time, vocabulary] = [{tokens.shape[0]}, "
-            f"{tokens.shape[1]}, …] for tokens "
-            f"{list(tokens.shape)}, and the model gives "
-            f"{'no array' if shape is None else list(shape)} — a language model "
-            "keeps the time axis."
-        )

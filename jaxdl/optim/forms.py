@@ -9,7 +9,6 @@ such as `optax.adam(1e-3)` at each call of `fit`, share it.
 import abc
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -18,6 +17,8 @@ import jax
 import numpy as np
 import optax
 from jax.core import Tracer
+
+from jaxdl.optim.names import is_module_attribute
 
 LIBRARIES = frozenset({"jax", "numpy", "optax"})
 """Libraries whose functions read nothing that changes but arguments and closures."""
@@ -361,14 +362,8 @@ def _is_constant(value: object) -> bool:
 
 
 def _has_a_name(value: object) -> bool:
-    """Whether a library's module has it under a name, as it has functions and classes."""
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", getattr(value, "__name__", None))
-    if not isinstance(module, str) or not isinstance(name, str):
-        return False
-    if not _of_library(module):
-        return False
-    return getattr(sys.modules.get(module), name, None) is value
+    """Whether a module of a library defines it under its name, as functions and classes are."""
+    return is_module_attribute(value) and _of_library(value.__module__)
 
 
 def _of_library(module: str) -> bool:

@@ -1,5 +1,5 @@
-"""What compiling buys, and what it costs: speed reports, compilations and their reasons, profiles,
-the machine itself.
+"""What compiling gains and costs: speed reports, compilations and their reasons, profiles, and the
+speed of the machine itself.
 """
 
 from jaxdl.speed.compare import compare as compare

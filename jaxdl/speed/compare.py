@@ -23,7 +23,8 @@ from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled
 from jaxdl.speed.cost import Cost, cost_of
 from jaxdl.speed.device import DeviceSpeed, measure_device
-from jaxdl.speed.report import PrecisionCost, SpeedReport, WaySpeed
+from jaxdl.speed.execution import ExecutionSpeed, PrecisionCost
+from jaxdl.speed.report import SpeedReport
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
 from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
@@ -191,7 +192,7 @@ def compare_function(
     >>> import jax.numpy as jnp
     >>> square = jnp.ones((64, 64))
     >>> report = compare_function(jnp.dot, square, square, rounds=3, seconds=0.001)
-    >>> [way.name for way in report.ways], report["jit"].flops == 2 * 64**3
+    >>> [way.name for way in report.executions], report["jit"].flops == 2 * 64**3
     (['eager', 'jit', 'vmap'], True)
     """
     check_rounds(rounds, seconds, widest_spread)
@@ -351,7 +352,7 @@ def _judged(
     dtype: str,
     widest_spread: float,
     examples: int | None,
-) -> WaySpeed:
+) -> ExecutionSpeed:
     """A way's figures; those that follow from its time only where that means something."""
     seconds = times.median if times.known(widest_spread) else None
 
@@ -360,7 +361,7 @@ def _judged(
 
     flops, moved, compiled = a_second(cost.flops), a_second(cost.bytes), warmed.compiled
     held = [each.memory_bytes for each in compiled if each.memory_bytes is not None]
-    return WaySpeed(
+    return ExecutionSpeed(
         name,
         len(compiled),
         sum(each.cached for each in compiled),

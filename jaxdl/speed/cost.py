@@ -1,5 +1,5 @@
-"""What one run of a function costs: operations and bytes, as XLA counts them, with loops counted as
-often as they turn.
+"""What one run of a function costs: operations and bytes, as XLA counts them, with every iteration
+of loops.
 """
 
 import re
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
+from jaxtyping import PyTree
 
 from jaxdl.compiling.jitted import Jitted
 from jaxdl.compiling.loops import outermost_loops
@@ -25,7 +26,7 @@ class Cost(NamedTuple):
             what it turns into calls of a library); None where the platform does not count.
         bytes: that the operations of the compiled program read and write, from caches too; None
             where it does not count.
-        exact: whether all loops have a known length; the body of one that has not is counted once.
+        exact: whether all loops have a known length; the body of any other is counted once.
         dtype: what its matrix products and convolutions multiply, the narrowest where there are
             several; None without any.
     """
@@ -37,16 +38,20 @@ class Cost(NamedTuple):
 
 
 def cost_of(
-    function: Callable[..., Any], *args: Any, cpu_options: Mapping[str, str] | None = None
+    function: Callable[..., PyTree], *args: PyTree, cpu_options: Mapping[str, str] | None = None
 ) -> Cost:
-    """Compiles a function for arguments, or their shapes, and counts.
+    """Compiles a function for arguments, or their shapes, and counts its operations and bytes.
+
+    XLA counts the body of a loop once. Here each iteration of a `lax.scan` counts:
+    cost = once + Σ (length · cost of the body − the body once), over the outermost loops.
 
     Args:
-        function, args: what is counted; arrays, or their shapes.
+        function: what is counted.
+        args: its arguments: arrays, or their shapes.
         cpu_options: `compiler_options` where it is compiled for a CPU.
 
-    XLA counts the body of a loop once. Here a `lax.scan` counts as often as it turns:
-    cost = once + Σ (length · cost of the body − the body once), over the outermost loops.
+    Returns:
+        The counts.
 
     >>> import jax, jax.numpy as jnp
     >>> square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
@@ -57,12 +62,8 @@ def cost_of(
     traced = Jitted(function, options).trace(*args)
     flops, moved, exact = _counted(traced, options)[1]
     multiplied = set(_multiplied(traced.lower().as_text()))
-    return Cost(
-        flops,
-        moved,
-        exact,
-        next((name for short, name in NARROWEST_FIRST.items() if short in multiplied), None),
-    )
+    dtypes = [name for short, name in NARROWEST_FIRST.items() if short in multiplied]
+    return Cost(flops, moved, exact, dtypes[0] if dtypes else None)
 
 
 class _Count(NamedTuple):
@@ -81,42 +82,42 @@ class _Count(NamedTuple):
         )
 
 
-def _counted(traced: Any, options: Mapping[str, str]) -> tuple[_Count, _Count]:
-    """A program with the bodies of its loops counted once, and as often as they turn."""
+def _counted(traced: jax.stages.Traced, options: Mapping[str, str]) -> tuple[_Count, _Count]:
+    """The counts of a program with the bodies of its loops counted once, and for each iteration."""
     lowered = traced.lower()
-    flops = _figure(lowered.cost_analysis(), "flops")
-    once = every = _Count(flops, _figure(lowered.compile().cost_analysis(), "bytes accessed"))
+    flops = _entry(lowered.cost_analysis(), "flops")
+    moved = _entry(lowered.compile().cost_analysis(), "bytes accessed")
+    once = _Count(flops, moved)
+    every = once
     for body, length in outermost_loops(traced.jaxpr):
         if length is None:
             every = every._replace(exact=False)
         else:
-            body_once, body_every = _counted(
-                Jitted(core.jaxpr_as_fun(body), options).trace(*_shapes(body)), options
-            )
+            function = Jitted(core.jaxpr_as_fun(body), options)
+            body_once, body_every = _counted(function.trace(*_shapes(body)), options)
             every = every.plus(length, body_every).plus(-1, body_once)
     return once, every
 
 
-def _figure(costs: Any, name: str) -> float | None:
+def _entry(costs: Any, name: str) -> float | None:
+    """One of the counts of XLA, in whose older versions they lie in a list."""
     if isinstance(costs, (list, tuple)):
         costs = costs[0] if costs else None
-    value = None if not costs else costs.get(name)
+    value = costs.get(name) if costs else None
     return None if value is None or value < 0 else float(value)
 
 
 def _multiplied(program: str) -> Iterator[str]:
-    """The dtypes of what a program's products and convolutions multiply, in the text that JAX hands
-    to XLA.
+    """The dtypes of the operands of a program's products and convolutions, in the text that JAX
+    hands to XLA.
     """
     for line in program.splitlines():
-        if any(name in line for name in PRODUCTS) and (operand := OPERAND.search(line)):
-            yield operand[1]
+        if any(name in line for name in PRODUCTS):
+            operand = OPERAND.search(line)
+            if operand:
+                yield operand[1]
 
 
-def _shapes(jaxpr: Any) -> list[Any]:
-    avals = (
-        jaxpr.in_avals
-        if hasattr(jaxpr, "in_avals")
-        else [variable.aval for variable in jaxpr.invars]
-    )
+def _shapes(body: core.ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
+    avals: list[Any] = body.in_avals
     return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]

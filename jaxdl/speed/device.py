@@ -6,13 +6,16 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
+from jaxdl.core.units import scaled
 from jaxdl.speed import memory
-from jaxdl.speed.units import scaled
+
+T = TypeVar("T")
 
 SHARE_OF_MEMORY = 32
 """A measurement's arrays take at most this part of the memory."""
@@ -27,7 +30,7 @@ class DeviceSpeed:
         kind: what the maker calls it; the processor's name for a CPU.
         count: how many of them JAX sees.
         cores: of the processor, as many as this process may use.
-        memory_bytes: the device's, or None where nobody says.
+        memory_bytes: the device's, or None where it is not reported.
         matrix_product: floating-point operations a second of a large matrix product, by dtype;
             JAX's default precision.
         bandwidth: bytes a second, read and written, of y = a·x + b on an array far larger than the
@@ -45,7 +48,11 @@ class DeviceSpeed:
     sizes: dict[str, int]
 
     def best(self, again: "DeviceSpeed") -> "DeviceSpeed":
-        """The best of two measurements of one device."""
+        """The best of two measurements of one device.
+
+        Args:
+            again: the other measurement.
+        """
         products = {
             dtype: max(speed, again.matrix_product[dtype])
             for dtype, speed in self.matrix_product.items()
@@ -55,15 +62,16 @@ class DeviceSpeed:
         )
 
     def __str__(self) -> str:
-        held = "" if self.memory_bytes is None else f", {scaled(self.memory_bytes)}B of memory"
+        memory_bytes = ""
+        if self.memory_bytes is not None:
+            memory_bytes = f", {scaled(self.memory_bytes)}B of memory"
         products = ", ".join(
             f"{dtype} {scaled(speed)}FLOP/s" for dtype, speed in self.matrix_product.items()
         )
         many = f"{self.count} × " if self.count > 1 else ""
         return (
-            f"{many}{self.kind} ({self.platform}, {self.cores} cores{held}); matrix product: "
-            f"{products}; "
-            f"memory: {scaled(self.bandwidth)}B/s"
+            f"{many}{self.kind} ({self.platform}, {self.cores} cores{memory_bytes}); matrix "
+            f"product: {products}; memory: {scaled(self.bandwidth)}B/s"
         )
 
 
@@ -71,11 +79,14 @@ def measure_device(device: Any = None, *, seconds: float = 0.4) -> DeviceSpeed:
     """Measures a device's matrix product, 2n³ operations, and its memory, in sizes that suit it;
     under three seconds.
 
-    Each figure is the best of several runs: what the device can do when nobody else asks it to.
+    Each measurement is the best of several runs: what the device can do when it is otherwise idle.
 
     Args:
         device: of `jax.devices()`; None is the first.
-        seconds: how long each figure may be measured, besides compiling.
+        seconds: how long each measurement may take, besides compiling.
+
+    Returns:
+        The speeds, with what was measured.
 
     >>> speed = measure_device(seconds=0.01)
     >>> speed.bandwidth > 0 and speed.matrix_product["float32"] > 0
@@ -103,7 +114,7 @@ def measure_device(device: Any = None, *, seconds: float = 0.4) -> DeviceSpeed:
 
 
 def device_memory(device: Any) -> int | None:
-    """The bytes that a device has."""
+    """The memory of a device in bytes, or None where it is not reported."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -131,24 +142,30 @@ def _matrix_product(size: int, dtype: str, seconds: float) -> float:
     """Operations a second."""
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     product = jax.jit(jnp.dot)
-    return 2 * size**3 / _fastest(lambda last: product(left, right), None, seconds)
+
+    def call(last: Array) -> Array:
+        del last
+        return product(left, right)
+
+    return 2 * size**3 / _fastest(call, left, seconds)
 
 
 def _bandwidth(array_bytes: int, seconds: float) -> float:
-    """Bytes a second; the array is given away, so that no new pages are asked for."""
+    """Bytes a second; the array is donated, so that no new pages are allocated."""
     change = jax.jit(lambda x: x * 0.5 + 1.0, donate_argnums=0)
     return 2 * array_bytes / _fastest(change, jnp.ones(array_bytes // 4, jnp.float32), seconds)
 
 
-def _fastest(call: Callable[[Any], Any], value: Any, seconds: float) -> float:
-    """Seconds a call, in the best of a few groups of calls, each of which gets what the one before
-    gave.
+def _fastest(call: Callable[[T], T], value: T, seconds: float) -> float:
+    """Seconds a call, in the best of a few groups of calls; each call is given the result of the
+    previous one.
     """
     value = jax.block_until_ready(call(value))
     began = time.perf_counter()
     value = jax.block_until_ready(call(value))
     count = max(1, int(seconds / 8 / max(time.perf_counter() - began, 1e-6)))
-    best, began = float("inf"), time.perf_counter()
+    best = float("inf")
+    began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
         for _ in range(count):
@@ -159,7 +176,7 @@ def _fastest(call: Callable[[Any], Any], value: Any, seconds: float) -> float:
 
 
 def _largest(most: int, power: int, held: int | None) -> int:
-    """The size, halved until an array of so many float32 numbers takes a small part of the
+    """The size, halved until an array of float32 with sizeᵖᵒʷᵉʳ elements takes a small part of the
     memory.
     """
     while held is not None and most > 64 and 4 * most**power > held // SHARE_OF_MEMORY:

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import core
+from jaxtyping import PyTree
 
 from jaxdl.training.step_form import OptimizerForm, StepForm
 
@@ -24,20 +25,23 @@ Kind = Literal[
     "setting",
     "option",
 ]
-DEEPEST = 16
-"""How far values are compared inside one another: closures of closures go on and may come round."""
-WIDEST = 72
-"""The most characters of a value that a sentence shows."""
+MAX_DEPTH = 16
+"""How deep values are compared inside one another; closures of closures may be circular."""
+
+MAX_LENGTH = 72
+"""How many characters of a value a sentence shows."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, type, frozenset)
 
 
 class Difference(NamedTuple):
     """One thing in which a call differs from an earlier one.
 
     Args:
-        path: the argument's name and the way to the leaf inside it, such as `params['kernel']` or
-            `step.optimizer`.
+        path: of the leaf inside an argument, such as `params['kernel']` or `step.optimizer`.
         kind: what differs.
-        old, new: as text.
+        old: as text.
+        new: as text.
     """
 
     path: str
@@ -54,7 +58,7 @@ _SENTENCES: dict[str, str] = {
     "dtype": "`{path}` has another dtype, {old} → {new}",
     "weak type": "`{path}` has another weak type, {old} → {new} (Python numbers are weak, arrays "
     "are not)",
-    "placement": "`{path}` lies elsewhere, {old} → {new}",
+    "placement": "`{path}` is on other devices, {old} → {new}",
     "transformation": "`{path}` came through another transformation, {old} → {new}",
     "structure": "`{path}` has another structure, {old} → {new}",
     "static value": "static `{path}` has another value, {old} → {new}",
@@ -69,7 +73,15 @@ _SENTENCES: dict[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """An array argument, without its numbers."""
+    """An array argument, without its elements.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        weak: whether its type is weak, as that of a Python number.
+        placement: its sharding, or "anywhere" where it is not committed to devices.
+        transformation: the kind of tracer that it is, or "none".
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -81,84 +93,81 @@ class Leaf:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def described(value: Any) -> Any:
-    """An argument with a `Leaf` for each array: what programs are kept by, without memory being
-    held.
-    """
+def described(value: PyTree) -> PyTree:
+    """An argument with a `Leaf` for each array: what a program is cached by, without the memory."""
     try:
         return jax.tree.map(leaf, value)
     except Exception:  # a class whose instances cannot hold anything else
         return [leaf(each) for each in jax.tree.leaves(value)]
 
 
-def leaf(value: Any) -> Any:
-    """The shape, dtype and place of an array; the name of its type for anything else."""
+def leaf(value: object) -> Leaf | str:
+    """The `Leaf` of an array; the name of its type for anything else."""
     try:
-        aval = jax.typeof(value)
-        shape, dtype, weak = (
-            tuple(aval.shape),
-            str(aval.dtype),
-            bool(getattr(aval, "weak_type", False)),
-        )
+        aval: Any = jax.typeof(value)
+        shape = tuple(aval.shape)
+        dtype = str(aval.dtype)
     except (TypeError, AttributeError):
         return type(value).__name__
-    traced = isinstance(value, core.Tracer)
-    placed = not traced and isinstance(value, jax.Array) and value.committed
-    return Leaf(
-        shape,
-        dtype,
-        weak,
-        str(value.sharding) if placed else "anywhere",
-        type(value).__name__ if traced else "none",
-    )
+    placement = "anywhere"
+    transformation = "none"
+    if isinstance(value, core.Tracer):
+        transformation = type(value).__name__
+    elif isinstance(value, jax.Array) and value.committed:
+        placement = str(value.sharding)
+    weak = bool(getattr(aval, "weak_type", False))
+    return Leaf(shape, dtype, weak, placement, transformation)
 
 
 def differences(
-    path: str, old: Any, new: Any, depth: int = 0, composed: bool = True
+    path: str, old: object, new: object, depth: int = 0, composed: bool = True
 ) -> Iterator[Difference]:
     """Where two arguments differ; nothing where they are equal.
 
     Args:
-        path: what leads to them.
-        old, new: arguments as `described` gives them, or static values.
+        path: of the arguments.
+        old: as `described` gives it, or a static value.
+        new: as `old`.
         depth: how deep inside an argument they lie.
-        composed: whether an optimizer is told as a whole, rather than by what lies inside.
+        composed: whether an optimizer is one value, rather than the functions it consists of.
     """
     if old is new or _equal(old, new):
         return
-    old, new = _given(old), _given(new)
+    old = _as_given(old)
+    new = _as_given(new)
     if isinstance(old, Leaf) and isinstance(new, Leaf):
         yield from _of_leaves(path, old, new)
-    elif type(old) is not type(new) or depth > DEEPEST:
-        kind: Kind = (
-            "structure" if isinstance(old, Leaf) or isinstance(new, Leaf) else "static value"
-        )
-        yield Difference(path, kind, shown(old), shown(new))
-    elif composed and _transformation(old):
-        yield _of_transformations(path, old, new, depth)
+    elif isinstance(old, Leaf) or isinstance(new, Leaf):
+        yield Difference(path, "structure", abbreviated(old), abbreviated(new))
+    elif type(old) is not type(new) or depth > MAX_DEPTH:
+        yield Difference(path, "static value", abbreviated(old), abbreviated(new))
+    elif composed and _is_optimizer(old):
+        yield _of_optimizers(path, old, new, depth)
     else:
         found = list(_inside(path, old, new, depth + 1, composed))
-        yield from found or [Difference(path, "static object", shown(old), shown(new))]
+        alike = Difference(path, "static object", abbreviated(old), abbreviated(new))
+        yield from found or [alike]
 
 
-def _given(value: Any) -> Any:
+def _as_given(value: object) -> object:
     """A step or an optimizer as the user gave it, of the form that a program is compiled for."""
     if isinstance(value, StepForm):
         return value.template
     return value.example if isinstance(value, OptimizerForm) else value
 
 
-def shown(value: Any) -> str:
-    """A value as a sentence shows it."""
+def abbreviated(value: object) -> str:
+    """A value as a sentence shows it, in at most 72 characters."""
     if isinstance(value, types.FunctionType):
         return f"{value.__qualname__} ({_place(value)})"
-    if _transformation(value):
+    if _is_optimizer(value):
         return type(value).__name__
     try:
-        text = " ".join((str(value) if isinstance(value, Leaf) else repr(value)).split())
+        text = str(value) if isinstance(value, Leaf) else repr(value)
     except Exception:  # a user's own repr
         text = type(value).__name__
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
 
 
 def _of_leaves(path: str, old: Leaf, new: Leaf) -> Iterator[Difference]:
@@ -167,128 +176,124 @@ def _of_leaves(path: str, old: Leaf, new: Leaf) -> Iterator[Difference]:
     if old.dtype != new.dtype:
         yield Difference(path, "dtype", str(old), str(new))
     if old.weak != new.weak:
-        yield Difference(
-            path,
-            "weak type",
-            *(f"{each} {'weak' if each.weak else 'strong'}" for each in (old, new)),
-        )
+        yield Difference(path, "weak type", _with_weakness(old), _with_weakness(new))
     if old.placement != new.placement:
         yield Difference(path, "placement", old.placement, new.placement)
     if old.transformation != new.transformation:
         yield Difference(path, "transformation", old.transformation, new.transformation)
 
 
+def _with_weakness(value: Leaf) -> str:
+    return f"{value} {'weak' if value.weak else 'strong'}"
+
+
 def _inside(path: str, old: Any, new: Any, depth: int, composed: bool) -> Iterator[Difference]:
+    """The differences between the parts of two values of one type."""
     if isinstance(old, dict):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _optional(f"{path}[{key!r}]", old, new, key, depth, composed)
+        yield from _of_dicts(path, old, new, depth, composed)
     elif isinstance(old, (tuple, list)):
-        names = getattr(old, "_fields", None)
-        if len(old) != len(new):
-            yield Difference(path, "structure", f"{len(old)} entries", f"{len(new)} entries")
-        for index, (one, other) in enumerate(zip(old, new, strict=False)):
-            yield from differences(
-                f"{path}.{names[index]}" if names else f"{path}[{index}]",
-                one,
-                other,
-                depth,
-                composed,
-            )
-    elif dataclasses.is_dataclass(old):
-        for field in dataclasses.fields(old):
-            name = field.name
-            yield from differences(
-                f"{path}.{name}",
-                getattr(old, name, None),
-                getattr(new, name, None),
-                depth,
-                composed,
-            )
-    elif isinstance(old, functools.partial):
-        for name in ("func", "args", "keywords"):
-            yield from differences(
-                f"{path}.{name}", getattr(old, name), getattr(new, name), depth, composed
-            )
+        yield from _of_sequences(path, old, new, depth, composed)
     elif isinstance(old, types.FunctionType):
         yield from _of_functions(path, old, new, depth, composed)
-    elif isinstance(old, (bool, int, float, complex, str, bytes, type, frozenset)) or repr(
-        old
-    ) != repr(new):
-        yield Difference(path, "static value", shown(old), shown(new))
+    elif dataclasses.is_dataclass(old):
+        names = [field.name for field in dataclasses.fields(old)]
+        yield from _of_attributes(path, names, old, new, depth, composed)
+    elif isinstance(old, functools.partial):
+        names = ["func", "args", "keywords"]
+        yield from _of_attributes(path, names, old, new, depth, composed)
+    elif isinstance(old, _PLAIN) or repr(old) != repr(new):
+        yield Difference(path, "static value", abbreviated(old), abbreviated(new))
 
 
-def _optional(
-    path: str, old: dict[Any, Any], new: dict[Any, Any], key: Any, depth: int, composed: bool
+def _of_dicts(path: str, old: dict, new: dict, depth: int, composed: bool) -> Iterator[Difference]:
+    for key in dict.fromkeys([*old, *new]):
+        inner = f"{path}[{key!r}]"
+        if key in old and key in new:
+            yield from differences(inner, old[key], new[key], depth, composed)
+        else:
+            before = abbreviated(old[key]) if key in old else "nothing"
+            after = abbreviated(new[key]) if key in new else "nothing"
+            yield Difference(inner, "structure", before, after)
+
+
+def _of_sequences(
+    path: str, old: Sequence, new: Sequence, depth: int, composed: bool
 ) -> Iterator[Difference]:
-    if key in old and key in new:
-        yield from differences(path, old[key], new[key], depth, composed)
-    else:
-        one, other = (shown(each[key]) if key in each else "nothing" for each in (old, new))
-        yield Difference(path, "structure", one, other)
+    if len(old) != len(new):
+        yield Difference(path, "structure", f"{len(old)} entries", f"{len(new)} entries")
+    fields = getattr(old, "_fields", None)
+    for index, (one, other) in enumerate(zip(old, new, strict=False)):
+        name = f"[{index}]" if fields is None else f".{fields[index]}"
+        yield from differences(f"{path}{name}", one, other, depth, composed)
+
+
+def _of_attributes(
+    path: str, names: list[str], old: object, new: object, depth: int, composed: bool
+) -> Iterator[Difference]:
+    for name in names:
+        one = getattr(old, name, None)
+        other = getattr(new, name, None)
+        yield from differences(f"{path}.{name}", one, other, depth, composed)
 
 
 def _of_functions(
     path: str, old: types.FunctionType, new: types.FunctionType, depth: int, composed: bool
 ) -> Iterator[Difference]:
-    """Two functions of one definition differ in what they close over, if in anything but their
-    identity.
+    """Two functions of one definition differ in their closures and defaults, if in anything but
+    their identity.
     """
     if old.__code__ is not new.__code__ and _place(old) != _place(new):
-        yield Difference(path, "static value", shown(old), shown(new))
+        yield Difference(path, "static value", abbreviated(old), abbreviated(new))
         return
-    for name, one, other in closures(old, new):
-        yield from differences(f"{path}.{name}", one, other, depth, composed)
-    for name, one, other in _defaults(old, new):
+    for name, one, other in [*closures(old, new), *_defaults(old, new)]:
         yield from differences(f"{path}.{name}", one, other, depth, composed)
 
 
-def closures(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What two functions of one definition close over: names and both values."""
-    cells = zip(
-        getattr(old, "__closure__", None) or (),
-        getattr(new, "__closure__", None) or (),
-        strict=False,
-    )
-    names = old.__code__.co_freevars if isinstance(old, types.FunctionType) else ()
-    for name, (one, other) in zip(names, cells, strict=False):
+def closures(
+    old: Callable[..., object], new: Callable[..., object]
+) -> Iterator[tuple[str, object, object]]:
+    """What two functions of one definition close over: names, and the values of both."""
+    if not isinstance(old, types.FunctionType) or not isinstance(new, types.FunctionType):
+        return
+    cells = zip(old.__closure__ or (), new.__closure__ or (), strict=False)
+    for name, (one, other) in zip(old.__code__.co_freevars, cells, strict=False):
         try:
             yield name, one.cell_contents, other.cell_contents
         except ValueError:  # a cell that is still empty
             continue
 
 
-def _defaults(old: types.FunctionType, new: types.FunctionType) -> Iterator[tuple[str, Any, Any]]:
+def _defaults(
+    old: types.FunctionType, new: types.FunctionType
+) -> Iterator[tuple[str, object, object]]:
     names = old.__code__.co_varnames[: old.__code__.co_argcount]
     pairs = list(zip(old.__defaults__ or (), new.__defaults__ or (), strict=False))
     for name, (one, other) in zip(names[len(names) - len(pairs) :], pairs, strict=False):
         yield name, one, other
 
 
-def _transformation(value: Any) -> bool:
-    """Whether a value is an optimizer of optax, or another tuple of nothing but functions."""
-    return (
-        isinstance(value, tuple)
-        and hasattr(value, "_fields")
-        and bool(value)
-        and all(map(callable, value))
-    )
+def _is_optimizer(value: object) -> bool:
+    """Whether a value is an optimizer of optax, or another named tuple of functions."""
+    if not isinstance(value, tuple) or not hasattr(value, "_fields"):
+        return False
+    return bool(value) and all(map(callable, value))
 
 
-def _of_transformations(path: str, old: Any, new: Any, depth: int) -> Difference:
-    """Optimizers are functions in functions; what their innermost numbers are called is all that a
-    reader knows of them.
+def _of_optimizers(path: str, old: Any, new: Any, depth: int) -> Difference:
+    """Optimizers are functions in functions, of which a reader knows only the names of the
+    innermost hyperparameters.
     """
-    values = dict.fromkeys(_numbers(path, old, new, depth))
+    values = dict.fromkeys(_hyperparameters(path, old, new, depth))
     if not values:
-        return Difference(path, "static object", shown(old), shown(new))
-    one, other = (", ".join(f"{name}={pair[at]}" for name, *pair in values) for at in (0, 1))
-    return Difference(
-        path, "static value", f"{type(old).__name__}({one})", f"{type(new).__name__}({other})"
-    )
+        return Difference(path, "static object", abbreviated(old), abbreviated(new))
+    before = ", ".join(f"{name}={value}" for name, value, _ in values)
+    after = ", ".join(f"{name}={value}" for name, _, value in values)
+    kind = type(old).__name__
+    return Difference(path, "static value", f"{kind}({before})", f"{kind}({after})")
 
 
-def _numbers(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, str, str]]:
-    """What values of another kind than functions differ in, by their own names; optimizers inside
+def _hyperparameters(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, str, str]]:
+    """The values that are not functions and differ, by their own names; optimizers inside
     optimizers are opened.
     """
     for name, one, other in zip(old._fields, old, new, strict=True):
@@ -297,12 +302,14 @@ def _numbers(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, s
                 yield each.path.rpartition(".")[2], each.old, each.new
 
 
-def _place(function: Any) -> str:
+def _place(function: types.FunctionType) -> str:
+    """The file and line where a function was defined."""
     code = function.__code__
-    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{code.co_firstlineno}"
+    file = code.co_filename.replace("\\", "/").rpartition("/")[2]
+    return f"{file}:{code.co_firstlineno}"
 
 
-def _equal(old: Any, new: Any) -> bool:
+def _equal(old: object, new: object) -> bool:
     try:
         return type(old) is type(new) and bool(old == new)
     except Exception:  # arrays among static values, or a user's own comparison

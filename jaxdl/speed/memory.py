@@ -12,7 +12,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 def physical() -> int | None:
-    """The machine's main memory in bytes."""
+    """The machine's main memory in bytes, or None where the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -20,8 +20,10 @@ def physical() -> int | None:
 
 
 def begin_peak() -> bool:
-    """Makes `peak` count from now on; False where the system counts only from the start of the
-    process.
+    """Makes `peak` count from now on.
+
+    Returns:
+        False where the system counts only from the start of the process.
     """
     try:
         CLEAR.write_text("5")
@@ -31,7 +33,14 @@ def begin_peak() -> bool:
 
 
 def peak(device: Any = None) -> tuple[int | None, str]:
-    """The most bytes held, and what of: the device where it counts them, the process elsewhere."""
+    """The most bytes that were held, by the device where it counts them, else by the process.
+
+    Args:
+        device: None is the first.
+
+    Returns:
+        The bytes, and what they are of.
+    """
     stats = (device or jax.devices()[0]).memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"]), "in use on the device since the process began"

@@ -1,16 +1,31 @@
-"""Pictures of a speed report."""
+"""Plots of a speed report."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxdl.core.plotting import new_figure, save_figure
-from jaxdl.speed.units import seconds as in_seconds
+from jaxdl.core.units import seconds as in_seconds
+from jaxdl.speed.execution import ExecutionSpeed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from jaxdl.speed.report import SpeedReport
+
+_UNITS = ((1, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns"))
+_NO_TIME = "not reported:\nthe rounds\nspread too far"
 
 
-def plot_report(report: Any, path: str | Path | None = None) -> Any:
-    """Bars of the time a step takes in each way, and the machine's roofline with each way under it.
+def plot_report(report: "SpeedReport", path: str | Path | None = None) -> "Figure":
+    """Draws the time of a step in each execution mode as bars, and each mode under the machine's
+    roofline.
+
+    Args:
+        report: what was measured.
+        path: where to save the figure; None does not save it.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -24,70 +39,68 @@ def plot_report(report: Any, path: str | Path | None = None) -> Any:
     return figure
 
 
-def _bars(axis: Any, report: Any) -> None:
-    """From zero, since lengths are compared; a way whose time is not told has no bar."""
-    known = [way for way in report.ways if way.seconds is not None]
-    largest = max((way.seconds for way in known), default=1.0)
-    factor, unit = next(
-        (pair for pair in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if largest * pair[0] >= 1),
-        (1e9, "ns"),
-    )
-    places, top = np.arange(len(report.ways)), largest * factor
-    for place, way in zip(places, report.ways, strict=True):
-        color = f"C{place}"
-        if way.seconds is None:
-            axis.annotate(
-                "not told:\nthe rounds\nspread too far",
-                (place, 0),
-                ha="center",
-                va="bottom",
-                fontsize="small",
-            )
-            continue
-        low, high = np.percentile(way.rounds, [25, 75])
-        axis.bar(place, way.seconds * factor, color=color, width=0.6)
-        axis.plot(
-            [place, place], [low * factor, high * factor], color="black", marker="_", markersize=10
-        )
-        top = max(top, high * factor)
-        axis.annotate(
-            in_seconds(way.seconds),
-            (place, high * factor),
-            (0, 4),
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-        )
-    axis.set_xticks(places, [way.name for way in report.ways])
-    axis.set_xlim(-0.6, len(places) - 0.4)
-    axis.set_ylim(0, 1.12 * top)
+def _bars(axis: "Axes", report: "SpeedReport") -> None:
+    """Bars from zero, since lengths are compared; a mode whose time is not known has none."""
+    seconds = [each.seconds for each in report.executions if each.seconds is not None]
+    largest = max(seconds, default=1.0)
+    factor, unit = _unit(largest)
+    tops = [largest * factor]
+    for position, execution in enumerate(report.executions):
+        tops.append(_bar(axis, position, execution, factor))
+    positions = np.arange(len(report.executions))
+    axis.set_xticks(positions, [each.name for each in report.executions])
+    axis.set_xlim(-0.6, len(positions) - 0.4)
+    axis.set_ylim(0, 1.12 * max(tops))
     axis.set_ylabel(f"time a {report.unit} ({unit})")
     axis.set_title("median, and the middle half of the rounds", fontsize="small")
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
 
 
-def _roofline(axis: Any, report: Any) -> None:
+def _unit(largest: float) -> tuple[float, str]:
+    """The largest unit in which a time is at least 1, and how many of it a second has."""
+    for factor, unit in _UNITS:
+        if largest * factor >= 1:
+            return factor, unit
+    return _UNITS[-1]
+
+
+def _bar(axis: "Axes", position: int, execution: ExecutionSpeed, factor: float) -> float:
+    """Draws the bar of one mode; how high it reaches."""
+    if execution.seconds is None:
+        axis.annotate(_NO_TIME, (position, 0), ha="center", va="bottom", fontsize="small")
+        return 0.0
+    low, high = factor * np.percentile(execution.rounds, [25, 75])
+    axis.bar(position, execution.seconds * factor, color=f"C{position}", width=0.6)
+    axis.plot([position, position], [low, high], color="black", marker="_", markersize=10)
+    axis.annotate(
+        in_seconds(execution.seconds),
+        (position, high),
+        (0, 4),
+        textcoords="offset points",
+        ha="center",
+        fontsize="small",
+    )
+    return float(high)
+
+
+def _roofline(axis: "Axes", report: "SpeedReport") -> None:
     """What arithmetic and memory allow at each intensity, min(peak, bandwidth · intensity)."""
     from matplotlib.ticker import EngFormatter, NullFormatter
 
-    peak, bandwidth = report.device.matrix_product[report.dtype], report.device.bandwidth
+    peak = report.device.matrix_product[report.dtype]
+    bandwidth = report.device.bandwidth
     points = [
-        (way.flops / way.bytes, way.flops_a_second, place, way.name)
-        for place, way in enumerate(report.ways)
-        if way.flops_a_second and way.bytes
+        (each.flops / each.bytes, each.flops_a_second, position, each.name)
+        for position, each in enumerate(report.executions)
+        if each.flops and each.flops_a_second and each.bytes
     ]
-    ridge = peak / bandwidth
-    shown = [point[0] for point in points] + [ridge]
-    intensities = np.geomspace(min(shown) / 4, max(shown) * 8, 200)
-    axis.plot(
-        intensities,
-        np.minimum(peak, bandwidth * intensities),
-        color="black",
-        label="the machine, as measured",
-    )
-    for intensity, speed, place, name in points:
-        axis.plot(intensity, speed, "o", color=f"C{place}", markersize=8, label=name)
+    drawn = [point[0] for point in points] + [peak / bandwidth]
+    intensities = np.geomspace(min(drawn) / 4, max(drawn) * 8, 200)
+    roof = np.minimum(peak, bandwidth * intensities)
+    axis.plot(intensities, roof, color="black", label="the machine, as measured")
+    for intensity, speed, position, name in points:
+        axis.plot(intensity, speed, "o", color=f"C{position}", markersize=8, label=name)
     axis.annotate(
         f"{report.dtype} matrix product",
         (intensities[-1], peak),
@@ -104,6 +117,5 @@ def _roofline(axis: Any, report: Any) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize="small")
-    axis.set_title(
-        "the roofline" if points else "the roofline; no way has a speed to show", fontsize="small"
-    )
+    title = "the roofline" if points else "the roofline; no execution mode has a speed to show"
+    axis.set_title(title, fontsize="small")

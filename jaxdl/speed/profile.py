@@ -1,65 +1,65 @@
-"""`profile`: what the device did, moment by moment, for Perfetto or TensorBoard."""
+"""`profile`: a trace of what the host and the device did, for Perfetto or TensorBoard."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
+from jax import Array
+from jaxtyping import PyTree
 
 from jaxdl.training.checks import check_count
 
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Where a profile lies; `print` says how to open it.
+    """The files of a profile; `print` shows how to open it.
 
     Args:
         folder: for TensorBoard.
         perfetto: the file for Perfetto; None where JAX wrote none.
         files: all that were written.
-        result: what the function gave, the last time.
+        result: what the function returned, the last time.
     """
 
     folder: Path
     perfetto: Path | None
     files: tuple[Path, ...]
-    result: Any = dataclasses.field(repr=False)
+    result: object = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        perfetto = (
-            ""
-            if self.perfetto is None
-            else f"Perfetto: open https://ui.perfetto.dev, and there the file {self.perfetto}\n"
-        )
-        return (
-            f"{perfetto}TensorBoard: pip install tensorboard xprof; tensorboard --logdir "
-            f"{self.folder}"
-        )
+        command = f"TensorBoard: pip install tensorboard xprof; tensorboard --logdir {self.folder}"
+        if self.perfetto is None:
+            return command
+        perfetto = f"Perfetto: open https://ui.perfetto.dev, and there the file {self.perfetto}"
+        return f"{perfetto}\n{command}"
 
 
 def profile(
-    function: Callable[..., Any],
-    *args: Any,
+    function: Callable[..., object],
+    *args: object,
     folder: str | Path = "runs/profile",
     calls: int = 1,
     warm_up: bool = True,
 ) -> Profile:
-    """Runs a function and writes what the host and the device did meanwhile.
+    """Runs a function, and writes a trace of what the host and the device did meanwhile.
 
     For a training run, give a function without arguments: `profile(lambda: dl.fit(…, loss=mine,
-    epochs=2))`, with a loss that was made before, so that the program that warming up compiled is
-    the one that is watched.
+    epochs=2))`, with a loss that was defined before, so that the traced call runs the program that
+    was compiled while warming up.
 
     Args:
         function: what to run.
-        args: what to call it with.
-        folder: where the files go, in a folder of their own that is named by the time.
-        calls: how many to watch, one after another.
-        warm_up: whether to call it once before, so that compiling is not what is seen.
+        args: its arguments.
+        folder: the files are written into a new folder below it, whose name is the time.
+        calls: how many calls to trace, one after another.
+        warm_up: whether to call it once before, so that compiling is not traced.
 
     Returns:
-        Where the files lie, and how to open them.
+        The files, and how to open them.
+
+    Raises:
+        ValueError: `calls` is below 1.
     """
     calls = check_count("calls", calls)
     folder = Path(folder)
@@ -77,8 +77,8 @@ def profile(
     return Profile(folder, perfetto, written, result)
 
 
-def _arrays(result: Any) -> list[Any]:
-    """What there is to wait for: a run of `fit` is no tree, and has been waited for."""
+def _arrays(result: PyTree) -> list[Array]:
+    """The arrays to wait for; a run of `fit` is no pytree, and has been waited for."""
     return [leaf for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array)]
 
 

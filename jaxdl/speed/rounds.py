@@ -1,4 +1,4 @@
-"""Times taken in turn, and what can be said of them."""
+"""Functions timed in turn, and the statistics of their times."""
 
 import dataclasses
 import math
@@ -10,17 +10,18 @@ from typing import TypeVar
 import numpy as np
 
 Name = TypeVar("Name", bound=str)
+
 Repeat = Callable[[int], None]
-"""Does a thing so many times, one after another, and returns when the device has done it."""
+"""Runs something as many times as it is given, and returns when the device has finished."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Steady:
-    """How long a thing takes once everything is warm.
+    """How long something takes once everything is warm.
 
     Args:
-        seconds: of one, in each round.
-        repeats: how many made a round.
+        seconds: of one repetition, in each round.
+        repeats: how many repetitions a round had.
     """
 
     seconds: tuple[float, ...]
@@ -28,6 +29,7 @@ class Steady:
 
     @property
     def median(self) -> float:
+        """The median of the rounds."""
         return statistics.median(self.seconds)
 
     @property
@@ -37,7 +39,11 @@ class Steady:
         return float(high - low) / self.median
 
     def known(self, widest_spread: float) -> bool:
-        """Whether the median means anything."""
+        """Whether the spread is narrow enough for the median to mean anything.
+
+        Args:
+            widest_spread: the largest spread for which it is.
+        """
         return math.isfinite(self.spread) and self.spread <= widest_spread
 
 
@@ -45,20 +51,25 @@ def in_turn(
     repeated: Mapping[str, Repeat],
     rounds: int,
     seconds: float,
-    most: Mapping[str, int] | None = None,
+    max_repeats: Mapping[str, int] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Steady]:
-    """Times several things in turn, A B C, A B C, …, so that a machine's moods meet all alike.
+    """Times several functions in turn, A B C, A B C, …, so that changes of the machine's speed
+    affect all of them.
 
     Args:
         repeated: what is timed, by name.
-        rounds: how often each has its turn.
-        seconds: about how long one turn takes; what takes longer is done once a turn.
-        most: how many times, at most, in a turn.
+        rounds: how many rounds there are, in each of which every function is timed once.
+        seconds: about how long one of them takes in a round; what takes longer is run once.
+        max_repeats: how many times each is run, at most, in a round.
         clock: in seconds.
+
+    Returns:
+        The times, by name.
     """
+    limits = max_repeats or {}
     counts = {
-        name: _count(repeat, seconds, (most or {}).get(name, 2**30), clock)
+        name: _count(repeat, seconds, limits.get(name, 2**30), clock)
         for name, repeat in repeated.items()
     }
     times: dict[str, list[float]] = {name: [] for name in repeated}
@@ -68,13 +79,13 @@ def in_turn(
     return {name: Steady(tuple(each), counts[name]) for name, each in times.items()}
 
 
-def _count(repeat: Repeat, seconds: float, most: int, clock: Callable[[], float]) -> int:
-    """How many fit into a turn; warms up by trying."""
+def _count(repeat: Repeat, seconds: float, limit: int, clock: Callable[[], float]) -> int:
+    """How many repetitions fit into a round; warms up by trying."""
     repeat(1)
     count = 1
     while True:
         took = _timed(repeat, count, clock)
-        fitting = max(1, min(most, round(count * seconds / max(took, 1e-7))))
+        fitting = max(1, min(limit, round(count * seconds / max(took, 1e-7))))
         if took >= seconds / 4 or fitting <= count:
             return fitting
         count = min(fitting, 16 * count)
@@ -87,15 +98,24 @@ def _timed(repeat: Repeat, count: int, clock: Callable[[], float]) -> float:
 
 
 def check_rounds(rounds: int, seconds: float, widest_spread: float) -> None:
-    """Refuses settings that nothing can be measured with."""
+    """Checks the settings of a measurement.
+
+    Args:
+        rounds: at least 3.
+        seconds: of one execution mode in a round, above 0.
+        widest_spread: above 0.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 3:
         raise ValueError(
-            f"rounds: expected a whole number of at least 3, so that there is a spread, got "
-            f"{rounds!r}."
+            f"rounds: expected an integer of at least 3, so that there is a spread, got {rounds!r}."
         )
     if not seconds > 0:
         raise ValueError(
-            f"seconds: expected how long a turn of one way takes, above 0, got {seconds!r}."
+            f"seconds: expected how long a round of one execution mode takes, above 0, got "
+            f"{seconds!r}."
         )
     if not widest_spread > 0:
         raise ValueError(
@@ -105,7 +125,16 @@ def check_rounds(rounds: int, seconds: float, widest_spread: float) -> None:
 
 
 def check_names(name: str, given: Sequence[Name], known: Sequence[Name]) -> tuple[Name, ...]:
-    """The ways that were asked for."""
+    """The names that were given.
+
+    Args:
+        name: of the argument.
+        given: by the user.
+        known: those that there are.
+
+    Raises:
+        ValueError: none was given, one is not known, or one is given twice.
+    """
     given = tuple(given)
     if not given or set(given) - set(known) or len(set(given)) != len(given):
         raise ValueError(

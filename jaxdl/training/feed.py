@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdl.checkpoint.describe import digest_of
+from jaxdl.checkpoint.digest import digest_of
 from jaxdl.core.arrays import as_numpy, host_arrays
 from jaxdl.data.source import Batch, Source, Stack
 from jaxdl.training.program import Cursor

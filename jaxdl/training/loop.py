@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.checkpoint.describe import digest_of
+from jaxdl.checkpoint.digest import digest_of
 from jaxdl.core.number import is_true
 from jaxdl.core.warnings import warn
 from jaxdl.data.source import Batch

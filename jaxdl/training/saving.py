@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdl.checkpoint import leaves as trees
 from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.checkpoint.describe import differences
+from jaxdl.checkpoint.differences import differences
 from jaxdl.checkpoint.error import CheckpointError
 from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.store import Store
@@ -98,7 +98,7 @@ class Saver:
         try:
             restored = self.store.restore(self._like)
         except _BeginsAnew:
-            self.store.begin_anew()
+            self.store.restart()
             restored = None
         if restored is None:
             self.store.started(0, 0)
@@ -217,7 +217,7 @@ class Saver:
             f"folder of its own; or "
             "Checkpoints(..., on_change='continue') to go on from there with the new ones, or "
             "on_change='restart' to begin "
-            "anew and keep what is there. What was, and what is:" + trees.told(lines)
+            "anew and keep what is there. What was, and what is:" + trees.listed(lines)
         )
 
     def _with_changes(self, here: LoopState, changed: set[str]) -> LoopState:

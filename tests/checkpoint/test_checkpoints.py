@@ -7,7 +7,7 @@ from jaxdl.checkpoint.checkpoints import Interval
 
 
 @pytest.mark.parametrize(
-    ("told", "interval"),
+    ("text", "interval"),
     [
         ("500 steps", Interval(500, "steps")),
         ("1 step", Interval(1, "steps")),
@@ -18,17 +18,17 @@ from jaxdl.checkpoint.checkpoints import Interval
         ("2 hours", Interval(7200, "seconds")),
     ],
 )
-def test_every_is_a_number_and_a_unit(told: str, interval: Interval) -> None:
-    assert dl.Checkpoints("runs/x", every=told).interval == interval
+def test_every_is_a_number_and_a_unit(text: str, interval: Interval) -> None:
+    assert dl.Checkpoints("runs/x", every=text).interval == interval
 
 
 @pytest.mark.parametrize(
-    "told",
+    "text",
     ["500", "steps", "0 steps", "-1 epochs", "1.5 steps", "5 min", "", "1 step 2", "5 stepss"],
 )
-def test_every_without_a_meaning(told: str) -> None:
+def test_every_without_a_meaning(text: str) -> None:
     with pytest.raises(ValueError, match="Checkpoints: every"):
-        dl.Checkpoints("runs/x", every=told)
+        dl.Checkpoints("runs/x", every=text)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -46,19 +46,19 @@ def test_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
-        ({"keep": 0}, "keep is a whole number of at least 1, or None for all, got 0"),
+        ({"keep": 0}, "keep is an integer of at least 1, or None for all, got 0"),
         (
             {"best": "validation_accuracy"},
             "say whether mode='min' or mode='max' is better for 'validation_accuracy'",
         ),
-        ({"mode": "max"}, "name that figure by best"),
+        ({"mode": "max"}, "name that metric by best"),
         ({"folder": ""}, "folder is empty"),
     ],
 )
-def test_what_is_refused(arguments: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_is_refused(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
         dl.Checkpoints(**{"folder": "x"} | arguments)  # type: ignore[arg-type]
 
 

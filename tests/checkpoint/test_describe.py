@@ -1,4 +1,4 @@
-"""Values are told by what they are: alike in every process, and apart wherever they compute something else."""
+"""Values have equal descriptions in every process, and different ones wherever they compute something else."""
 
 import dataclasses
 import functools
@@ -16,8 +16,10 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses, metrics
-from jaxdl.checkpoint import describe as describing
-from jaxdl.checkpoint.describe import describe, differences, digest, digest_of, shown
+from jaxdl.checkpoint import digest as digests
+from jaxdl.checkpoint.describe import describe
+from jaxdl.checkpoint.differences import as_call, differences
+from jaxdl.checkpoint.digest import digest, digest_of
 
 SCALE = 2.0
 
@@ -27,7 +29,7 @@ def scaled(x: Any) -> Any:
     return SCALE * x
 
 
-def told(scale: float) -> Any:
+def weighted(scale: float) -> Any:
     def loss(outputs: Any, targets: Any, power: int = 2) -> Any:
         return scale * jnp.abs(outputs - targets) ** power
 
@@ -59,9 +61,9 @@ VALUES: dict[str, Any] = {
     "key": jax.random.key(3),
     "set": frozenset({"a", "b", "cc", "ddd"}),
     "function": scaled,
-    "closure": told(1.0),
+    "closure": weighted(1.0),
     "lambda": lambda x: x in {"a", "b", "cc", "ddd"},
-    "jitted": jax.jit(told(3.0)),
+    "jitted": jax.jit(weighted(3.0)),
     "partial": functools.partial(losses.huber, delta=2.0),
     "library": jax.nn.relu,
     "class": Own,
@@ -81,7 +83,7 @@ VALUES: dict[str, Any] = {
 
 
 def descriptions() -> str:
-    return "".join(f"{name} {shown(describe(value))}\n" for name, value in VALUES.items())
+    return "".join(f"{name} {as_call(describe(value))}\n" for name, value in VALUES.items())
 
 
 def test_another_process_describes_the_same() -> None:
@@ -103,7 +105,7 @@ def test_another_process_describes_the_same() -> None:
 
 
 def test_no_two_of_them_are_alike() -> None:
-    assert len({shown(describe(value)) for value in VALUES.values()}) == len(VALUES)
+    assert len({as_call(describe(value)) for value in VALUES.values()}) == len(VALUES)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_no_two_of_them_are_alike() -> None:
     [
         (optax.adam(1e-3), optax.adam(1e-2), "it: learning rate 0.001 → 0.01"),
         (optax.adam(1e-3), optax.adam(1e-3, b1=0.8), "it.scale_by_adam.b1: 0.9 → 0.8"),
-        (told(1.0), told(2.0), "it.scale: 1.0 → 2.0"),
+        (weighted(1.0), weighted(2.0), "it.scale: 1.0 → 2.0"),
         (lambda x: x + 1, lambda x: x + 2, "it: other code, or other values that it reads"),
         (lambda x: x, lambda x: -x, "it: other code, or other values that it reads"),
         (Own(0.5), Own(0.25), "it.rate: 0.5 → 0.25"),
@@ -147,8 +149,8 @@ def test_comments_and_docstrings_are_no_part_of_it() -> None:
 
 
 def test_a_large_array_is_digested_by_rows_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describing, "WHOLE_BYTES", 1000)
-    monkeypatch.setattr(describing, "SAMPLED_BYTES", 500)
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(digests, "SAMPLED_BYTES", 500)
     array = np.random.default_rng(0).normal(size=(1000, 5))
     whole = digest(array)
     count = (

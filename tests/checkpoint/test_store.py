@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or told of, the newest and the best kept, one run a folder."""
+"""Checkpoints of a run: whole or reported, the newest and the best kept, one run a folder."""
 
 import json
 import subprocess
@@ -17,8 +17,9 @@ import pytest
 
 import jaxdl as dl
 from jaxdl.checkpoint import arrays, manifest
-from jaxdl.checkpoint import store as stores
-from jaxdl.checkpoint.store import Restored, Store
+from jaxdl.checkpoint import lock as locks
+from jaxdl.checkpoint.folder import Restored
+from jaxdl.checkpoint.store import Store
 
 
 def tree(number: float = 0.0) -> dict[str, Any]:
@@ -29,8 +30,8 @@ def tree(number: float = 0.0) -> dict[str, Any]:
     }
 
 
-def saved(store: Store, step: int, figure: float | None = None, epoch: int = 0) -> None:
-    store.save(step, epoch, tree(step), {"step": step}, figure)
+def saved(store: Store, step: int, metric: float | None = None, epoch: int = 0) -> None:
+    store.save(step, epoch, tree(step), {"step": step}, metric)
     assert store.wait()
 
 
@@ -117,7 +118,9 @@ def test_into_shapes_and_into_what_the_description_says(store: Store) -> None:
     like = jax.eval_shape(
         lambda: {name: leaf for name, leaf in tree().items() if name != "sum"}
     ) | {"sum": 0.0}
-    found = store.restore(lambda told, _: {"rows": ..., "best": like if told["best"] else None})
+    found = store.restore(
+        lambda description, _: {"rows": ..., "best": like if description["best"] else None}
+    )
     assert found is not None
     np.testing.assert_array_equal(found.tree["rows"], np.arange(6).reshape(3, 2))
     np.testing.assert_array_equal(found.tree["best"]["kernel"], jnp.full((4, 3), 2.0))
@@ -155,8 +158,8 @@ def test_orbax_opens_it(store: Store) -> None:
 def test_the_newest_and_the_best_stay(folder: Path) -> None:
     chosen = dl.Checkpoints(folder, keep=2, best="validation_loss")
     with Store(chosen) as store:
-        for step, figure in enumerate([3.0, 1.0, 2.0, float("nan"), 1.0, 5.0]):
-            saved(store, step, figure)
+        for step, metric in enumerate([3.0, 1.0, 2.0, float("nan"), 1.0, 5.0]):
+            saved(store, step, metric)
         assert steps(store) == [5, 4, 1]
     with Store(chosen) as store:
         assert store.best == 1.0
@@ -203,7 +206,7 @@ def test_damage_is_named_and_the_one_before_restored(store: Store, part: str) ->
     file.write_bytes(data)
     with pytest.warns(
         RuntimeWarning,
-        match=rf"going on from .*000001-step-1.*\n  000002-step-2 has a damaged {part}",
+        match=rf"resuming from .*000001-step-1.*\n  000002-step-2 has a damaged {part}",
     ):
         found = restored(store)
     assert found.step == 1
@@ -219,11 +222,11 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (
             lambda path: remove(path / "manifest.json"),
-            "has no manifest.json: it is not whole, or not jaxdl's",
+            "has no manifest.json: it is incomplete, or no checkpoint of jaxdl",
         ),
         (lambda path: (path / "manifest.json").write_text("{"), "has a damaged manifest.json"),
         (
@@ -232,34 +235,35 @@ def remove(path: Path) -> None:
         ),
         (
             lambda path: remove(path / "arrays" / "manifest.ocdbt"),
-            "lacks 1 of its files, arrays/manifest.ocdbt for one",
+            "is missing 1 of its files, such as arrays/manifest.ocdbt",
         ),
         (
             lambda path: (path / "arrays" / "d" / "more").write_text("x"),
-            "holds arrays/d/more, with which it was not saved",
+            "contains arrays/d/more, which was not saved with it",
         ),
         (
             lambda path: (path / "arrays" / "_METADATA").write_text("x"),
-            "has 1 bytes in arrays/_METADATA where",
+            "has 1 bytes in arrays/_METADATA, expected",
         ),
     ],
 )
 def test_each_fault_is_listed_where_none_is_whole(
-    store: Store, wrong: Callable[[Path], None], told: str
+    store: Store, wrong: Callable[[Path], None], message: str
 ) -> None:
     saved(store, 1)
     wrong(store.paths[0])
     with pytest.raises(
-        dl.CheckpointError, match=rf"none of the 1 in .*run can be read.*\n  000001-step-1 {told}"
+        dl.CheckpointError,
+        match=rf"none of the 1 in .*run can be read.*\n  000001-step-1 {message}",
     ):
         store.restore(lambda *_: tree())
     assert steps(store) == [1]
 
 
-def rewritten(path: Path, **fields: Any) -> None:
-    told = json.loads((path / "manifest.json").read_text())
-    told.pop("digest")
-    (path / "manifest.json").write_bytes(manifest._text(told | fields))
+def rewritten(path: Path, **changes: Any) -> None:
+    fields = json.loads((path / "manifest.json").read_text())
+    fields.pop("digest")
+    (path / "manifest.json").write_bytes(manifest._text(fields | changes))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,7 @@ def test_arrays_are_checked_beside_files(store: Store) -> None:
     leaves["kernel"]["digest"] = "0" * 64
     rewritten(store.paths[0], leaves=leaves)
     with pytest.raises(
-        dl.CheckpointError, match="has a damaged array kernel: it is not the one that was saved"
+        dl.CheckpointError, match="has a damaged array kernel: its digest does not match"
     ):
         store.restore(lambda *_: tree())
 
@@ -300,7 +304,7 @@ def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], files={"../../../secret": [1, "0" * 64]})
     with pytest.raises(
-        dl.CheckpointError, match=r"lacks 1 of its files, arrays/\.\./\.\./\.\./secret for one"
+        dl.CheckpointError, match=r"is missing 1 of its files, such as arrays/\.\./\.\./\.\./secret"
     ):
         store.restore(lambda *_: tree())
 
@@ -324,7 +328,7 @@ def test_a_run_that_differs_gets_the_list(store: Store) -> None:
     ]
 
 
-def test_a_save_that_fails_is_told_and_the_run_goes_on(
+def test_a_save_that_fails_is_reported_and_the_run_goes_on(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(store, 1)
@@ -339,7 +343,7 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(
         store.save(2, 0, tree(2), {})
         with pytest.warns(
             RuntimeWarning,
-            match=r"step 2 was not saved in .*No space left.*; 000001-step-1 is whole, training",
+            match=r"step 2 was not saved in .*No space left.*; 000001-step-1 is whole, training continues",
         ):
             store.wait()
     assert restored(store).step == 1
@@ -364,15 +368,15 @@ def test_an_older_one_goes_only_after_the_newer_is_whole(
         assert restored(store).step == 1
 
 
-@pytest.mark.parametrize(("leaf", "told"), [("text", "a is str"), (object(), "a is object")])
-def test_a_leaf_that_is_no_array(store: Store, leaf: Any, told: str) -> None:
-    with pytest.raises(TypeError, match=told):
+@pytest.mark.parametrize(("leaf", "message"), [("text", "a is str"), (object(), "a is object")])
+def test_a_leaf_that_is_no_array(store: Store, leaf: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         store.save(1, 0, {"a": leaf}, {})
 
 
 def test_a_description_that_json_cannot_hold(store: Store) -> None:
     with pytest.raises(
-        TypeError, match="description holds numbers, texts, lists, dicts and arrays"
+        TypeError, match="description holds numbers, strings, lists, dicts and arrays"
     ):
         store.save(1, 0, {}, {"model": object()})
 
@@ -387,9 +391,9 @@ def test_what_a_killed_save_left_is_taken_away(folder: Path) -> None:
 
 
 def test_two_runs_cannot_share_a_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "_GRACE", 0.1)
+    monkeypatch.setattr(locks, "GRACE_SECONDS", 0.1)
     program = (
-        "import sys, jaxdl as dl\nfrom jaxdl.checkpoint import store\nstore._GRACE = 0.1\n"
+        "import sys, jaxdl as dl\nfrom jaxdl.checkpoint import lock, store\nlock.GRACE_SECONDS = 0.1\n"
         "store.Store(dl.Checkpoints(sys.argv[1]))"
     )
     ran = subprocess.run(
@@ -468,18 +472,18 @@ from jaxdl.checkpoint.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store(Checkpoints(sys.argv[1], every="10 steps"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for step in (1, 2):
         store.save(step, 0, {str(i): np.ones(30_000, np.float32) for i in range(100)}, {}, None)
         store.wait()
     store.close()
-print(*(warning.message for warning in told), sep="\\n")
+print(*(warning.message for warning in caught), sep="\\n")
 """
 
 
 @pytest.mark.once
-def test_a_file_that_grows_too_large_is_told_in_one_warning_a_save(folder: Path) -> None:
+def test_a_file_that_grows_too_large_is_reported_in_one_warning_a_save(folder: Path) -> None:
     """Where each array alone is too large, so that many writes fail at a time."""
     ran = subprocess.run(
         [sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, check=True
@@ -490,7 +494,7 @@ def test_a_file_that_grows_too_large_is_told_in_one_warning_a_save(folder: Path)
         f"checkpoint: step {step} was not saved" for step in (1, 2)
     ]
     assert all(
-        "(File too large); there is none before it, training goes on" in line for line in lines
+        "(File too large); there is none before it, training continues" in line for line in lines
     )
 
 
@@ -501,7 +505,7 @@ def test_where_nothing_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPat
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refused)
-    with pytest.warns(RuntimeWarning, match="cannot be locked there"):
+    with pytest.warns(RuntimeWarning, match="cannot be locked, as its file system has no locks"):
         store = Store(dl.Checkpoints(folder))
     with store:
         saved(store, 1)

@@ -221,19 +221,19 @@ def sealed_again(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda data: data + b"\0", "holds 33 bytes of arrays where 32 are expected"),
         (lambda data: data[:-1], "holds 31 bytes of arrays where 32 are expected"),
         (
             lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-            r"is damaged: the bytes of state\.key are not",
+            r"is damaged: the digest of state\.key does not match",
         ),
-        (lambda data: data[:20], "no safetensors file: its header shall end at byte"),
+        (lambda data: data[:20], "no safetensors file: its header ends at byte"),
         (lambda data: b"", "it ends after 0 bytes"),
         (
             lambda data: data.replace(b"params.dense", b"params.tense", 1),
-            "its header is not the one that was written",
+            "the digest of its header does not match",
         ),
         (lambda data: data.replace(b'":{"dtype', b'": {"dtype', 1), "is damaged"),
         (
@@ -245,9 +245,9 @@ def sealed_again(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes
         (lambda data: (10**5).to_bytes(8, "little") + b"[" * 10**5, "another program wrote it"),
     ],
 )
-def test_what_is_wrong_is_said(saved: Path, change: Callable[[bytes], bytes], told: str) -> None:
+def test_what_is_wrong_is_said(saved: Path, change: Callable[[bytes], bytes], message: str) -> None:
     saved.write_bytes(change(saved.read_bytes()))
-    with pytest.raises(dl.CheckpointError, match=told):
+    with pytest.raises(dl.CheckpointError, match=message):
         dl.load(saved)
 
 
@@ -256,7 +256,8 @@ def test_a_file_of_another_program(tmp_path: Path) -> None:
 
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "other")
     with pytest.raises(
-        dl.CheckpointError, match="another program wrote it — read it with what wrote it"
+        dl.CheckpointError,
+        match="another program wrote it — read it with the program that wrote it",
     ):
         dl.load(tmp_path / "other")
 
@@ -267,7 +268,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"a": "text"}, r"params\.a is str"),
         ({"a": np.ones(2, ml_dtypes.int4)}, r"params\.a is of int4, which safetensors cannot hold"),
@@ -276,8 +277,8 @@ def test_no_file(tmp_path: Path) -> None:
         ({"a": [np.ones(2)] * 2 + ["x"]}, r"params\.a is list"),
     ],
 )
-def test_what_is_no_weight_is_refused(tmp_path: Path, params: Any, told: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_what_is_no_weight_is_refused(tmp_path: Path, params: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         dl.save(tmp_path / "w", params)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import models
-from jaxdl.generation.generate import draw
+from jaxdl.generation.sampling import draw
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 PROMPT = np.random.default_rng(0).integers(0, 11, (3, 4)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Reports: known costs, agreement of the ways, refusal, and JSON that prints the same table."""
+"""Reports: known costs, agreement of the execution modes, refusal, and JSON that prints the same table."""
 
 import dataclasses
 from pathlib import Path
@@ -38,20 +38,20 @@ def report(machine: DeviceSpeed) -> dl.SpeedReport:
     )
 
 
-def test_the_ways_agree_and_each_has_its_figures(report: dl.SpeedReport) -> None:
-    assert [way.name for way in report.ways] == ["eager", "step", "epoch"]
+def test_the_execution_modes_agree_and_each_is_measured(report: dl.SpeedReport) -> None:
+    assert [each.name for each in report.executions] == ["eager", "step", "epoch"]
     assert report.difference is not None
     assert report.difference < 1e-6
     assert report["eager"].difference == 0
-    for way in report.ways:
-        assert way.seconds is not None
-        assert way.seconds == np.median(way.rounds)
-        assert way.examples_a_second == pytest.approx(16 / way.seconds)
-        assert way.share_of_matrix_product == pytest.approx(way.flops / way.seconds / 1e12)
-        assert way.share_of_bandwidth == pytest.approx(way.bytes / way.seconds / 1e11)
-        assert len(way.rounds) == 3
-        assert way.first_seconds >= way.compile_seconds > 0
-        assert way.peak_bytes > 0
+    for each in report.executions:
+        assert each.seconds is not None
+        assert each.seconds == np.median(each.rounds)
+        assert each.examples_a_second == pytest.approx(16 / each.seconds)
+        assert each.share_of_matrix_product == pytest.approx(each.flops / each.seconds / 1e12)
+        assert each.share_of_bandwidth == pytest.approx(each.bytes / each.seconds / 1e11)
+        assert len(each.rounds) == 3
+        assert each.first_seconds >= each.compile_seconds > 0
+        assert each.peak_bytes > 0
     assert report["eager"].programs > report["step"].programs >= 1
     assert report["epoch"].programs == 1
     assert report["epoch"].program_bytes > 40 * 3 * 4
@@ -87,7 +87,7 @@ def test_a_report_is_the_same_text_in_a_notebook(
 def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(
-        ValueError, match=r"other\.json: expected a 'jaxdl speed report, version 1'"
+        ValueError, match=r"other\.json: expected a 'jaxdl speed report, version 2'"
     ):
         dl.SpeedReport.from_json(tmp_path / "other.json")
 
@@ -97,18 +97,18 @@ def test_a_picture_is_drawn(report: dl.SpeedReport, tmp_path: Path) -> None:
     figure = report.plot(tmp_path / "report.png")
     bars, roofline = figure.axes
     assert [bar.get_height() for bar in bars.patches] == pytest.approx(
-        [1e3 * way.seconds for way in report.ways]
+        [1e3 * each.seconds for each in report.executions]
     )
     assert bars.get_ylabel() == "time a step (ms)"
     assert (roofline.get_xscale(), roofline.get_yscale()) == ("log", "log")
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 
-def test_a_matrix_product_is_told_with_its_known_operations(machine: DeviceSpeed) -> None:
+def test_a_matrix_product_has_its_known_operations(machine: DeviceSpeed) -> None:
     left, right = np.ones((64, 32), np.float32), np.ones((32, 48), np.float32)
     report = dl.compare_function(jnp.dot, left, right, vmap_over=4, device=machine, **QUICK)
-    assert [way.name for way in report.ways] == ["eager", "jit", "vmap"]
-    assert {way.flops for way in report.ways} == {2 * 64 * 32 * 48}
+    assert [each.name for each in report.executions] == ["eager", "jit", "vmap"]
+    assert {each.flops for each in report.executions} == {2 * 64 * 32 * 48}
     assert report.difference < 1e-5
     assert report["jit"].programs == 1
     assert report["jit"].program_bytes == 4 * (64 * 32 + 32 * 48 + 64 * 48)
@@ -116,7 +116,7 @@ def test_a_matrix_product_is_told_with_its_known_operations(machine: DeviceSpeed
     assert (report.name, report.unit, report.examples) == ("dot", "call", None)
 
 
-def test_vmap_copies_the_arguments_that_it_is_told_to(machine: DeviceSpeed) -> None:
+def test_vmap_copies_the_arguments_that_are_mapped(machine: DeviceSpeed) -> None:
     shapes = []
 
     def product(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -130,7 +130,7 @@ def test_vmap_copies_the_arguments_that_it_is_told_to(machine: DeviceSpeed) -> N
     assert set(shapes) == {((8, 8), (2, 8))}
     assert 4 * (64 + 5 * 16 + 5 * 16) <= report["vmap"].program_bytes < 4 * 5 * (64 + 16 + 16)
     alone = dl.compare_function(product, *args, vmap_over=None, device=machine, **QUICK)
-    assert [way.name for way in alone.ways] == ["eager", "jit"]
+    assert [each.name for each in alone.executions] == ["eager", "jit"]
 
 
 def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Path) -> None:
@@ -138,17 +138,17 @@ def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Pa
     report = dl.compare_function(
         jnp.sin, np.ones(64, np.float32), vmap_over=None, device=machine, **settings
     )
-    for way in report.ways:
+    for each in report.executions:
         assert (
-            way.seconds
-            is way.flops_a_second
-            is way.share_of_matrix_product
-            is way.share_of_bandwidth
+            each.seconds
+            is each.flops_a_second
+            is each.share_of_matrix_product
+            is each.share_of_bandwidth
             is None
         )
-        assert len(way.rounds) == 3
+        assert len(each.rounds) == 3
     assert len(report.refused) == 2
-    assert "eager: no time is told, since the middle half of its 3 rounds spreads over" in str(
+    assert "eager: no time is reported, since the middle half of its 3 rounds spreads over" in str(
         report
     )
     assert "time a call" not in str(report)
@@ -161,11 +161,13 @@ def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Pa
 
 def test_one_way_alone_is_refused_with_a_dash(report: dl.SpeedReport) -> None:
     unknown = dataclasses.replace(
-        report.ways[0], seconds=None, examples_a_second=None, flops_a_second=None
+        report.executions[0], seconds=None, examples_a_second=None, flops_a_second=None
     )
     row = next(
         line
-        for line in str(dataclasses.replace(report, ways=(unknown, *report.ways[1:]))).splitlines()
+        for line in str(
+            dataclasses.replace(report, executions=(unknown, *report.executions[1:]))
+        ).splitlines()
         if "time a" in line
     )
     assert row.split()[3] == "—"
@@ -215,7 +217,7 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
 
 
 @pytest.mark.once
-def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
+def test_a_precision_is_reported_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
     options = {
         "loss": losses.softmax_cross_entropy,
         "optimizer": optax.sgd(0.1),
@@ -233,8 +235,8 @@ def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: 
         **QUICK,
     )
     assert report.precision is not None
-    for precision, told in (
-        ("bfloat16", report.precision.figures),
+    for precision, reported in (
+        ("bfloat16", report.precision.metrics),
         (None, report.precision.float32),
     ):
         run = dl.fit(dl.Dense(2), examples(), precision=precision, progress=False, **options)
@@ -243,10 +245,10 @@ def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: 
             "metrics": {"accuracy": metrics.accuracy},
             "precision": precision,
         }
-        assert told == pytest.approx(
+        assert reported == pytest.approx(
             dl.evaluate(dl.Dense(2), run.params, run.state, examples(), **model), rel=1e-5
         )
-    assert report.precision.figures["loss"] != report.precision.float32["loss"]
+    assert report.precision.metrics["loss"] != report.precision.float32["loss"]
     assert 0 < report.precision.difference < 0.1
     assert "bfloat16 gives loss 0." in str(report)
     report.to_json(tmp_path / "report.json")
@@ -257,7 +259,7 @@ def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: 
     ("settings", "sentence"),
     [
         ({"ways": ("fast",)}, "ways: expected some of 'eager', 'step', 'epoch'"),
-        ({"rounds": 1}, "rounds: expected a whole number of at least 3"),
+        ({"rounds": 1}, "rounds: expected an integer of at least 3"),
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
     ],

@@ -1,4 +1,4 @@
-"""A planted recompilation is told apart from others, with its reason."""
+"""A planted recompilation is found among others, with its reason."""
 
 import functools
 import threading
@@ -12,6 +12,7 @@ import pytest
 
 import jaxdl as dl
 from jaxdl import losses
+from jaxdl.speed import compilations
 
 
 def watched() -> jax.stages.Wrapped:
@@ -100,7 +101,7 @@ def test_the_nearest_of_several_earlier_programs_is_compared_with() -> None:
     assert len(why.repeated[1].differences) == 1
 
 
-def test_a_function_defined_anew_and_what_it_closes_over_are_told() -> None:
+def test_a_function_defined_anew_and_what_it_closes_over_are_named() -> None:
     def planted(rate: float) -> jax.stages.Wrapped:
         return jax.jit(lambda x: x * rate)
 
@@ -113,7 +114,7 @@ def test_a_function_defined_anew_and_what_it_closes_over_are_told() -> None:
     assert "the function was defined anew (test_compilations.py:" in why.repeated[0].reason
 
 
-def test_a_setting_of_jax_is_told() -> None:
+def test_a_setting_of_jax_is_named() -> None:
     scale = watched()
     with dl.why_compiled(show=False) as why:
         scale({"w": ones(1)}, ones(3))
@@ -125,7 +126,7 @@ def test_a_setting_of_jax_is_told() -> None:
     )
 
 
-def test_compiling_ahead_of_time_is_told_by_its_arguments() -> None:
+def test_compiling_ahead_of_time_is_explained_by_its_arguments() -> None:
     scale = watched()
     with dl.why_compiled(show=False) as why:
         scale({"w": ones(1)}, ones(3))
@@ -170,7 +171,7 @@ def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_oth
     assert "`source.batch_size` has another value, 4 → 2" in loops(batch_size=2)
 
 
-def test_single_operations_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_operations_are_printed_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with dl.why_compiled() as why:
         jnp.ones((3, 5, 7)) * 3.5
     printed = capsys.readouterr().out
@@ -188,7 +189,7 @@ def test_nothing_is_watched_after_the_end_and_nothing_compiled_is_said() -> None
     assert str(why) == "nothing was compiled."
 
 
-def test_what_another_thread_compiles_is_told_too() -> None:
+def test_what_another_thread_compiles_is_recorded_too() -> None:
     scale = watched()
     with dl.why_compiled(show=False) as why:
         thread = threading.Thread(target=scale, args=({"w": ones(1)}, ones(3)))
@@ -213,6 +214,20 @@ def test_a_static_value_that_cannot_be_compared_does_not_end_the_call() -> None:
         scale({"w": ones(1)}, ones(3), mode=Awkward())
         scale({"w": ones(1)}, ones(3), mode=Awkward())
     assert len(why.repeated) == 1
+
+
+def test_a_version_of_jax_that_hides_its_calls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilations, "jit_call", lambda: None)
+    scale = watched()
+    with dl.why_compiled(show=False) as why:
+        scale({"w": ones(1)}, ones(3))
+        scale({"w": ones(1)}, ones(4))
+    (again,) = [each for each in why.repeated if each.function == "scale"]
+    assert again.differences is None
+    assert (
+        again.reason
+        == f"its arguments are unknown, as JAX {jax.__version__} does not show its calls."
+    )
 
 
 def test_arrays_are_not_kept_alive() -> None:

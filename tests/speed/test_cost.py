@@ -47,7 +47,7 @@ def test_a_loop_of_unknown_length_is_said_to_be_counted_once() -> None:
     assert cost.flops == pytest.approx(2 * 64**3, rel=1e-2)
 
 
-def test_the_narrowest_dtype_that_is_multiplied_is_told() -> None:
+def test_the_narrowest_dtype_that_is_multiplied_is_reported() -> None:
     assert (
         cost_of(jnp.dot, shape(8, 8, dtype="bfloat16"), shape(8, 8, dtype="bfloat16")).dtype
         == "bfloat16"

@@ -1,4 +1,4 @@
-"""The machine's own figures are of the right size, and told in a sentence."""
+"""The machine's measured speeds are of the right size, and printed in a sentence."""
 
 import gc
 import time

@@ -1,4 +1,4 @@
-"""Turns are taken in order, their number fits the time, and what spreads too far is not known."""
+"""Rounds alternate, their repetitions fit the time, and a median that spreads too far is not known."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ class Clock:
         return repeat
 
 
-def test_turns_alternate_and_each_fills_its_time() -> None:
+def test_functions_alternate_and_each_fills_its_time() -> None:
     clock = Clock()
     steady = in_turn({"a": clock.work("a", 0.001), "b": clock.work("b", 5.0)}, 4, 0.1, clock=clock)
     assert clock.done[-8:] == ["a", "b"] * 4
@@ -34,7 +34,7 @@ def test_turns_alternate_and_each_fills_its_time() -> None:
     assert steady["b"].seconds == pytest.approx((5.0,) * 4)
 
 
-def test_no_turn_makes_more_than_may_be_made_at_once() -> None:
+def test_no_round_runs_more_than_it_may() -> None:
     clock = Clock()
     assert in_turn({"a": clock.work("a", 1e-6)}, 3, 0.1, {"a": 7}, clock)["a"].repeats == 7
 
@@ -51,8 +51,8 @@ def test_the_spread_is_the_interquartile_range_over_the_median() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ((2, 0.1, 0.25), "rounds: expected a whole number of at least 3"),
-        ((3, 0.0, 0.25), "seconds: expected how long a turn"),
+        ((2, 0.1, 0.25), "rounds: expected an integer of at least 3"),
+        ((3, 0.0, 0.25), "seconds: expected how long a round"),
         ((3, 0.1, 0.0), "widest_spread: expected a share"),
     ],
 )
