@@ -44,6 +44,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
     )
+    # A test that is asked for by its name runs, slow or not.
+    if config.option.markexpr == "not slow" and all("::" in name for name in config.args):
+        config.option.markexpr = ""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the cases of sampled tests that are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for same_test in cases.values():
+        marker = same_test[0].get_closest_marker("sampled")
+        assert marker is not None
+        kept = quick_cases(len(same_test), *marker.args)
+        for number, item in enumerate(same_test):
+            if number not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
+def quick_cases(count: int, n: int = 1) -> set[int]:
+    """Which of `count` cases are quick: n of them, the first and others at even distances."""
+    return {count * number // n for number in range(min(n, count))}
 
 
 @pytest.fixture(autouse=True, scope="module")
