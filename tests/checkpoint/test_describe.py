@@ -84,6 +84,7 @@ def descriptions() -> str:
     return "".join(f"{name} {shown(describe(value))}\n" for name, value in VALUES.items())
 
 
+@pytest.mark.slow
 def test_another_process_describes_the_same() -> None:
     root = Path(__file__).parents[2]
     program = "from tests.test_describe import descriptions; print(descriptions(), end='')"

@@ -72,6 +72,7 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)])
 def test_each_dtype_comes_back_bit_by_bit(

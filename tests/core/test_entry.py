@@ -224,6 +224,7 @@ def learnt(model: Any, params: Any, state: Any, values: Any, mode: Any) -> Any:
     return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, jnp.asarray(values))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("fill", [np.nan, np.inf, -3e38])
 @pytest.mark.parametrize("mode", [dl.Eval(), dl.Train(KEY)], ids=["evaluation", "training"])
 @pytest.mark.parametrize("model", ON_SEQUENCES.values(), ids=ON_SEQUENCES.keys())

@@ -112,6 +112,7 @@ def test_a_users_value_may_hold_what_it_likes() -> None:
     assert other.kind is jnp.float32
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "model",
     [

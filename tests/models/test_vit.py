@@ -34,6 +34,7 @@ def test_it_computes_what_pytorch_computes() -> None:
     close(model.apply(params, {}, images)[0], expected.detach().numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_it_learns_digits() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")

@@ -28,6 +28,7 @@ def drawn(dtype: Any, kv_heads: bool = False) -> list[jax.Array]:
     return [jnp.asarray(random.normal(size=shape), dtype) for shape in shapes]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("causal", [False, True])
 def test_without_such_a_kernel_nothing_changes(dtype: Any, causal: bool) -> None:

@@ -45,6 +45,7 @@ def convolutions(draw: Any) -> dict[str, Any]:
     return {"x": (examples, *space, inputs), "kernel": (*window, inputs, outputs), "pads": pads}
 
 
+@pytest.mark.slow
 @settings(max_examples=CASES)
 @given(convolutions())
 def test_it_and_its_derivatives_of_two_orders_are_those_of_xla(case: dict[str, Any]) -> None:
@@ -65,6 +66,7 @@ def test_it_and_its_derivatives_of_two_orders_are_those_of_xla(case: dict[str, A
         jax.tree.map(close, measured(direct.conv_directly), measured(by_xla))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", ["_outputs", "_inputs", "_kernel"])
 @pytest.mark.parametrize(
     "axes", [(0, None), (None, 0), (0, 0), (1, None), (1, 2), (None, 1), (-1, -1)]

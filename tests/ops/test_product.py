@@ -11,6 +11,7 @@ RANDOM = np.random.default_rng(0)
 A, B = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((5, 3, 4), (5, 4, 2)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (2, 1)])
 def test_it_is_the_product_and_its_gradients_under_vmap(
     axes: tuple[int | None, int | None],

@@ -118,6 +118,7 @@ def test_a_step_has_its_optimizers_replaced_and_is_else_what_it_was() -> None:
     assert with_first_alike(again) is again
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("train", [False, True])
 def test_a_run_that_writes_its_optimizer_anew_compiles_nothing(train: bool) -> None:
     model = dl.Dense(1)

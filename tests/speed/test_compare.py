@@ -116,6 +116,7 @@ def test_a_matrix_product_is_told_with_its_known_operations(machine: DeviceSpeed
     assert (report.name, report.unit, report.examples) == ("dot", "call", None)
 
 
+@pytest.mark.slow
 def test_vmap_copies_the_arguments_that_it_is_told_to(machine: DeviceSpeed) -> None:
     shapes = []
 
@@ -181,6 +182,7 @@ def test_the_largest_difference_is_over_all_leaves() -> None:
     assert difference({}, {}) == 0
 
 
+@pytest.mark.slow
 def test_a_stream_is_measured_by_its_first_batch(machine: DeviceSpeed) -> None:
     x, y = examples(12)
     report = dl.compare(
@@ -196,6 +198,7 @@ def test_a_stream_is_measured_by_its_first_batch(machine: DeviceSpeed) -> None:
     assert report.difference < 1e-6
 
 
+@pytest.mark.slow
 def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: DeviceSpeed) -> None:
     report = dl.compare(
         dl.Dense(2),
@@ -214,6 +217,7 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_precision_is_told_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
     options = {
