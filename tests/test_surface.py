@@ -234,6 +234,7 @@ def untouched(objects: Iterable[Any], public: Objects) -> list[str]:
     return [name for name, value in public.items() if id(value) not in touched]
 
 
+@pytest.mark.once
 def test_quick_tests_touch_every_public_name() -> None:
     public = surface()
     assert len(public) > 150
@@ -291,3 +292,16 @@ def test_examples_in_docstrings_touch() -> None:
     text = 'def dense():\n    """A layer.\n\n    >>> Dense(dl.tree)\n    """\n'
     names = {"Dense": jaxdl.Dense, "dl": jaxdl}
     assert untouched(of_docstrings(text, names), {"Dense": jaxdl.Dense, "tree": jaxdl.tree}) == []
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("case", range(6))
+def test_cases_at_even_distances_are_quick(case: int, request: pytest.FixtureRequest) -> None:
+    asked_for_by_name = all("::" in name for name in request.config.args)
+    is_quick = request.node.get_closest_marker("slow") is None
+    assert is_quick == (case in (0, 3)) or asked_for_by_name
+
+
+@pytest.mark.slow
+def test_a_slow_test_runs_where_it_is_asked_for(request: pytest.FixtureRequest) -> None:
+    assert request.config.option.markexpr != "not slow"
