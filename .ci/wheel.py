@@ -13,15 +13,16 @@ assert resources.files("jaxdl").joinpath("py.typed").is_file()
 
 x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 y = (x[:, 0] > 0).astype(np.int32)
+model = dl.Dense(2)
 run = dl.fit(
-    dl.Dense(2),
+    model,
     (x, y),
     loss=dl.losses.softmax_cross_entropy,
     optimizer="adam",
-    metrics=dl.metrics.accuracy,
+    metrics={"accuracy": dl.metrics.accuracy},
     epochs=2,
     batch_size=16,
     progress=False,
 )
-assert dl.predict(run, x).shape == (64, 2)
+assert dl.predict(model, run.params, run.state, x).shape == (64, 2)
 print("jaxdl", dl.__version__, "fits and predicts:", run.history)
