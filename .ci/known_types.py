@@ -1,6 +1,6 @@
 """Prints how many public symbols have a type that pyright knows; fails where they are too few.
 
-python .ci/known_types.py REPORT LEAST: the JSON of `pyright --verifytypes`, the least share in percent.
+python .ci/known_types.py REPORT LEAST: JSON of `pyright --verifytypes`, the least share in percent.
 """
 
 import json
