@@ -13,4 +13,5 @@ if "typeCompleteness" not in report:
 known = 100 * report["typeCompleteness"]["completenessScore"]
 print(f"pyright --verifytypes jaxdl: {known:.1f} % of public symbols have a known type")
 if known < float(sys.argv[2]):
+    print(*(found["message"] for found in report["generalDiagnostics"]), sep="\n")
     sys.exit(f"that is less than {sys.argv[2]} %")
