@@ -79,6 +79,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("model", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_images_are_read_in_0_to_1_whatever_reads_them(model: Any, expected: Any) -> None:
     params, state = model.init(KEY, BYTES)
@@ -224,7 +225,7 @@ def learnt(model: Any, params: Any, state: Any, values: Any, mode: Any) -> Any:
     return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, jnp.asarray(values))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fill", [np.nan, np.inf, -3e38])
 @pytest.mark.parametrize("mode", [dl.Eval(), dl.Train(KEY)], ids=["evaluation", "training"])
 @pytest.mark.parametrize("model", ON_SEQUENCES.values(), ids=ON_SEQUENCES.keys())

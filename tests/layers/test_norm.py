@@ -222,6 +222,7 @@ def test_float64_is_computed_in_float64(mode: dl.Mode) -> None:
         close(y, exact, 1e-14)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(3), dl.InstanceNorm()]
 )

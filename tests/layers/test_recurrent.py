@@ -299,6 +299,7 @@ def test_the_forget_gate_begins_open() -> None:
     )
 
 
+@pytest.mark.sampled
 @every_layer
 def test_initial_parameters_are_distributed_as_those_of_keras(
     kind: Any, monkeypatch: pytest.MonkeyPatch
@@ -397,6 +398,7 @@ def test_what_does_not_fit_is_refused(wrong: Any, message: str) -> None:
         wrong()
 
 
+@pytest.mark.sampled
 @every_layer
 def test_a_first_state_of_another_shape_is_refused(kind: Any) -> None:
     layer = kind(FEATURES, carry=True)

@@ -82,6 +82,7 @@ def test_a_block_and_its_gradients_equal_those_of_pytorch(norm: Any, causal: boo
     )
 
 
+@pytest.mark.slow
 def test_padded_sequences_give_what_each_gives_alone() -> None:
     layer = dl.TransformerBlock(HEADS, rotary=True, kv_heads=1)
     params, _ = layer.init(jax.random.key(0), X)

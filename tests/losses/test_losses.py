@@ -446,6 +446,7 @@ def focal_by_hand(x, y, alpha, gamma):
     return -a * log_p, sign * slope, curvature
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("label", [0, 1])
 def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
     x = float32([0, -0.0, 0.3, -2, 5, -5, 20, -20, 60, -60])
@@ -467,6 +468,7 @@ def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
         near(second(loss, x, y), curvature)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loss", [losses.binary_cross_entropy, losses.focal])
 def test_an_infinite_logit_that_is_right_costs_nothing(loss):
     x, y = np.array([-np.inf, np.inf, 0.0], np.float32), np.array([0, 1, 1])

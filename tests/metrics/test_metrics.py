@@ -636,6 +636,7 @@ def test_one_hot_labels_of_any_dtype(dtype):
     )
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_of_many_classes_equals_a_count():
     """A product of one-hot labels takes batch · classes² operations, 5 · 10¹⁰ of them here."""
     generator = np.random.default_rng(0)
