@@ -132,7 +132,7 @@ def test_steps_are_as_many_as_asked_and_may_be_none() -> None:
 LENGTHS = np.array([2, 4, 2])
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -184,6 +184,7 @@ def test_padded_prompts_run_within_a_larger_program() -> None:
     np.testing.assert_array_equal(none.lengths, LENGTHS)
 
 
+@pytest.mark.slow
 def test_it_runs_within_a_larger_program() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)

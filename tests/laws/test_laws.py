@@ -85,7 +85,7 @@ def test_a_layer_that_is_not_in_the_catalogue_is_found() -> None:
     assert {"Conv", "Dense", "Sequential"} <= set(missing(vars(dl), []))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @every_layer
 def test_jit_equals_eager(entry: Entry) -> None:
     params, state = entry.drawn()
@@ -109,7 +109,7 @@ def total(y: Any) -> Any:
     return jnp.sum(y.astype(jnp.float32))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 @every_layer
 def test_vmap_equals_a_loop(entry: Entry) -> None:
     """Over parameters, state, inputs and keys at once: a population."""
@@ -129,7 +129,7 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
     close(jax.jit(jax.vmap(both))(*stacked), expected)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @every_layer
 @pytest.mark.once
 def test_gradients_equal_finite_differences(entry: Entry) -> None:
@@ -418,7 +418,7 @@ see_the_mask = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("entry", see_the_mask.values(), ids=see_the_mask.keys())
 @pytest.mark.once
 def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
@@ -437,7 +437,7 @@ def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
     close(learn(params, padded, mask), learn(params, x, None), 2e-5)
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(9)
 @every_layer
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_training_lowers_for(entry: Entry, platform: str) -> None:

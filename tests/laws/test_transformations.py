@@ -115,7 +115,7 @@ BY_JAX_ITSELF = {
 }
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @every_layer
 def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.FixtureRequest) -> None:
     params, state = entry.drawn()

@@ -65,6 +65,7 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
     }
 
 
+@pytest.mark.slow
 def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
     query, key, value = drawn(jnp.bfloat16)

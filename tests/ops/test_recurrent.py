@@ -106,7 +106,7 @@ def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(
         close(*(jax.jvp(f, args, tangents) for f in (ours, scanned)))
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @every_case
 def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
     ours: Any, scanned: Any, gates: int, extra: Any

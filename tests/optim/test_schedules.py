@@ -196,6 +196,7 @@ def test_the_history_has_the_estimate_of_the_last_update(name):
     np.testing.assert_allclose(run.history["learning_rate"], expected, rtol=1e-3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
     [
