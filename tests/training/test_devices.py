@@ -288,6 +288,7 @@ def test_dropout_keeps_its_share():
     same(run, train(four(), model=model, epochs=3), 0)
 
 
+@pytest.mark.slow
 @several
 def test_evaluate_and_predict():
     run = train(None)

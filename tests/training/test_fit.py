@@ -148,7 +148,7 @@ def test_class_weights_weigh_the_loss_alone():
     assert run.history["a"] == plain.history["a"]
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [np.bool_, np.uint8, np.int64])
 @pytest.mark.parametrize("shape", [(43,), (43, 1)])
 def test_class_weights_of_two_classes_are_sample_weights(labels, shape):
@@ -331,6 +331,7 @@ def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
         )
 
 
+@pytest.mark.slow
 def test_a_smaller_last_batch_is_dropped():
     params, state = CLASSIFIER.init(jax.random.key(3), X)
     options = {

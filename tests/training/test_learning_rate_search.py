@@ -159,6 +159,7 @@ def test_what_cannot_be_tested_is_said(options, message):
         find(ONE, (X, 0 * X), **options)
 
 
+@pytest.mark.slow
 def test_the_plot_marks_the_suggestion_on_a_logarithmic_axis(tmp_path):
     found = find(ONE, (X, 0 * X), steps=50)
     figure = found.plot(tmp_path / "range.png")

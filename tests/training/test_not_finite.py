@@ -146,7 +146,7 @@ def test_an_optimizer_whose_state_overflows_is_skipped_too():
     assert finite((skipped.params, skipped.train_state.optimizer_state))
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_going_back_halves_the_updates_until_they_hold(way):
     options = {"optimizer": optax.sgd(3.0), "epochs": 40, "batch_size": 20, "compile": way}
@@ -195,7 +195,6 @@ def test_the_rate_is_that_of_the_last_update_that_stayed():
     np.testing.assert_allclose(back.history["learning_rate"], expected, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_going_back_takes_a_state_of_before():
     """A step that is spoiled once: the state comes back, and all later updates are half as long."""
     guarded = dl.Guarded(dl.Supervised(MODEL, poisoned, optax.sgd(0.05)), "go back", every=2)

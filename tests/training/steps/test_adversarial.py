@@ -482,6 +482,7 @@ CASES: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", CASES)
 def test_what_does_not_fit_is_refused(case: str) -> None:

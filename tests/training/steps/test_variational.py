@@ -50,6 +50,7 @@ def test_the_divergence_is_that_of_pytorch() -> None:
     assert float(dl.gaussian_divergence(jnp.zeros((1, 5)), jnp.zeros((1, 5)))[0]) == 0
 
 
+@pytest.mark.slow
 def test_the_divergence_is_the_mean_log_ratio_over_draws() -> None:
     mean, log_variance = moments()
     keys = jax.random.split(jax.random.key(0), 20_000)
