@@ -71,8 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def quick_cases(count: int, n: int = 1) -> set[int]:
-    """Which of `count` cases are quick: n of them, the first and others at even distances."""
-    return {count * number // n for number in range(min(n, count))}
+    """Which of `count` cases are quick: n of them, the last and others at even distances."""
+    n = min(n, count)
+    return {count * number // n - 1 for number in range(1, n + 1)}
 
 
 @pytest.fixture(autouse=True, scope="module")

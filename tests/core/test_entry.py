@@ -136,6 +136,7 @@ def test_indices_in_bytes_stay_indices() -> None:
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.slow
 def test_images_are_trained_on_as_floats_are() -> None:
     targets = np.arange(3)
     model = dl.Sequential(twice, dl.Flatten(), dl.Dense(3))
@@ -170,6 +171,7 @@ def test_integers_that_would_wrap_are_refused(model: Any, x: Any, text: str) -> 
         model.apply(params, state, dl.Padded(x, np.array([2])))
 
 
+@pytest.mark.slow
 def test_integers_that_fit_are_read_in_any_dtype() -> None:
     model = dl.Embedding(10, 4)
     params, state = model.init(KEY, np.zeros((1, 2), np.int32))

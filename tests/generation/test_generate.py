@@ -217,6 +217,7 @@ def test_top_k_leaves_k_where_more_are_equal(top_k: int) -> None:
     assert set(draws(jnp.asarray([-0.0, 0.0, -0.0]), top_k=top_k)) == set(range(top_k))
 
 
+@pytest.mark.slow
 def test_top_p_leaves_the_fewest_that_have_the_probability() -> None:
     """Against fractions, at each sum of the likeliest tokens exactly and a little to either side."""
     rng = np.random.default_rng(0)

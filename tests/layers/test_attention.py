@@ -91,6 +91,7 @@ def figures_of(layer: Any, params: Any, x: Any, mask: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_causal_attention_is_that_under_a_triangle() -> None:
     params = drawn(dl.MultiHeadAttention(HEADS), X)
     triangle = jnp.tril(jnp.ones((TIME, TIME), bool))
@@ -228,6 +229,7 @@ def test_what_other_platforms_compute_is_the_same(causal: bool, masked: bool) ->
     close(one, other)
 
 
+@pytest.mark.slow
 def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
     mask = jnp.asarray(np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1]], bool))[None, None]
     q, k, v = (normal(seed, (1, 3, 2, 4)) for seed in range(3))

@@ -558,6 +558,7 @@ def test_padded_outputs_of_one_value_a_step_need_no_last_axis():
     np.testing.assert_allclose(got[1], (x[1, 0] - y[1, 0]) ** 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_full_lengths_are_no_padding():
     full = np.full(5, 3, np.int32)
     for loss, outputs, targets, _ in CASES.values():

@@ -291,6 +291,7 @@ def test_a_search_along_a_line_is_that_of_optax(make, options):
     assert float(mean_loss(params)) < 0.9 * float(mean_loss(start[0]))
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_give_the_loss_of_other_parameters_says_so():
     step = dl.Adversarial(dl.Dense(2), dl.Dense(1), 2, optax.lbfgs(), optax.sgd(0.1))
     with pytest.raises(

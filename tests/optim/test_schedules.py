@@ -213,6 +213,7 @@ def test_the_rate_of_parts_of_the_parameters_is_found(optimizer, expected):
     np.testing.assert_allclose(history["learning_rate"], [expected], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_steps_and_streams_are_counted_too():
     batches = [(X[:10], T[:10])] * 8
     line = {"optimizer": optax.sgd, "learning_rate": optim.Linear(0.1)}

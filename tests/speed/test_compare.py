@@ -92,6 +92,7 @@ def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
         dl.SpeedReport.from_json(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(report: dl.SpeedReport, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     figure = report.plot(tmp_path / "report.png")
