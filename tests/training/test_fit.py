@@ -905,6 +905,7 @@ def test_plateau_sees_the_loss():
     assert int(run.train_state.step) == 10
 
 
+@pytest.mark.slow
 def test_plot_draws_each_figure_against_validation(tmp_path):
     run = fit(
         LINEAR,

@@ -348,7 +348,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_run_of_other_settings_is_refused_by_their_name(saved: Path, name: str) -> None:
@@ -409,6 +409,7 @@ def test_a_run_that_goes_on_with_another_rate_takes_it(tmp_path: Path) -> None:
         assert len(again.history["loss"]) == 4
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
     fewer = plain(metrics={"accuracy": metrics.accuracy}, average=None, epochs=2)
     dl.fit(**fewer, checkpoint=dl.Checkpoints(tmp_path))
@@ -441,6 +442,7 @@ def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path)
     assert len(run.history["loss"]) == 3
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_what_was_there(tmp_path: Path) -> None:
     dl.fit(**PLAIN, checkpoint=dl.Checkpoints(tmp_path))
     anew = dl.Checkpoints(tmp_path, on_change="restart")

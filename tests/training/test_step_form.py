@@ -135,6 +135,7 @@ def test_a_run_that_goes_on_with_another_rate_takes_it() -> None:
     jax.tree.map(np.testing.assert_array_equal, rest.params, first.params)
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_decides_by_a_number_keeps_it() -> None:
     """optax.sm3 asks in Python whether its momentum is positive."""
     runs = [fit(optimizer=optax.sm3(rate)) for rate in (0.25, 0.5)]
@@ -159,6 +160,7 @@ class Doubling(dl.Supervised):
         return self.doubled.observe(state)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_more_than_its_fields_keeps_its_numbers() -> None:
     def run(rate: float) -> dl.Run:
         return dl.train(

@@ -213,6 +213,7 @@ def test_what_can_be_read_again_is_begun_again_wherever_an_epoch_is(kind, steps)
     np.testing.assert_array_equal(run.history["loss"], expected.history["loss"])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_whichever_pass_it_was(tmp_path):
     options = {"steps_per_epoch": 3, "seed": 1}
     whole = fit(list(batches()), epochs=8, **options)

@@ -46,7 +46,7 @@ def slices(*arrays: Any) -> list[Any]:
     return [tuple(a[i : i + 10] for a in arrays) for i in range(0, 43, 10)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "data",
     [

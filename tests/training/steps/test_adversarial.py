@@ -351,6 +351,7 @@ def test_every_pass_draws_from_a_key_of_its_own() -> None:
     assert len(keys) == len(set(keys)) == 2 * 4  # imagining, judging twice, fooling
 
 
+@pytest.mark.slow
 def test_the_history_holds_both_players() -> None:
     run = reference()
     names = ["discriminator_loss", "generator_loss", "real_score", "fake_score"]
