@@ -38,6 +38,7 @@ def shape_of(layer: Any, x: Any, then: Any, mode: Any) -> tuple[Any, Any]:
     ]
 
 
+@pytest.mark.slow
 @examples(150)
 @hypothesis.given(layers_and_inputs(), st.booleans())
 def test_shapes_are_those_that_are_meant_or_refused(drawn: Any, train: bool) -> None:

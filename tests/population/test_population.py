@@ -226,7 +226,7 @@ def test_early_stopping_ends_one_member_and_leaves_the_others_alone() -> None:
     assert np.isnan(runs.history["loss"][3:, 2]).all()
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [3e3, 1e30])
 def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -> None:
     """A rate of 3e3 lets the loss overflow after some steps; one of 1e30 makes the first update itself overflow."""
