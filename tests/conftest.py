@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import jaxtyping
@@ -12,6 +13,10 @@ os.environ.setdefault(
     "JAX_PLATFORMS", "cpu"
 )  # an accelerator's own rounding is not what these tests are about
 os.environ.setdefault("MPLBACKEND", "Agg")
+SOONER = "--xla_cpu_use_fusion_emitters=false"  # compiles many small programs in a third less time
+if metadata.version("jaxlib").startswith("0.10.") and SOONER not in os.environ.get("XLA_FLAGS", ""):
+    # XLA ends a process that gives it a flag which it does not know, as later versions do.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SOONER}".strip()
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float, as Python has it
 jaxtyping.install_import_hook("jaxdl", CHECKER)  # before jaxdl is imported for the first time
 
@@ -44,6 +49,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
     )
+    # A test that is asked for by its name runs, slow or not.
+    if config.option.markexpr == "not slow" and all("::" in name for name in config.args):
+        config.option.markexpr = ""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the cases of sampled tests that are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for same_test in cases.values():
+        marker = same_test[0].get_closest_marker("sampled")
+        assert marker is not None
+        kept = quick_cases(len(same_test), *marker.args)
+        for number, item in enumerate(same_test):
+            if number not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
+def quick_cases(count: int, n: int = 1) -> set[int]:
+    """Which of `count` cases are quick: n of them, the last and others at even distances."""
+    n = min(n, count)
+    return {count * number // n - 1 for number in range(1, n + 1)}
 
 
 @pytest.fixture(autouse=True, scope="module")

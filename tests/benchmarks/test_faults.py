@@ -17,6 +17,7 @@ def settings(tmp_path: Path) -> saving.Settings:
     return saving.Settings(30, 12, 12, 2, 0.3, 1, 2, tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_named(settings: saving.Settings) -> None:
     result = faults.weights(settings)
     assert result["flips"] == {"named in an error": 30}
@@ -24,6 +25,7 @@ def test_damaged_weights_are_named(settings: saving.Settings) -> None:
     assert result["flips, safetensors alone"]["silently wrong"] > 6
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_named(settings: saving.Settings) -> None:
     result = faults.checkpoints(settings)
     assert result["flips"] == {"fell back and said so": 15, "named in an error": 15}
@@ -38,6 +40,7 @@ def test_damage_is_done() -> None:
     assert len(faults.truncated(generator)(whole)) < 100
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_and_the_run_goes_on(settings: saving.Settings) -> None:
     result = faults.full_disk(settings)
     assert result["newest whole step after each save"] == [0, 0, 2]
@@ -47,6 +50,7 @@ def test_a_full_disk_leaves_the_old_and_the_run_goes_on(settings: saving.Setting
     assert "(File too large); 000001-step-0 is whole" in told
 
 
+@pytest.mark.slow
 def test_memory_and_cost_are_measured(settings: saving.Settings) -> None:
     assert 0.8 < saving.saving_memory(settings)["ratio"] < 2.0
     cost = saving.cost(1, 0.3, 1, str(settings.folder / "cost"))
@@ -54,6 +58,7 @@ def test_memory_and_cost_are_measured(settings: saving.Settings) -> None:
     assert cost["seconds until whole"] > 0
 
 
+@pytest.mark.slow
 def test_runs_that_were_killed_end_as_the_undisturbed_one(
     settings: saving.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

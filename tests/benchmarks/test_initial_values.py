@@ -149,6 +149,7 @@ def test_data_that_is_not_there_is_one_sentence(
         initial_values.main()
 
 
+@pytest.mark.slow
 def test_it_measures_every_start_and_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(20, 6, 2)).astype(np.float32)
     task = real_tasks.Task(
@@ -174,6 +175,7 @@ def test_it_measures_every_start_and_keras(tmp_path: Path, monkeypatch: pytest.M
     assert f"| {found['starts']['jaxdl']['mean']:.3g} (" in row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["air passengers, GRU(32)", "MovieLens-100k, factors of 16, biases"]
 )

@@ -13,6 +13,7 @@ SIZE = 1 << 20
 SCRATCH = 8 << 20  # what any load takes beside its data, which is much for data so small
 
 
+@pytest.mark.slow
 def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
     folder, outside = tmp_path / "harm", tmp_path / "harm" / "outside"
     cifar, imdb, sounds = (
@@ -48,6 +49,7 @@ def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
     assert outcomes == {"named in an error", "harmless"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("act", ["write", "link", "run", "load"])
 def test_what_gets_out_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
     (tmp_path / "data").mkdir()
@@ -62,6 +64,7 @@ def test_what_gets_out_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert bool(noted) == (act != "load")
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_taken_in_is_seen() -> None:
     attack = honest.Attack("a bomb", "", "mnist", {}, None, 1)
     right = {"mnist": {"digest": "a"}}

@@ -14,6 +14,7 @@ from benchmarks.weights import initial_weights, parameter_count, rows_channels_f
 from jaxdl import models, tree
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "parameters", "flattened"),
     [
@@ -108,6 +109,7 @@ def test_operations_of_dense_layers_and_of_a_gpt() -> None:
     assert flops(gpt) == pytest.approx(by_tokens)
 
 
+@pytest.mark.slow
 def test_operations_of_convolutions_are_those_that_xla_counts() -> None:
     kernels = initial_weights(NETWORKS["mnist"])
 

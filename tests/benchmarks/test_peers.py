@@ -56,6 +56,7 @@ def losses(entry: Entry, network: Network, precision: Precision) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [GPT, GAN], ids=lambda network: network.name)
 def test_all_peers_end_at_one_loss(network: Network) -> None:
     taking_part = [
@@ -69,6 +70,7 @@ def test_all_peers_end_at_one_loss(network: Network) -> None:
         assert other == pytest.approx(ours, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_ends_near_float32_and_not_at_it() -> None:
     (entry,) = [entry for entry in ENTRIES if entry.name == "jax by hand"]
     exact, rounded = (losses(entry, GPT, precision) for precision in get_args(Precision))

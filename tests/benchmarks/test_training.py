@@ -17,6 +17,7 @@ SHORT = training.Settings(("mlp",), rounds=2, seconds=0.0, compilations=0, epoch
 ABSENT = Entry("absent", "benchmarks.absent", "Absent", ("no_such_package",))
 
 
+@pytest.mark.slow
 def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
     entries = [*(entry for entry in ENTRIES if entry.name in ("jaxdl", "jax by hand")), ABSENT]
@@ -62,6 +63,7 @@ def test_two_rounds_of_the_smallest_network(tmp_path: Path) -> None:
     assert not (tmp_path / "batch_sizes.png").exists()
 
 
+@pytest.mark.slow
 def test_first_steps_are_of_fresh_processes_in_turn(tmp_path: Path) -> None:
     arguments = [
         "--networks",
@@ -158,6 +160,7 @@ def test_shares_count_operations_round_by_round(monkeypatch: pytest.MonkeyPatch)
     assert shares["share"]["a"]["of_peak"] == pytest.approx(75e9 / 989e12)
 
 
+@pytest.mark.slow
 def test_two_batch_sizes_of_the_smallest_network(tmp_path: Path) -> None:
     arguments = [
         "--networks",

@@ -86,6 +86,7 @@ def descriptions() -> str:
     return "".join(f"{name} {as_call(describe(value))}\n" for name, value in VALUES.items())
 
 
+@pytest.mark.slow
 def test_another_process_describes_the_same() -> None:
     root = Path(__file__).parents[2]
     program = (

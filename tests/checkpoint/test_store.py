@@ -482,6 +482,7 @@ print(*(warning.message for warning in caught), sep="\\n")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_file_that_grows_too_large_is_reported_in_one_warning_a_save(folder: Path) -> None:
     """Where each array alone is too large, so that many writes fail at a time."""

@@ -72,6 +72,7 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)])
 def test_each_dtype_comes_back_bit_by_bit(
@@ -124,6 +125,7 @@ def test_any_nested_names(tmp_path: Path, tree: Any) -> None:
     assert_same(dl.load(tmp_path / "w")[0], params)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.lists(st.text(), min_size=1))
 def test_paths_are_taken_apart_as_they_were_joined(names: list[str]) -> None:
     assert leaves.split(leaves.joined(names)) == names

@@ -209,6 +209,7 @@ def trained(x: Any, y: Any, weights: Any = None) -> Any:
     return dl.fit(dl.Dense(2), data, epochs=2, batch_size=5, **options)
 
 
+@pytest.mark.slow
 def test_a_run_on_arrays_of_the_other_byte_order_is_that_on_the_machines() -> None:
     model, weights = dl.Dense(2), np.linspace(0.5, 1, 12)
     run = trained(X, Y, weights)

@@ -79,6 +79,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("model", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_images_are_read_in_0_to_1_whatever_reads_them(model: Any, expected: Any) -> None:
     params, state = model.init(KEY, BYTES)
@@ -135,6 +136,7 @@ def test_indices_in_bytes_stay_indices() -> None:
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.slow
 def test_images_are_trained_on_as_floats_are() -> None:
     targets = np.arange(3)
     model = dl.Sequential(twice, dl.Flatten(), dl.Dense(3))
@@ -169,6 +171,7 @@ def test_integers_that_would_wrap_are_refused(model: Any, x: Any, text: str) -> 
         model.apply(params, state, dl.Padded(x, np.array([2])))
 
 
+@pytest.mark.slow
 def test_integers_that_fit_are_read_in_any_dtype() -> None:
     model = dl.Embedding(10, 4)
     params, state = model.init(KEY, np.zeros((1, 2), np.int32))
@@ -224,6 +227,7 @@ def learnt(model: Any, params: Any, state: Any, values: Any, mode: Any) -> Any:
     return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, jnp.asarray(values))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fill", [np.nan, np.inf, -3e38])
 @pytest.mark.parametrize("mode", [dl.Eval(), dl.Train(KEY)], ids=["evaluation", "training"])
 @pytest.mark.parametrize("model", ON_SEQUENCES.values(), ids=ON_SEQUENCES.keys())

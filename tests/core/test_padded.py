@@ -23,6 +23,7 @@ def test_the_mask_is_true_within_the_lengths() -> None:
     np.testing.assert_array_equal(padded(np.zeros((4, 5, 2))).mask, expected)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -102,6 +103,7 @@ def test_a_summary_shows_padded_shapes() -> None:
     assert rows[-1].output == (4, 3)
 
 
+@pytest.mark.slow
 def test_what_lies_behind_the_ends_changes_no_run() -> None:
     rng = np.random.default_rng(0)
     values, lengths = (

@@ -54,6 +54,7 @@ def pickled(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "function", FUNCTIONS, ids=lambda function: getattr(function, "__name__", "partial")
 )
@@ -65,6 +66,7 @@ def test_functions_pickle_by_name(function: Any) -> None:
         np.testing.assert_array_equal(other.apply({}, {}, X)[0], model.apply({}, {}, X)[0])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("function", [function for function in FUNCTIONS if function is not leaky])
 def test_functions_in_any_field_pickle_by_name(function: Any) -> None:
     model = dl.Sequential(
@@ -112,6 +114,7 @@ def test_a_users_value_may_hold_what_it_likes() -> None:
     assert other.kind is jnp.float32
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "model",
     [

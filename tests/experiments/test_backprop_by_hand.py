@@ -214,6 +214,7 @@ def test_on_paper_of_one_grey_where_all_windows_tie_the_derivatives_are_those_of
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiment.NETWORKS)
 def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str) -> None:
     network, train = experiment.NETWORKS[name], examples_of(name, 20)
@@ -237,6 +238,7 @@ def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str)
     assert reference.losses[-1] < reference.losses[0]
 
 
+@pytest.mark.slow
 def test_the_quick_form_writes_its_result_and_its_picture(tmp_path: Path) -> None:
     figures = experiment.main(experiment.Config(quick=True, out=tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"result.json", "by_hand_and_jaxdl.png"}

@@ -60,6 +60,7 @@ def test_the_closed_form_is_that_of_the_normal_equations() -> None:
     )
 
 
+@pytest.mark.slow
 def test_logistic_regression_descends_to_the_coefficients_of_scikit_learn() -> None:
     from sklearn.linear_model import LogisticRegression
 
@@ -95,6 +96,7 @@ def test_augmentation_keeps_shape_dtype_and_labels() -> None:
     assert np.array_equal(same, labels)
 
 
+@pytest.mark.slow
 def test_the_step_lets_no_gradient_through_and_the_sigmoid_less_in_each_layer_below() -> None:
     experiment = module("activations")
     config = experiment.Config(width=16, hidden_layers=3)

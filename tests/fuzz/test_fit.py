@@ -382,6 +382,7 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:accumulate=. the moments of BatchNorm")
 @examples(20)
 @hypothesis.given(fits())
@@ -431,6 +432,7 @@ def by_hand(loss: Any, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     }[loss]().mean(-1)
 
 
+@pytest.mark.slow
 @examples(8)
 @hypothesis.given(
     st.sampled_from(["linear", "normalised"]),
@@ -471,6 +473,7 @@ def test_what_is_measured_is_what_numpy_finds(
         np.testing.assert_allclose(measured["loss"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @examples(20)
 @hypothesis.given(st.data())
 def test_evaluate_and_predict_refuse_what_they_cannot_mean(draw: st.DataObject) -> None:

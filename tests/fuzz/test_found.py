@@ -288,6 +288,7 @@ def generated(prompt: np.ndarray, **options: Any) -> Any:
     )
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("case", CASES)
 def test_it_gets_a_sentence(case: str) -> None:
     call, sentence = CASES[case]

@@ -5,6 +5,7 @@ from typing import Any
 import hypothesis
 import jax
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import jaxdl as dl
@@ -37,6 +38,7 @@ def shape_of(layer: Any, x: Any, then: Any, mode: Any) -> tuple[Any, Any]:
     ]
 
 
+@pytest.mark.slow
 @examples(150)
 @hypothesis.given(layers_and_inputs(), st.booleans())
 def test_shapes_are_those_that_are_meant_or_refused(drawn: Any, train: bool) -> None:
@@ -49,6 +51,7 @@ def test_shapes_are_those_that_are_meant_or_refused(drawn: Any, train: bool) -> 
             assert leaf.shape[:1] == then.shape[:1], f"{layer} gives {leaf.shape} of {then.shape}"
 
 
+@pytest.mark.slow
 @examples(20)
 @hypothesis.given(layers_and_inputs())
 def test_each_example_gives_what_it_gives_alone(drawn: Any) -> None:

@@ -7,6 +7,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from jaxdl import losses, metrics
@@ -108,6 +109,7 @@ def test_a_loss_gives_one_number_an_example(loss: Any, pair: Any, settings: Any)
         assert told.dtype.itemsize >= 4
 
 
+@pytest.mark.slow
 @examples(8)
 @hypothesis.given(
     st.sampled_from(LOSSES[:4]),
@@ -134,6 +136,7 @@ def test_regressions_are_those_of_numpy(
         np.testing.assert_allclose(got, expected.reshape(n, -1).mean(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @examples(100)
 @hypothesis.given(
     st.sampled_from(METRICS),
@@ -161,6 +164,7 @@ def test_a_metric_gives_a_number(metric: Any, pair: Any, weights: Any, setting: 
         assert np.shape(figure) == () or np.ndim(figure) <= 2
 
 
+@pytest.mark.slow
 @examples(60)
 @hypothesis.given(
     st.sampled_from([metrics.Precision, metrics.F1, metrics.ROCAUC, metrics.ConfusionMatrix]),

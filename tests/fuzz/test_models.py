@@ -6,6 +6,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import jaxdl as dl
@@ -81,6 +82,7 @@ models = st.recursive(single(), wider, max_leaves=6)
 inputs = st.sampled_from(list(INPUTS)).flatmap(INPUTS.__getitem__)
 
 
+@pytest.mark.slow
 @examples(60)
 @hypothesis.given(models, inputs, st.booleans())
 def test_a_model_of_random_parts(part: Any, x: np.ndarray, train: bool) -> None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from hypothesis import strategies as st
 
 import jaxdl as dl
@@ -89,6 +90,7 @@ def unlabelled(draw: Any) -> Any:
     return draw(st.sampled_from(kinds))
 
 
+@pytest.mark.slow
 @examples(12)
 @hypothesis.given(st.data())
 def test_train(draw: st.DataObject) -> None:
@@ -137,6 +139,7 @@ OVER = (
 )
 
 
+@pytest.mark.slow
 @examples(12)
 @hypothesis.given(st.data())
 def test_populations(draw: st.DataObject) -> None:
@@ -180,6 +183,7 @@ IMAGES = arrays(
 )
 
 
+@pytest.mark.slow
 @examples(60)
 @hypothesis.given(st.sampled_from(list(AUGMENT)), IMAGES, st.data())
 def test_augmentation(function: Any, images: np.ndarray, draw: st.DataObject) -> None:
@@ -206,6 +210,7 @@ SEQUENCES = st.lists(st.integers(0, 5), max_size=4).map(
 )
 
 
+@pytest.mark.slow
 @examples(80)
 @hypothesis.given(st.data())
 def test_sequences(draw: st.DataObject) -> None:
@@ -299,6 +304,7 @@ GENERATE = {
 }
 
 
+@pytest.mark.slow
 @examples(8)
 @hypothesis.given(
     st.sampled_from(LANGUAGE),

@@ -55,6 +55,7 @@ def without_a_cache(model: Any, params: Any, state: Any, steps: int, **how: Any)
     return tokens
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_a_cache_changes_nothing(model: Any) -> None:
     params, state = drawn(model)
@@ -131,6 +132,7 @@ def test_steps_are_as_many_as_asked_and_may_be_none() -> None:
 LENGTHS = np.array([2, 4, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -152,6 +154,7 @@ def test_padded_prompts_are_each_continued_from_their_end(model: Any) -> None:
         assert (np.asarray(made.values[row, length + 5 :]) == 0).all()
 
 
+@pytest.mark.slow
 def test_padded_prompts_stop_each_at_their_own_place() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -168,6 +171,7 @@ def test_padded_prompts_stop_each_at_their_own_place() -> None:
         assert (np.asarray(made.values[row, end:]) == stop).all()
 
 
+@pytest.mark.slow
 def test_padded_prompts_run_within_a_larger_program() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -180,6 +184,7 @@ def test_padded_prompts_run_within_a_larger_program() -> None:
     np.testing.assert_array_equal(none.lengths, LENGTHS)
 
 
+@pytest.mark.slow
 def test_it_runs_within_a_larger_program() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -212,6 +217,7 @@ def test_top_k_leaves_k_where_more_are_equal(top_k: int) -> None:
     assert set(draws(jnp.asarray([-0.0, 0.0, -0.0]), top_k=top_k)) == set(range(top_k))
 
 
+@pytest.mark.slow
 def test_top_p_leaves_the_fewest_that_have_the_probability() -> None:
     """Against fractions, at each sum of the likeliest tokens exactly and a little to either side."""
     rng = np.random.default_rng(0)
@@ -230,6 +236,7 @@ def test_top_p_leaves_the_fewest_that_have_the_probability() -> None:
         assert set(draws(logits, top_p=1e-8, temperature=2.0)) == {falling[0]}
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "row",
     [
@@ -246,6 +253,7 @@ def test_a_temperature_next_to_nothing_takes_the_likeliest(
     assert set(draws(jnp.asarray(row), temperature=temperature, **how)) == {2}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("temperature", [1e38, 1e300])
 def test_a_temperature_beyond_float32_draws_all_alike_but_those_of_no_probability(
     temperature: float,
@@ -272,6 +280,7 @@ def draws(logits: Any, **how: Any) -> list[int]:
     return draw(KEY, jnp.broadcast_to(logits[None], (20_000, len(logits))), **how).tolist()
 
 
+@pytest.mark.slow
 def test_each_token_costs_the_same_however_many_went_before() -> None:
     """What reads a token is one program, whose shapes do not depend on the place."""
     model = models.gpt(11, layers=1, heads=2, features=16, context=600)

@@ -85,6 +85,7 @@ def test_a_layer_that_is_not_in_the_catalogue_is_found() -> None:
     assert {"Conv", "Dense", "Sequential"} <= set(missing(vars(dl), []))
 
 
+@pytest.mark.sampled(5)
 @every_layer
 def test_jit_equals_eager(entry: Entry) -> None:
     params, state = entry.drawn()
@@ -95,6 +96,7 @@ def test_jit_equals_eager(entry: Entry) -> None:
     close(compiled, entry.layer.apply(params, state, x, TRAIN))
 
 
+@pytest.mark.sampled(8)
 @every_layer
 def test_no_tracer_leaks(entry: Entry) -> None:
     with jax.checking_leaks():
@@ -107,6 +109,7 @@ def total(y: Any) -> Any:
     return jnp.sum(y.astype(jnp.float32))
 
 
+@pytest.mark.sampled(6)
 @every_layer
 def test_vmap_equals_a_loop(entry: Entry) -> None:
     """Over parameters, state, inputs and keys at once: a population."""
@@ -126,6 +129,7 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
     close(jax.jit(jax.vmap(both))(*stacked), expected)
 
 
+@pytest.mark.sampled(4)
 @every_layer
 @pytest.mark.once
 def test_gradients_equal_finite_differences(entry: Entry) -> None:
@@ -172,6 +176,7 @@ def test_gradients_equal_finite_differences(entry: Entry) -> None:
         np.testing.assert_allclose(curvature, second_difference, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.sampled(24)
 @every_layer
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_the_dtype_is_kept(entry: Entry, dtype: str) -> None:
@@ -190,6 +195,7 @@ def test_the_dtype_is_kept(entry: Entry, dtype: str) -> None:
         assert shapes((gradient, trained)) == (params, (y, state))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     "name", [name for name, entry in CATALOGUE.items() if hasattr(entry.layer, "param_dtype")]
 )
@@ -215,6 +221,7 @@ mathematics = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("entry", mathematics.values(), ids=mathematics.keys())
 @pytest.mark.once
 def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
@@ -225,6 +232,7 @@ def test_bfloat16_gives_float32_to_its_own_precision(entry: Entry) -> None:
     assert jnp.abs(half - full).max() <= 0.03 * jnp.abs(full).max()
 
 
+@pytest.mark.sampled(6)
 @every_layer
 @pytest.mark.once
 def test_the_key_alone_decides_what_training_draws(entry: Entry) -> None:
@@ -237,6 +245,7 @@ def test_the_key_alone_decides_what_training_draws(entry: Entry) -> None:
     assert jnp.array_equal(first[0], other[0]) == (not entry.stochastic)
 
 
+@pytest.mark.sampled(8)
 @every_layer
 def test_evaluation_leaves_the_state_and_draws_nothing(entry: Entry) -> None:
     params, state = entry.drawn()
@@ -253,6 +262,7 @@ def test_training_keeps_the_structure_of_the_state(entry: Entry) -> None:
     assert shapes(new) == shapes(state)
 
 
+@pytest.mark.sampled(8)
 @every_layer
 @pytest.mark.once
 def test_apply_changes_nothing_it_is_given(entry: Entry) -> None:
@@ -267,6 +277,7 @@ def program(function: Any, *arguments: Any) -> str:
     return jax.jit(function).lower(*arguments).as_text()
 
 
+@pytest.mark.sampled(6)
 @every_layer
 @pytest.mark.once
 def test_init_reads_only_shape_and_dtype(entry: Entry) -> None:
@@ -279,6 +290,7 @@ def test_init_reads_only_shape_and_dtype(entry: Entry) -> None:
     assert drawn == program(lambda key: entry.layer.init(key, wide), key)
 
 
+@pytest.mark.sampled(8)
 @every_layer
 def test_numpy_arrays_are_inputs_too(entry: Entry) -> None:
     params, state = entry.drawn()
@@ -290,6 +302,7 @@ def test_numpy_arrays_are_inputs_too(entry: Entry) -> None:
         )
 
 
+@pytest.mark.sampled(6)
 @every_layer
 @pytest.mark.once
 def test_an_inserted_activation_changes_no_weights_and_no_masks(entry: Entry) -> None:
@@ -346,6 +359,7 @@ def test_layers_reach_another_process(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.sampled(8)
 @every_layer
 def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
     traces = []
@@ -365,6 +379,7 @@ def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
     assert len(traces) == 2
 
 
+@pytest.mark.sampled(12)
 @every_layer
 @pytest.mark.once
 def test_leaves_have_the_names_of_the_field(entry: Entry) -> None:
@@ -385,6 +400,7 @@ def nodes(tree: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.sampled(6)
 @every_layer
 @pytest.mark.once
 def test_examples_are_independent_in_evaluation(entry: Entry) -> None:
@@ -402,6 +418,7 @@ see_the_mask = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("entry", see_the_mask.values(), ids=see_the_mask.keys())
 @pytest.mark.once
 def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
@@ -420,6 +437,7 @@ def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
     close(learn(params, padded, mask), learn(params, x, None), 2e-5)
 
 
+@pytest.mark.sampled(9)
 @every_layer
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_training_lowers_for(entry: Entry, platform: str) -> None:

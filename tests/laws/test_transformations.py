@@ -29,6 +29,7 @@ several = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_on_four_devices(request: pytest.FixtureRequest) -> None:
     """The tests of this file that need them, in a process whose CPU is four devices."""
     if jax.device_count() >= DEVICES:
@@ -88,6 +89,7 @@ def gradients(function: Any, entry: Entry) -> Any:
     )
 
 
+@pytest.mark.sampled(6)
 @every_layer
 def test_policies_of_rematerialisation_see_the_products(entry: Entry) -> None:
     """Under `dots_saveable` the gradient computes no product of the forward pass again."""
@@ -113,6 +115,7 @@ BY_JAX_ITSELF = {
 }
 
 
+@pytest.mark.sampled(4)
 @every_layer
 def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.FixtureRequest) -> None:
     params, state = entry.drawn()
@@ -155,6 +158,7 @@ def kernel_sharding(mesh: Any, leaf: Any, split: bool = True) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*((None,) * leaf.ndim)[:-1], *(last,)[: leaf.ndim]))
 
 
+@pytest.mark.sampled(8)
 @every_layer
 @pytest.mark.parametrize("kernels", [False, True], ids=["batch", "batch and kernels"])
 def test_explicit_sharding_is_kept(
@@ -194,6 +198,7 @@ SHARDED = (
 )
 
 
+@pytest.mark.slow
 @several
 @pytest.mark.parametrize("name", SHARDED)
 def test_sharded_numbers_are_those_of_one_device(name: str) -> None:
@@ -220,6 +225,7 @@ def test_sharded_numbers_are_those_of_one_device(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @several
 @pytest.mark.parametrize("layer", [dl.LSTM(8), dl.GRU(8)])
 def test_sharded_sequences_are_not_gathered(layer: Any) -> None:
@@ -235,6 +241,7 @@ def test_sharded_sequences_are_not_gathered(layer: Any) -> None:
     assert "all-reduce" in text
 
 
+@pytest.mark.slow
 @several
 def test_sharded_surroundings_leave_a_run_as_it_is() -> None:
     """Inside of `jax.set_mesh` a run takes the device it takes outside."""

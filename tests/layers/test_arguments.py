@@ -48,6 +48,7 @@ def refused(layer: Any, params: Any, state: Any, x: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.sampled(4)
 @every_layer
 def test_parameters_of_length_1_do_not_broadcast(layer: Any, shape: tuple[int, ...]) -> None:
     params, state, x = drawn(layer, shape)
@@ -59,6 +60,7 @@ def test_parameters_of_length_1_do_not_broadcast(layer: Any, shape: tuple[int, .
         assert "got" in refused(layer, wrong["params"], wrong["state"], x), path
 
 
+@pytest.mark.sampled(4)
 @every_layer
 def test_a_parameter_of_another_name_is_missed(layer: Any, shape: tuple[int, ...]) -> None:
     params, state, x = drawn(layer, shape)

@@ -62,6 +62,7 @@ def from_flax(figures: Any) -> Any:
     }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "mask", [None, MASK, np.tril(np.ones((TIME, TIME), bool))], ids=["all", "by head", "causal"]
 )
@@ -90,6 +91,7 @@ def figures_of(layer: Any, params: Any, x: Any, mask: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_causal_attention_is_that_under_a_triangle() -> None:
     params = drawn(dl.MultiHeadAttention(HEADS), X)
     triangle = jnp.tril(jnp.ones((TIME, TIME), bool))
@@ -125,6 +127,7 @@ def torch_attention(torch: Any, p: Any, x: Any, causal: bool, ignored: Any) -> A
     return y.transpose(0, 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("causal", [False, True])
 def test_padded_attention_and_its_gradients_equal_those_of_pytorch(causal: bool) -> None:
     """Within the lengths; PyTorch gives NaN where a query may see no key."""
@@ -149,6 +152,7 @@ def test_padded_attention_and_its_gradients_equal_those_of_pytorch(causal: bool)
     close({"y": ours.pop("y"), "x": ours.pop("x"), **flat(ours)}, expected)
 
 
+@pytest.mark.slow
 def test_cross_attention_equals_that_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -199,6 +203,7 @@ def test_heads_that_share_keys_are_heads_with_the_same_keys() -> None:
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_other_platforms_compute_is_the_same(causal: bool, masked: bool) -> None:
@@ -224,6 +229,7 @@ def test_what_other_platforms_compute_is_the_same(causal: bool, masked: bool) ->
     close(one, other)
 
 
+@pytest.mark.slow
 def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
     mask = jnp.asarray(np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1]], bool))[None, None]
     q, k, v = (normal(seed, (1, 3, 2, 4)) for seed in range(3))
@@ -236,6 +242,7 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
         assert not gradient.any()
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_sequences_of_a_padded_batch_give_what_each_gives_alone() -> None:
     layer = dl.MultiHeadAttention(HEADS, rotary=True)
@@ -326,6 +333,7 @@ STREAMED = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layer", STREAMED, ids=repr)
 def test_piece_by_piece_gives_what_all_at_once_gives(layer: Any) -> None:
     """A part that is used twice remembers twice."""

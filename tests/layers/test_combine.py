@@ -216,6 +216,7 @@ def test_parallel_concatenates_or_adds() -> None:
     close(dl.Parallel(**parts, axis=1).apply(params, {}, sequence)[0], jnp.concatenate(rows, 1))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "model",
     [

@@ -88,6 +88,7 @@ def spread(value: Any, dimensions: int) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,) * dimensions
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SOME)
 def test_conv_is_that_of_flax(name: str) -> None:
     shape, layer = CONVS[name]
@@ -105,6 +106,7 @@ def test_conv_is_that_of_flax(name: str) -> None:
     close(layer_figures(layer, params, x), flax_figures(module, params, x))
 
 
+@pytest.mark.sampled(3)
 @convs
 def test_conv_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Conv) -> None:
     functional = pytest.importorskip("torch").nn.functional
@@ -137,6 +139,7 @@ SYMMETRIC = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("shape", "window", "stride", "dilation", "padding"), SYMMETRIC)
 def test_whole_numbers_pad_as_in_pytorch(
     shape: Any, window: Any, stride: int, dilation: int, padding: Any
@@ -174,6 +177,7 @@ def same_pads(space: Any, window: Any, stride: Any, dilation: Any) -> Any:
     return pads
 
 
+@pytest.mark.sampled(2)
 @transposes
 def test_conv_transpose_is_that_of_flax(shape: tuple[int, ...], layer: dl.ConvTranspose) -> None:
     params, x = drawn(layer, shape)
@@ -189,6 +193,7 @@ def test_conv_transpose_is_that_of_flax(shape: tuple[int, ...], layer: dl.ConvTr
     close(layer_figures(layer, params, x), flax_figures(module, params, x))
 
 
+@pytest.mark.sampled(2)
 @transposes
 def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.ConvTranspose) -> None:
     """PyTorch gives every output that touches the input, and of these the padding keeps some."""
@@ -224,6 +229,7 @@ def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Con
     close(layer_figures(layer, params, x), torch_figures(forward, params, x))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "layer", [dl.Conv(4, 3), dl.ConvTranspose(4, 3), dl.Conv(4, 3, dtype=jnp.bfloat16)]
 )

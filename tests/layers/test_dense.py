@@ -32,6 +32,7 @@ def drawn(layer: Any, shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
     return perturbed(layer.init(KEY, x)[0]), x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [(3, 5), (3, 2, 5), (2, 3, 2, 5)])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_dense_is_that_of_flax_and_pytorch(shape: tuple[int, ...], use_bias: bool) -> None:

@@ -20,6 +20,7 @@ def rounded(rate: float) -> float:
     return round(rate * 2**16) / 2**16
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rate", RATES)
 def test_the_rate_is_exact_and_the_expectation_is_kept(rate: float) -> None:
     x = jnp.ones(N)

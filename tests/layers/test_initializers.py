@@ -67,6 +67,7 @@ def test_an_initializer_is_a_value(printed: str, given: tuple[Any, float]) -> No
     assert [name for name, (other, _) in NAMED.items() if other == initializer] == [printed]
 
 
+@pytest.mark.sampled(5)
 @every_initializer
 def test_an_initializer_draws_its_distribution(printed: str, given: tuple[Any, float]) -> None:
     """60,000 elements: four standard errors of a standard deviation are 1.2 %, and of a mean 1.6 % of it."""

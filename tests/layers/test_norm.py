@@ -31,6 +31,7 @@ def drawn(layer: Any, shape: tuple[int, ...]) -> tuple[Any, Any, jax.Array]:
     return perturbed(params, 1), perturbed(state, 2), x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [VECTORS, LINE, IMAGE])
 @pytest.mark.parametrize("mode", [dl.Eval(), TRAIN], ids=["eval", "train"])
 def test_batch_norm_is_that_of_flax(shape: tuple[int, ...], mode: dl.Mode) -> None:
@@ -48,6 +49,7 @@ def test_batch_norm_is_that_of_flax(shape: tuple[int, ...], mode: dl.Mode) -> No
     close(layer.apply(params, state, x, mode)[1], theirs(params, x)[1]["batch_stats"], 1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [VECTORS, IMAGE])
 @pytest.mark.parametrize("mode", [dl.Eval(), TRAIN], ids=["eval", "train"])
 def test_batch_norm_is_that_of_pytorch(shape: tuple[int, ...], mode: dl.Mode) -> None:
@@ -89,6 +91,7 @@ def test_a_batch_without_examples_leaves_the_running_statistics() -> None:
     assert jnp.isfinite(y).all()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [VECTORS, IMAGE])
 def test_a_masked_batch_is_that_of_flax(shape: tuple[int, ...]) -> None:
     layer = dl.BatchNorm(momentum=0.9)
@@ -106,6 +109,7 @@ def test_a_masked_batch_is_that_of_flax(shape: tuple[int, ...]) -> None:
     close((y[mask], new), (theirs(params, x)[0][mask], theirs(params, x)[1]["batch_stats"]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("layer", "module", "shape"),
     [
@@ -139,6 +143,7 @@ def test_momentum_and_epsilon_of_batch_norm_are_those_of_pytorch() -> None:
     assert dl.BatchNorm().epsilon == theirs.eps
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [VECTORS, LINE, IMAGE])
 def test_norms_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     functional = pytest.importorskip("torch").nn.functional
@@ -177,6 +182,7 @@ def test_norms_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
         )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(2), dl.InstanceNorm()]
 )
@@ -190,6 +196,7 @@ def test_a_large_mean_costs_no_precision(layer: Any) -> None:
     close(y, exact, 1e-2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(2), dl.InstanceNorm()]
 )
@@ -215,6 +222,7 @@ def test_float64_is_computed_in_float64(mode: dl.Mode) -> None:
         close(y, exact, 1e-14)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.RMSNorm(), dl.GroupNorm(3), dl.InstanceNorm()]
 )
@@ -284,6 +292,7 @@ def test_wrong_arguments(build: Any, text: str) -> None:
     assert str(caught.value) == text
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("value", [100.0, 12345.678, 1e6 / 3, 1.7e9, 1e10])
 @pytest.mark.parametrize("shape", [(9, 2), (33, 3, 3, 2)])
 @pytest.mark.parametrize("masked", [False, True])
@@ -299,6 +308,7 @@ def test_a_constant_channel_gives_zero(value: float, shape: tuple[int, ...], mas
     np.testing.assert_array_equal(state["var"], 0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "layer", [dl.BatchNorm(), dl.LayerNorm(), dl.GroupNorm(1), dl.InstanceNorm()]
 )

@@ -61,6 +61,7 @@ def padded(x: Any, sides: Any, value: float) -> Any:
     return pad(x, [n for pair in reversed(sides) for n in pair], value=value)
 
 
+@pytest.mark.sampled(2)
 @pools
 def test_pools_are_those_of_flax(shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
     x = normal(0, shape)
@@ -77,6 +78,7 @@ def test_pools_are_those_of_flax(shape: tuple[int, ...], arguments: dict[str, An
         close(layer_figures(layer, {}, x), flax_figures(theirs, {}, x), 1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [1, "each"])
@@ -103,6 +105,7 @@ def test_whole_numbers_pad_as_in_pytorch(shape: tuple[int, ...], stride: int, pa
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("window", [8, 32, 96])
 @pytest.mark.parametrize("count", [True, False])
@@ -116,6 +119,7 @@ def test_means_of_narrow_numbers_are_rounded_once(dtype: str, window: int, count
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"])
 def test_gradients_of_narrow_numbers_are_summed_before_they_are_rounded(layer: Any) -> None:
     """The last element lies in 64 windows; with x rising, each of them has its maximum at its end."""
@@ -133,6 +137,7 @@ def test_gradients_of_narrow_numbers_are_summed_before_they_are_rounded(layer: A
         assert got.sum() == pytest.approx(rounded.sum(), rel=2**-7)
 
 
+@pytest.mark.sampled(2)
 @pools
 @pytest.mark.parametrize("ties", [False, True])
 def test_max_pool_is_that_of_pytorch(
@@ -148,6 +153,7 @@ def test_max_pool_is_that_of_pytorch(
     close(layer_figures(dl.MaxPool(**arguments), {}, x), theirs, 1e-6)
 
 
+@pytest.mark.sampled(2)
 @pools
 @pytest.mark.parametrize("count_padding", [False, True])
 def test_average_pool_is_that_of_pytorch(
@@ -167,6 +173,7 @@ def test_average_pool_is_that_of_pytorch(
     close(layer_figures(layer, {}, x), torch_figures(forward, {}, x), 1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
 def test_global_pools_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     x = normal(0, shape)

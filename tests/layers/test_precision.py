@@ -38,6 +38,7 @@ def total(y: Any) -> Any:
     return jnp.sum(jnp.square(y))
 
 
+@pytest.mark.sampled(8)
 @every_layer
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_every_layer_trains_on_what_it_stores_in_float32(entry: Entry, dtype: str) -> None:
@@ -65,6 +66,7 @@ def test_every_layer_trains_on_what_it_stores_in_float32(entry: Entry, dtype: st
     assert found or not any("kernel" in name for name in named_leaves(trees[0]))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name",
     ["sequential", "composite", "lstm", "transformer block", "frozen", "map over the last axis"],
@@ -85,6 +87,7 @@ def test_it_is_the_same_function_to_the_precision(name: str, dtype: str, toleran
         np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05 if tolerance else 0)
 
 
+@pytest.mark.slow
 def test_running_statistics_do_not_lose_small_steps() -> None:
     """In bfloat16 a mean of 1 would not move by a thousandth."""
     model = dl.in_precision(dl.Sequential(dl.BatchNorm(momentum=0.999)), "bfloat16")
@@ -142,6 +145,7 @@ def test_a_layer_of_ones_own_needs_to_know_nothing() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_language_model_generates_in_it() -> None:
     model = dl.models.gpt(11, layers=1, heads=2, features=8, context=8)
     params, state = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))

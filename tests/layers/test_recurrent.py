@@ -64,6 +64,7 @@ def torch_module(torch: Any, kind: Any, params: Any, bidirectional: bool = False
     return module
 
 
+@pytest.mark.sampled
 @every_layer
 def test_states_and_gradients_equal_those_of_pytorch(kind: Any) -> None:
     torch = pytest.importorskip("torch")
@@ -106,6 +107,7 @@ def test_states_and_gradients_equal_those_of_pytorch(kind: Any) -> None:
         close(by_params["recurrent_bias"], module.bias_hh_l0.grad.numpy()[2 * FEATURES :])
 
 
+@pytest.mark.sampled
 @every_layer
 def test_bidirectional_padded_sequences_equal_those_of_pytorch(kind: Any) -> None:
     torch = pytest.importorskip("torch")
@@ -134,6 +136,7 @@ def keras_weights(kind: Any, params: Any) -> list[np.ndarray]:
     ]  # Keras has z, r, n
 
 
+@pytest.mark.slow
 @every_layer
 @pytest.mark.parametrize("backward", [False, True])
 def test_masked_sequences_equal_those_of_keras(
@@ -174,6 +177,7 @@ def flax_cell(kind: Any, params: Any) -> tuple[Any, Any]:
     return nn.OptimizedLSTMCell(FEATURES), tree
 
 
+@pytest.mark.sampled
 @every_layer
 def test_states_and_gradients_equal_those_of_flax(kind: Any) -> None:
     x, layer = jnp.asarray(data()), kind(FEATURES)
@@ -197,6 +201,7 @@ def test_states_and_gradients_equal_those_of_flax(kind: Any) -> None:
     close(jax.value_and_grad(ours, (0, 1))(params, x), expected)
 
 
+@pytest.mark.sampled
 @every_layer
 @pytest.mark.parametrize(
     "options",
@@ -227,6 +232,7 @@ def test_a_padded_batch_gives_what_its_sequences_give_one_by_one(
     close(jax.value_and_grad(padded)(params), jax.value_and_grad(one_by_one)(params), 1e-4)
 
 
+@pytest.mark.sampled
 @every_layer
 def test_an_empty_sequence_gives_zeros_and_the_state_it_began_with(kind: Any) -> None:
     layer = kind(FEATURES, carry=True)
@@ -239,6 +245,7 @@ def test_an_empty_sequence_gives_zeros_and_the_state_it_began_with(kind: Any) ->
         np.testing.assert_array_equal(leaf[0], np.full(FEATURES, 0.5, np.float32))
 
 
+@pytest.mark.sampled
 @every_layer
 def test_a_sequence_in_two_pieces_ends_where_it_ends_in_one(kind: Any) -> None:
     x, layer = jnp.asarray(data()), kind(FEATURES, carry=True)
@@ -250,6 +257,7 @@ def test_a_sequence_in_two_pieces_ends_where_it_ends_in_one(kind: Any) -> None:
     close(end, last, 1e-6)
 
 
+@pytest.mark.sampled
 @every_layer
 def test_a_sequence_read_piece_by_piece_gives_the_states_of_the_whole(kind: Any) -> None:
     x, layer = jnp.asarray(data()), kind(FEATURES)
@@ -291,6 +299,7 @@ def test_the_forget_gate_begins_open() -> None:
     )
 
 
+@pytest.mark.sampled
 @every_layer
 def test_initial_parameters_are_distributed_as_those_of_keras(
     kind: Any, monkeypatch: pytest.MonkeyPatch
@@ -340,6 +349,7 @@ def test_a_narrow_recurrent_kernel_is_drawn_in_float32_and_rounded() -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_inside_fit() -> None:
     """Which of two sequences is longer before its padding: only the lengths tell."""
     rng = np.random.default_rng(0)
@@ -388,6 +398,7 @@ def test_what_does_not_fit_is_refused(wrong: Any, message: str) -> None:
         wrong()
 
 
+@pytest.mark.sampled
 @every_layer
 def test_a_first_state_of_another_shape_is_refused(kind: Any) -> None:
     layer = kind(FEATURES, carry=True)

@@ -58,6 +58,7 @@ def torch_weights(params: Any) -> dict[str, np.ndarray]:
     return weights
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_a_block_and_its_gradients_equal_those_of_pytorch(norm: Any, causal: bool) -> None:
@@ -81,6 +82,7 @@ def test_a_block_and_its_gradients_equal_those_of_pytorch(norm: Any, causal: boo
     )
 
 
+@pytest.mark.slow
 def test_padded_sequences_give_what_each_gives_alone() -> None:
     layer = dl.TransformerBlock(HEADS, rotary=True, kv_heads=1)
     params, _ = layer.init(jax.random.key(0), X)
@@ -99,6 +101,7 @@ def test_dropout_in_training_reaches_the_attention_and_both_outputs() -> None:
     assert not jnp.allclose(layer.apply(params, {}, X)[0], X, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_decoder_block_that_reads_another_sequence_is_a_composite() -> None:
     @dataclasses.dataclass(frozen=True)
     class Decoder(dl.Composite):

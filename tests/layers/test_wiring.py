@@ -193,6 +193,7 @@ def test_a_part_in_several_places_of_a_program_is_traced_once() -> None:
     jax.tree.map(np.testing.assert_array_equal, updated, new)
 
 
+@pytest.mark.slow
 def test_a_part_in_several_places_may_have_a_rate_that_is_an_array() -> None:
     model, _ = blocks()
     params, state = model.init(KEY, X)
@@ -288,6 +289,7 @@ def test_first_parameters_of_a_part_in_several_places_are_traced_once_and_drawn_
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kernels, 2))
 
 
+@pytest.mark.slow
 def test_in_several_places_of_different_shapes_each_is_drawn_by_itself() -> None:
     block = dl.Sequential(dl.Dense(5), dl.Dense(6))
     model = dl.Sequential(*[block] * 3)  # of 4, then of 6 features twice

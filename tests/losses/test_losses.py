@@ -110,6 +110,7 @@ ELEMENTWISE = {
 case = pytest.mark.parametrize("name", CASES)
 
 
+@pytest.mark.sampled(5)
 @case
 def test_is_the_mean_of_optax_over_the_axes_after_the_batch(name):
     loss, outputs, targets, oracle = CASES[name]
@@ -120,6 +121,7 @@ def test_is_the_mean_of_optax_over_the_axes_after_the_batch(name):
     np.testing.assert_allclose(got, expected.reshape(5, -1).mean(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(5)
 @case
 def test_gradient_is_that_of_optax(name):
     loss, outputs, targets, oracle = CASES[name]
@@ -129,6 +131,7 @@ def test_gradient_is_that_of_optax(name):
     np.testing.assert_allclose(gradient(loss, outputs, targets), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @case
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     loss, outputs, targets, _ = CASES[name]
@@ -141,6 +144,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     )
 
 
+@pytest.mark.sampled(3)
 @case
 def test_an_example_does_not_know_the_others(name):
     loss, outputs, targets, _ = CASES[name]
@@ -154,6 +158,7 @@ def test_an_example_does_not_know_the_others(name):
     )
 
 
+@pytest.mark.sampled(3)
 @case
 def test_half_precision_is_computed_in_float32(name):
     loss, outputs, targets, _ = CASES[name]
@@ -167,6 +172,7 @@ def test_half_precision_is_computed_in_float32(name):
         assert jax.eval_shape(jax.grad(lambda x: loss(x, targets).sum()), half).dtype == dtype
 
 
+@pytest.mark.sampled(3)
 @case
 def test_float64_is_kept(name):
     loss, outputs, targets, oracle = CASES[name]
@@ -182,6 +188,7 @@ def test_float64_is_kept(name):
             np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(ELEMENTWISE))
 @pytest.mark.parametrize(
     "shapes", [((6,), (6, 1)), ((6, 1), (6,)), ((6, 2, 1), (6, 2)), ((1,), (1, 1))]
@@ -230,6 +237,7 @@ def test_whole_one_hot_labels_equal_class_numbers():
     )
 
 
+@pytest.mark.slow
 def test_equal_pytorch():
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
@@ -282,6 +290,7 @@ def test_equal_pytorch():
 EXTREMES = [0.0, -0.0, 1e-30, 1.0, -1.0, 88.0, -88.0, 1e4, -1e4, 3e18, -3e18]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize(
     "loss",
@@ -302,6 +311,7 @@ def test_loss_and_gradient_are_finite_at_extreme_outputs(loss, label):
     assert np.isfinite(gradient(loss, outputs, targets)).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("form", ["numbers", "one-hot"])
 def test_softmax_cross_entropy_is_finite_at_extreme_logits(form, smoothing):
@@ -397,6 +407,7 @@ LABELS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", LABELS)
 def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_closed_form(form):
     targets, y, smoothing = LABELS[form]
@@ -435,6 +446,7 @@ def focal_by_hand(x, y, alpha, gamma):
     return -a * log_p, sign * slope, curvature
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("label", [0, 1])
 def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
     x = float32([0, -0.0, 0.3, -2, 5, -5, 20, -20, 60, -60])
@@ -456,6 +468,7 @@ def test_derivatives_of_binary_losses_are_those_of_the_closed_form(label):
         near(second(loss, x, y), curvature)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loss", [losses.binary_cross_entropy, losses.focal])
 def test_an_infinite_logit_that_is_right_costs_nothing(loss):
     x, y = np.array([-np.inf, np.inf, 0.0], np.float32), np.array([0, 1, 1])
@@ -474,6 +487,7 @@ DERIVATIVES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_derivatives_of_errors_are_those_of_the_closed_form(name):
     loss, slope, curvature = DERIVATIVES[name]
@@ -510,6 +524,7 @@ def broken_behind(values):
     )
 
 
+@pytest.mark.sampled(6)
 @case
 @pytest.mark.parametrize("lengths_of", ["outputs", "targets", "both"])
 def test_of_padded_sequences_each_example_is_the_mean_over_its_steps(name, lengths_of):
@@ -543,6 +558,7 @@ def test_padded_outputs_of_one_value_a_step_need_no_last_axis():
     np.testing.assert_allclose(got[1], (x[1, 0] - y[1, 0]) ** 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_full_lengths_are_no_padding():
     full = np.full(5, 3, np.int32)
     for loss, outputs, targets, _ in CASES.values():

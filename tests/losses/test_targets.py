@@ -199,6 +199,7 @@ def test_hinge_wants_signs():
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_targets_that_are_not_finite_are_counted(bad, dtype):
@@ -236,6 +237,7 @@ def test_checking_sixty_thousand_labels_takes_under_five_milliseconds():
         assert min(seconds) < 5e-3
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("loss", PUBLIC)
 @pytest.mark.parametrize("batch", [1, 3, 4, 64])
 def test_every_loss_here_returns_one_number_an_example(loss, batch):

@@ -12,6 +12,7 @@ from jaxdl import metrics
 from jaxdl.metrics import classification
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.floats(0, 5)), min_size=1, max_size=30)

@@ -102,6 +102,7 @@ CAPITALS = [
 CAPITALS += [metrics.R2(), metrics.Perplexity(), metrics.Mean(metrics.accuracy)]
 
 
+@pytest.mark.sampled(6)
 @every
 @pytest.mark.parametrize("batches", [2, 5])
 def test_padded_batches_merge_to_what_one_whole_batch_gives(name, batches):
@@ -114,6 +115,7 @@ def test_padded_batches_merge_to_what_one_whole_batch_gives(name, batches):
     )
 
 
+@pytest.mark.sampled(4)
 @every
 def test_rows_of_weight_zero_do_not_count_even_where_they_are_nan(name):
     metric, data = EVERY[name]
@@ -127,6 +129,7 @@ def test_rows_of_weight_zero_do_not_count_even_where_they_are_nan(name):
     )
 
 
+@pytest.mark.sampled(4)
 @every
 def test_an_example_of_weight_two_counts_as_two_examples(name):
     metric, data = EVERY[name]
@@ -136,6 +139,7 @@ def test_an_example_of_weight_two_counts_as_two_examples(name):
     np.testing.assert_allclose(evaluated(metric, outputs, targets, whole), repeated, rtol=1e-5)
 
 
+@pytest.mark.sampled(4)
 @every
 def test_no_weight_at_all_gives_nan(name):
     metric, data = EVERY[name]
@@ -147,6 +151,7 @@ def test_no_weight_at_all_gives_nan(name):
         assert np.isnan(result).all()
 
 
+@pytest.mark.sampled(4)
 @every
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     metric, data = EVERY[name]
@@ -162,6 +167,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     jax.tree.map(near, together, jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one))
 
 
+@pytest.mark.sampled(4)
 @every
 def test_sums_are_float32_and_the_gathered_have_the_batch_in_front(name):
     metric, data = EVERY[name]
@@ -190,6 +196,7 @@ def test_a_metric_is_a_frozen_value(metric):
 # --- per-example functions ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_equals_scikit_learn(seed):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -227,6 +234,7 @@ def test_top_1_is_accuracy_under_ties_too():
     np.testing.assert_array_equal(one, [1, 0, 0])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("outputs", [(6,), (6, 1)])
 @pytest.mark.parametrize("targets", [(6,), (6, 1)])
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32])
@@ -281,6 +289,7 @@ SCORES = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize(("metric", "oracle"), SCORES)
 @pytest.mark.parametrize("absent", [False, True])
@@ -303,6 +312,7 @@ def test_precision_recall_and_f1_equal_scikit_learn(metric, oracle, average, abs
     np.testing.assert_allclose(evaluated(metric(average), logits, one_hot, weights), got, rtol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("metric", "oracle"), SCORES)
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 100.0])
 def test_with_one_column_they_are_those_of_the_positive_class(metric, oracle, threshold):
@@ -359,6 +369,7 @@ def test_every_position_of_a_sequence_counts_with_its_sequences_weight():
     np.testing.assert_allclose(whole, evaluated(metrics.ROCAUC(), logits, labels, each), rtol=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(4))
 def test_roc_auc_with_ties_and_weights_equals_scikit_learn(seed):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -372,6 +383,7 @@ def test_roc_auc_with_ties_and_weights_equals_scikit_learn(seed):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("average", AVERAGES)
 def test_roc_auc_of_several_classes_is_one_against_the_rest_as_in_scikit_learn(average):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -528,6 +540,7 @@ def test_log_odds_are_those_of_softmax_probabilities_in_many_digits():
     np.testing.assert_array_equal(ruled_out, [[-np.inf, -1, 1], [-np.inf, np.inf, -np.inf]])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("shift", "right"), [(0.0, 1.0), (0.1, 0.0)])
 def test_r2_of_constant_targets_under_weights(seed, shift, right):
@@ -623,6 +636,7 @@ def test_one_hot_labels_of_any_dtype(dtype):
     )
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_of_many_classes_equals_a_count():
     """A product of one-hot labels takes batch · classes² operations, 5 · 10¹⁰ of them here."""
     generator = np.random.default_rng(0)
@@ -655,6 +669,7 @@ def sequences(seed, columns):
     return padded, targets, weights, real
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "metric",
     [

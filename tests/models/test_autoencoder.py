@@ -20,6 +20,7 @@ MODEL = models.VariationalAutoencoder(
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [

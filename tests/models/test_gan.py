@@ -23,6 +23,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_generator_draws_images_that_its_discriminator_judges(name: str) -> None:
     generator, discriminator = PAIRS[name]

@@ -62,6 +62,7 @@ def test_it_computes_what_pytorch_computes() -> None:
     close(model.apply(params, {}, TOKENS)[0], expected.detach().numpy())
 
 
+@pytest.mark.slow
 def test_it_starts_as_gpt_2_does() -> None:
     params, _ = models.gpt(65, layers=8, heads=4, features=64, context=32).init(
         jax.random.key(0), TOKENS
@@ -97,6 +98,7 @@ def test_padded_texts_give_padded_logits() -> None:
     close(y.values[1, :3], model.apply(params, {}, TOKENS[1:, :3])[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_it_learns_a_sequence_by_heart() -> None:
     """A step back and forth in a row of numbers: the next is known from the two before alone."""

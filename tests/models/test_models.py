@@ -55,6 +55,7 @@ RESNET_PARAMETERS = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("model", "image", "parameters"),
     [
@@ -116,6 +117,7 @@ def test_resnet_has_as_many_blocks_a_stage_as_asked() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_resnet_learns_by_every_parameter_and_moves_every_statistic() -> None:
     model = models.resnet(4)
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))

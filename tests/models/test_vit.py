@@ -34,6 +34,7 @@ def test_it_computes_what_pytorch_computes() -> None:
     close(model.apply(params, {}, images)[0], expected.detach().numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_it_learns_digits() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")
@@ -57,6 +58,7 @@ def test_it_learns_digits() -> None:
     assert trained.history["validation_accuracy"][-1] > 0.7
 
 
+@pytest.mark.slow
 def test_images_of_bytes_are_read_as_they_are() -> None:
     model = models.vit(10, patch=4, layers=1, heads=2, features=8, dropout=0.1)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)

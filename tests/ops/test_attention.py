@@ -28,6 +28,7 @@ def drawn(dtype: Any, kv_heads: bool = False) -> list[jax.Array]:
     return [jnp.asarray(random.normal(size=shape), dtype) for shape in shapes]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("causal", [False, True])
 def test_without_such_a_kernel_nothing_changes(dtype: Any, causal: bool) -> None:
@@ -64,6 +65,7 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
     }
 
 
+@pytest.mark.slow
 def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
     query, key, value = drawn(jnp.bfloat16)

@@ -54,6 +54,7 @@ def convolutions(draw: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @settings(max_examples=CASES)
 @given(convolutions())
@@ -65,6 +66,7 @@ def test_patches_compute_what_xla_does(case: dict[str, Any]) -> None:
         jax.tree.map(close, ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @settings(max_examples=CASES)
 @given(convolutions())

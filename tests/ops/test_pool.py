@@ -40,6 +40,7 @@ def windows(draw: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @settings(max_examples=CASES)
 @given(windows(), st.booleans())
@@ -55,6 +56,7 @@ def test_a_maximum_by_slices_is_that_of_xla(case: dict[str, Any], ties: bool) ->
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=CASES)
 @given(windows())
 def test_a_sum_by_slices_is_that_of_xla(case: dict[str, Any]) -> None:
@@ -83,6 +85,7 @@ def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("window", [(3, 2), (2, 3), (2, 2)])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
 def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: Any) -> None:

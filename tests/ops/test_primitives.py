@@ -11,6 +11,7 @@ RANDOM = np.random.default_rng(0)
 A, B = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((5, 3, 4), (5, 4, 2)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (2, 1)])
 def test_it_is_the_product_and_its_gradients_under_vmap(
     axes: tuple[int | None, int | None],
@@ -30,6 +31,7 @@ def test_it_is_the_product_and_its_gradients_under_vmap(
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, plain)
 
 
+@pytest.mark.slow
 def test_second_and_forward_derivatives() -> None:
     a, b = jnp.asarray(A[0]), jnp.asarray(B[0])
 

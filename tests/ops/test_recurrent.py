@@ -91,6 +91,7 @@ def close(ours: Any, theirs: Any) -> None:
     )
 
 
+@pytest.mark.sampled
 @every_case
 def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(
     ours: Any, scanned: Any, gates: int, extra: Any
@@ -105,6 +106,7 @@ def test_states_and_gradients_equal_autodiff_of_the_scanned_cell(
         close(*(jax.jvp(f, args, tangents) for f in (ours, scanned)))
 
 
+@pytest.mark.slow
 @every_case
 def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
     ours: Any, scanned: Any, gates: int, extra: Any
@@ -129,6 +131,7 @@ def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
         close(ours_backwards, forwards)
 
 
+@pytest.mark.sampled
 @every_case
 def test_vmap_equals_a_loop(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
     with jax.enable_x64(True):
@@ -144,6 +147,7 @@ def test_vmap_equals_a_loop(ours: Any, scanned: Any, gates: int, extra: Any) -> 
         close(jax.vmap(gradient)(*stacked), expected)
 
 
+@pytest.mark.sampled
 @every_case
 def test_no_mask_is_a_mask_of_ones(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
     with jax.enable_x64(True):
@@ -170,6 +174,7 @@ def products_in_loops(jaxpr: Any, inside: bool = False) -> list[tuple[int, ...]]
     return found
 
 
+@pytest.mark.sampled
 @every_case
 def test_the_gradient_of_the_recurrent_kernel_is_formed_outside_of_the_loop(
     ours: Any, scanned: Any, gates: int, extra: Any

@@ -67,6 +67,7 @@ def orders(count: int, draws: int) -> np.ndarray:
     return permuted(drawn(keys, count), count)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("count", [129, 200, 1000])
 def test_each_place_gets_each_example_as_often(count: int) -> None:
     found = orders(count, 4000)
@@ -75,6 +76,7 @@ def test_each_place_gets_each_example_as_often(count: int) -> None:
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("count", [129, 1000])
 def test_neighbours_come_in_no_order(count: int) -> None:
     """The order of three neighbours is each of the six as often, and a step to the next is as long as chance has it."""
@@ -88,6 +90,7 @@ def test_neighbours_come_in_no_order(count: int) -> None:
     assert stats.chisquare(observed).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_fixed_points_and_cycles_are_as_many_as_chance_has_them() -> None:
     found = orders(150, 4000)
     fixed = (found == np.arange(150)).sum(1)
@@ -97,6 +100,7 @@ def test_fixed_points_and_cycles_are_as_many_as_chance_has_them() -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_orders_of_neighbouring_epochs_do_not_resemble_each_other() -> None:
     keys = jax.vmap(lambda epoch: jax.random.fold_in(jax.random.key(1), epoch))(
         jnp.arange(200, dtype=jnp.int32)
@@ -134,6 +138,7 @@ def test_other_kinds_of_keys_order_too(count: int) -> None:
     assert (found[0] != found[1]).any()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 @pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl: str) -> None:

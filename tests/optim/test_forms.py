@@ -73,6 +73,7 @@ def trained(optimizer, steps=5):
     return params
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MAKE)
 def test_of_other_numbers_it_is_the_one_that_optax_builds_of_them(name):
     (form, _), (other, numbers) = opened(MAKE[name](0.01)), opened(MAKE[name](0.02))
@@ -87,6 +88,7 @@ def test_of_other_numbers_it_is_the_one_that_optax_builds_of_them(name):
     assert max(jax.tree.leaves(moved)) > 1e-7  # Prodigy begins with steps of a millionth
 
 
+@pytest.mark.slow
 def test_numbers_that_are_traced_are_no_further_from_the_truth_than_optax_s():
     """Where 1 − b2 is small: optax takes it of Python's number and the powers of b2 of a float32, which do not fit together."""
     gradients = RNG.normal(size=(50, 20))

@@ -23,6 +23,7 @@ MODEL = dl.Dense(1)
 fit = functools.partial(dl.fit, MODEL, loss=losses.mean_squared_error, batch_size=8, progress=False)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_name_is_one_optimizer_that_lowers_a_loss(name):
     optimizer = as_optimizer(name, steps=30)
@@ -106,6 +107,7 @@ def test_what_is_none_is_refused(options, message):
         fit((X, T), **options)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_a_schedule_free_run_means_the_average(clip_norm, way):
@@ -172,6 +174,7 @@ def test_a_schedule_free_part_of_an_optimizer_leaves_the_others_alone():
     assert not np.allclose(meant["a"], params["a"])
 
 
+@pytest.mark.slow
 def test_each_player_of_a_game_means_its_own_average():
     step = dl.Adversarial(
         generator=dl.Dense(2),
@@ -187,6 +190,7 @@ def test_each_player_of_a_game_means_its_own_average():
     same(run.params["discriminator"], last.params["discriminator"])
 
 
+@pytest.mark.slow
 def test_members_of_a_population_mean_their_own_averages():
     options = {
         "loss": losses.mean_squared_error,
@@ -209,6 +213,7 @@ def test_members_of_a_population_mean_their_own_averages():
     np.testing.assert_allclose(figures["loss"], runs.history["validation_loss"][-1], rtol=1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adamw"])
 def test_the_history_tells_the_estimated_rate(name):
     run = fit((X, T), optimizer=name, learning_rate=optim.Linear(2.0), steps=60)
@@ -220,6 +225,7 @@ def test_the_history_tells_the_estimated_rate(name):
     assert state.estim_lr > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_auto_learns_without_a_rate():
     pytest.importorskip("sklearn")
@@ -243,6 +249,7 @@ def test_schedules_and_names_go_together():
     np.testing.assert_allclose(run.history["learning_rate"], [0.06, 0.01], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"compile": "step"}, {"accumulate": 2}], ids=str)
 @pytest.mark.parametrize(
     "make",
@@ -286,6 +293,7 @@ def test_a_search_along_a_line_is_that_of_optax(make, options):
     assert float(mean_loss(params)) < 0.9 * float(mean_loss(start[0]))
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_give_the_loss_of_other_parameters_says_so():
     step = dl.Adversarial(dl.Dense(2), dl.Dense(1), 2, optax.lbfgs(), optax.sgd(0.1))
     with pytest.raises(
@@ -295,6 +303,7 @@ def test_a_step_that_cannot_give_the_loss_of_other_parameters_says_so():
         dl.train(step, X[:, :2], progress=False)
 
 
+@pytest.mark.slow
 def test_many_steps_as_one_update_are_those_of_optax(unchecked):
     """k batches of one size as one update are their mean gradient, as a batch k times as large has it."""
     start = MODEL.init(jax.random.key(3), X)

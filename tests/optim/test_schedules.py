@@ -58,6 +58,7 @@ def by_formula(schedule, steps):
     return schedule.peak * np.where(count < rise, start + (1 - start) * rising, fall)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize(
     "schedule",
@@ -78,6 +79,7 @@ def test_runs_of_every_length_have_the_rates_of_the_formula(schedule):
         )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [optim.Cosine, optim.Linear, optim.OneCycle])
 @pytest.mark.parametrize("warmup", [0.0, 0.02, 0.3, 0.999])
 def test_short_runs_have_the_rates_of_the_formula_whatever_their_warmup(kind, warmup):
@@ -138,6 +140,7 @@ def lengths(kernels):
     return [float(before - after) for before, after in itertools.pairwise(kernels)]
 
 
+@pytest.mark.slow
 def test_the_history_has_the_rate_of_the_last_update():
     """With one step an epoch, each entry is the length of that epoch's update."""
     ones, kernels = np.ones((4, 1), np.float32), [0.0]
@@ -171,6 +174,7 @@ def test_the_history_has_the_rate_of_the_last_update():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adamw"])
 def test_the_history_has_the_estimate_of_the_last_update(name):
     """By the optimizer's own updates, step by step: the factor is that in the state before each."""
@@ -192,6 +196,7 @@ def test_the_history_has_the_estimate_of_the_last_update(name):
     np.testing.assert_allclose(run.history["learning_rate"], expected, rtol=1e-3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
     [
@@ -208,6 +213,7 @@ def test_the_rate_of_parts_of_the_parameters_is_found(optimizer, expected):
     np.testing.assert_allclose(history["learning_rate"], [expected], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_steps_and_streams_are_counted_too():
     batches = [(X[:10], T[:10])] * 8
     line = {"optimizer": optax.sgd, "learning_rate": optim.Linear(0.1)}

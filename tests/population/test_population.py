@@ -65,6 +65,7 @@ def assert_same_run(member: dl.Run, single: dl.Run, tolerance: float = 1e-5) -> 
     assert member.stopped == single.stopped
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("axis", ["last", "first"])
 def test_each_member_is_the_single_run_with_its_seed(
     axis: str, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +79,7 @@ def test_each_member_is_the_single_run_with_its_seed(
     assert runs.history["validation_accuracy"].shape == (3, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_each_member_sets_aside_its_own_share() -> None:
     runs = dl.fit_many(MODEL, blobs(), seeds=2, validation=0.3, **SETTINGS)
@@ -85,6 +87,7 @@ def test_each_member_sets_aside_its_own_share() -> None:
         assert_same_run(runs[seed], dl.fit(MODEL, blobs(), seed=seed, validation=0.3, **SETTINGS))
 
 
+@pytest.mark.slow
 def test_one_member_alone_is_the_single_run_bit_for_bit_and_its_program() -> None:
     settings = SETTINGS | {"validation": 0.2, "early_stopping": dl.EarlyStopping(patience=2)}
     single = dl.fit(MODEL, blobs(), seed=5, **settings)
@@ -106,6 +109,7 @@ def test_the_same_members_give_the_same_bits() -> None:
     jax.tree.map(np.testing.assert_array_equal, first[2].params, second[2].params)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 def test_all_other_settings_of_fit_mean_the_same() -> None:
@@ -124,6 +128,7 @@ def test_all_other_settings_of_fit_mean_the_same() -> None:
     assert runs[1].average is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{}, {"shuffle": False}, {"validation": 0.2}])
 def test_a_smaller_last_batch_is_dropped(changed: dict[str, Any]) -> None:
     settings = SETTINGS | {"drop_last": True} | changed
@@ -136,6 +141,7 @@ def test_a_smaller_last_batch_is_dropped(changed: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_the_ways_to_run_give_the_same_numbers(way: Any) -> None:
     settings = SETTINGS | {"epochs": 1}
@@ -144,6 +150,7 @@ def test_the_ways_to_run_give_the_same_numbers(way: Any) -> None:
     np.testing.assert_allclose(runs.history["loss"], compiled.history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_gives_all_members_the_same_batches() -> None:
     x, y = blobs(96)
     stream = [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)]
@@ -196,6 +203,7 @@ def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(
     assert len(again) == 12
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_one_member_and_leaves_the_others_alone() -> None:
     rule = dl.EarlyStopping(patience=2, monitor="validation_loss")
     settings = SETTINGS | {
@@ -218,6 +226,7 @@ def test_early_stopping_ends_one_member_and_leaves_the_others_alone() -> None:
     assert np.isnan(runs.history["loss"][3:, 2]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [3e3, 1e30])
 def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -> None:
     """A rate of 3e3 lets the loss overflow after some steps; one of 1e30 makes the first update itself overflow."""
@@ -246,6 +255,7 @@ def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -
     assert runs.ranking[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_members_trained_in_groups_are_the_same() -> None:
     together = dl.fit_many(MODEL, blobs(), seeds=5, **SETTINGS)
@@ -256,6 +266,7 @@ def test_members_trained_in_groups_are_the_same() -> None:
         assert_same_run(groups[i], together[i])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_trained_in_groups_and_the_user_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -265,6 +276,7 @@ def test_what_does_not_fit_is_trained_in_groups_and_the_user_is_told(
     assert len(runs.cohorts) > 1
 
 
+@pytest.mark.slow
 def test_halving_drops_the_worse_half_and_the_others_go_on_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -392,6 +404,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], messag
         dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
 
 
+@pytest.mark.slow
 def test_each_member_has_the_rate_of_its_last_update() -> None:
     """A line from the peak to 0 over all steps: with n steps an epoch, the last of epoch e was step e n − 1."""
     ones = np.ones((8, 1), np.float32)
@@ -405,6 +418,7 @@ def test_each_member_has_the_rate_of_its_last_update() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     options = SETTINGS | {"optimizer": "adam", "precision": "bfloat16"}
@@ -424,6 +438,7 @@ def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_schedule_over_a_swept_optimizer() -> None:
     options = SETTINGS | {"optimizer": optax.sgd, "learning_rate": optim.Linear(0.1)}
@@ -445,6 +460,7 @@ def test_values_are_taken_together_by_zip() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_traced_rate_drops_what_the_number_drops() -> None:
     x = jnp.ones((50, 40), jnp.float32)
     for rate in (0.0, 0.1, 0.25, 0.5, 0.999):
@@ -460,6 +476,7 @@ def flattened(dropout: Any) -> dl.Sequential:
     return dl.Sequential(dl.Flatten(), *dl.models.mlp(4, 3, dropout=dropout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [flattened, functools.partial(dl.models.cnn, 4, head=(4, 3))])
 def test_the_models_take_a_traced_dropout(build: Any) -> None:
     x = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype(np.float32)

@@ -76,6 +76,7 @@ def end_at(monkeypatch: pytest.MonkeyPatch, calls: int, error: type[BaseExceptio
     monkeypatch.setattr(MembersLoop, "watch", watch)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_population_that_crashed_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_an_interrupted_population_stops_at_once_and_goes_on(
     assert_same_bits(trained(checkpoint=saved), trained())
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_the_groups_stay_as_they_were_cut(tmp_path: Path) -> None:
     saved = dl.Checkpoints(tmp_path / "many")
@@ -115,6 +117,7 @@ def test_the_groups_stay_as_they_were_cut(tmp_path: Path) -> None:
     assert len(list((tmp_path / "many").glob("rung-0-*"))) == 2
 
 
+@pytest.mark.slow
 def test_a_population_of_one_and_a_longer_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"over": {}, "seeds": 1, "halving": (), "optimizer": optax.sgd(0.1)}
     saved = dl.Checkpoints(tmp_path / "one")
@@ -138,6 +141,7 @@ def test_other_members_in_the_folder_are_refused(tmp_path: Path) -> None:
         trained(checkpoint=saved)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_gone_on_with_or_begun_anew(tmp_path: Path) -> None:
     """One parameter and a gradient of 1: each update of a member is its rate."""
     ones, zeros = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
@@ -188,6 +192,7 @@ print("digest", digest.hexdigest(), {run.stopped for run in runs}, flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_sigterm_saves_the_groups_of_all_devices(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]

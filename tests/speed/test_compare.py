@@ -92,6 +92,7 @@ def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
         dl.SpeedReport.from_json(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(report: dl.SpeedReport, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     figure = report.plot(tmp_path / "report.png")
@@ -183,6 +184,7 @@ def test_the_largest_difference_is_over_all_leaves() -> None:
     assert difference({}, {}) == 0
 
 
+@pytest.mark.slow
 def test_a_stream_is_measured_by_its_first_batch(machine: DeviceSpeed) -> None:
     x, y = examples(12)
     report = dl.compare(
@@ -198,6 +200,7 @@ def test_a_stream_is_measured_by_its_first_batch(machine: DeviceSpeed) -> None:
     assert report.difference < 1e-6
 
 
+@pytest.mark.slow
 def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: DeviceSpeed) -> None:
     report = dl.compare(
         dl.Dense(2),

@@ -134,6 +134,7 @@ def test_compiling_ahead_of_time_is_explained_by_its_arguments() -> None:
     assert why.repeated[0].reason == "`x` has another shape, float32[3] → float32[5]."
 
 
+@pytest.mark.slow
 def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_otherwise() -> None:
     x, y = ones(8, 2), ones(8, 1)
     loss = functools.partial(losses.huber, delta=2.0)

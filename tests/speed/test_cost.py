@@ -55,6 +55,7 @@ def test_the_narrowest_dtype_that_is_multiplied_is_reported() -> None:
     assert cost_of(jnp.sin, shape(8)).dtype is None
 
 
+@pytest.mark.slow
 def test_the_gradient_of_an_lstm_costs_three_times_its_products() -> None:
     layer, x = dl.LSTM(16), shape(8, 50, 4)
     params, state = layer.init(jax.random.key(0), x)

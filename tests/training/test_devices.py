@@ -37,7 +37,8 @@ MODEL = dl.Sequential(
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
-def test_on_four_devices(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_four_devices(request: pytest.FixtureRequest, tier: str) -> None:
     """All of this file again, in a process whose CPU is four devices."""
     if jax.device_count() >= COUNT:
         return
@@ -51,7 +52,7 @@ def test_on_four_devices(request: pytest.FixtureRequest) -> None:
         "0",
         "-rs",
         "-m",
-        request.config.option.markexpr,
+        " and ".join(f"({part})" for part in (request.config.option.markexpr, tier) if part),
         str(Path(__file__)),
     ]
     done = subprocess.run(
@@ -97,6 +98,7 @@ def same(a: dl.Run, b: dl.Run, tolerance: float = 2e-5) -> None:
     close((a.params, a.state), (b.params, b.state), tolerance)
 
 
+@pytest.mark.sampled
 @several
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_the_numbers_are_those_of_one_device(way):
@@ -112,6 +114,7 @@ def test_the_numbers_are_those_of_one_device(way):
     close(one.best.params, all_.best.params)
 
 
+@pytest.mark.slow
 @several
 @pytest.mark.once
 def test_eagerly():
@@ -120,6 +123,7 @@ def test_eagerly():
     same(train(None, **options), train(four(), compile="eager", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_moments_of_what_is_mapped():
@@ -132,6 +136,7 @@ def test_moments_of_what_is_mapped():
     same(train(None, (x, Y), model), train(four(), (x, Y), model))
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_the_last_batch_has_parts_without_examples():
@@ -146,6 +151,7 @@ def apart(outputs, targets, *, mask):
     return losses.softmax_cross_entropy(outputs @ means.T, targets)
 
 
+@pytest.mark.slow
 @several
 @pytest.mark.parametrize(
     "options",
@@ -183,6 +189,7 @@ def test_a_loss_that_mixes_examples_undeclared_is_refused():
         train(four(), data, loss=centred)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 @pytest.mark.parametrize(
@@ -203,6 +210,7 @@ def test_what_else_fit_does(options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_an_update_that_overflows_on_one_device_is_skipped_on_all():
@@ -223,6 +231,7 @@ def test_an_update_that_overflows_on_one_device_is_skipped_on_all():
     same(one, all_, 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_batches_of_a_stream_are_filled_up():
@@ -232,6 +241,7 @@ def test_batches_of_a_stream_are_filled_up():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_padded_sequences():
@@ -243,6 +253,7 @@ def test_padded_sequences():
     same(train(None, data, model, batch_size=8), train(four(), data, model, batch_size=8))
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_each_part_draws_for_itself_and_anew_in_each_step():
@@ -267,6 +278,7 @@ def test_each_part_draws_for_itself_and_anew_in_each_step():
     assert len(seen) == len(set(seen)) == 2 * 2 * COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_dropout_keeps_its_share():
@@ -276,6 +288,7 @@ def test_dropout_keeps_its_share():
     same(run, train(four(), model=model, epochs=3), 0)
 
 
+@pytest.mark.slow
 @several
 def test_evaluate_and_predict():
     run = train(None)
@@ -300,6 +313,7 @@ def test_evaluate_and_predict():
         np.testing.assert_allclose(one, all_, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_a_run_comes_back_on_the_first_device_and_goes_on_anywhere():
@@ -313,6 +327,7 @@ def test_a_run_comes_back_on_the_first_device_and_goes_on_anywhere():
     )
 
 
+@pytest.mark.slow
 @several
 def test_equal_calls_compile_once():
     train(four())
@@ -321,6 +336,7 @@ def test_equal_calls_compile_once():
     assert program.epoch_loop._cache_size() == programs
 
 
+@pytest.mark.slow
 @several
 def test_moments_are_those_of_the_whole_batch_and_so_are_their_derivatives():
     x, mask = jnp.asarray(X[:16, ..., 0] + 100), jnp.asarray(np.arange(16) % 3 != 0)
@@ -362,6 +378,7 @@ def test_sums_add_up_once():
     assert added_up({}, "devices") == {}
 
 
+@pytest.mark.slow
 @several
 def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path):
     model = dl.Sequential(dl.Flatten(), dl.Dropout(0.5), dl.Dense(3))
@@ -372,6 +389,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @several
 def test_debug_names_the_operation():
@@ -380,6 +398,7 @@ def test_debug_names_the_operation():
         train(four(), model=model, debug=True)
 
 
+@pytest.mark.slow
 def test_one_device_in_the_list_draws_what_none_draws():
     model = dl.Sequential(MODEL, dl.Dropout(0.3))
     same(train(None, model=model), train(jax.devices()[:1], model=model))

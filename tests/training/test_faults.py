@@ -139,6 +139,7 @@ def test_a_threshold_for_logits_is_refused_for_probabilities():
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["eager", "step", "epoch"])
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_finite_state(way):
     def poisoned(outputs, targets):
@@ -167,6 +168,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_finite_state(way):
     assert "those after step 3, the last that are finite" in run.stopped
 
 
+@pytest.mark.slow
 def test_parameters_that_overflow_are_taken_back_too():
     options = DEFAULTS | {
         "loss": losses.mean_squared_error,
@@ -193,6 +195,7 @@ print(run.stopped, len(run.history["loss"]), flush=True)
 """
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 @pytest.mark.once
 def test_ctrl_c_ends_a_run_soon_with_its_history(way):
@@ -214,6 +217,7 @@ def test_ctrl_c_ends_a_run_soon_with_its_history(way):
     assert seconds < 5  # about one on an idle machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_a_ctrl_c_that_python_drops_ends_a_run_too(way, monkeypatch):
     class Dropped:

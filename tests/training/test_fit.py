@@ -50,6 +50,7 @@ def mean_loss(params, x, y, w=None):
     return each.mean() if w is None else (each * w).sum() / w.sum()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("size", [8, 43, 100])
 def test_fit_is_the_plain_loop_with_its_last_smaller_batch(size):
     params, state = CLASSIFIER.init(jax.random.key(3), X)
@@ -147,6 +148,7 @@ def test_class_weights_weigh_the_loss_alone():
     assert run.history["a"] == plain.history["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [np.bool_, np.uint8, np.int64])
 @pytest.mark.parametrize("shape", [(43,), (43, 1)])
 def test_class_weights_of_two_classes_are_sample_weights(labels, shape):
@@ -183,6 +185,7 @@ def tagged(params):
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("padded_targets", [False, True])
 def test_padded_sequences_are_trained_on_the_mean_over_the_steps_of_each(padded_targets):
     model, inputs = dl.Dense(3), dl.Padded(STEPS, LENGTHS)
@@ -219,6 +222,7 @@ def test_padded_sequences_are_trained_on_the_mean_over_the_steps_of_each(padded_
     assert measured["f1"] == pytest.approx(np.mean(scores.argmax(-1)[REAL] == TAGS[REAL]))
 
 
+@pytest.mark.slow
 def test_padded_sequences_of_a_population_and_of_a_stream():
     model, inputs, key = dl.Dense(3), dl.Padded(STEPS, LENGTHS), jax.random.key(0)
     options: Any = {
@@ -249,6 +253,7 @@ def test_padded_sequences_of_a_population_and_of_a_stream():
     assert run.history["loss"][0] == pytest.approx(tagged(params)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_targets_that_are_nan_behind_the_lengths_change_nothing():
     inputs, numbers = (
         dl.Padded(STEPS, LENGTHS),
@@ -271,6 +276,7 @@ def test_targets_that_are_nan_behind_the_lengths_change_nothing():
             fit(dl.Dense(1), data, **options)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_accumulated_batches_make_the_same_update(way):
     options = {
@@ -288,6 +294,7 @@ def test_accumulated_batches_make_the_same_update(way):
     assert a.history["a"] == b.history["a"]
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
     """Moments of the parts, and running ones that move once a part: r ← m r + (1 − m) μ of one part after another."""
     model = dl.Sequential(
@@ -324,6 +331,7 @@ def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
         )
 
 
+@pytest.mark.slow
 def test_a_smaller_last_batch_is_dropped():
     params, state = CLASSIFIER.init(jax.random.key(3), X)
     options = {
@@ -359,6 +367,7 @@ def test_a_smaller_last_batch_is_dropped():
     )
 
 
+@pytest.mark.slow
 def test_each_epoch_drops_other_examples():
     """Each example is seen at most once an epoch; a loss of its own weight in a vector of parameters tells which."""
     count, epochs = 11, 40
@@ -430,6 +439,7 @@ def test_the_moving_average_is_that_of_the_steps():
     )
 
 
+@pytest.mark.slow
 def test_augmentation_draws_anew_each_step_and_only_in_training():
     def shifted(key, inputs, targets):
         return inputs + jax.random.normal(key, (inputs.shape[0], 1)), targets
@@ -507,6 +517,7 @@ def test_early_stopping_on_a_metric_needs_a_mode():
         dl.EarlyStopping(monitor="validation_accuracy")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("true", [True, np.True_, np.array(True), jnp.array(True)])
 def test_a_callback_ends_the_run_by_whatever_is_true(true):
     run = fit(
@@ -520,6 +531,7 @@ def test_a_callback_ends_the_run_by_whatever_is_true(true):
     assert (run.stopped, len(run.history["loss"])) == ("callback", 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "other", [None, False, np.False_, 1, "yes", np.ones(2, bool), jnp.array(False)]
 )
@@ -535,6 +547,7 @@ def test_a_callback_that_returns_anything_else_ends_nothing(other):
     assert run.stopped == "finished"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("patience", [0, 1])
 def test_patience_ends_a_run_with_the_first_epoch_that_is_not_better_and_none_that_is(patience):
     rule = dl.EarlyStopping(patience=patience, monitor="loss")
@@ -608,6 +621,7 @@ def test_inputs_in_float16_are_computed_in_float32():
     assert dl.predict(LINEAR, run.params, run.state, narrow).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_in_its_first_epoch_has_the_names_of_its_history():
     with pytest.warns(RuntimeWarning, match="not finite"):
         run = fit(
@@ -640,6 +654,7 @@ def test_callbacks_see_each_epoch_and_may_end_the_run():
     assert run.stopped == "callback"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_steps_bound_the_run(way):
     run = fit(
@@ -702,6 +717,7 @@ def test_a_second_pass_over_the_same_shapes_is_one_run_of_its_program(
     assert steps == [passed]
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
     params, state = CLASSIFIER.init(jax.random.key(3), X)
     whole, _ = CLASSIFIER.apply(params, state, X)
@@ -721,6 +737,7 @@ def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
         np.testing.assert_allclose(figures["loss"], mean_loss(params, X, Y), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gathered_metrics_are_exact_over_all_examples():
     from sklearn.metrics import r2_score, roc_auc_score
 
@@ -780,6 +797,7 @@ def test_images_stay_bytes_and_are_scaled_in_the_program():
     same(a.params, b.params)
 
 
+@pytest.mark.slow
 def test_a_loss_in_bfloat16_is_summed_in_float32():
     coarse = lambda outputs, targets: ((outputs - targets) ** 2)[:, 0].astype(jnp.bfloat16)  # noqa: E731
     run = fit(LINEAR, (X, T), loss=coarse, optimizer=optax.sgd(0.0), batch_size=43)
@@ -819,6 +837,7 @@ def keras_trained(keras, params, images, labels):
     return history, np.asarray(peer.weights[0].value)
 
 
+@pytest.mark.slow
 def test_fit_trains_as_keras_does(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -849,6 +868,7 @@ def test_fit_trains_as_keras_does(monkeypatch):
     np.testing.assert_allclose(run.params["conv_0"]["kernel"], kernel, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
     [
@@ -871,6 +891,7 @@ def test_the_learning_rate_is_read_from_the_optimizer(optimizer, expected):
         np.testing.assert_allclose(run.history["learning_rate"], [expected], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_plateau_sees_the_loss():
     optimizer = optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(factor=0.5, patience=2))
     run = fit(
@@ -884,6 +905,7 @@ def test_plateau_sees_the_loss():
     assert int(run.train_state.step) == 10
 
 
+@pytest.mark.slow
 def test_plot_draws_each_figure_against_validation(tmp_path):
     run = fit(
         LINEAR,

@@ -22,6 +22,7 @@ find = functools.partial(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", [0.2, 5.0])
 def test_gradient_descent_is_stable_below_two_over_the_curvature(curvature):
     """With L(w) = λ w² / 2 a step of rate η multiplies w by 1 − η λ: the loss rises once η > 2 / λ, and not before."""
@@ -64,6 +65,7 @@ def digits():
 MODEL = dl.Sequential(dl.Flatten(), dl.Dense(32), jax.nn.relu, dl.Dense(10))
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_the_suggestion_trains_digits_well():
     train, test = digits()
@@ -106,6 +108,7 @@ def test_rates_grow_geometrically_and_losses_are_those_of_the_steps():
     np.testing.assert_allclose(run.history["learning_rate"][0], schedule(7), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_test_is_one_program_and_a_second_one_none():
     from jaxdl.training import program
 
@@ -117,6 +120,7 @@ def test_a_test_is_one_program_and_a_second_one_none():
     np.testing.assert_array_equal(first.losses, second.losses)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_ways_and_streams_find_the_same(way):
     options = {"batch_size": 4, "steps": 30, "lowest": 1e-3, "highest": 30.0}
@@ -155,6 +159,7 @@ def test_what_cannot_be_tested_is_said(options, message):
         find(ONE, (X, 0 * X), **options)
 
 
+@pytest.mark.slow
 def test_the_plot_marks_the_suggestion_on_a_logarithmic_axis(tmp_path):
     found = find(ONE, (X, 0 * X), steps=50)
     figure = found.plot(tmp_path / "range.png")

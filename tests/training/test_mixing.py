@@ -84,18 +84,21 @@ APART = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MIXING)
 def test_what_mixes_is_found(name):
     function, targets = MIXING[name]
     assert mixes_examples(function, OUTPUTS, targets)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", APART)
 def test_what_does_not_is_let_pass(name):
     function, targets = APART[name]
     assert not mixes_examples(function, OUTPUTS, targets)
 
 
+@pytest.mark.slow
 def test_sequences_trees_and_what_is_too_large():
     tagged = {
         "a": jax.ShapeDtypeStruct((32, 7, 3), jnp.bfloat16),
@@ -114,6 +117,7 @@ def test_sequences_trees_and_what_is_too_large():
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_masked_loss_reads_the_rows_that_count_alone():
     def sound(outputs, targets, *, mask):
         return jnp.mean(
@@ -161,6 +165,7 @@ def test_parts_of_a_batch_are_refused():
         fit(STREAM, accumulate=4, drop_last=True)
 
 
+@pytest.mark.slow
 def test_evaluation_and_populations_refuse_it_too():
     with pytest.raises(ValueError, match=f"validation: loss 'centred' {DECLARE}"):
         fit(drop_last=True, validation=(X, Y))
@@ -186,6 +191,7 @@ def test_metrics_that_mix():
     assert one == four  # metrics are of all parts at once
 
 
+@pytest.mark.slow
 def test_likelihoods_and_losses_of_two_players():
     model = dl.models.VariationalAutoencoder(dl.Dense(4), dl.Dense(6), 2)
 

@@ -59,6 +59,7 @@ def finite(tree):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 def test_skipping_is_the_run_without_that_batch(way):
     start = MODEL.init(jax.random.key(0), X)
@@ -85,6 +86,7 @@ def test_skipping_is_the_run_without_that_batch(way):
     assert int(skipped.train_state.step) == 18  # keys and orders go on
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(way):
     with pytest.warns(
@@ -102,6 +104,7 @@ def test_a_gradient_that_is_not_finite_in_the_last_step_of_all_is_seen():
     assert int(stopped.train_state.step) == 5
 
 
+@pytest.mark.slow
 def test_a_parameter_that_no_loss_reads_is_found_by_halving():
     class Idle(dl.Layer):
         """A layer whose second parameter is of no use, and has a gradient of NaN from one example on."""
@@ -131,6 +134,7 @@ def test_skipping_counts_a_gradient_that_is_not_finite():
     assert skipped.history["loss"][-1] < skipped.history["loss"][0]
 
 
+@pytest.mark.slow
 def test_an_optimizer_whose_state_overflows_is_skipped_too():
     def steep(outputs, targets):
         return jnp.where(targets == 7, 1e30, 1.0) * jnp.square(
@@ -142,6 +146,7 @@ def test_an_optimizer_whose_state_overflows_is_skipped_too():
     assert finite((skipped.params, skipped.train_state.optimizer_state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_going_back_halves_the_updates_until_they_hold(way):
     options = {"optimizer": optax.sgd(3.0), "epochs": 40, "batch_size": 20, "compile": way}
@@ -165,6 +170,7 @@ def test_going_back_halves_the_updates_until_they_hold(way):
         assert longer.history["loss"][-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_the_rate_is_that_of_the_last_update_that_stayed():
     """One step an epoch, by a schedule: three updates, a set-back of all of them, and two updates half as long."""
     schedule = optax.linear_schedule(0.1, 0.0, 100)
@@ -232,6 +238,7 @@ def test_a_run_of_which_nothing_is_finite_ends():
     assert finite(ended.params)
 
 
+@pytest.mark.slow
 def test_other_steps_skip_too():
     step = dl.Reconstruction(dl.models.mlp(2, 3), losses.mean_squared_error, optax.sgd(1e30))
     with pytest.warns(RuntimeWarning, match="training stopped"):
@@ -310,6 +317,7 @@ def test_debug_names_the_gradient_where_the_loss_is_finite():
         assert "(test_not_finite.py, line " in ended.stopped
 
 
+@pytest.mark.slow
 def test_debug_follows_loops_to_the_iteration():
     def grows(x):
         return jax.lax.scan(lambda c, r: (c * 1e10 * r, None), 1.0, x)[0]
@@ -370,6 +378,7 @@ def test_what_a_skipped_batch_measured_does_not_count():
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_number_of_a_tree_that_is_not_finite_is_seen(dtype, bad):

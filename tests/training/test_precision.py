@@ -24,6 +24,7 @@ fit = functools.partial(
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_all_that_is_kept_is_float32(precision):
     run = fit(
@@ -55,6 +56,7 @@ def test_all_that_is_kept_is_float32(precision):
     assert 0 < float(jnp.abs(outputs - full).max()) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_all_ways_scale_alike(way):
@@ -68,6 +70,7 @@ def test_all_ways_scale_alike(way):
     np.testing.assert_allclose(a.history["learning_rate"], 1e-2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_gradient_too_small_for_float16_arrives():
     """Each is near 1e-8, below the least number of float16; scaled by 2^15 it is not."""
 
@@ -151,6 +154,7 @@ def test_the_rule_of_the_scale():
     )
 
 
+@pytest.mark.slow
 def test_other_steps_take_a_model_in_precision():
     model = dl.Sequential(dl.Dense(2), dl.Dense(4))
     options = {"epochs": 2, "progress": False, "batch_size": 10}

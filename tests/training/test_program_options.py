@@ -22,6 +22,7 @@ def squared_often(x: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, 2, lambda _, x: x * x, x)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("layers", "loops"),
     [

@@ -93,6 +93,7 @@ def assert_same_bits(first: dl.Run, second: dl.Run) -> None:
     assert (first.best and first.best[:2]) == (second.best and second.best[:2])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 @pytest.mark.parametrize("every", ["1 epoch", "1 step", "3 steps"])
 def test_a_run_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, way: Any, every: str) -> None:
@@ -145,6 +146,7 @@ def test_early_stopping_ends_a_run_once_and_for_all(tmp_path: Path) -> None:
     assert_same_bits(dataclasses.replace(again, stopped=first.stopped), first)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("steps_per_epoch", [None, 4])
 def test_streams_are_taken_up_where_they_were(
@@ -191,6 +193,7 @@ class Told:
         self.passes, self.given = state["passes"], state["given"]
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_buckets_and_random_windows_are_taken_up_where_they_were(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 7, 200)
@@ -345,6 +348,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_run_of_other_settings_is_refused_by_their_name(saved: Path, name: str) -> None:
@@ -368,6 +372,7 @@ def test_what_a_function_reads_is_a_part_of_it(
         dl.fit(**PLAIN, augment=shifted, checkpoint=checkpoints)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_another_rate_takes_it(tmp_path: Path) -> None:
     """With plain SGD the new rate alone decides: compared with a run from the first one's parameters."""
     data = np.ones((32, 1), np.float32), np.zeros((32, 1), np.float32)
@@ -404,6 +409,7 @@ def test_a_run_that_goes_on_with_another_rate_takes_it(tmp_path: Path) -> None:
         assert len(again.history["loss"]) == 4
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
     fewer = plain(metrics={"accuracy": metrics.accuracy}, average=None, epochs=2)
     dl.fit(**fewer, checkpoint=dl.Checkpoints(tmp_path))
@@ -418,6 +424,7 @@ def test_a_run_goes_on_with_other_metrics_and_targets(tmp_path: Path) -> None:
     assert run.best.epoch == 2  # the losses of before are of other examples' validation
 
 
+@pytest.mark.slow
 def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path) -> None:
     settings = plain(epochs=3)
     with pytest.raises(Crash):
@@ -435,6 +442,7 @@ def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path)
     assert len(run.history["loss"]) == 3
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_what_was_there(tmp_path: Path) -> None:
     dl.fit(**PLAIN, checkpoint=dl.Checkpoints(tmp_path))
     anew = dl.Checkpoints(tmp_path, on_change="restart")
@@ -447,6 +455,7 @@ def test_a_restart_keeps_what_was_there(tmp_path: Path) -> None:
     assert_same_bits(dataclasses.replace(old, stopped="finished"), dl.fit(**PLAIN))
 
 
+@pytest.mark.slow
 def test_a_list_of_batches_and_sources_that_tell_it_are_known(tmp_path: Path) -> None:
     ids = np.arange(200, dtype=np.int32) % 7
     model = dl.Sequential(dl.Embedding(7, 4), dl.Dense(7))
@@ -503,6 +512,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return out[out.index("digest") :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.once
 def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_same_bits(

@@ -65,6 +65,7 @@ def compiled() -> int:
     return program.epoch_loop._cache_size() + program.compiled_step._cache_size()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_of_rates_compiles_once(name) -> None:
     before, ended = compiled(), []
@@ -78,6 +79,7 @@ def test_a_grid_of_rates_compiles_once(name) -> None:
     assert len({np.asarray(kernel).tobytes() for kernel in ended}) == len(ended)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["optax's own", "optax's schedule", "injected"])
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_each_run_of_a_grid_is_that_of_optax(name, way) -> None:
@@ -109,6 +111,7 @@ def test_the_history_has_each_run_s_own_rate() -> None:
         assert fit(optimizer=optax.sgd(rate)).history["learning_rate"] == [rate, rate]
 
 
+@pytest.mark.slow
 def test_both_players_of_a_game_take_their_numbers() -> None:
     def play(rate: float) -> dl.Run:
         step = dl.Adversarial(dl.Dense(3), dl.Dense(1), 2, optax.sgd(rate), optax.sgd(2 * rate))
@@ -122,6 +125,7 @@ def test_both_players_of_a_game_take_their_numbers() -> None:
     assert second.history["discriminator_learning_rate"] == [0.5]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_another_rate_takes_it() -> None:
     def step(rate: float) -> dl.Supervised:
         return dl.Supervised(MODEL, losses.mean_squared_error, optax.adam(rate))
@@ -131,6 +135,7 @@ def test_a_run_that_goes_on_with_another_rate_takes_it() -> None:
     jax.tree.map(np.testing.assert_array_equal, rest.params, first.params)
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_decides_by_a_number_keeps_it() -> None:
     """optax.sm3 asks in Python whether its momentum is positive."""
     runs = [fit(optimizer=optax.sm3(rate)) for rate in (0.25, 0.5)]
@@ -155,6 +160,7 @@ class Doubling(dl.Supervised):
         return self.doubled.observe(state)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_more_than_its_fields_keeps_its_numbers() -> None:
     def run(rate: float) -> dl.Run:
         return dl.train(

@@ -32,6 +32,7 @@ def batches(size=8, arrays=(X, Y)):
         yield tuple(a[i : i + size] for a in arrays)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "way", [pytest.param("eager", marks=pytest.mark.once), "step", "epoch", "auto"]
 )
@@ -47,6 +48,7 @@ def test_a_stream_trains_as_the_same_arrays_do(way):
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["step", "epoch"])
 @pytest.mark.parametrize("count", [16, 32, 40])
 def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
@@ -67,6 +69,7 @@ def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
     assert run.history["loss"] == run.history["validation_loss"] == pytest.approx([8 / count] * 2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["step", "epoch"])
 def test_a_smaller_last_batch_is_dropped(way):
     whole = fit((X, Y), batch_size=8, epochs=3, shuffle=False, drop_last=True)
@@ -80,6 +83,7 @@ def test_a_smaller_last_batch_is_dropped(way):
     )
 
 
+@pytest.mark.slow
 def test_smaller_batches_of_each_shape_are_dropped():
     """As of buckets, of which each has a smaller batch at its end; an epoch of so many steps counts what is left."""
     sizes = [(4, 3), (4, 5), (2, 3), (4, 3), (3, 5), (4, 5)]
@@ -99,6 +103,7 @@ def test_smaller_batches_of_each_shape_are_dropped():
     assert int(dl.fit(model, data, new_shapes=True, epochs=2, **options).train_state.step) == 12
 
 
+@pytest.mark.slow
 def test_what_fills_up_a_batch_has_a_gradient_that_is_finite():
     """The root's slope at 0 is infinite, and where rows of zeros met targets of zero it was multiplied by a weight of zero."""
     options = {
@@ -159,6 +164,7 @@ def test_an_endless_generator_has_epochs_of_so_many_steps():
     assert len(run.history["loss"]) == 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["step", "epoch"])
 def test_a_generator_that_ends_ends_the_run_and_keeps_what_was_trained(way):
     whole = fit(batches, compile=way)
@@ -183,6 +189,7 @@ def test_a_generator_that_ends_ends_the_run_and_keeps_what_was_trained(way):
     np.testing.assert_allclose(sum(two) / 50, whole.history["loss"][0], rtol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", [2, 10])
 @pytest.mark.parametrize("kind", ["list", "function", "loader"])
 def test_what_can_be_read_again_is_begun_again_wherever_an_epoch_is(kind, steps):
@@ -206,6 +213,7 @@ def test_what_can_be_read_again_is_begun_again_wherever_an_epoch_is(kind, steps)
     np.testing.assert_array_equal(run.history["loss"], expected.history["loss"])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_whichever_pass_it_was(tmp_path):
     options = {"steps_per_epoch": 3, "seed": 1}
     whole = fit(list(batches()), epochs=8, **options)

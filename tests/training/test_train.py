@@ -46,6 +46,7 @@ def slices(*arrays: Any) -> list[Any]:
     return [tuple(a[i : i + 10] for a in arrays) for i in range(0, 43, 10)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "data",
     [
@@ -155,6 +156,7 @@ class CountingEvaluation(dl.EvaluationStep):
         return self.of.report(sums, gathered)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["eager", "step", "epoch"])
 def test_a_first_state_of_numpy_arrays_is_kept_where_no_step_is_finite(way: Any) -> None:
     start = dl.TrainState(np.int32(0), {"w": np.zeros((), np.float32)}, {}, (), jax.random.key(0))
@@ -165,6 +167,7 @@ def test_a_first_state_of_numpy_arrays_is_kept_where_no_step_is_finite(way: Any)
     assert float(run.params["w"]) == 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["eager", "step", "epoch", "auto"])
 def test_a_step_of_ones_own_runs_in_every_way(way: Any) -> None:
     run = dl.train(

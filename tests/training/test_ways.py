@@ -52,6 +52,7 @@ def close(a, b, tolerance=2e-5):
         )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step", "auto"])
 def test_ways_give_the_same_numbers(way):
     a, b = reference(), train(way)
@@ -74,6 +75,7 @@ def test_the_same_seed_gives_the_same_bits():
     assert a.history["loss"] != c.history["loss"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_figures_do_not_depend_on_where_the_clock_cuts_an_epoch(way, monkeypatch):
     from jaxdl.training.pace import Pace, known
@@ -125,6 +127,7 @@ def test_a_key_is_a_seed():
     jax.tree.map(np.testing.assert_array_equal, a.params, reference().params)
 
 
+@pytest.mark.slow
 def test_chunks_over_many_epochs_equal_single_epochs():
     across = train("epoch", epochs=100, validation=None)
     single = train("epoch", epochs=100, validation=None, callbacks=[lambda end: None])
@@ -136,6 +139,7 @@ def test_chunks_over_many_epochs_equal_single_epochs():
     jax.tree.map(np.testing.assert_array_equal, across.params, single.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [1, 300])
 def test_orders_of_few_epochs_at_a_time_are_the_same_orders(places, monkeypatch):
     """Of data with very many examples, one run of a program touches but two epochs."""
@@ -148,6 +152,7 @@ def test_orders_of_few_epochs_at_a_time_are_the_same_orders(places, monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
 
 
+@pytest.mark.slow
 def test_large_sums_of_few_epochs_at_a_time_are_the_same_sums(monkeypatch):
     """A confusion matrix of very many classes leaves room for the rows of but two epochs."""
     from jaxdl.training import program
@@ -217,6 +222,7 @@ class Counted:
         return counted_relu
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("size", [48, 50])
 def test_one_compilation_serves_all_batches_epochs_and_calls(size):
     from jaxdl.training import program
@@ -310,6 +316,7 @@ def test_data_are_arguments_and_not_constants():
     assert "tensor<50x8x8x1xf32>" in text.split("{", 2)[1] or "tensor<50x8x8x1xf32>" in text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_training_loop_lowers_for_every_platform(platform):
     from jaxdl.training import program
@@ -320,12 +327,14 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
 
 
+@pytest.mark.slow
 def test_a_key_of_another_kind_trains_the_same_in_all_ways():
     runs = [train(way, seed=jax.random.key(3, impl="rbg")) for way in ("epoch", "step")]
     close(runs[0].params, runs[1].params, 1e-4)
     assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_with_64_bits_enabled_all_ways_train(way):
     with jax.enable_x64(True):

@@ -100,6 +100,7 @@ def reference() -> dl.Run:
     return dl.train(NORMALISED, X, compile="epoch", **OPTIONS)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_both_updates_are_those_by_hand(smoothing: float) -> None:
     step = players(ADAM, SGD, dl.NonSaturating(smoothing))
@@ -128,6 +129,7 @@ def test_both_updates_are_those_by_hand(smoothing: float) -> None:
     close(figures, expected)
 
 
+@pytest.mark.slow
 def test_each_update_changes_only_its_own_player() -> None:
     batch = dl.Batch(X[:8], ())
     before, both, _ = taken(players(), batch)
@@ -178,6 +180,7 @@ def torch_players(params: Any) -> tuple[Any, Any, Any]:
     return generator, discriminator, laid_out
 
 
+@pytest.mark.slow
 def test_three_steps_are_those_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
     from torch.nn.functional import binary_cross_entropy_with_logits as entropy
@@ -238,6 +241,7 @@ def test_the_gradient_penalty_is_that_of_pytorch() -> None:
     close(after.params, {"generator": laid_out(generator), "discriminator": laid_out(critic)}, 1e-4)
 
 
+@pytest.mark.slow
 def test_the_generator_waits_for_its_turn() -> None:
     step = players(ADAM, ADAM, dl.Wasserstein(critic_steps=3))
     state = step.init(jax.random.key(0), dl.Batch(X[:8], ()))
@@ -265,6 +269,7 @@ def test_a_critic_that_is_flat_has_finite_gradients() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss", [dl.NonSaturating(), dl.Wasserstein(critic_steps=1)], ids=["plain", "wasserstein"]
 )
@@ -287,6 +292,7 @@ def test_rows_that_fill_up_do_not_count(loss: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_weights_count_for_real_examples_alone() -> None:
     weights = RNG.uniform(size=8).astype(np.float32)
     before, after, _ = taken(players(), dl.Batch(X[:8], (), weights))
@@ -300,6 +306,7 @@ def test_weights_count_for_real_examples_alone() -> None:
     close(after.params["discriminator"], by_hand(SGD, jax.grad(judging)(before), before))
 
 
+@pytest.mark.slow
 def test_real_examples_and_fakes_are_two_batches() -> None:
     discriminator = dl.Sequential(dl.Flatten(), dl.BatchNorm(momentum=0.5), dl.Dense(1))
     step = dl.Adversarial(GENERATOR, discriminator, LATENT, SGD, SGD)
@@ -318,6 +325,7 @@ def test_real_examples_and_fakes_are_two_batches() -> None:
     close(after.state["discriminator"], jax.tree.map(lambda a, b: (a + b) / 2, one, other))
 
 
+@pytest.mark.slow
 def test_every_pass_draws_from_a_key_of_its_own() -> None:
     keys: list[Any] = []
 
@@ -343,6 +351,7 @@ def test_every_pass_draws_from_a_key_of_its_own() -> None:
     assert len(keys) == len(set(keys)) == 2 * 4  # imagining, judging twice, fooling
 
 
+@pytest.mark.slow
 def test_the_history_holds_both_players() -> None:
     run = reference()
     names = ["discriminator_loss", "generator_loss", "real_score", "fake_score"]
@@ -358,6 +367,7 @@ def test_the_history_holds_both_players() -> None:
     assert (run.best, run.stopped) == (None, "finished")
 
 
+@pytest.mark.slow
 def test_each_player_has_the_rate_of_its_last_update() -> None:
     """The generator makes one update for two of the discriminator: two in an epoch of five steps."""
     line = optax.linear_schedule(1e-3, 0.0, 20)
@@ -371,6 +381,7 @@ def test_each_player_has_the_rate_of_its_last_update() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step", "auto"])
 def test_ways_give_the_same_numbers(way: Any) -> None:
     epochs = 1 if way == "eager" else 3
@@ -383,6 +394,7 @@ def test_ways_give_the_same_numbers(way: Any) -> None:
         close((a.params, a.state), (b.params, b.state), 1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     from jaxdl.training import program
 
@@ -396,6 +408,7 @@ def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     assert first.history["validation_generator_loss"] == again.history["validation_generator_loss"]
 
 
+@pytest.mark.slow
 def test_early_stopping_watches_either_player() -> None:
     stopping = dl.EarlyStopping(monitor="validation_real_score", mode="max", patience=2)
     run = dl.train(players(STILL, STILL), X, early_stopping=stopping, **OPTIONS | {"epochs": 9})
@@ -407,6 +420,7 @@ def test_early_stopping_watches_either_player() -> None:
         dl.train(players(), X, early_stopping=dl.EarlyStopping(), **OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_generator_learns_where_examples_lie() -> None:
     examples = (2 + 0.1 * RNG.normal(size=(512, 2))).astype(np.float32)
@@ -420,6 +434,7 @@ def test_a_generator_learns_where_examples_lie() -> None:
     np.testing.assert_allclose(fakes.mean(0), [2, 2], atol=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_convolutional_pair_lowers_for_every_platform(platform: str) -> None:
     from jaxdl import models
@@ -468,6 +483,7 @@ CASES: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", CASES)
 def test_what_does_not_fit_is_refused(case: str) -> None:

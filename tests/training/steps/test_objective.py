@@ -119,6 +119,7 @@ def batches(*arrays):
     return [tuple(a[i : i + SIZE] for a in arrays) for i in (0, SIZE)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("loss", [contrastive, of_batch])
 @pytest.mark.parametrize("data", [(X, Y), batches(X, Y)], ids=["arrays", "stream"])
@@ -126,11 +127,13 @@ def test_rows_that_fill_up_a_batch_change_nothing(data, loss, accumulate):
     check(fit(data, loss, accumulate=accumulate, validation=data))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step"])
 def test_in_every_way(way):
     check(fit((X, Y), of_batch, compile=way, validation=(X, Y)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("loss", [contrastive, of_batch_weighted])
 def test_weights_of_examples_and_classes(loss, accumulate):
@@ -141,6 +144,7 @@ def test_weights_of_examples_and_classes(loss, accumulate):
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("options", [{"class_weight": CLASS_WEIGHTS}, {"weights": WEIGHTS}])
 def test_one_number_for_a_batch_and_weights_that_it_is_not_given(options):
     data = (X, Y, *filter(lambda w: w is not None, [options.pop("weights", None)]))
@@ -151,6 +155,7 @@ def test_one_number_for_a_batch_and_weights_that_it_is_not_given(options):
         fit(data, of_batch, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [contrastive, of_batch_weighted])
 def test_a_batch_that_weighs_nothing_moves_nothing(loss):
     weights = np.where(np.arange(40) < SIZE, 0, 1).astype(np.float32)
@@ -164,6 +169,7 @@ def test_a_batch_that_weighs_nothing_moves_nothing(loss):
         np.testing.assert_array_equal(leaf, first)
 
 
+@pytest.mark.slow
 def test_evaluate_and_the_members_of_a_population():
     run = fit((X, Y), of_batch)
     each = [
@@ -193,6 +199,7 @@ def test_evaluate_and_the_members_of_a_population():
     ].shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_it_hyperparameters():
     def cooled(outputs, targets, *, mask, temperature):
         return contrastive(outputs / temperature, targets, mask=mask) * temperature
@@ -207,6 +214,7 @@ def test_a_sweep_gives_it_hyperparameters():
     np.testing.assert_allclose(runs.history["loss"][:, 1], single.history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_and_the_range_test_take_it():
     def of_moments(outputs, targets, *, mask):
         mean = [jnp.mean(each, axis=0, where=mask[:, None]) for each in (outputs, targets)]
@@ -234,6 +242,7 @@ def test_an_autoencoder_and_the_range_test_take_it():
     np.testing.assert_allclose(in_parts.losses[:20], whole.losses[:20], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_parts_in_narrow_precision_and_outputs_that_are_no_numbers_of_a_line(precision):
     """A scaled loss, and a model that gives integers beside its floating-point outputs."""

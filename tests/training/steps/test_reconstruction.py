@@ -82,6 +82,7 @@ def test_bytes_are_read_as_intensities() -> None:
     np.testing.assert_allclose(a.history["loss"], b.history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step"])
 def test_ways_give_the_same_numbers(way: Any) -> None:
     step = dl.Reconstruction(MODEL, losses.binary_cross_entropy, OPTIMIZER, noisy)

@@ -50,6 +50,7 @@ def test_the_divergence_is_that_of_pytorch() -> None:
     assert float(dl.gaussian_divergence(jnp.zeros((1, 5)), jnp.zeros((1, 5)))[0]) == 0
 
 
+@pytest.mark.slow
 def test_the_divergence_is_the_mean_log_ratio_over_draws() -> None:
     mean, log_variance = moments()
     keys = jax.random.split(jax.random.key(0), 20_000)
@@ -81,6 +82,7 @@ def test_likelihoods_are_those_of_pytorch() -> None:
     np.testing.assert_allclose(given, expected, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("beta", [1.0, pytest.param(4.0, marks=pytest.mark.once)])
 def test_a_step_descends_the_bound_and_rows_that_fill_up_do_not_count(beta: float) -> None:
     step = dl.Variational(PLAIN, OPTIMIZER, beta)
@@ -141,6 +143,7 @@ def test_the_history_holds_the_bound_and_its_terms() -> None:
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.slow
 def test_evaluation_draws_the_same_codes_after_every_epoch_without_dropout() -> None:
     step = dl.Variational(MODEL, optax.sgd(0.0))
     run = dl.train(step, X, **OPTIONS)
@@ -158,6 +161,7 @@ def test_evaluation_draws_the_same_codes_after_every_epoch_without_dropout() -> 
     np.testing.assert_allclose(run.history["validation_loss"][0], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step", "auto"])
 def test_ways_give_the_same_numbers(way: Any) -> None:
     a, b = reference(), dl.train(STEP, X, compile=way, **OPTIONS)
@@ -168,6 +172,7 @@ def test_ways_give_the_same_numbers(way: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     from jaxdl.training import program
 
@@ -181,6 +186,7 @@ def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     assert first.history["loss"] != other.history["loss"]
 
 
+@pytest.mark.slow
 def test_early_stopping_watches_the_bound_of_held_out_data() -> None:
     rising = optax.sgd(lambda count: jnp.where(count < 6, 1e-2, -1e-1))
     stopping = dl.EarlyStopping(patience=2)
