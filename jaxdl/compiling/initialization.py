@@ -23,11 +23,9 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import PyTree, PyTreeDef
 
 from jaxdl.compiling import threefry
-from jaxdl.compiling.draws import Computes, Draw, deferred, deferred_draws, draw_together
+from jaxdl.compiling.draws import Computes, Draw, deferred_draws, draw_together
 from jaxdl.compiling.jitted import jit_once
 from jaxdl.compiling.target import default_platform
-
-__all__ = ["Computes", "Made", "deferred", "deferred_draws", "made_of", "values_of"]
 
 FILLING = ("broadcast_in_dim", "convert_element_type")
 """Operations that make a constant array of a constant."""

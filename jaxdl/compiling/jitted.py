@@ -93,8 +93,6 @@ class Jitted(Generic[Result]):
             self._compiled[key] = jitted
         return self._compiled[key]
 
-    chosen = with_options
-
     def _cache_size(self) -> int:
         """The number of compiled programs, as functions under `jax.jit` report it."""
         return sum(function._cache_size() for function in self._compiled.values())
@@ -136,31 +134,3 @@ def gc_disabled() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-from jaxdl.compiling.target import (  # noqa: E402
-    compiling_for,
-    single_platform,
-    target,
-    tracing_population,
-)
-
-only_platform = single_platform
-tracing_mapped = tracing_population
-uncollected = gc_disabled
-
-
-def in_program() -> bool:
-    return target().program
-
-
-def in_mapped() -> bool:
-    return target().population
-
-
-def program_platform() -> str | None:
-    return target().platform
-
-
-def tracing_program(platform: str | None = None) -> contextlib.AbstractContextManager[None]:
-    return compiling_for(platform)

@@ -14,7 +14,7 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from jaxdl.compiling.jitted import in_program
+from jaxdl.compiling.target import target
 from jaxdl.core.error import LayerError, located
 from jaxdl.core.function import as_layer
 from jaxdl.core.inputs import scale_images
@@ -131,7 +131,7 @@ class Composite(Layer):
     def apply(
         self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
     ) -> tuple[PyTree, State]:
-        groups = self._groups() if in_program() else {}
+        groups = self._groups() if target().program else {}
         wiring = _Apply(params, dict(state), mode, groups)
         return self.wire(wiring, x), wiring.state
 

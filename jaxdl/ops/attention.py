@@ -12,10 +12,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.backend import get_backend
 from jaxtyping import Bool, Float, Int, Key
 
-from jaxdl.compiling.jitted import program_platform
+from jaxdl.compiling.target import compute_capability, target
 from jaxdl.ops import dropout as ops_dropout
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
@@ -73,7 +72,7 @@ def attention(
         dropout=dropout,
         dropout_key=dropout_key,
         flash=flash,
-        platform=program_platform(),
+        platform=target().platform,
     )
 
 
@@ -107,17 +106,12 @@ def _compiled(
 
 
 def _cudnn_supports(query: Array) -> bool:
-    """Whether there is a GPU with cuDNN's kernel, which supports such heads; JAX queries the GPU
-    while it traces.
-    """
+    """Whether the GPU that is compiled for has cuDNN's kernel, which takes such heads."""
     width = query.shape[-1]
     is_narrow = query.dtype in (jnp.bfloat16, jnp.float16)
     if not is_narrow or width % 8 or width > MAX_HEAD_WIDTH:
         return False
-    backend = get_backend()
-    if "cuda" not in backend.platform_version:
-        return False
-    return float(backend.local_devices()[0].compute_capability) >= 8
+    return compute_capability() >= 8
 
 
 def rotary(x: Queries, positions: Int[Array, " queries"]) -> Queries:

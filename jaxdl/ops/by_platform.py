@@ -15,7 +15,7 @@ def by_platform(
     """Applies the function of the platform that a program is lowered for.
 
     Args:
-        platform: that of the program if it is known (`jitted.program_platform`): then only its
+        platform: that of the program if it is known (`target().platform`): then only its
             function is traced, which saves most of the time to trace and differentiate attention.
             It decides what is traced, so functions under `jax.jit` take it as a static argument.
         operands: the arguments of the function.

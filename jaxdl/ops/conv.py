@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.compiling.jitted import in_mapped, program_platform
+from jaxdl.compiling.target import target
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.conv_algorithm import native_conv_is_fast, use_native_conv
 from jaxdl.ops.floating import widest
@@ -60,8 +60,8 @@ def conv(
         dilation=dilation,
         groups=groups,
         native=native_conv_is_fast(),
-        mapped=in_mapped(),
-        platform=program_platform(),
+        mapped=target().population,
+        platform=target().platform,
     )
 
 

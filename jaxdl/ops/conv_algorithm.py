@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jaxlib.version
 from jax import Array
 
-from jaxdl.compiling.jitted import in_program
+from jaxdl.compiling.target import target
 from jaxdl.ops.primitives import conv_output_shape
 from jaxdl.ops.sharding import explicit_spec
 from jaxdl.ops.window import Pads, Sizes
@@ -37,7 +37,7 @@ def native_conv_is_fast() -> bool:
     """Whether XLA's convolutions are fast on a CPU in the program that is being traced, if it is
     compiled with `CPU_OPTIONS`.
     """
-    return not _YNNPACK_IS_SLOW or (bool(CPU_OPTIONS) and in_program())
+    return not _YNNPACK_IS_SLOW or (bool(CPU_OPTIONS) and target().program)
 
 
 def use_native_conv(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.compiling.jitted import in_mapped, program_platform
+from jaxdl.compiling.target import target
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
 from jaxdl.ops.primitives import product
@@ -57,8 +57,8 @@ def conv_transpose(
         stride=stride,
         padding=padding,
         dilation=dilation,
-        mapped=in_mapped(),
-        platform=program_platform(),
+        mapped=target().population,
+        platform=target().platform,
     )
 
 

@@ -5,7 +5,7 @@ import math
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
-from jaxdl.compiling.jitted import in_program
+from jaxdl.compiling.target import target
 from jaxdl.ops.floating import widest
 from jaxdl.ops.primitives import dot, product
 
@@ -52,7 +52,7 @@ def along_last(
     fifth faster on a CPU. Elsewhere they stay apart, since the second may be sharded over devices,
     which would have to gather it.
     """
-    if x.ndim == 2 or not in_program():
+    if x.ndim == 2 or not target().program:
         return dot(x, kernel)
     return product(rows(x), kernel).reshape(*x.shape[:-1], kernel.shape[1])
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Shaped
 
-from jaxdl.compiling.jitted import program_platform
+from jaxdl.compiling.target import target
 from jaxdl.ops.by_platform import by_platform
 from jaxdl.ops.floating import widest
 from jaxdl.ops.sharding import gathered, reshape
@@ -47,7 +47,7 @@ def max_pool(
     Returns:
         [batch, *out, channels], in x's dtype.
     """
-    platform = program_platform()
+    platform = target().platform
     x = gathered(x, -1)
     return _max_pool(x, window=window, stride=stride, padding=padding, platform=platform)
 
@@ -98,7 +98,7 @@ def avg_pool(
         stride=stride,
         padding=padding,
         count_padding=count_padding,
-        platform=program_platform(),
+        platform=target().platform,
     )
 
 

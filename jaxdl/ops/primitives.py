@@ -24,7 +24,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
-from jaxdl.compiling.jitted import in_mapped
+from jaxdl.compiling.target import target
 from jaxdl.ops.floating import widest
 from jaxdl.ops.patches import extract_patches
 from jaxdl.ops.sharding import product_sharding
@@ -108,7 +108,7 @@ def product(
     Args:
         a, b: of one dtype.
     """
-    return _product.bind(a, b) if in_mapped() else dot(a, b)
+    return _product.bind(a, b) if target().population else dot(a, b)
 
 
 def dot(x: Array, b: Array) -> Array:

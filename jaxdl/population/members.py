@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from jaxdl.checkpoint.describe import Description
-from jaxdl.compiling.jitted import tracing_mapped
+from jaxdl.compiling.target import tracing_population
 from jaxdl.core.layer import Params, State
 from jaxdl.core.tree import strongly_typed
 from jaxdl.data.source import Batch
@@ -156,7 +156,7 @@ class Members(Updating):
 
         axis, batches = self.over.axis, self.over.batch_axes(self.shared)
         mapped = jax.vmap(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
-        with tracing_mapped():
+        with tracing_population():
             members, limit, (sums, gathered) = mapped(
                 state.members, state.hyperparameters, state.limit, batch
             )
@@ -209,7 +209,7 @@ class MembersEvaluation(EvaluationStep):
 
         batches = self.over.batch_axes(self.shared)
         mapped = jax.vmap(one, (self.over.axis, 0, batches), (0, 1))
-        with tracing_mapped():
+        with tracing_population():
             sums, gathered = mapped(state.members, state.hyperparameters, batch)
         return Measured({"each": sums}, gathered)
 

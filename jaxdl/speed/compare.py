@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdl.compiling.jitted import only_platform
+from jaxdl.compiling.target import single_platform
 from jaxdl.core.layer import Layer
 from jaxdl.ops.conv_algorithm import CPU_OPTIONS
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
@@ -390,7 +390,7 @@ def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
 
     def once(state: Any, source: Any, orders: Any, index: Any) -> Any:
         batch = source.batch(orders, index, index)
-        return stepped(form, only_platform(), numbers, state, batch, index)
+        return stepped(form, single_platform(), numbers, state, batch, index)
 
     return cost_of(
         once,

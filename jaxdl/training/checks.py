@@ -12,7 +12,7 @@ import optax
 
 from jaxdl import losses
 from jaxdl.compiling import threefry
-from jaxdl.compiling.jitted import only_platform, tracing_program
+from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.arrays import host_arrays
 from jaxdl.core.error import LayerError
 from jaxdl.core.function import as_layer
@@ -238,7 +238,7 @@ def _kind(tree: Any) -> str:
 def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
     params, state, inputs = thawed_shapes(shapes)
     try:
-        with tracing_program(only_platform()):
+        with compiling_for(single_platform()):
             outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs)
     except LayerError:
         raise

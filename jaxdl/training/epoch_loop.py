@@ -15,7 +15,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from jaxdl.compiling.jitted import Jitted, tracing_program
+from jaxdl.compiling.jitted import Jitted
+from jaxdl.compiling.target import compiling_for
 from jaxdl.core.tree import frozen_shapes
 from jaxdl.data.source import Source
 from jaxdl.ops.conv_algorithm import CPU_OPTIONS
@@ -274,7 +275,7 @@ def compiled_step(
     index: Index,
 ) -> tuple[Dispatched, dict[str, PyTree]]:
     """`one_step` as a program; `before` is donated."""
-    with tracing_program(platform):
+    with compiling_for(platform):
         return one_step(step.step(numbers), source, given, before, orders, start, index)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, PyTree
 
-from jaxdl.compiling.jitted import in_mapped, program_platform
+from jaxdl.compiling.target import target
 from jaxdl.data.source import Tree
 
 SMALL = 2**12
@@ -45,7 +45,7 @@ def apply_if(finite: Array, update: Callable[[], Tree], state: Tree) -> Tree:
     On a CPU by a conditional: selects there cost a copy of each array that is updated. Elsewhere
     they fuse with the update, where a GPU would ask the host which branch to take.
     """
-    if program_platform() == "cpu" and not in_mapped():
+    if target().platform == "cpu" and not target().population:
         return lax.cond(finite, update, lambda: state)
     return select(finite, update(), state)
 
@@ -61,7 +61,7 @@ def run_if(condition: Array, function: Callable[[], tuple[Tree, Any]], state: Tr
     def nothing() -> tuple[Tree, Any]:
         return state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1])
 
-    if program_platform() == "cpu":
+    if target().platform == "cpu":
         return lax.cond(condition, function, nothing)
     return select(condition, function(), nothing())
 

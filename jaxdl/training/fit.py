@@ -14,7 +14,8 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
 from jaxdl.compiling.draws import Computes, deferred_draws
 from jaxdl.compiling.initialization import Made, made_of, values_of
-from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program, uncollected
+from jaxdl.compiling.jitted import gc_disabled, jit_once
+from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.arrays import convert_foreign, host_arrays
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
@@ -229,7 +230,7 @@ def fit(
     return made if mesh is None else made.on(mesh.devices[0])
 
 
-@uncollected()
+@gc_disabled()
 def first_start(
     step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None
 ) -> TrainState:
@@ -361,7 +362,7 @@ def _arrays(initial: Any) -> tuple[Params, State]:
 
 @functools.lru_cache(maxsize=64)
 def _expected(model: Layer, example: Shapes) -> tuple[Params, State]:
-    with tracing_program(only_platform()), deferred_draws():
+    with compiling_for(single_platform()), deferred_draws():
         return jax.eval_shape(
             lambda key: model.init(key, thawed_shapes(example).inputs), threefry.of_seed(0)
         )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jaxdl.compiling.jitted import uncollected
+from jaxdl.compiling.jitted import gc_disabled
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
@@ -59,7 +59,7 @@ class Iteration:
         self.max_steps = program.max_steps(feed.first.source)
         self._zeros = program.init_carry(feed.first.source).sums
 
-    @uncollected()
+    @gc_disabled()
     def compile(self) -> float:
         """Compiles the program, unless it was compiled before, by a run that changes nothing; the
         seconds it took.
@@ -164,7 +164,7 @@ def measure(step: Step, feed: Feed, state: Any, execution: Execution) -> dict[st
     return Measurement(execution, step, state, feed).of(state, interrupt_requested())
 
 
-@uncollected()
+@gc_disabled()
 def initial_state(program: Program, feed: Feed, start: Any) -> LoopState:
     """Where a run is before the first step."""
     return LoopState(start, program.init_carry(feed.first.source))

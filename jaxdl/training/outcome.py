@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxdl.compiling.jitted import only_platform, tracing_program
 from jaxdl.compiling.loops import outermost_loops
+from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch, Source
 from jaxdl.training.state import Measured
@@ -74,7 +74,7 @@ def form_outcome(step: StepForm, shapes: Shapes) -> Outcome:
         numbers: PyTree, state: PyTree, source: Source, orders: Array, index: Array
     ) -> tuple[PyTree, Measured]:
         batch = source.batch(orders, index, index)
-        return stepped(step, only_platform(), numbers, state, batch, index)
+        return stepped(step, single_platform(), numbers, state, batch, index)
 
     traced = jax.make_jaxpr(once, return_shape=True)
     jaxpr, (after, measured) = traced(step.example, state, source, orders, index)
@@ -100,7 +100,7 @@ def stepped(
         state, batch: what the step is given.
         index: the number of the batch in the epoch, for an evaluation.
     """
-    with tracing_program(platform):
+    with compiling_for(platform):
         return applied(step.step(numbers), state, batch, index)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxdl.compiling.jitted import only_platform
+from jaxdl.compiling.target import single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch, Source
 from jaxdl.training.epoch_loop import (
@@ -190,7 +190,7 @@ class Program:
         whose length it does not know; on a CPU one call an epoch doubles the cost of the smallest
         network.
         """
-        return self.execution == "epoch" and only_platform() != "cpu"
+        return self.execution == "epoch" and single_platform() != "cpu"
 
     def _fixed(self, source: Source) -> _Fixed:
         """What is fixed for data of such shapes."""
@@ -211,7 +211,7 @@ class Program:
             name: np.zeros((rows, *each.shape), each.dtype) for name, each in found.observed.items()
         }
         numbers, room = jax.device_put((numbers, (sums, observed)), self._placed)
-        loop = epoch_loop.chosen(options(found.loops))
+        loop = epoch_loop.with_options(options(found.loops))
         return _Fixed(form, numbers, shapes, found, capacity(source, found), rows, room, loop)
 
     def _compiled(
@@ -229,7 +229,7 @@ class Program:
             fixed.form,
             fixed.capacity,
             whole_epochs and self.prefers_whole_epochs(),
-            only_platform(),
+            single_platform(),
             fixed.numbers,
             source,
             state if self._evaluates else None,
@@ -338,7 +338,7 @@ class Program:
 
     def _one(self, fixed: _Fixed) -> Callable[..., tuple[Dispatched, dict[str, Any]]]:
         if self.execution == "step":
-            return functools.partial(compiled_step, only_platform(), fixed.form, fixed.numbers)
+            return functools.partial(compiled_step, single_platform(), fixed.form, fixed.numbers)
         return functools.partial(one_step, self.step)
 
     def _observed(self, fixed: _Fixed, state: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
 from jaxdl.compiling.draws import Computes
 from jaxdl.compiling.initialization import Made, made_of, values_of
-from jaxdl.compiling.jitted import jit_once, only_platform, tracing_program
+from jaxdl.compiling.jitted import jit_once
+from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.training import arguments, checks, sources
@@ -237,7 +238,7 @@ def _made(step: StepForm, example: Shapes) -> Made | None:
 
 def _init(step: StepForm, example: Shapes, numbers: Any, key: Array) -> TrainState:
     numbered: Any = step.step(numbers)
-    with tracing_program(only_platform()):
+    with compiling_for(single_platform()):
         return strongly_typed(numbered.init(key, thawed_shapes(example)))
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdl.compiling.jitted import Jitted, in_program, tracing_program, uncollected
+from jaxdl.compiling.jitted import Jitted, gc_disabled
+from jaxdl.compiling.target import compiling_for, target
 
 
 def test_options_are_for_a_cpu_wherever_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,18 +34,18 @@ def test_options_may_hang_on_the_arguments() -> None:
 
 
 def failing() -> None:
-    with tracing_program():
-        assert in_program()
+    with compiling_for(None):
+        assert target().program
         raise ZeroDivisionError
 
 
 def test_a_program_is_traced_until_its_trace_ends() -> None:
     with pytest.raises(ZeroDivisionError):
         failing()
-    assert not in_program()
+    assert not target().program
 
 
-@uncollected()
+@gc_disabled()
 def failing_uncollected() -> None:
     assert not gc.isenabled()
     raise ZeroDivisionError

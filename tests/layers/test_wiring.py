@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxdl as dl
-from jaxdl.compiling.jitted import tracing_program
+from jaxdl.compiling.target import compiling_for
 from jaxdl.core.error import LayerError
 from jaxdl.layers.precision import in_precision
 from tests.layers.oracles import close, normal
@@ -165,7 +165,7 @@ def blocks(rate: Any = 0.5) -> tuple[dl.Sequential, list[Any]]:
 def within_program(model: Any, params: Any, state: Any, mode: Any = dl.Eval()) -> Any:
     @jax.jit
     def program(params: Any, state: Any, x: Any) -> Any:
-        with tracing_program():
+        with compiling_for(None):
             return model.apply(params, state, x, mode)
 
     return program(params, state, X)[0]
@@ -181,7 +181,7 @@ def test_a_part_in_several_places_of_a_program_is_traced_once() -> None:
 
     @jax.jit
     def program(params: Any, state: Any, x: Any) -> Any:
-        with tracing_program():
+        with compiling_for(None):
             return model.apply(params, state, x, mode)
 
     traces.clear()
@@ -200,7 +200,7 @@ def test_a_part_in_several_places_may_have_a_rate_that_is_an_array() -> None:
 
     @jax.jit
     def program(rate: Any) -> Any:
-        with tracing_program():
+        with compiling_for(None):
             return blocks(rate)[0].apply(params, state, X, dl.Train(KEY))[0]
 
     np.testing.assert_array_equal(
@@ -263,7 +263,7 @@ def test_an_error_in_one_of_several_places_says_where_it_is() -> None:
     params, state = model.init(KEY, X)
 
     def program(x: Any) -> Any:
-        with tracing_program():
+        with compiling_for(None):
             return model.apply(params, state, x)
 
     with pytest.raises(LayerError, match=r"'sequential_0.dense_0'"):

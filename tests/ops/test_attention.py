@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdl.compiling import target
 from jaxdl.ops import attention as ops
 
 QUERIES, NARROW = (2, 64, 4, 64), (2, 64, 2, 64)
@@ -108,3 +109,15 @@ def test_on_a_gpu_the_kernel_gives_what_the_equation_gives(
         expected = [np.asarray(each) for each in jax.jit(functools.partial(outputs, False))(*wide)]
     for ours, theirs in zip(given, expected, strict=True):
         assert np.linalg.norm(ours - theirs) < 2e-2 * np.linalg.norm(theirs)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there the GPU of the process answers")
+@pytest.mark.parametrize(("platform", "taken"), [("cuda", True), ("tpu", False), ("cpu", False)])
+def test_the_kernel_is_that_of_the_target(
+    platform: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_cuda_is_installed", lambda: True)
+    heads = jnp.zeros((1, 4, 1, 64), jnp.bfloat16)
+    with target.compiling_for(platform):
+        assert ops._cudnn_supports(heads) == taken
+    assert not ops._cudnn_supports(heads)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxdl import ops
 from jaxdl.compiling import target as target_module
-from jaxdl.compiling.jitted import program_platform, tracing_program
+from jaxdl.compiling.target import compiling_for, target
 from jaxdl.ops.by_platform import by_platform
 
 IMAGES, QUERIES = jnp.ones((8, 6, 6, 8)), jnp.ones((2, 4, 2, 8))
@@ -33,18 +33,18 @@ def test_a_program_that_runs_here_alone_holds_one_form(name: str) -> None:
 
     for _ in range(2):  # what is traced for one is not taken for the other
         assert "platform_index" in traced()
-        with tracing_program():
+        with compiling_for(None):
             assert "platform_index" in traced()
-        with tracing_program("cpu"):
+        with compiling_for("cpu"):
             assert "platform_index" not in traced()
     outside = jax.jit(lambda: OPERATIONS[name]())()
-    with tracing_program("cpu"):
+    with compiling_for("cpu"):
         assert (jax.jit(lambda: OPERATIONS[name]())() == outside).all()
 
 
 def test_each_platform_has_its_own() -> None:
     def chosen(x: jax.Array) -> jax.Array:
-        return by_platform(program_platform(), x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tanh)
+        return by_platform(target().platform, x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tanh)
 
     for platform, operation in (("cpu", "sine"), ("tpu", "cosine"), ("cuda", "tanh")):
         assert (
@@ -64,9 +64,9 @@ def test_where_there_are_two_platforms_none_is_certain(monkeypatch: pytest.Monke
 
 
 def test_a_program_says_what_it_is_for() -> None:
-    assert program_platform() is None
-    with tracing_program("cpu"):
-        assert program_platform() == "cpu"
-        with tracing_program():
-            assert program_platform() is None
-    assert program_platform() is None
+    assert target().platform is None
+    with compiling_for("cpu"):
+        assert target().platform == "cpu"
+        with compiling_for(None):
+            assert target().platform is None
+    assert target().platform is None

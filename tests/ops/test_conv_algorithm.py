@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from jaxdl.compiling.jitted import tracing_program
+from jaxdl.compiling.target import compiling_for
 from jaxdl.ops import conv, conv_algorithm, primitives
 from jaxdl.ops.window import layout
 
@@ -112,7 +112,7 @@ def convolution_lines(examples: int, **case: Any) -> list[str]:
         ).sum()
 
     def step(x: Any, kernel: Any) -> Any:
-        with tracing_program():
+        with compiling_for(None):
             return jax.value_and_grad(loss, (0, 1))(x, kernel)
 
     groups = case.get("groups", 1)
@@ -176,7 +176,7 @@ def test_other_dtypes_channels_windows_and_dimensions_are_not_supported() -> Non
 
 
 def in_program(x: Any, kernel: Any) -> Any:
-    with tracing_program():
+    with compiling_for(None):
         return conv.conv(x, kernel, stride=(1, 1), padding="VALID", dilation=(1, 1))
 
 

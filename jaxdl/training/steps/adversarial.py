@@ -12,7 +12,7 @@ import optax
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxdl.compiling.jitted import tracing_mapped
+from jaxdl.compiling.target import tracing_population
 from jaxdl.core.function import as_layer
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Layer, Params, State
@@ -282,7 +282,7 @@ class Adversarial(TrainingStep):
         def judge(x: Array, key: Array) -> tuple[Array, State]:
             return self._scores(params, state, x, _mode(key, batch, train))
 
-        with tracing_mapped():
+        with tracing_population():
             (real, fake), states = jax.vmap(judge)(
                 jnp.stack([x, fakes]), keys
             )  # two batches, in products of twice the size
