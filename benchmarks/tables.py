@@ -103,7 +103,7 @@ def short_experiments_table() -> str:
 def experiments_table() -> str:
     """A row for each figure of each experiment: its goal, its value, the experiment's duration."""
     results = result("experiments")
-    lines = list(HEADING)
+    lines: list[str] = [*HEADING]
     for name in NAMES:
         lines += rows(name, results[name])
     return "\n".join([*lines, "", measured_on(results)]) + "\n"

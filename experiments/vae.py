@@ -126,7 +126,7 @@ def manifold(trained: dl.Run, side: int = 20) -> Figure:
     )
     second, first = np.meshgrid(np.asarray(quantiles)[::-1], np.asarray(quantiles), indexing="ij")
     codes = np.stack([first, second], -1).reshape(-1, 2)
-    logits, _ = model(2).decode(trained.params, trained.state, jnp.asarray(codes))
+    logits, _ = model(2).decode_latent(trained.params, trained.state, jnp.asarray(codes))
     return pictures.images(np.asarray(jax.nn.sigmoid(logits)).reshape(side, side, 28, 28))
 
 

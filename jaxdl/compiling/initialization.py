@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
-from jaxtyping import PyTree, PyTreeDef
+from jaxtyping import PyTree
 
 from jaxdl.compiling import threefry
 from jaxdl.compiling.draws import Computes, Draw, deferred_draws, draw_together
@@ -95,7 +95,7 @@ Origin = Constant | Argument | Filled | Key | Drawn
 class Made:
     """What `made_of` found: the result's structure, and where each of its leaves comes from."""
 
-    structure: PyTreeDef
+    structure: Any
     leaves: tuple[Origin, ...]
 
     @functools.cached_property

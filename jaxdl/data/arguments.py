@@ -45,8 +45,8 @@ def positive(owner: str, name: str, value: object) -> None:
     Raises:
         ValueError: it is not.
     """
-    real = _is_integer(value) or isinstance(value, (float, np.floating))
-    if real and 0 < value < 2**31:
+    is_float = isinstance(value, (float, np.floating))
+    if (is_float or _is_integer(value)) and 0 < float(value) < 2**31:
         return
     raise ValueError(f"{owner}: {name} is {value!r}, and must be above 0, a finite number.")
 

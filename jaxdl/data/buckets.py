@@ -224,8 +224,9 @@ def _check_count(sequences: Sequence[np.ndarray], targets: np.ndarray) -> None:
 
 def _is_length(value: object) -> bool:
     """Whether a value is an int32 of at least 1."""
-    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return integer and 0 < value < 2**31
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        return False
+    return 0 < int(value) < 2**31
 
 
 def _rise(boundaries: object) -> bool:

@@ -121,7 +121,7 @@ def read_cifar(
         part = batches.pop(content.name)
         images.append(part[0])
         labels.append(part[1])
-    del part
+        del part
     return (_concatenated(images), np.concatenate(labels)), batches[test.name]
 
 

@@ -20,7 +20,8 @@ from jaxdl.data.source import Batch
 from jaxdl.training.feed import Chunk
 from jaxdl.training.finite import is_finite, select
 from jaxdl.training.iteration import Advance
-from jaxdl.training.loop import Loop, copied
+from jaxdl.training.loop import Loop
+from jaxdl.training.loop_options import copied
 from jaxdl.training.loop_state import Ends
 from jaxdl.training.program import EpochCarry
 from jaxdl.training.run import Best
@@ -255,24 +256,24 @@ class MembersLoop(Loop):
             return why + f"params and state are those after step {made}, the last that are finite"
         return why + f"the update of step {made} had overflowed inside the optimizer"
 
-    def watch(self, epoch: int, figures: dict[str, Any]) -> str | None:
+    def watch(self, epoch: int, metrics: dict[str, Any]) -> str | None:
         here = self.here
         rule = self.monitored
         whole = np.asarray(here.metrics.sums["made"]) == here.metrics.steps
         self.ends.epochs[whole] = epoch + 1
-        for name, value in figures.items():
+        for name, value in metrics.items():
             here.history[name][-1] = self._of(whole, name, value)
         if rule is not None and (
-            self.options.early_stopping is not None or rule.monitor in figures
+            self.options.early_stopping is not None or rule.monitor in metrics
         ):
-            self._keep_best(epoch, np.asarray(figures[rule.monitor], np.float64), whole)
+            self._keep_best(epoch, np.asarray(metrics[rule.monitor], np.float64), whole)
             if self.options.early_stopping is not None:
                 self._end_patience(epoch, whole)
         return None if not np.asarray(here.state.ended).all() else "every member has ended"
 
-    def headline(self, figures: dict[str, Any]) -> dict[str, Any]:
+    def headline(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """The median over the members."""
-        shown = {name: value for name, value in figures.items() if np.ndim(value) <= 1}
+        shown = {name: value for name, value in metrics.items() if np.ndim(value) <= 1}
         return {
             name: float(np.nanmedian(value))
             for name, value in shown.items()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxdl.core.tree import Shapes, byte_count, thawed_shapes
-from jaxdl.training.step import Step
+from jaxdl.training.step import UpdateStep
 
 
 def available_bytes(device: Any = None) -> int | None:
@@ -23,7 +23,7 @@ def available_bytes(device: Any = None) -> int | None:
 
 
 @functools.lru_cache(maxsize=64)
-def step_bytes(step: Step, shapes: Shapes) -> int:
+def step_bytes(step: UpdateStep, shapes: Shapes) -> int:
     """An upper bound of what one step computes on the way: the size of all its intermediate results
     together.
 

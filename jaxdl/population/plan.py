@@ -34,7 +34,8 @@ from jaxdl.training import sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.identity import run_identity
 from jaxdl.training.iteration import initial_state
-from jaxdl.training.loop import Loop, LoopOptions, ended_earlier
+from jaxdl.training.loop import Loop, ended_earlier
+from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import Ends, LoopState
 from jaxdl.training.program import Cursor, Execution, Program
 from jaxdl.training.progress import progress as progress_bar

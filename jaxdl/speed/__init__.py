@@ -3,7 +3,7 @@ speed of the machine itself.
 """
 
 from jaxdl.speed.compare import compare as compare
-from jaxdl.speed.compare import compare_function as compare_function
+from jaxdl.speed.compare_function import compare_function as compare_function
 from jaxdl.speed.compilations import Compilation as Compilation
 from jaxdl.speed.compilations import Compilations as Compilations
 from jaxdl.speed.compilations import why_compiled as why_compiled

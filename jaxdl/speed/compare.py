@@ -26,19 +26,21 @@ from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.execution import ExecutionSpeed, PrecisionCost
 from jaxdl.speed.report import SpeedReport
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
+from jaxdl.speed.runner import Runner
 from jaxdl.training import checks, sources
-from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.feed import Feed
 from jaxdl.training.fit import first_start
-from jaxdl.training.iteration import UNLIMITED, Iteration, initial_state, measure
-from jaxdl.training.loop import copied
+from jaxdl.training.loop_options import copied
 from jaxdl.training.options import SupervisedOptions
 from jaxdl.training.outcome import stepped
-from jaxdl.training.program import Cursor, Execution, Program
+from jaxdl.training.program import Execution
 from jaxdl.training.state import TrainState
 from jaxdl.training.step_form import open_step
 from jaxdl.training.steps.supervised import Supervised
 
 WAYS: tuple[Execution, ...] = ("eager", "step", "epoch")
+
+
 PACKAGES = ("jaxdl", "jax", "jaxlib")
 
 
@@ -159,96 +161,6 @@ def compare(
     )
 
 
-def compare_function(
-    function: Callable[..., Any],
-    *args: Any,
-    vmap_over: int | None = 16,
-    in_axes: Any = 0,
-    rounds: int = 9,
-    seconds: float = 0.2,
-    widest_spread: float = 0.25,
-    device: DeviceSpeed | None = None,
-    name: str | None = None,
-) -> SpeedReport:
-    """Times a function as it is, under `jit`, and under `jit` of `vmap`.
-
-    All times are of one call: under "vmap", of `vmap_over` copies of the arguments, laid along a
-    new axis and computed by one program, divided by their number; so "jit" beside it is what a
-    Python loop over the copies takes.
-
-    Args:
-        function: of arrays, or trees of arrays; settings that are none are given by
-            `functools.partial`.
-        args: what to call it with.
-        vmap_over: how many copies; None leaves "vmap" out.
-        in_axes: which arguments are copied, and along which axis, as in `jax.vmap`: `(None, 0)`
-            shares the first.
-        rounds, seconds, widest_spread, device: as in `compare`.
-        name: what the report calls the work; None is the function's name.
-
-    Returns:
-        The report; Δ compares outputs with those of the function as it is.
-
-    >>> import jax.numpy as jnp
-    >>> square = jnp.ones((64, 64))
-    >>> report = compare_function(jnp.dot, square, square, rounds=3, seconds=0.001)
-    >>> [way.name for way in report.executions], report["jit"].flops == 2 * 64**3
-    (['eager', 'jit', 'vmap'], True)
-    """
-    check_rounds(rounds, seconds, widest_spread)
-    _check_arrays(args)
-    args = jax.device_put(args)
-    fresh = _afresh(function)
-    calls: dict[str, Callable[[], Any]] = {"eager": lambda: function(*args)}
-    jitted = jax.jit(fresh)
-    calls["jit"] = lambda: jitted(*args)
-    parts, many = {"eager": 1, "jit": 1}, args
-    if vmap_over is not None:
-        parts["vmap"] = checks.check_count("vmap_over", vmap_over)
-        many = jax.vmap(lambda *one: one, None, in_axes, axis_size=vmap_over)(*args)
-        mapped = jax.jit(jax.vmap(_afresh(function), in_axes))
-        calls["vmap"] = lambda: mapped(*many)
-    warmed = {way: _warmed(_blocking(call), None) for way, call in calls.items()}
-    cost = cost_of(function, *args)
-    costs = {"eager": cost, "jit": cost}
-    if vmap_over is not None:
-        costs["vmap"] = _divided(cost_of(jax.vmap(function, in_axes), *many), vmap_over)
-    outputs = {way: call() for way, call in calls.items()}
-    if "vmap" in outputs:
-        outputs["vmap"] = jax.tree.map(lambda leaf: leaf[0], outputs["vmap"])
-    before = device or measure_device()
-    times = in_turn({way: _repeated(call) for way, call in calls.items()}, rounds, seconds)
-    device = device or before.best(measure_device())
-    times = {
-        way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats)
-        for way, time in times.items()
-    }
-    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
-    judge = functools.partial(
-        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None
-    )
-    return SpeedReport(
-        name or getattr(function, "__name__", None) or _short(function),
-        "call",
-        tuple(
-            judge(
-                way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])
-            )
-            for way in calls
-        ),
-        device,
-        dtype,
-        None,
-        widest_spread,
-        1,
-        "outputs",
-        all(each.exact for each in costs.values()),
-        warmed["eager"].peak_of,
-        _versions(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
 def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> PrecisionCost:
     """What the data say of both, each in its own precision."""
     return PrecisionCost(
@@ -257,57 +169,6 @@ def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> Precisi
         whole.metrics(),
         difference(whole.here.state.params, narrow.here.state.params),
     )
-
-
-class Runner:
-    """Training in one execution mode, which goes on from where it was.
-
-    Args:
-        execution: the mode.
-        step: what is done with each batch.
-        feed: the data; of a stream, the first batches again and again.
-        start: the first state, which is copied.
-    """
-
-    def __init__(
-        self, execution: Execution, step: Supervised, feed: Feed, start: TrainState
-    ) -> None:
-        self.execution: Execution = execution
-        self.step = step
-        self.feed = feed
-        start = copied(start)
-        program = Program(execution, step, start)
-        self.here = initial_state(program, feed, start)
-        self.iteration = Iteration(program, ResidentFeed(feed.first.source), self.here)
-
-    def compile(self) -> None:
-        """Makes its programs ready."""
-        self.iteration.compile()
-        jax.block_until_ready(self.here.state)
-
-    def advance(self, steps: int) -> None:
-        """Makes so many steps, and waits for the last."""
-        last = self.here.steps + steps
-        epochs = UNLIMITED
-        for advance in self.iteration.chunks(epochs, lambda: last - self.here.steps, across=True):
-            self.here.cursor = Cursor(*divmod(self.here.steps, self.feed.first.source.steps))
-            if not advance.result.finite:
-                raise FloatingPointError(
-                    f"compare: the loss or a gradient was not finite at step "
-                    f"{self.here.steps + 1} ({self.execution}), so there is nothing to time — try "
-                    f"a smaller learning rate or clip_norm."
-                )
-            if self.here.steps >= last:
-                break
-        jax.block_until_ready(self.here.state)
-
-    def metrics(self) -> dict[str, float]:
-        """The scalar metrics of one pass over its data."""
-        state = self.step.evaluation_state(self.here.state)
-        measured = measure(
-            self.step.evaluation(), ResidentFeed(self.feed.first.source), state, "step"
-        )
-        return {name: float(value) for name, value in measured.items() if np.ndim(value) == 0}
 
 
 class Warmed(NamedTuple):

@@ -118,6 +118,6 @@ def _multiplied(program: str) -> Iterator[str]:
                 yield operand[1]
 
 
-def _shapes(body: core.ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
+def _shapes(body: Any) -> list[jax.ShapeDtypeStruct]:
     avals: list[Any] = body.in_avals
     return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]

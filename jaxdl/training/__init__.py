@@ -1,12 +1,12 @@
 """Training: pure steps, the programs they become, and the one loop."""
 
-from jaxdl.training.fit import evaluate as evaluate
+from jaxdl.training.evaluation import evaluate as evaluate
+from jaxdl.training.evaluation import predict as predict
 from jaxdl.training.fit import fit as fit
-from jaxdl.training.fit import predict as predict
 from jaxdl.training.guard import Guarded as Guarded
 from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
 from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
-from jaxdl.training.loop import EpochEnd as EpochEnd
+from jaxdl.training.loop_options import EpochEnd as EpochEnd
 from jaxdl.training.run import EarlyStopping as EarlyStopping
 from jaxdl.training.run import Run as Run
 from jaxdl.training.state import EvalState as EvalState
@@ -16,9 +16,9 @@ from jaxdl.training.step import Batch as Batch
 from jaxdl.training.step import EvaluationStep as EvaluationStep
 from jaxdl.training.step import TrainingStep as TrainingStep
 from jaxdl.training.steps.adversarial import Adversarial as Adversarial
-from jaxdl.training.steps.adversarial import AdversarialLoss as AdversarialLoss
-from jaxdl.training.steps.adversarial import NonSaturating as NonSaturating
-from jaxdl.training.steps.adversarial import Wasserstein as Wasserstein
+from jaxdl.training.steps.adversarial_loss import AdversarialLoss as AdversarialLoss
+from jaxdl.training.steps.adversarial_loss import NonSaturating as NonSaturating
+from jaxdl.training.steps.adversarial_loss import Wasserstein as Wasserstein
 from jaxdl.training.steps.reconstruction import Reconstruction as Reconstruction
 from jaxdl.training.steps.supervised import Supervised as Supervised
 from jaxdl.training.steps.variational import Variational as Variational

@@ -30,13 +30,14 @@ from jaxdl.metrics.accuracy import accuracy
 from jaxdl.metrics.metric import Mean, Metric, as_metric
 from jaxdl.optim.learning_rate import schedule_free
 from jaxdl.training.arguments import by_class, check_function, check_hashable
-from jaxdl.training.feed import Feed, ResidentFeed, StreamFeed, as_weights, lists_read, with_targets
+from jaxdl.training.feed import Feed, ResidentFeed, as_weights, lists_read, with_targets
 from jaxdl.training.mixing import check_unmixed
 from jaxdl.training.outcome import outcome
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.state import EvalState, Measured, TrainState
 from jaxdl.training.step import EvaluationStep, Step, TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised
+from jaxdl.training.stream_feed import StreamFeed
 
 WAYS = ("eager", "step", "epoch", "auto")
 MOST_CLASSES = 10**6

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
@@ -16,25 +15,23 @@ from jaxdl.compiling.draws import Computes, deferred_draws
 from jaxdl.compiling.initialization import Made, made_of, values_of
 from jaxdl.compiling.jitted import gc_disabled, jit_once
 from jaxdl.compiling.target import compiling_for, single_platform
-from jaxdl.core.arrays import convert_foreign, host_arrays
+from jaxdl.core.arrays import convert_foreign
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
-from jaxdl.layers.precision import in_precision
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources
-from jaxdl.training.feed import Feed, lists_read
+from jaxdl.training.feed import Feed
 from jaxdl.training.guard import IfNotFinite
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.iteration import measure
-from jaxdl.training.loop import Callback
+from jaxdl.training.loop_options import Callback
 from jaxdl.training.options import Loss, Precision, SupervisedOptions
 from jaxdl.training.run import EarlyStopping, Run
 from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
-from jaxdl.training.state import EvalState, TrainState, step_key
+from jaxdl.training.state import TrainState, step_key
 from jaxdl.training.step_form import StepForm, open_step
-from jaxdl.training.steps.supervised import Evaluation, Prediction, Supervised
-from jaxdl.training.train import Compile, as_execution, first_state, run
+from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.train import Compile, first_state, run
 from jaxdl.training.update import Augment
 
 
@@ -249,86 +246,6 @@ def total_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
     return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
 
 
-@catch_interrupts()
-@without_mesh()
-def evaluate(
-    model: Layer,
-    params: Params,
-    state: State,
-    data: Any,
-    *,
-    loss: Loss | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    precision: Precision | None = None,
-    compile: Compile = "auto",
-    devices: Sequence[Any] | None = None,
-) -> dict[str, Any]:
-    """The mean loss and the metrics of a model over data, exact over all examples.
-
-    Args:
-        model, params, state: as from `fit` or `init`.
-        data: as in `fit`.
-        loss: measured as "loss", where given.
-        metrics: by name.
-        batch_size: examples at a time, for arrays.
-        precision, compile, devices: as in `fit`.
-
-    Returns:
-        Figures by name.
-    """
-    model = _computing(checks.check_model(model), precision)
-    checks.check_way(compile)
-    mesh = as_mesh(devices)
-    batch_size = checks.check_count("batch_size", batch_size)
-    lifted = checks.check_metrics(metrics)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh)
-    step = Evaluation(model, loss, lifted, mesh)
-    start = _eval_state(params, state, mesh)
-    checks.check_fit("data", step, start, feed, feed.example)
-    return measure(step, feed, start, as_execution(compile, feed))
-
-
-@catch_interrupts()
-@without_mesh()
-def predict(
-    model: Layer,
-    params: Params,
-    state: State,
-    inputs: Any,
-    *,
-    batch_size: int = 256,
-    precision: Precision | None = None,
-    compile: Compile = "auto",
-    devices: Sequence[Any] | None = None,
-) -> Any:
-    """The outputs of a model in evaluation for all inputs, in their order: [examples, ...].
-
-    Args:
-        model, params, state: as from `fit` or `init`.
-        inputs: an array, or a tree of arrays, with one entry an example.
-        batch_size: examples at a time.
-        precision, compile, devices: as in `fit`.
-    """
-    model = _computing(checks.check_model(model), precision)
-    checks.check_way(compile)
-    mesh = as_mesh(devices)
-    batch = Batch(host_arrays("inputs", inputs), ())
-    checks.check_lengths("inputs", batch, lists_read(inputs))
-    feed = sources.resident(
-        batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh
-    )
-    start = _eval_state(params, state, mesh)
-    checks.check_model_on(model, start.params, start.state, feed.example)
-    figures = measure(Prediction(model, mesh), feed, start, as_execution(compile, feed))
-    return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
-
-
-def _computing(model: Layer, precision: Precision | None) -> Layer:
-    checks.check_precision(precision)
-    return model if precision is None else in_precision(model, precision)
-
-
 def _start(
     step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None
 ) -> TrainState:
@@ -405,8 +322,3 @@ def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Arra
     return strongly_typed(
         numbered.start(key, params, state)._replace(key=None)
     )  # folded in on the host: a smaller program
-
-
-def _eval_state(params: Params, state: State, mesh: Mesh | None) -> EvalState:
-    start = EvalState(convert_foreign("params", params), convert_foreign("state", state))
-    return start if mesh is None else jax.device_put(start, whole(mesh))

@@ -115,7 +115,7 @@ class Guarded(TrainingStep):
                 "skipped_steps": guard.skipped
                 + observed.get("skipped_steps", jnp.zeros((), jnp.int32))
             }
-        return observed | guard.rates | {"rollbacks": guard.skipped}
+        return observed | (guard.rates or {}) | {"rollbacks": guard.skipped}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self.step.report(sums["step"], gathered)

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,80 +14,20 @@ from jaxdl.core.warnings import warn
 from jaxdl.data.source import Batch
 from jaxdl.debugging.origin import first_not_finite
 from jaxdl.training.checks import metric_names
-from jaxdl.training.feed import Chunk, DataEndedError, Feed
+from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.finite import is_finite
 from jaxdl.training.identity import run_identity
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
+from jaxdl.training.loop_options import EpochEnd, LoopOptions, copied
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
-from jaxdl.training.program import Cursor, EpochCarry, Execution, Program, batch_at
+from jaxdl.training.program import Cursor, EpochCarry, Program, batch_at
 from jaxdl.training.progress import Progress, progress
-from jaxdl.training.run import Best, EarlyStopping, History, Run
+from jaxdl.training.run import Best, EarlyStopping, Run
 from jaxdl.training.saving import Saver, ending_well
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep, Updating
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EpochEnd:
-    """What a callback is given after each epoch.
-
-    Args:
-        epoch: the number of the epoch that ended, from 0.
-        history: so far; the callback may read it and must not change it.
-    """
-
-    epoch: int
-    history: History
-    _state: TrainState = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def train_state(self) -> TrainState:
-        """A copy of the state after the epoch, made when it is first asked for.
-
-        Raises:
-            RuntimeError: it is asked for after the callback has returned, when training has gone on
-                from that state.
-        """
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-            raise RuntimeError(
-                "EpochEnd.train_state: training has gone on from this state, which is no longer in "
-                "memory — read train_state inside the callback, which copies it."
-            )
-        return copied(self._state)
-
-
-Callback = Callable[[EpochEnd], Any]
-"""Called between epochs; a callback that returns True ends the run."""
-
-copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopOptions:
-    """How a run goes on and ends.
-
-    Args:
-        epochs: how many.
-        steps: the most steps in all, or None.
-        execution: how the step becomes a program.
-        validation: data to measure after each epoch.
-        early_stopping: when to end early.
-        callbacks: called after each epoch.
-        progress: whether to show how far the run is.
-        checkpoint: where the run saves itself, and goes on from where it was.
-        debug: whether to say which operation first returned a value that is not finite.
-    """
-
-    epochs: int
-    steps: int | None = None
-    execution: Execution = "epoch"
-    validation: Feed | None = None
-    early_stopping: EarlyStopping | None = None
-    callbacks: tuple[Callback, ...] = ()
-    progress: bool = True
-    checkpoint: Checkpoints | None = None
-    debug: bool = False
+from jaxdl.training.stream_feed import DataEndedError
 
 
 def run_training(
@@ -305,11 +243,11 @@ class Loop:
         batch = batch_at(chunk.source, carry, chunk.cursor, made)
         step = self.step.on_one_device()
 
-        def made(state: Any, batch: Batch) -> Any:
+        def checked(state: Any, batch: Batch) -> Any:
             after, measured = step(state, batch)
-            return after, measured, jnp.where(step.finite(measured), 0.0, jnp.nan)
+            return after, measured, jnp.log(jnp.where(step.finite(measured), 1.0, -1.0))
 
-        origin = first_not_finite(made, self.here.state, batch)
+        origin = first_not_finite(checked, self.here.state, batch)
         if origin is None:
             return "run again operation by operation, that step is finite"
         return str(origin)

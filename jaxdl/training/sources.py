@@ -16,8 +16,9 @@ from jaxdl.core.keys import fold_in_name
 from jaxdl.core.padded import Padded
 from jaxdl.data.source import Batch, Resident
 from jaxdl.training import arguments, checks
-from jaxdl.training.feed import Feed, ResidentFeed, StreamFeed
+from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.spread import parts, whole
+from jaxdl.training.stream_feed import StreamFeed
 
 Check = Callable[[str, Batch], None]
 """Refuses a batch that lies on the host, in a sentence that begins with the place it is told."""

@@ -91,6 +91,12 @@ class EvalState(NamedTuple):
     key: Key[Array, "..."] | None = None
     step: Int[Array, ""] | np.int32 | None = None
 
+    def batch_key(self) -> Array:
+        """The key of what an evaluation draws for this batch, the same in each pass."""
+        assert self.key is not None
+        assert self.step is not None
+        return jax.random.fold_in(fold_in_name(self.key, "evaluation"), self.step)
+
 
 class Measured(NamedTuple):
     """What a step reports.

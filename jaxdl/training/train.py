@@ -21,7 +21,8 @@ from jaxdl.training import arguments, checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import Guarded, IfNotFinite
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.loop import Callback, LoopOptions, copied, run_training
+from jaxdl.training.loop import run_training
+from jaxdl.training.loop_options import Callback, LoopOptions, copied
 from jaxdl.training.mixing import check_functions
 from jaxdl.training.program import Execution
 from jaxdl.training.run import EarlyStopping, Run
@@ -212,8 +213,10 @@ def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
     made = _made(form, frozen_shapes(example))
     if made is not None and threefry.words_of(key) is not None:
         with contextlib.suppress(Computes):
-            return values_of(made, numbers, key)
-    return _init_once(form, frozen_shapes(example), numbers, key)
+            drawn: Any = values_of(made, numbers, key)
+            return drawn
+    made_by_program: Any = _init_once(form, frozen_shapes(example), numbers, key)
+    return made_by_program
 
 
 def _start(
@@ -221,10 +224,10 @@ def _start(
 ) -> TrainState:
     if initial is None:
         return first_state(step, example, key)
-    initial = copied(initial._replace(guard=None))  # the run donates its state
+    start: Any = copied(initial._replace(guard=None))  # the run donates its state
     expected = jax.eval_shape(lambda key: step.init(key, example), key)
-    checks.check_same_tree("initial", expected, initial)
-    return initial
+    checks.check_same_tree("initial", expected, start)
+    return start
 
 
 @functools.lru_cache(maxsize=64)

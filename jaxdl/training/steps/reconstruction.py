@@ -76,9 +76,8 @@ class Reconstruction(TrainingStep):
         return ReconstructionEvaluation(self)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        return self._supervised(
-            state, self.pairs(fold_in_name(state.key, "corrupt"), state.step, batch)
-        )
+        key = fold_in_name(state.key, "corrupt")
+        return self._supervised(state, self.pairs(jax.random.fold_in(key, state.step), batch))
 
     def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
         x = jax.eval_shape(lambda x: jax.tree.map(as_floating, x), batch.inputs)
@@ -94,12 +93,12 @@ class Reconstruction(TrainingStep):
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self._supervised.report(sums, gathered)
 
-    def pairs(self, key: Array, step: Array | np.int32, batch: Batch) -> Batch:
+    def pairs(self, key: Array, batch: Batch) -> Batch:
         """The batch with corrupted inputs, and the inputs themselves as targets."""
         x = jax.tree.map(as_floating, batch.inputs)
         if self.corrupt is None:
             return batch._replace(inputs=x, targets=x)
-        corrupted = self.corrupt(jax.random.fold_in(key, step), x)
+        corrupted = self.corrupt(key, x)
         if not jax.tree.leaves(corrupted) or any(
             jnp.shape(leaf)[:1] != (batch.size,) for leaf in jax.tree.leaves(corrupted)
         ):
@@ -121,8 +120,7 @@ class ReconstructionEvaluation(EvaluationStep):
         return Evaluation(self.of.model, self.of.loss, ())
 
     def __call__(self, state: EvalState, batch: Batch) -> Measured:
-        key = fold_in_name(state.key, "evaluation")
-        return self._evaluation(state, self.of.pairs(key, state.step, batch))
+        return self._evaluation(state, self.of.pairs(state.batch_key(), batch))
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
         return self._evaluation.report(sums, gathered)

@@ -213,7 +213,7 @@ class VariationalEvaluation(EvaluationStep):
     of: Variational
 
     def __call__(self, state: EvalState, batch: Batch) -> Measured:
-        key = jax.random.fold_in(fold_in_name(state.key, "evaluation"), state.step)
+        key = state.batch_key()
         terms, _ = self.of.terms(state.params, state.state, batch.inputs, key, Eval())
         weights = batch.example_weights()
         sums = {name: (weighted_sum(term, weights), weights.sum()) for name, term in terms.items()}

@@ -1,0 +1,116 @@
+"""`compare_function`: a function as it is, under `jit`, and under `vmap`, timed in turn."""
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+
+from jaxdl.speed.compare import (
+    _afresh,
+    _blocking,
+    _check_arrays,
+    _divided,
+    _judged,
+    _repeated,
+    _short,
+    _versions,
+    _warmed,
+    difference,
+)
+from jaxdl.speed.cost import cost_of
+from jaxdl.speed.device import DeviceSpeed, measure_device
+from jaxdl.speed.report import SpeedReport
+from jaxdl.speed.rounds import Steady, check_rounds, in_turn
+from jaxdl.training import checks
+
+
+def compare_function(
+    function: Callable[..., Any],
+    *args: Any,
+    vmap_over: int | None = 16,
+    in_axes: Any = 0,
+    rounds: int = 9,
+    seconds: float = 0.2,
+    widest_spread: float = 0.25,
+    device: DeviceSpeed | None = None,
+    name: str | None = None,
+) -> SpeedReport:
+    """Times a function as it is, under `jit`, and under `jit` of `vmap`.
+
+    All times are of one call: under "vmap", of `vmap_over` copies of the arguments, laid along a
+    new axis and computed by one program, divided by their number; so "jit" beside it is what a
+    Python loop over the copies takes.
+
+    Args:
+        function: of arrays, or trees of arrays; settings that are none are given by
+            `functools.partial`.
+        args: what to call it with.
+        vmap_over: how many copies; None leaves "vmap" out.
+        in_axes: which arguments are copied, and along which axis, as in `jax.vmap`: `(None, 0)`
+            shares the first.
+        rounds, seconds, widest_spread, device: as in `compare`.
+        name: what the report calls the work; None is the function's name.
+
+    Returns:
+        The report; Δ compares outputs with those of the function as it is.
+
+    >>> import jax.numpy as jnp
+    >>> square = jnp.ones((64, 64))
+    >>> report = compare_function(jnp.dot, square, square, rounds=3, seconds=0.001)
+    >>> [way.name for way in report.executions], report["jit"].flops == 2 * 64**3
+    (['eager', 'jit', 'vmap'], True)
+    """
+    check_rounds(rounds, seconds, widest_spread)
+    _check_arrays(args)
+    args = jax.device_put(args)
+    fresh = _afresh(function)
+    calls: dict[str, Callable[[], Any]] = {"eager": lambda: function(*args)}
+    jitted = jax.jit(fresh)
+    calls["jit"] = lambda: jitted(*args)
+    parts, many = {"eager": 1, "jit": 1}, args
+    if vmap_over is not None:
+        parts["vmap"] = checks.check_count("vmap_over", vmap_over)
+        many = jax.vmap(lambda *one: one, None, in_axes, axis_size=vmap_over)(*args)
+        mapped = jax.jit(jax.vmap(_afresh(function), in_axes))
+        calls["vmap"] = lambda: mapped(*many)
+    warmed = {way: _warmed(_blocking(call), None) for way, call in calls.items()}
+    cost = cost_of(function, *args)
+    costs = {"eager": cost, "jit": cost}
+    if vmap_over is not None:
+        costs["vmap"] = _divided(cost_of(jax.vmap(function, in_axes), *many), vmap_over)
+    outputs = {way: call() for way, call in calls.items()}
+    if "vmap" in outputs:
+        outputs["vmap"] = jax.tree.map(lambda leaf: leaf[0], outputs["vmap"])
+    before = device or measure_device()
+    times = in_turn({way: _repeated(call) for way, call in calls.items()}, rounds, seconds)
+    device = device or before.best(measure_device())
+    times = {
+        way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats)
+        for way, time in times.items()
+    }
+    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
+    judge = functools.partial(
+        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None
+    )
+    return SpeedReport(
+        name or getattr(function, "__name__", None) or _short(function),
+        "call",
+        tuple(
+            judge(
+                way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])
+            )
+            for way in calls
+        ),
+        device,
+        dtype,
+        None,
+        widest_spread,
+        1,
+        "outputs",
+        all(each.exact for each in costs.values()),
+        warmed["eager"].peak_of,
+        _versions(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
