@@ -11,7 +11,7 @@ import jax
 
 from jaxdl.core.units import scaled
 from jaxdl.data.error import DataError
-from jaxdl.speed.compare import WAYS
+from jaxdl.speed.compare import EXECUTIONS
 from jaxdl.speed.device import DeviceSpeed, measure_device
 from jaxdl.speed.experiments import compare_experiment, found
 from jaxdl.training.program import Execution
@@ -58,7 +58,7 @@ def list_experiments(folder: Path = EXPERIMENTS) -> None:
 
 def compare(
     experiment: str,
-    executions: tuple[Execution, ...] = WAYS,
+    executions: tuple[Execution, ...] = EXECUTIONS,
     rounds: int = 9,
     seconds: float = 0.3,
     widest_spread: float = 0.25,
@@ -84,7 +84,7 @@ def compare(
         folder,
         experiment,
         quick,
-        ways=executions,
+        executions=executions,
         rounds=rounds,
         seconds=seconds,
         widest_spread=widest_spread,

@@ -196,7 +196,7 @@ def sweep(
     >>> runs.best_member.hyperparameters
     {'learning_rate': 0.5}
     """
-    checks.check_way(compile)
+    checks.check_execution(compile)
     if checkpoint is not None and checkpoint.best is not None:
         raise ValueError(
             "checkpoint: each member of a population keeps its own best epoch — leave out best of "

@@ -38,7 +38,7 @@ from jaxdl.training.state import TrainState
 from jaxdl.training.step_form import open_step
 from jaxdl.training.steps.supervised import Supervised
 
-WAYS: tuple[Execution, ...] = ("eager", "step", "epoch")
+EXECUTIONS: tuple[Execution, ...] = ("eager", "step", "epoch")
 
 
 PACKAGES = ("jaxdl", "jax", "jaxlib")
@@ -51,7 +51,7 @@ def compare(
     loss: Callable[[Any, Any], Array],
     optimizer: Optimizer,
     learning_rate: LearningRate | None = None,
-    ways: Sequence[Execution] = WAYS,
+    executions: Sequence[Execution] = EXECUTIONS,
     batch_size: int = 32,
     drop_last: bool = False,
     seed: int | Array = 0,
@@ -73,8 +73,8 @@ def compare(
     Args:
         model, data, loss, optimizer, learning_rate, batch_size, drop_last, seed, shuffle: as in
             `fit`, for a run of one epoch. Of a stream, the first batch is measured.
-        ways: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios are
-            from the first.
+        executions: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios
+            are from the first.
         rounds: how many turns each way has.
         seconds: about how long a turn takes.
         steps: after how many the parameters are compared.
@@ -94,7 +94,7 @@ def compare(
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
         FloatingPointError: training diverged, so that there is nothing to time.
     """
-    chosen = check_names("ways", ways, WAYS)
+    chosen = check_names("executions", executions, EXECUTIONS)
     check_rounds(rounds, seconds, widest_spread)
     steps = checks.check_count("steps", steps)
     model = checks.check_model(model)

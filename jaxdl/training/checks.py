@@ -39,7 +39,7 @@ from jaxdl.training.step import EvaluationStep, Step, TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised
 from jaxdl.training.stream_feed import StreamFeed
 
-WAYS = ("eager", "step", "epoch", "auto")
+EXECUTIONS = ("eager", "step", "epoch", "auto")
 MOST_CLASSES = 10**6
 """That classes may have weights for."""
 
@@ -51,10 +51,10 @@ def check_model(model: Any) -> Layer:
     return layer
 
 
-def check_way(way: Any) -> None:
+def check_execution(compile: Any) -> None:
     """Refuses a way to run that is none."""
-    if not isinstance(way, str) or way not in WAYS:
-        raise ValueError(f"compile is one of {', '.join(map(repr, WAYS))}, got {way!r}.")
+    if not isinstance(compile, str) or compile not in EXECUTIONS:
+        raise ValueError(f"compile is one of {', '.join(map(repr, EXECUTIONS))}, got {compile!r}.")
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:

@@ -51,7 +51,7 @@ def evaluate(
         Figures by name.
     """
     model = _computing(checks.check_model(model), precision)
-    checks.check_way(compile)
+    checks.check_execution(compile)
     mesh = as_mesh(devices)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
@@ -84,7 +84,7 @@ def predict(
         precision, compile, devices: as in `fit`.
     """
     model = _computing(checks.check_model(model), precision)
-    checks.check_way(compile)
+    checks.check_execution(compile)
     mesh = as_mesh(devices)
     batch = Batch(host_arrays("inputs", inputs), ())
     checks.check_lengths("inputs", batch, lists_read(inputs))

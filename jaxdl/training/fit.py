@@ -160,7 +160,7 @@ def fit(
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
     """
     model = checks.check_model(model)
-    checks.check_way(compile)
+    checks.check_execution(compile)
     mesh = as_mesh(devices)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)

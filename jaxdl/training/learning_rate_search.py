@@ -151,7 +151,7 @@ def find_learning_rate(
     >>> 1e-3 < found.suggestion < 1
     True
     """
-    checks.check_way(compile)
+    checks.check_execution(compile)
     steps = checks.check_count("steps", steps, 2 * FEWEST)
     if not 0 < lowest < highest < math.inf:
         raise ValueError(

@@ -101,7 +101,7 @@ def train(
     ['loss', 'learning_rate', 'seconds']
     """
     checks.check_step(step)
-    checks.check_way(compile)
+    checks.check_execution(compile)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
     train_set, validation_set = sources.split(data, validation, key, labelled=False)

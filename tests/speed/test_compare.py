@@ -192,7 +192,7 @@ def test_a_stream_is_measured_by_its_first_batch(machine: DeviceSpeed) -> None:
         [(x[:6], y[:6]), (x[6:], y[6:])],
         loss=losses.softmax_cross_entropy,
         optimizer=optax.sgd(0.1),
-        ways=("step", "epoch"),
+        executions=("step", "epoch"),
         device=machine,
         **QUICK,
     )
@@ -209,7 +209,7 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
         optimizer="sgd",
         learning_rate=0.1,
         precision="bfloat16",
-        ways=("step", "epoch"),
+        executions=("step", "epoch"),
         device=dataclasses.replace(machine, matrix_product={"float32": 1e12, "bfloat16": 2e12}),
         **QUICK,
     )
@@ -231,7 +231,7 @@ def test_a_precision_is_reported_with_what_it_costs(machine: DeviceSpeed, tmp_pa
         dl.Dense(2),
         examples(),
         precision="bfloat16",
-        ways=("epoch",),
+        executions=("epoch",),
         steps=3,
         device=machine,
         **options,
@@ -261,7 +261,7 @@ def test_a_precision_is_reported_with_what_it_costs(machine: DeviceSpeed, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"ways": ("fast",)}, "ways: expected some of 'eager', 'step', 'epoch'"),
+        ({"executions": ("fast",)}, "executions: expected some of 'eager', 'step', 'epoch'"),
         ({"rounds": 1}, "rounds: expected an integer of at least 3"),
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
@@ -290,7 +290,7 @@ def test_training_that_diverges_is_not_timed(machine: DeviceSpeed) -> None:
             (x, x),
             loss=losses.mean_squared_error,
             optimizer=optax.sgd(1.0),
-            ways=("step",),
+            executions=("step",),
             device=machine,
             **QUICK,
         )
