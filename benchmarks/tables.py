@@ -119,7 +119,8 @@ def rows(name: str, result: dict[str, Any]) -> Iterator[str]:
     """The rows of one experiment; the first has its name and its duration."""
     goals = result["goals"] or {"": {"to reach": "a plot"}}
     first = f"`{name}`"
-    seconds = f"{result['seconds']:.0f}"
+    # None where the machine did other work meanwhile.
+    seconds = "–" if result["seconds"] is None else f"{result['seconds']:.0f}"
     for figure, goal in goals.items():
         value = result["figures"].get(figure)
         measured = "–" if value is None else f"{value:.4g}"

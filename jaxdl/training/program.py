@@ -339,7 +339,8 @@ class Program:
     def _one(self, fixed: _Fixed) -> Callable[..., tuple[Dispatched, dict[str, Any]]]:
         if self.execution == "step":
             return functools.partial(compiled_step, single_platform(), fixed.form, fixed.numbers)
-        return functools.partial(one_step, self.step)
+        # With the same hyperparameters as arrays: 1 − b₂ of a Python float has other digits.
+        return functools.partial(one_step, fixed.form.step(fixed.numbers))
 
     def _observed(self, fixed: _Fixed, state: Any) -> dict[str, Any]:
         if not fixed.outcome.observed:
