@@ -66,8 +66,9 @@ def deferred(
     """The operation that stands for a draw, within `deferred_draws`; None where it is to be drawn
     at once.
     """
-    draws = initializer not in CONSTANT and getattr(initializer, "draws", True)
-    if not (_deferred.get() and draws):
+    if not _deferred.get():
+        return None
+    if initializer in CONSTANT or not getattr(initializer, "draws", True):
         return None
     return _draw.bind(key, draw=Draw(initializer, shape, np.dtype(dtype)))
 

@@ -20,7 +20,7 @@ from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType, widest
 
 
-def in_precision(model: Layer | Callable[[Any], Any], dtype: DType) -> Layer:
+def in_precision(model: Layer | Callable[[Any], Any], dtype: DType | None) -> Layer:
     """The model, computed in a dtype; its parameters and state keep the dtypes they are stored in.
 
     Floating inputs are cast to the dtype, and so are the parameters where a layer uses them;

@@ -1,7 +1,7 @@
 """Plots of a speed report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jaxdl.speed.report import SpeedReport
 
 _UNITS = ((1, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns"))
 _NO_TIME = "not reported:\nthe rounds\nspread too far"
 
 
-def plot_report(report: "SpeedReport", path: str | Path | None = None) -> "Figure":
+def plot_report(report: Any, path: str | Path | None = None) -> "Figure":
     """Draws the time of a step in each execution mode as bars, and each mode under the machine's
     roofline.
 
@@ -39,7 +38,7 @@ def plot_report(report: "SpeedReport", path: str | Path | None = None) -> "Figur
     return figure
 
 
-def _bars(axis: "Axes", report: "SpeedReport") -> None:
+def _bars(axis: "Axes", report: Any) -> None:
     """Bars from zero, since lengths are compared; a mode whose time is not known has none."""
     seconds = [each.seconds for each in report.executions if each.seconds is not None]
     largest = max(seconds, default=1.0)
@@ -84,7 +83,7 @@ def _bar(axis: "Axes", position: int, execution: ExecutionSpeed, factor: float) 
     return float(high)
 
 
-def _roofline(axis: "Axes", report: "SpeedReport") -> None:
+def _roofline(axis: "Axes", report: Any) -> None:
     """What arithmetic and memory allow at each intensity, min(peak, bandwidth · intensity)."""
     from matplotlib.ticker import EngFormatter, NullFormatter
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from jaxdl.compiling.jitted import Jitted
-from jaxdl.compiling.target import compiling_for
+from jaxdl.compiling.target import compiling_for, target
 from jaxdl.core.tree import frozen_shapes
 from jaxdl.data.source import Source
 from jaxdl.ops.conv_algorithm import CPU_OPTIONS
@@ -288,4 +288,5 @@ def _finite(step: Step, measured: Measured) -> Array:
 
 
 def _keeps_last_finite(step: Step) -> bool:
-    return isinstance(step, UpdateStep) and step.keeps_last_finite
+    """Whether the step itself leaves out updates that are not finite, as some do in programs."""
+    return isinstance(step, UpdateStep) and step.keeps_last_finite and target().program

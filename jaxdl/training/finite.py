@@ -43,8 +43,11 @@ def apply_if(finite: Array, update: Callable[[], Tree], state: Tree) -> Tree:
     """The state after an update where that is finite, else the state as it is.
 
     On a CPU by a conditional: selects there cost a copy of each array that is updated. Elsewhere
-    they fuse with the update, where a GPU would ask the host which branch to take.
+    they fuse with the update, where a GPU would ask the host which branch to take. Outside of a
+    program the update comes as it is, and who runs the step leaves it out: so its origin is found.
     """
+    if not target().program:
+        return update()
     if target().platform == "cpu" and not target().population:
         return lax.cond(finite, update, lambda: state)
     return select(finite, update(), state)

@@ -5,13 +5,11 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.digest import digest_of
 from jaxdl.core.number import is_true
 from jaxdl.core.warnings import warn
-from jaxdl.data.source import Batch
 from jaxdl.debugging.origin import first_not_finite
 from jaxdl.training.checks import metric_names
 from jaxdl.training.feed import Chunk, Feed
@@ -241,13 +239,7 @@ class Loop:
         """The first operation of the step that was left out which was not finite."""
         made = self.here.steps - self._before
         batch = batch_at(chunk.source, carry, chunk.cursor, made)
-        step = self.step.on_one_device()
-
-        def checked(state: Any, batch: Batch) -> Any:
-            after, measured = step(state, batch)
-            return after, measured, jnp.log(jnp.where(step.finite(measured), 1.0, -1.0))
-
-        origin = first_not_finite(checked, self.here.state, batch)
+        origin = first_not_finite(self.step.on_one_device(), self.here.state, batch)
         if origin is None:
             return "run again operation by operation, that step is finite"
         return str(origin)

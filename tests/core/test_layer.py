@@ -255,8 +255,8 @@ class Callable:
         (np.tanh, "numpy.tanh cannot be traced — use that of jax.numpy: jnp.tanh."),
         (
             functools.partial(jnp.add, np.ones(1)),
-            "partial(add, array([1.])) binds a value that cannot be hashed, such as an array or a list, and a layer holds "
-            "hyperparameters only — bind numbers, strings and tuples; arrays belong in the params of a jaxdl.Layer.",
+            "partial(add, array([1.])) binds a value that cannot be hashed, such as an array or a list, and a layer holds only "
+            "hyperparameters — bind numbers, strings and tuples; arrays belong in the params of a jaxdl.Layer.",
         ),
     ],
 )

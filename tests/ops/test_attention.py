@@ -51,7 +51,7 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
         asked.append((is_causal, implementation))
         return query * (3 if implementation == "cudnn" else 5)
 
-    monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
+    monkeypatch.setattr(ops, "_cudnn_supports", lambda query: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     f = jax.jit(lambda q, k, v: ops.attention(q, k, v, causal=True, flash=True))
     text = {
@@ -68,7 +68,7 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "_cudnn_takes", lambda query: True)
+    monkeypatch.setattr(ops, "_cudnn_supports", lambda query: True)
     query, key, value = drawn(jnp.bfloat16)
     for how in (
         {"mask": jnp.ones((1, 1, 64, 64), bool)},
@@ -84,7 +84,7 @@ def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch
     [((1, 4, 1, 64), jnp.float32), ((1, 4, 1, 63), jnp.bfloat16), ((1, 4, 1, 136), jnp.float16)],
 )
 def test_heads_that_the_kernel_does_not_take(shape: Any, dtype: Any) -> None:
-    assert not ops._cudnn_takes(jnp.zeros(shape, dtype))
+    assert not ops._cudnn_supports(jnp.zeros(shape, dtype))
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from jaxdl.ops import conv as conv_module
 from jaxdl.ops import conv_transpose as transposed
 from jaxdl.ops.conv import conv, conv_by_patches
 
@@ -62,7 +63,7 @@ def test_patches_compute_what_xla_does(case: dict[str, Any]) -> None:
     with jax.enable_x64(True):
         x, kernel = array(case.pop("x")), array(case.pop("kernel"), 1)
         ours = with_gradients(lambda x, w: conv_by_patches(x, w, **case), x, kernel)
-        theirs = with_gradients(lambda x, w: ops._conv_by_xla(x, w, **case), x, kernel)
+        theirs = with_gradients(lambda x, w: conv_module._conv_by_xla(x, w, **case), x, kernel)
         jax.tree.map(close, ours, theirs)
 
 

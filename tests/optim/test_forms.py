@@ -233,9 +233,9 @@ def test_a_run_that_writes_its_optimizer_anew_compiles_nothing(train):
             progress=False,
         )
 
-    first, before = run(), program._loop._cache_size()
+    first, before = run(), program.epoch_loop._cache_size()
     with dl.why_compiled(show=False) as compiled:
         again = run()
-    assert program._loop._cache_size() == before
+    assert program.epoch_loop._cache_size() == before
     assert [each.function for each in compiled.functions] == []
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)

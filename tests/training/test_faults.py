@@ -60,7 +60,7 @@ CASES = {
     "validation share": ({"validation": 1.5}, "a share of the data lies between 0 and 1, got 1.5"),
     "scalar loss": (
         {"loss": lambda o, t: losses.softmax_cross_entropy(o, t).mean()},
-        "number for each example",
+        "value for each example",
     ),
     "swapped": ({"loss": lambda o, t: losses.softmax_cross_entropy(t, o)}, "swapped"),
     "no optimizer": ({"optimizer": optax.adam}, "optimizer: expected an optax optimizer"),
