@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl.checkpoint.leaves import little_endian
+from jaxdl.compiling.pytree import PyTree
 
 WHOLE_BYTES = 2**24
 """Up to how many bytes the digest of an array is of all of it."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from jaxdl.checkpoint import arrays as orbax_arrays
 from jaxdl.checkpoint import leaves as trees
 from jaxdl.checkpoint.error import CheckpointError, UnreadableError
 from jaxdl.checkpoint.manifest import ARRAYS, Manifest, check_files
+from jaxdl.compiling.pytree import PyTree
 
 _NAME = re.compile(r"(\d{6,})-step-(\d+)")
 

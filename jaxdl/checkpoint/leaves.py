@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.arrays import as_numpy, is_foreign
 
 MAX_DIFFERENCES = 20

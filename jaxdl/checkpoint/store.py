@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import PyTree
-
 from jaxdl.checkpoint import arrays as orbax_arrays
 from jaxdl.checkpoint import leaves as trees
 from jaxdl.checkpoint.arrays import HostArray
@@ -24,6 +22,7 @@ from jaxdl.checkpoint.folder import Restored, fill, found, metrics, read_checkpo
 from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.lock import lock_folder
 from jaxdl.checkpoint.manifest import ARRAYS, Manifest, file_digests, to_json
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.warnings import warn
 
 Snapshot = dict[str, tuple[HostArray, str | None]]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl.checkpoint import leaves as trees
 from jaxdl.checkpoint.disk import write_atomically
@@ -26,6 +25,7 @@ from jaxdl.checkpoint.error import (
     reason,
 )
 from jaxdl.checkpoint.leaves import Leaf, LeafRecord
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.versions import versions
 
 FORMAT = "jaxdl weights"

@@ -20,11 +20,11 @@ import numpy as np
 from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
-from jaxtyping import PyTree
 
 from jaxdl.compiling import threefry
 from jaxdl.compiling.draws import Computes, Draw, deferred_draws, draw_together
 from jaxdl.compiling.jitted import jit_once
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import default_platform
 
 FILLING = ("broadcast_in_dim", "convert_element_type")

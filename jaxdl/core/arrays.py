@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 _CONVERSIONS = {
     "M": "dates are not numbers: take differences, (dates - dates[0]) / np.timedelta64(1, 'D')",

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterator
 
 import jax
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 _NOTE = "in the part '"
 

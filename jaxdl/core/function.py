@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import describe, describe_tree
 from jaxdl.core.layer import Cache, Layer, OnPadded, Parameterless, Params, Span, State
 from jaxdl.core.mode import Eval

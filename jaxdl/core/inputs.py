@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.arrays import host_array, is_foreign
 from jaxdl.core.padded import Padded, is_padded
 from jaxdl.ops.floating import DType, as_floating, floating_dtype

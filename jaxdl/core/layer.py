@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, final
 
 import jax
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError, describe, describe_tree
 from jaxdl.core.inputs import as_arrays, scale_images, zero_padding
 from jaxdl.core.mode import Eval, Mode, Train
@@ -69,7 +69,7 @@ class Layer(Value, abc.ABC):
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = call_repr  # type: ignore[method-assign]
+            setattr(cls, "__repr__", call_repr)  # noqa: B010 — an assignment is an override to type checkers
         wrappers: dict[str, Callable[[Method], Method]] = {
             "init": _prepare_init,
             "apply": _prepare_apply,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 
 @jax.tree_util.register_dataclass

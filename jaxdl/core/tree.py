@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 from jax import lax
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 Path = tuple[object, ...]
 

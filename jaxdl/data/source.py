@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Int, PyTree
+from jaxtyping import Int
 
 from jaxdl.compiling import threefry
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.ops.shuffle import drawn, permuted, permuted_by_program
 
 Tree = PyTree

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, jaxpr_as_fun
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.debugging.tape import Numeric, Tape, Value, is_finite, is_floating, is_nan
 
 _LIBRARIES = re.compile(r"[/\\](?:jax|jaxlib|optax|chex|numpy|functools|contextlib)(?:[/\\]|\.py$)")

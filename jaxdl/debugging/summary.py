@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import jax
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl.compiling import threefry
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import located
 from jaxdl.core.function import Function, as_layer
 from jaxdl.core.layer import Layer, Params, State

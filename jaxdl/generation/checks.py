@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.arrays import host_array
 from jaxdl.core.layer import Layer, Params, Span, State
 from jaxdl.core.padded import Padded

@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Layer
 from jaxdl.core.number import MAX_INT, is_hashable, is_integer, is_number

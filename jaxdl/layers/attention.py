@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Cache, Layer, Params, Span, State, refuse_padded

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError, located
 from jaxdl.core.function import as_layer
 from jaxdl.core.keys import fold_in_name

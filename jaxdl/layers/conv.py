@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Params, Stateless
 from jaxdl.layers import arguments, inputs, parameters

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import OnPadded, Params, Stateless
 from jaxdl.layers import arguments, inputs, parameters

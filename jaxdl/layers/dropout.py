@@ -4,9 +4,9 @@ import dataclasses
 from typing import ClassVar
 
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.layer import Cache, Layer, Params, Span, State
 from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.padded import map_values

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.layers import arguments
 from jaxdl.layers.arguments import Sizes

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Layer, OnPadded, Params, State, Stateless, refuse_padded
 from jaxdl.core.mode import Eval, Mode, Train

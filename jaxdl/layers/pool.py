@@ -6,9 +6,9 @@ from typing import ClassVar, TypedDict
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import OnPadded, Parameterless
 from jaxdl.core.padded import Padded

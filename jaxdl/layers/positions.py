@@ -8,8 +8,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Int
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Cache, OnPadded, Params, Span, State, Stateless
 from jaxdl.layers import arguments, inputs, parameters

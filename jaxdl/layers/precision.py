@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.function import as_layer
 from jaxdl.core.inputs import scale_images
 from jaxdl.core.layer import Cache, Layer, Parameterless, Params, Span, State

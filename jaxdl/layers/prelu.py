@@ -4,8 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.layer import Params, Stateless
 from jaxdl.layers import arguments, inputs, parameters
 from jaxdl.ops.floating import DType, widest

@@ -9,9 +9,9 @@ from typing import ClassVar, final
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Cache, Layer, Params, Span, State
 from jaxdl.core.mode import Eval, Mode, Train

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Params
 from jaxdl.layers import arguments

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import overload
 
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.function import Function, as_layer
 from jaxdl.core.layer import Cache, Layer, Params, Span, State, Stateless

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl import ops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.function import as_layer
 from jaxdl.core.layer import Layer
 from jaxdl.layers import arguments, inputs

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import target
 from jaxdl.core.error import LayerError, located
 from jaxdl.core.function import as_layer

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
 from jaxdl.losses.per_example import (
     format_shapes,

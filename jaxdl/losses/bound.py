@@ -3,8 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from jaxtyping import PyTree
-
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.hashable import check_hashable
 from jaxdl.losses.per_example import function_name
 

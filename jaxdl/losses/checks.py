@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.padded import Padded
 from jaxdl.losses.batchwise import check_differentiable
 from jaxdl.losses.classification import (

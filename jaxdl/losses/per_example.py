@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 
 def innermost(function: object) -> object:
@@ -62,7 +63,7 @@ def probe_batch_size(outputs: PyTree, targets: PyTree) -> int:
     return next(size for size in candidates if size not in others)
 
 
-def with_batch_size(tree: PyTree, size: int) -> PyTree[jax.ShapeDtypeStruct]:
+def with_batch_size(tree: PyTree, size: int) -> PyTree:
     """Shapes and dtypes of a pytree `[batch, ...]`, with a batch size of one's own."""
 
     def resized(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import Int
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.padded import Padded
 from jaxdl.losses.operands import AnyArray
 from jaxdl.losses.shapes import Shape

@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.operands import (
     Sequences,
     Weights,

@@ -15,8 +15,9 @@ from typing import SupportsFloat
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
 from jaxdl.losses.operands import AnyArray, Weights, as_native

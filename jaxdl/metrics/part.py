@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.operands import Weights
 from jaxdl.losses.per_example import format_shapes
 from jaxdl.metrics.metric import Measured, Metric, Result, as_metric

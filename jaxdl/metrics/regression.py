@@ -5,8 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.operands import (
     Sequences,
     Weights,

@@ -8,8 +8,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Key, PyTree
+from jaxtyping import Float, Key
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError, located
 from jaxdl.core.function import as_layer
 from jaxdl.core.keys import fold_in_name

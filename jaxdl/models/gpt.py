@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Layer, OnPadded, Params, Stateless
 from jaxdl.layers.arguments import is_zero

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from jax import lax
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 
 def by_platform(

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 DType = DTypeLike
 

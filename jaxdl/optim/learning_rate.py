@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
 
 AnyArray = Array | np.ndarray
 
@@ -31,7 +30,7 @@ optimizers with step sizes of their own.
 
 def learning_rate(
     optimizer: optax.GradientTransformation,
-    optimizer_state: PyTree,
+    optimizer_state: Any,
     estimate: Array | None = None,
 ) -> Array:
     """The learning rate of the update that led to an optimizer's state; NaN where none is found.
@@ -64,7 +63,7 @@ def learning_rate(
     return rate
 
 
-def estimated(optimizer_state: PyTree) -> Array | None:
+def estimated(optimizer_state: Any) -> Array | None:
     """The step size that Prodigy or D-adaptation uses in the next update.
 
     It is None for an optimizer that estimates none.
@@ -83,7 +82,7 @@ def estimated(optimizer_state: PyTree) -> Array | None:
 
 def _rate(
     update: object,
-    optimizer_state: PyTree,
+    optimizer_state: Any,
     estimate: Array | None = None,
 ) -> Array | None:
     """The learning rate of an update, None where none is found."""
@@ -114,7 +113,7 @@ def _counts(state: object) -> bool:
     return scheduled or hasattr(state, "estim_lr")
 
 
-def eval_params(optimizer_state: PyTree, params: PyTree) -> PyTree:
+def eval_params(optimizer_state: Any, params: Any) -> Any:
     """The parameters to evaluate: the average of a schedule-free optimizer, else the trained ones.
 
     With y the trained parameters and z those of the optimizer inside, x = (y − (1 − β) z) / β.
@@ -153,7 +152,7 @@ def _is_masked(node: object) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
-def schedule_free(optimizer_state: PyTree) -> list[PyTree]:
+def schedule_free(optimizer_state: Any) -> list[Any]:
     """The states of schedule-free optimizers in an optimizer's state.
 
     They are recognised by name, so that `optax.contrib` need not be imported.
@@ -167,7 +166,7 @@ def _factor(
     name: str,
     value: Any,
     counts: Iterator[Array],
-    inner: Iterator[Mapping[Any, PyTree]],
+    inner: Iterator[Mapping[Any, Any]],
 ) -> Array | None:
     """The factor of one step size that `_scales` found.
 
@@ -191,7 +190,7 @@ def _factor(
 
 def _largest(
     optimizers: Mapping[str, optax.GradientTransformation],
-    states: Mapping[Any, PyTree],
+    states: Mapping[Any, Any],
 ) -> Array | None:
     """The largest learning rate of the optimizers of a partition; None where none has one."""
     rates = [
@@ -205,12 +204,12 @@ def _largest(
     return jnp.max(jnp.stack(known))
 
 
-def _states(tree: PyTree, own: bool = False) -> Iterator[PyTree]:
+def _states(tree: Any, own: bool = False) -> Iterator[Any]:
     """Every named tuple in an optimizer's state, in its order.
 
     With `own`, without those of the optimizers of a partition.
     """
-    parts: Iterable[PyTree] = ()
+    parts: Iterable[Any] = ()
     if isinstance(tree, dict):
         parts = tree.values()
     elif isinstance(tree, tuple):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
-from jaxtyping import PyTree
 
 from jaxdl.compiling.jitted import Jitted
 from jaxdl.compiling.loops import outermost_loops
+from jaxdl.compiling.pytree import PyTree
 
 PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 OPERAND = re.compile(r" : \(tensor<(?:[\dx?]*x)?(\w+)>")

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import core
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.training.step_form import OptimizerForm, StepForm
 
 Kind = Literal[

@@ -1,7 +1,7 @@
 """Plots of a speed report."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 from jax import Array
-from jaxtyping import PyTree
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.training.checks import check_count
 
 

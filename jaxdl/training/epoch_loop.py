@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import PyTree
 
 from jaxdl.compiling.jitted import Jitted
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import compiling_for, target
 from jaxdl.core.tree import frozen_shapes
 from jaxdl.data.source import Source

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Bool, PyTree
+from jaxtyping import Bool
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import target
 from jaxdl.data.source import Tree
 

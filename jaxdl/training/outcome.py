@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxdl.compiling.loops import outermost_loops
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch, Source

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Int, Key, PyTree
+from jaxtyping import Bool, Int, Key
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Params, State
 from jaxdl.optim.learning_rate import eval_params

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import PyTree
+
+from jaxdl.compiling.pytree import PyTree
 
 Vectors = dict[str, Array]
 """By dtype, [2, elements]: the sums so far, and what rounding has lost of them."""
