@@ -98,7 +98,9 @@ def scan(
             steps = max(1, min(MOST_STEPS, network.examples // batch))
             for worker in list(workers):
                 try:
-                    answer = worker.ask("at_batch", batch=batch, steps=steps, seconds=given.seconds)
+                    answer = worker.ask(
+                        "at_batch", batch=batch, steps=steps, seconds=given.seconds
+                    )
                     answer["ended"] = limit(answer, given)
                 except RuntimeError as error:
                     answer = {

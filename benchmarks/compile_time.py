@@ -31,7 +31,12 @@ def compile_times(network: Network, repeats: int, out: Path) -> dict[str, Any]:
         for way in WAYS:
             log = out / f"{network.name}-compile-{way}.log"
             with Worker(
-                f"compile {way}", "benchmarks.compile_time", "--serve", network.name, way, log=log
+                f"compile {way}",
+                "benchmarks.compile_time",
+                "--serve",
+                network.name,
+                way,
+                log=log,
             ) as worker:
                 answers[way].append(worker.ask("compile"))
     summary: dict[str, Any] = {
@@ -75,7 +80,10 @@ def compile_once(network: Network, way: Literal["step", "epoch"]) -> Answer:
     for event, function, start, end in spans:
         if event == "backend_compile_duration":
             programs[function] = programs.get(function, 0.0) + end - start
-    return {"seconds": covered([(start, end) for *_, start, end in spans]), "programs": programs}
+    return {
+        "seconds": covered([(start, end) for *_, start, end in spans]),
+        "programs": programs,
+    }
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
@@ -93,7 +101,9 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, help="fresh processes for each: %(default)s"
     )
-    parser.add_argument("--out", type=Path, default=machine.results(), help="folder: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=machine.results(), help="folder: %(default)s"
+    )
     parser.add_argument("--serve", nargs=2, metavar=("NETWORK", "WAY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

@@ -74,7 +74,9 @@ class Equinox:
     def predict(self) -> np.ndarray:
         model = eqx.nn.inference_mode(self.model)
         every = batches(self.inputs, self.labels, self.network.batch, 1, False)
-        given = [outputs_of(model, self.statistics, self.precision, inputs) for inputs, _ in every]
+        given = [
+            outputs_of(model, self.statistics, self.precision, inputs) for inputs, _ in every
+        ]
         return np.concatenate([np.asarray(outputs) for outputs in given])
 
 
@@ -143,7 +145,9 @@ def layer_of(
             return eqx.nn.MaxPool2d(2, 2)
         case Dense(units):
             kernel = (
-                rows_channels_first(arrays["kernel"], flattened) if flattened else arrays["kernel"]
+                rows_channels_first(arrays["kernel"], flattened)
+                if flattened
+                else arrays["kernel"]
             )
             return laid(
                 eqx.nn.Linear(shape[0], units, key=KEY), weight=kernel.T, bias=arrays["bias"]
@@ -154,7 +158,10 @@ def layer_of(
             return Normalised(shape[2], channels, True, arrays, "")
         case Residual():
             return Added(
-                [Normalised(shape[2], shape[2], False, arrays, ending) for ending in ("_0", "_1")]
+                [
+                    Normalised(shape[2], shape[2], False, arrays, ending)
+                    for ending in ("_0", "_1")
+                ]
             )
         case Tokens(count, features):
             return laid(eqx.nn.Embedding(count, features, key=KEY), weight=arrays["embedding"])
@@ -173,9 +180,13 @@ class Sequences(eqx.Module):
     cell: eqx.nn.LSTMCell
     last: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, units: int, last: bool, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, inputs: int, units: int, last: bool, arrays: dict[str, np.ndarray]
+    ) -> None:
         kernels = {"weight_ih": arrays["kernel"].T, "weight_hh": arrays["recurrent_kernel"].T}
-        self.cell = laid(eqx.nn.LSTMCell(inputs, units, key=KEY), **kernels, bias=arrays["bias"])
+        self.cell = laid(
+            eqx.nn.LSTMCell(inputs, units, key=KEY), **kernels, bias=arrays["bias"]
+        )
         self.last = last
 
     def __call__(self, x: Array) -> Array:
@@ -200,7 +211,9 @@ class Normalised(eqx.Module):
     ) -> None:
         conv = eqx.nn.Conv2d(inputs, channels, 3, padding=1, use_bias=False, key=KEY)
         self.conv = laid(conv, weight=arrays[f"kernel{ending}"].transpose(3, 2, 0, 1))
-        norm = eqx.nn.BatchNorm(channels, "batch", NORM_EPSILON, momentum=MOMENTUM, mode="batch")
+        norm = eqx.nn.BatchNorm(
+            channels, "batch", NORM_EPSILON, momentum=MOMENTUM, mode="batch"
+        )
         self.norm = laid(norm, weight=arrays[f"scale{ending}"], bias=arrays[f"bias{ending}"])
         self.pool = pool
 
@@ -259,7 +272,9 @@ class TransformerBlock(eqx.Module):
     def __call__(self, x: Array) -> Array:
         y = jax.vmap(self.attention_norm)(x)
         x = x + self.attention(y, y, y, mask=jnp.tril(jnp.ones((len(x), len(x)), bool)))
-        return x + jax.vmap(lambda x: self.mlp_out(jax.nn.gelu(self.hidden(self.mlp_norm(x)))))(x)
+        return x + jax.vmap(lambda x: self.mlp_out(jax.nn.gelu(self.hidden(self.mlp_norm(x)))))(
+            x
+        )
 
 
 def layer_norm(scale: np.ndarray) -> eqx.nn.LayerNorm:
@@ -283,7 +298,9 @@ def applied(
         lambda leaf: leaf.astype(precision) if eqx.is_inexact_array(leaf) else leaf,
         (model, jnp.asarray(inputs)),
     )
-    return jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(x, statistics)
+    return jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(
+        x, statistics
+    )
 
 
 @eqx.filter_jit

@@ -30,7 +30,9 @@ def examples(network: Network, count: int, seed: int = 0) -> tuple[np.ndarray, n
         return (tunes[labels] + generator.normal(size=(count, *network.input_shape))).astype(
             np.float32
         ), labels
-    patterns = generator.integers(0, 193, (network.outputs, *network.input_shape), dtype=np.uint8)
+    patterns = generator.integers(
+        0, 193, (network.outputs, *network.input_shape), dtype=np.uint8
+    )
     images = generator.integers(0, 64, (count, *network.input_shape), dtype=np.uint8)
     for label, pattern in enumerate(patterns):
         images[labels == label] += pattern
@@ -43,7 +45,9 @@ def text(
     """Windows of a text whose next token is one of four, and the same windows one token on: [count,
     context] each.
     """
-    tokens = np.cumsum(generator.integers(0, 4, count * (context + 1)), dtype=np.int64) % vocabulary
+    tokens = (
+        np.cumsum(generator.integers(0, 4, count * (context + 1)), dtype=np.int64) % vocabulary
+    )
     rows = tokens.reshape(count, context + 1).astype(np.int32)
     return rows[:, :-1].copy(), rows[:, 1:].copy()
 

@@ -40,7 +40,10 @@ def main() -> None:
         "--flips", type=int, default=1000, help="flipped bits of each kind of file: %(default)s"
     )
     parser.add_argument(
-        "--truncations", type=int, default=200, help="truncations of each kind of file: %(default)s"
+        "--truncations",
+        type=int,
+        default=200,
+        help="truncations of each kind of file: %(default)s",
     )
     parser.add_argument(
         "--controls",
@@ -49,10 +52,16 @@ def main() -> None:
         help="flips shown to readers without digests: %(default)s",
     )
     parser.add_argument(
-        "--megabytes", type=int, default=500, help="size of the state that is saved: %(default)s"
+        "--megabytes",
+        type=int,
+        default=500,
+        help="size of the state that is saved: %(default)s",
     )
     parser.add_argument(
-        "--window", type=float, default=20.0, help="seconds of training around a save: %(default)s"
+        "--window",
+        type=float,
+        default=20.0,
+        help="seconds of training around a save: %(default)s",
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="windows with a save and without: %(default)s"
@@ -139,9 +148,13 @@ def example() -> tuple[dict[str, Any], dict[str, Any]]:
     model = dl.Sequential(
         dl.Conv(8, 3), dl.BatchNorm(), jax.nn.relu, dl.Flatten(), dl.Dense(10), half=dl.Dense(4)
     )
-    params, state = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 12, 12, 1), jnp.float32))
+    params, state = model.init(
+        jax.random.key(0), jax.ShapeDtypeStruct((1, 12, 12, 1), jnp.float32)
+    )
     params["half"] = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params["half"])
-    return params, state | {"noise": {"key": jax.random.key(1), "count": jnp.zeros((), jnp.int32)}}
+    return params, state | {
+        "noise": {"key": jax.random.key(1), "count": jnp.zeros((), jnp.int32)}
+    }
 
 
 def content(tree: Any) -> str:
@@ -154,7 +167,8 @@ def content(tree: Any) -> str:
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         digest.update(
-            f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes()
+            f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode()
+            + array.tobytes()
         )
     return digest.hexdigest()
 
@@ -180,7 +194,8 @@ def weights(settings: Settings) -> dict[str, Any]:
     flips = Counter(outcome(flipped(generator)(whole)) for _ in range(settings.flips))
     cuts = Counter(outcome(truncated(generator)(whole)) for _ in range(settings.truncations))
     bare = Counter(
-        _by_safetensors(path, whole, flipped(generator)(whole)) for _ in range(settings.controls)
+        _by_safetensors(path, whole, flipped(generator)(whole))
+        for _ in range(settings.controls)
     )
     return {
         "bytes": len(whole),
@@ -277,7 +292,10 @@ def _replaced(path: Path, damaged: bytes) -> Iterator[None]:
     """A file with another content for a while; its folder comes back to its name, should it be set
     aside.
     """
-    whole, step = path.read_bytes(), next(part for part in path.parents if part.name[:1].isdigit())
+    whole, step = (
+        path.read_bytes(),
+        next(part for part in path.parents if part.name[:1].isdigit()),
+    )
     path.write_bytes(damaged)
     try:
         yield
@@ -309,7 +327,9 @@ def _outcome(folder: Path, trees: Sequence[Any], path: Path, damaged: bytes) -> 
         if found == content(trees[-1]):
             return "harmless"
         said = any(newest in str(warning.message) for warning in told)
-        return "fell back and said so" if said and found == content(trees[0]) else "silently wrong"
+        return (
+            "fell back and said so" if said and found == content(trees[0]) else "silently wrong"
+        )
 
 
 def by_orbax(folder: str, count: int) -> Answer:
@@ -325,7 +345,9 @@ def by_orbax(folder: str, count: int) -> Answer:
     def outcome(path: Path, damaged: bytes, whole: str) -> str:
         with _replaced(path, damaged):
             try:
-                return "harmless" if content(reader.restore(arrays)) == whole else "silently wrong"
+                return (
+                    "harmless" if content(reader.restore(arrays)) == whole else "silently wrong"
+                )
             except Exception:
                 return "error"
 
@@ -421,9 +443,15 @@ def markdown(result: dict[str, Any]) -> str:
         "unnamed error",
         "silently wrong",
     )
-    lines = [f"| damage | tried | {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) + 1)}"]
+    lines = [
+        f"| damage | tried | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * (len(names) + 1)}",
+    ]
     for part, what in (("weights", "a file of weights"), ("checkpoints", "a checkpoint")):
-        for kind, told in (("flips", "a flipped bit in"), ("truncations", "the end cut off of")):
+        for kind, told in (
+            ("flips", "a flipped bit in"),
+            ("truncations", "the end cut off of"),
+        ):
             counts = result[part][kind]
             cells = [sum(counts.values()), *(counts.get(name, 0) for name in names)]
             lines.append(f"| {told} {what} | {' | '.join(map(str, cells))} |")
@@ -437,7 +465,9 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| a flipped bit, {told} | {' | '.join(map(str, cells))} |")
     told = []
     if harm := result.get("malicious"):
-        for kind, counts in ((kind, found["outcomes"]) for kind, found in harm["kinds"].items()):
+        for kind, counts in (
+            (kind, found["outcomes"]) for kind, found in harm["kinds"].items()
+        ):
             cells = [sum(counts.values()), *(counts.get(name, 0) for name in names)]
             lines.append(f"| data with {kind} | {' | '.join(map(str, cells))} |")
         told = ["", escaped(harm)]
@@ -455,7 +485,11 @@ def markdown(result: dict[str, Any]) -> str:
         f"{measured_on['processor']}, {measured_on['cores']} cores, {measured_on['date'][:10]}.",
         *told,
         *([survived(result["full disk"])] if "full disk" in result else []),
-        *(ended(number, result[number]) for number in ("kill -9", "SIGTERM") if number in result),
+        *(
+            ended(number, result[number])
+            for number in ("kill -9", "SIGTERM")
+            if number in result
+        ),
     ]
     return "\n".join(lines) + "\n"
 

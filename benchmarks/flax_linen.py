@@ -117,13 +117,16 @@ class Model(nn.Module):
                     tokens = nn.Embed(count, features, dtype=dtype, name=name)
                     x = tokens(x)
                 case Positions():
-                    x = x + nn.Embed(*shape, dtype=dtype, name=name)(jnp.arange(x.shape[1]))[None]
+                    x = (
+                        x
+                        + nn.Embed(*shape, dtype=dtype, name=name)(jnp.arange(x.shape[1]))[None]
+                    )
                 case Block(heads):
                     x = TransformerBlock(heads, dtype, name=name)(x)
                 case Norm():
-                    x = nn.LayerNorm(use_bias=False, epsilon=NORM_EPSILON, dtype=dtype, name=name)(
-                        x
-                    )
+                    x = nn.LayerNorm(
+                        use_bias=False, epsilon=NORM_EPSILON, dtype=dtype, name=name
+                    )(x)
                 case Logits():
                     x = tokens.attend(x)
         return x
@@ -196,7 +199,9 @@ def step(state: State, inputs: np.ndarray, labels: np.ndarray) -> tuple[State, A
     def objective(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         outputs, changed = state.apply_fn(variables, inputs, True, mutable=["batch_stats"])
-        return cross_entropy(outputs, jnp.asarray(labels)).mean(), changed.get("batch_stats", {})
+        return cross_entropy(outputs, jnp.asarray(labels)).mean(), changed.get(
+            "batch_stats", {}
+        )
 
     (loss, statistics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     return state.apply_gradients(grads=gradients, batch_stats=statistics), loss

@@ -105,7 +105,9 @@ class FlaxNnxPair:
     def predict(self) -> np.ndarray:
         one_batch = nnx.cached_partial(scores_of, *self.players.values())
         every = batches(self.images, self.codes, self.network.batch, 1, False)
-        return np.concatenate([np.asarray(given) for given in [one_batch(*both) for both in every]])
+        return np.concatenate(
+            [np.asarray(given) for given in [one_batch(*both) for both in every]]
+        )
 
 
 class Model(nnx.Module):
@@ -150,7 +152,9 @@ class Model(nnx.Module):
                     setattr(
                         self,
                         name,
-                        nnx.LayerNorm(shape[1], use_bias=False, epsilon=NORM_EPSILON, **settings),
+                        nnx.LayerNorm(
+                            shape[1], use_bias=False, epsilon=NORM_EPSILON, **settings
+                        ),
                     )
 
     def __call__(self, x: Array, train: bool) -> Array:
@@ -171,7 +175,9 @@ class Model(nnx.Module):
                 case Stage():
                     x = getattr(self, name)(x, train)
                 case Residual():
-                    x = x + getattr(self, f"{name}_1")(getattr(self, f"{name}_0")(x, train), train)
+                    x = x + getattr(self, f"{name}_1")(
+                        getattr(self, f"{name}_0")(x, train), train
+                    )
                 case Mean():
                     x = x.mean((1, 2))
                 case Tokens():
@@ -210,8 +216,13 @@ class Model(nnx.Module):
 class Normalised(nnx.Module):
     """A convolution, a pooling where said, batch normalisation, relu."""
 
-    def __init__(self, inputs: int, channels: int, pool: bool, settings: dict[str, Any]) -> None:
-        self.pool, self.conv = pool, nnx.Conv(inputs, channels, (3, 3), use_bias=False, **settings)
+    def __init__(
+        self, inputs: int, channels: int, pool: bool, settings: dict[str, Any]
+    ) -> None:
+        self.pool, self.conv = (
+            pool,
+            nnx.Conv(inputs, channels, (3, 3), use_bias=False, **settings),
+        )
         self.norm = nnx.BatchNorm(channels, momentum=MOMENTUM, epsilon=NORM_EPSILON, **settings)
 
     def __call__(self, x: Array, train: bool) -> Array:
@@ -271,7 +282,9 @@ def assign(module: Any, tree: dict[str, Any]) -> None:
 
 
 @nnx.jit
-def step(model: Model, optimizer: nnx.Optimizer, inputs: np.ndarray, labels: np.ndarray) -> Array:
+def step(
+    model: Model, optimizer: nnx.Optimizer, inputs: np.ndarray, labels: np.ndarray
+) -> Array:
     def objective(model: Model) -> Array:
         return cross_entropy(model(jnp.asarray(inputs), True), jnp.asarray(labels)).mean()
 

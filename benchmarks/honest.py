@@ -156,7 +156,9 @@ def honest_digits(size: int) -> dict[str, bytes]:
     draws, files = np.random.default_rng(3), {}
     for part, rows in (("train", size // 784 // 2), ("t10k", size // 784 // 2)):
         files[f"{part}-images-idx3-ubyte"] = idx((rows, 28, 28), draws.bytes(rows * 784))
-        files[f"{part}-labels-idx1-ubyte"] = idx((rows,), bytes(row % 10 for row in range(rows)))
+        files[f"{part}-labels-idx1-ubyte"] = idx(
+            (rows,), bytes(row % 10 for row in range(rows))
+        )
     return files
 
 
@@ -209,7 +211,10 @@ def member(
 ) -> bytes:
     """A header, with one more before it where the name is long, and the content."""
     return (
-        _long(name, b"L") + _long(link, b"K") + header(name, len(data), kind, link) + padded(data)
+        _long(name, b"L")
+        + _long(link, b"K")
+        + header(name, len(data), kind, link)
+        + padded(data)
     )
 
 

@@ -39,7 +39,9 @@ def archives(honest: Honest, packing: str, outside: Path) -> Iterator[Attack]:
         "a header that lies": headers(honest) | sparse(),
         "a bomb": bombs(honest),
     }
-    attacks = [(kind, *variant) for kind, variants in kinds.items() for variant in variants.items()]
+    attacks = [
+        (kind, *variant) for kind, variants in kinds.items() for variant in variants.items()
+    ]
     for number, (kind, name, blocks) in enumerate(attacks):
         if packing == "plain" and sum(len(data) * count for data, count in blocks) > 64 << 20:
             continue  # a file of that size is no bomb
@@ -82,7 +84,9 @@ def paths(outside: Path) -> dict[str, Blocks]:
     for start in starts:
         found[start] = [(member(f"{start}planted", b"planted"), 1)]
         found[f"folder {start}"] = [(member(f"{start}planted/", kind=b"5"), 1)]
-        found[f"pax {start}"] = [(pax({"path": f"{start}planted"}) + member("a", b"planted"), 1)]
+        found[f"pax {start}"] = [
+            (pax({"path": f"{start}planted"}) + member("a", b"planted"), 1)
+        ]
     return found
 
 
@@ -132,7 +136,9 @@ def devices(honest: Honest) -> dict[str, Blocks]:
     }
     return {
         f"{name} {called}": [(member(called, kind=kind), 1)]
-        for (name, kind), called in itertools.product(kinds.items(), (wanted, "dev/zero", "../dev"))
+        for (name, kind), called in itertools.product(
+            kinds.items(), (wanted, "dev/zero", "../dev")
+        )
     }
 
 
@@ -156,7 +162,9 @@ def names() -> dict[str, Blocks]:
         "a stream of Windows": "a:stream",
         "JSON": '{"a": [',
     }
-    found: dict[str, Blocks] = {name: [(member(text, b"planted"), 1)] for name, text in odd.items()}
+    found: dict[str, Blocks] = {
+        name: [(member(text, b"planted"), 1)] for name, text in odd.items()
+    }
     found |= {
         f"{name} by pax": [(pax({"path": text}) + member("a", b"planted"), 1)]
         for name, text in odd.items()
@@ -273,7 +281,10 @@ def bombs(honest: Honest) -> dict[str, Blocks]:
     wanted = honest.prefix + [*honest.files][-1]
     zeros, gigabyte = bytes(8 << 20), 1 << 30
     return {
-        "a gigabyte of zeros": [(header("zeros", gigabyte), 1), (zeros, gigabyte // len(zeros))],
+        "a gigabyte of zeros": [
+            (header("zeros", gigabyte), 1),
+            (zeros, gigabyte // len(zeros)),
+        ],
         "a gigabyte as what is wanted": [
             (header(wanted, gigabyte), 1),
             (zeros, gigabyte // len(zeros)),
@@ -302,7 +313,9 @@ def damaged(
     for number in range(flips):
         place = generator.randrange(len(whole) if number % 2 else 4 * BLOCK)
         flipped = (
-            whole[:place] + bytes([whole[place] ^ 1 << generator.randrange(8)]) + whole[place + 1 :]
+            whole[:place]
+            + bytes([whole[place] ^ 1 << generator.randrange(8)])
+            + whole[place + 1 :]
         )
         yield honest.attack(
             "an archive with a flipped bit", f"{number}, {packing}", flipped, packing

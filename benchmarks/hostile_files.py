@@ -51,7 +51,8 @@ def numbers(digits: dict[str, bytes]) -> Iterator[Attack]:
         "altered": whole[::-1],
     }.items():
         files = {
-            f"{one}.gz": gzip.compress(data, 1) for one, data in (digits | {first: wrong}).items()
+            f"{one}.gz": gzip.compress(data, 1)
+            for one, data in (digits | {first: wrong}).items()
         }
         yield Attack(
             kind, name, "mnist", files, contents_of(digits), sum(map(len, digits.values()))
@@ -68,7 +69,9 @@ def digits_attack(
     """IDX files of which some lie, and whose digests are as expected none the less."""
     files = {**digits, **lies}
     laid: dict[str, bytes] = (
-        {f"{one}.gz": gzip.compress(data, 1) for one, data in files.items()} if packed else files
+        {f"{one}.gz": gzip.compress(data, 1) for one, data in files.items()}
+        if packed
+        else files
     )
     return Attack(kind, name, "mnist", laid, contents_of(files), sum(map(len, digits.values())))
 
@@ -115,7 +118,8 @@ def calls(outside: Path) -> Iterator[tuple[str, bytes]]:
         "copyreg": Call(copyreg.pickle, bytearray, str),
         "nested": Call(getattr, Call(__import__, "os"), Call(str, "system")),
         "deep": Call(
-            list, Call(map, Call(getattr, Call(__import__, "os"), "system"), [f"touch {planted}"])
+            list,
+            Call(map, Call(getattr, Call(__import__, "os"), "system"), [f"touch {planted}"]),
         ),
         "bytearray": Call(bytearray, 1 << 33),
     }
@@ -224,7 +228,9 @@ def recordings(honest: Honest) -> Iterator[Attack]:
         files = honest.files | {last: lie}
         laid = {f"recordings/{one}": data for one, data in files.items()}
         expected = collection_of(honest.expected[0], files)
-        yield Attack("a sound whose header lies", name, honest.loader, laid, expected, honest.size)
+        yield Attack(
+            "a sound whose header lies", name, honest.loader, laid, expected, honest.size
+        )
         yield Attack(
             "a sound whose header lies",
             f"{name}, alone",

@@ -98,7 +98,9 @@ def trials() -> dict[str, Trial]:
     for cell in ("LSTM", "GRU", "SimpleRNN"):
         model = dl.Sequential(getattr(dl, cell)(32, sequence=False), dl.Dense(1))
         build = functools.partial(reader, cell, 12, 1, 32, 1)
-        named[f"air passengers, {cell}(32)"] = Trial(airline_passengers, model, OF_STATES, build)
+        named[f"air passengers, {cell}(32)"] = Trial(
+            airline_passengers, model, OF_STATES, build
+        )
     for cell in ("LSTM", "GRU"):
         model = dl.Sequential(getattr(dl, cell)(64, sequence=False), dl.Dense(24 * 7))
         build = functools.partial(reader, cell, 96, 7, 64, 24 * 7)
@@ -142,7 +144,10 @@ def feedforward() -> dict[str, tuple[Callable[[], Task], dl.Layer]]:
         dl.Dense(10),
     ]
     return {
-        "digits, Dense 64, 64": (digits, dl.Sequential(dl.Flatten(), *dl.models.mlp(64, 64, 10))),
+        "digits, Dense 64, 64": (
+            digits,
+            dl.Sequential(dl.Flatten(), *dl.models.mlp(64, 64, 10)),
+        ),
         "breast cancer, Dense 32, 32": (breast_cancer, dl.models.mlp(32, 32, 2)),
         "diabetes, Dense 32, 32": (diabetes, dl.models.mlp(32, 32, 1)),
         "digits, two transformer blocks": (digits, dl.Sequential(*read)),
@@ -159,7 +164,9 @@ def feedforward() -> dict[str, tuple[Callable[[], Task], dl.Layer]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.initial_values")
-    parser.add_argument("--seeds", type=int, default=5, help="runs from each start: %(default)s")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="runs from each start: %(default)s"
+    )
     parser.add_argument("--trials", help="which, with ; between; else all")
     parser.add_argument(
         "--out", type=Path, default=machine.results(), help="folder for the file: %(default)s"
@@ -270,9 +277,9 @@ def factors() -> Any:
         keras.layers.Embedding(given.films, given.width)(film),
     )
     product = keras.ops.sum(vectors[0] * vectors[1], axis=1, keepdims=True)
-    biases = keras.layers.Embedding(given.users, 1)(user) + keras.layers.Embedding(given.films, 1)(
-        film
-    )
+    biases = keras.layers.Embedding(given.users, 1)(user) + keras.layers.Embedding(
+        given.films, 1
+    )(film)
     return keras.Model(pairs, product + biases)
 
 
@@ -287,7 +294,9 @@ def markdown(result: dict[str, Any]) -> str:
             f"| trial | naive | {' | '.join(names)} |",
             f"| --- | ---: |{' ---: |' * len(names)}",
         ]
-        alike = {name: trial for name, trial in trials.items() if tuple(trial["starts"]) == names}
+        alike = {
+            name: trial for name, trial in trials.items() if tuple(trial["starts"]) == names
+        }
         lines += [
             f"| {name}: {trial['figure']} | {' | '.join(cells(trial))} |"
             for name, trial in alike.items()

@@ -23,7 +23,9 @@ from benchmarks.saving import Settings
 
 EPOCHS = 120
 COMPILING = 1.5  # about how many seconds go by until the first epoch of a process
-TRAINING = 1.0  # the most seconds of a process, after its first epoch, until it is sent a signal
+TRAINING = (
+    1.0  # the most seconds of a process, after its first epoch, until it is sent a signal
+)
 
 
 def killed(settings: Settings) -> dict[str, Any]:
@@ -77,7 +79,9 @@ def attempt(
         in this process.
     """
     command = [sys.executable, "-m", "benchmarks.interruptions", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
         assert process.stdout is not None
         began = process.stdout.readline()
         assert began, "the run did not begin"
@@ -127,7 +131,9 @@ def train(folder: str) -> str:
 
     draws = np.random.default_rng(0)
     x = draws.normal(size=(500, 16)).astype(np.float32)
-    model = dl.Sequential(dl.Dense(64), dl.BatchNorm(), jax.nn.relu, dl.Dropout(0.3), dl.Dense(2))
+    model = dl.Sequential(
+        dl.Dense(64), dl.BatchNorm(), jax.nn.relu, dl.Dropout(0.3), dl.Dense(2)
+    )
     print("begins", flush=True)
     run = dl.fit(
         model,

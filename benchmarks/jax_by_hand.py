@@ -101,12 +101,16 @@ def training(
 
     def one(carried, chosen_and_mask):
         chosen, mask = chosen_and_mask
-        *carried, loss = step(network, precision, *carried, inputs[chosen], labels[chosen], mask)
+        *carried, loss = step(
+            network, precision, *carried, inputs[chosen], labels[chosen], mask
+        )
         return tuple(carried), loss * mask.sum()
 
     def epoch(carried, key):
         order = jax.random.permutation(key, count) if shuffle else jnp.arange(count)
-        padded = jnp.pad(order, (0, steps * network.batch - count)).reshape(steps, network.batch)
+        padded = jnp.pad(order, (0, steps * network.batch - count)).reshape(
+            steps, network.batch
+        )
         carried, losses = jax.lax.scan(one, carried, (padded, present))
         return carried, losses.sum() / count
 
@@ -152,7 +156,8 @@ def play(
     players = network.players()
     images, judge = signed(images), partial(forward, players["discriminator"], precision)
     fakes, pullback = jax.vjp(
-        lambda params: forward(players["generator"], precision, params, codes), params["generator"]
+        lambda params: forward(players["generator"], precision, params, codes),
+        params["generator"],
     )
     of_discriminator, slopes = jax.value_and_grad(
         lambda params: judged(judge(params, images), judge(params, fakes))
@@ -160,9 +165,9 @@ def play(
     discriminator, by_discriminator = stepped(
         network, slopes, states["discriminator"], params["discriminator"]
     )
-    of_generator, slopes = jax.value_and_grad(lambda fakes: fooled(judge(discriminator, fakes)))(
-        fakes
-    )
+    of_generator, slopes = jax.value_and_grad(
+        lambda fakes: fooled(judge(discriminator, fakes))
+    )(fakes)
     (slopes,) = pullback(slopes)
     generator, by_generator = stepped(network, slopes, states["generator"], params["generator"])
     params = {"generator": generator, "discriminator": discriminator}
@@ -195,7 +200,8 @@ def predictions(
 
     whole = len(inputs) // network.batch * network.batch
     split = (
-        arrays[:whole].reshape(-1, network.batch, *arrays.shape[1:]) for arrays in (inputs, labels)
+        arrays[:whole].reshape(-1, network.batch, *arrays.shape[1:])
+        for arrays in (inputs, labels)
     )
     given = jax.lax.map(lambda both: outputs(*both), tuple(split))
     given = given.reshape(whole, given.shape[-1])
@@ -253,9 +259,14 @@ def block(x: Array, heads: int, params: dict[str, Array]) -> Array:
         part.reshape(*x.shape[:2], heads, -1) for part in jnp.split(projected, 3, -1)
     )
     fused = "cudnn" if jax.default_backend() == "gpu" and x.dtype == jnp.bfloat16 else None
-    attended = jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation=fused)
+    attended = jax.nn.dot_product_attention(
+        query, key, value, is_causal=True, implementation=fused
+    )
     x = x + attended.reshape(x.shape) @ params["out"]
-    return x + jax.nn.gelu(layer_norm(x, params["mlp_norm"]) @ params["hidden"]) @ params["mlp_out"]
+    return (
+        x
+        + jax.nn.gelu(layer_norm(x, params["mlp_norm"]) @ params["hidden"]) @ params["mlp_out"]
+    )
 
 
 def layer_norm(x: Array, scale: Array) -> Array:
@@ -296,7 +307,9 @@ def convolution(x: Array, kernel: Array, bias: Array) -> Array:
         )
     height, width, channels = x.shape[1] - 2, x.shape[2] - 2, kernel.shape[-1]
     shifted = [
-        x[:, row : row + height, column : column + width] for row in range(3) for column in range(3)
+        x[:, row : row + height, column : column + width]
+        for row in range(3)
+        for column in range(3)
     ]
     patches = jnp.concatenate(shifted, axis=-1).reshape(-1, kernel[..., 0].size)
     return (patches @ kernel.reshape(-1, channels) + bias).reshape(-1, height, width, channels)

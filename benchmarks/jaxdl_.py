@@ -43,7 +43,11 @@ class Jaxdl:
     """
 
     def __init__(
-        self, network: Network, precision: Precision, compile: Way = "epoch", spread: bool = False
+        self,
+        network: Network,
+        precision: Precision,
+        compile: Way = "epoch",
+        spread: bool = False,
     ) -> None:
         self.network = network
         self.devices = jax.devices() if spread else None
@@ -51,7 +55,9 @@ class Jaxdl:
         model = model_of(network)
         self.model = model if precision == "float32" else dl.in_precision(model, precision)
         self.optimizer = optax.adam(network.learning_rate, b1=network.b1, eps=EPSILON)
-        self.loss = losses.binary_cross_entropy if network.binary else losses.softmax_cross_entropy
+        self.loss = (
+            losses.binary_cross_entropy if network.binary else losses.softmax_cross_entropy
+        )
 
     def load(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         self.data = inputs, labels[:, None] if self.network.binary else labels
@@ -147,7 +153,9 @@ class GivenCodes(dl.Adversarial):
     same.
     """
 
-    def fakes(self, params: Any, state: Any, batch: dl.Batch, key: jax.Array, train: bool) -> Any:
+    def fakes(
+        self, params: Any, state: Any, batch: dl.Batch, key: jax.Array, train: bool
+    ) -> Any:
         del key, train
         return self.generator.apply(params, state, batch.targets)
 
@@ -160,7 +168,10 @@ class Judged(dl.Layer):
     discriminator: dl.Layer
 
     def init(self, key: jax.Array, x: Any) -> Any:
-        players = {"generator": (self.generator, x[1]), "discriminator": (self.discriminator, x[0])}
+        players = {
+            "generator": (self.generator, x[1]),
+            "discriminator": (self.discriminator, x[0]),
+        }
         drawn = {name: player.init(key, inputs) for name, (player, inputs) in players.items()}
         return {name: params for name, (params, _) in drawn.items()}, {
             name: state for name, (_, state) in drawn.items()
@@ -169,9 +180,9 @@ class Judged(dl.Layer):
     def apply(self, params: Any, state: Any, x: Any, mode: dl.Mode = dl.Eval()) -> Any:
         fakes, _ = self.generator.apply(params["generator"], state["generator"], x[1], mode)
         judged = [
-            self.discriminator.apply(params["discriminator"], state["discriminator"], images, mode)[
-                0
-            ]
+            self.discriminator.apply(
+                params["discriminator"], state["discriminator"], images, mode
+            )[0]
             for images in (x[0], fakes)
         ]
         return jnp.concatenate(judged, axis=-1), state
@@ -253,14 +264,21 @@ def params_of(network: Network, weights: Weights) -> Any:
             case Stage():
                 params[name] = normalised(arrays, "", 0)
             case Residual():
-                params[name] = {"body": normalised(arrays, "_0", 0) | normalised(arrays, "_1", 1)}
+                params[name] = {
+                    "body": normalised(arrays, "_0", 0) | normalised(arrays, "_1", 1)
+                }
             case Block():
                 attention = {
                     kernel: {"kernel": arrays[kernel]}
                     for kernel in ("query", "key", "value", "out")
                 }
-                mlp = {"hidden": {"kernel": arrays["hidden"]}, "out": {"kernel": arrays["mlp_out"]}}
-                norms = {norm: {"scale": arrays[norm]} for norm in ("attention_norm", "mlp_norm")}
+                mlp = {
+                    "hidden": {"kernel": arrays["hidden"]},
+                    "out": {"kernel": arrays["mlp_out"]},
+                }
+                norms = {
+                    norm: {"scale": arrays[norm]} for norm in ("attention_norm", "mlp_norm")
+                }
                 params[name] = {"attention": attention, "mlp": mlp, **norms}
             case _ if name:
                 params[name] = arrays
@@ -272,7 +290,10 @@ def first_statistics(params: Any) -> Any:
     found: dict[str, Any] = {}
     for name, part in params.items():
         if name.startswith("batch_norm"):
-            found[name] = {"mean": np.zeros_like(part["bias"]), "var": np.ones_like(part["scale"])}
+            found[name] = {
+                "mean": np.zeros_like(part["bias"]),
+                "var": np.ones_like(part["scale"]),
+            }
         elif isinstance(part, dict) and (inner := first_statistics(part)):
             found[name] = inner
     return found

@@ -115,7 +115,9 @@ class KerasPair:
 
     def train(self, epochs: int, shuffle: bool) -> float:
         losses = []
-        for images, codes in batches(self.images, self.codes, self.network.batch, epochs, shuffle):
+        for images, codes in batches(
+            self.images, self.codes, self.network.batch, epochs, shuffle
+        ):
             self.variables, loss = self.step(self.variables, images, codes)
             losses.append(loss)
         self.jax.block_until_ready(self.variables)
@@ -147,10 +149,14 @@ class KerasPair:
             "discriminator", optimizers, gradients, params
         )
         fooled = self.jax.value_and_grad(
-            lambda fakes: self.criterion(ones, self._call("discriminator", discriminator, fakes))
+            lambda fakes: self.criterion(
+                ones, self._call("discriminator", discriminator, fakes)
+            )
         )
         of_generator, slopes = fooled(fakes)
-        generator, by_generator = self._apply("generator", optimizers, pullback(slopes)[0], params)
+        generator, by_generator = self._apply(
+            "generator", optimizers, pullback(slopes)[0], params
+        )
         params = {"generator": generator, "discriminator": discriminator}
         updated = params, {"generator": by_generator, "discriminator": by_discriminator}
         return updated, of_discriminator + of_generator
@@ -161,7 +167,8 @@ class KerasPair:
     def _judge(self, params: Any, images: Any, codes: Any) -> Any:
         fakes = self._call("generator", params["generator"], codes)
         return keras.ops.concatenate(
-            [self._call("discriminator", params["discriminator"], x) for x in (images, fakes)], -1
+            [self._call("discriminator", params["discriminator"], x) for x in (images, fakes)],
+            -1,
         )
 
 
@@ -173,18 +180,24 @@ def adam(network: Network) -> keras.optimizers.Adam:
     """Keras adds epsilon before it corrects the bias, which makes it larger: this is the others' at
     the first step.
     """
-    return keras.optimizers.Adam(network.learning_rate, network.b1, epsilon=EPSILON * 0.001**0.5)
+    return keras.optimizers.Adam(
+        network.learning_rate, network.b1, epsilon=EPSILON * 0.001**0.5
+    )
 
 
 def built(optimizer: Any, model: keras.Model) -> list[np.ndarray]:
     """What the optimizer's variables are before the first step."""
     optimizer.build(model.trainable_variables)
-    return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in optimizer.variables]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(variable)) for variable in optimizer.variables
+    ]
 
 
 def model_of(network: Network) -> keras.Model:
     layers = keras.layers
-    given = x = keras.Input(network.input_shape, dtype="int32" if network.reads_tokens else None)
+    given = x = keras.Input(
+        network.input_shape, dtype="int32" if network.reads_tokens else None
+    )
     tokens: Any = None
     for name, part, shape in walk(network):
         match part:
@@ -196,7 +209,9 @@ def model_of(network: Network) -> keras.Model:
                 x = layers.Flatten()(x)
             case Dense(units, activation):
                 x = layers.Dense(
-                    units, name=name, activation=None if activation == "leaky relu" else activation
+                    units,
+                    name=name,
+                    activation=None if activation == "leaky relu" else activation,
                 )(x)
                 x = layers.LeakyReLU(LEAK)(x) if activation == "leaky relu" else x
             case Lstm(units, last):
@@ -256,7 +271,9 @@ def block(x: Any, heads: int, features: int, name: str) -> Any:
         heads, features // heads, use_bias=False, name=f"{name}_attention"
     )
     x = x + attention(y, y, use_causal_mask=True)
-    y = layers.LayerNormalization(epsilon=NORM_EPSILON, center=False, name=f"{name}_mlp_norm")(x)
+    y = layers.LayerNormalization(epsilon=NORM_EPSILON, center=False, name=f"{name}_mlp_norm")(
+        x
+    )
     y = layers.Dense(4 * features, gelu, use_bias=False, name=f"{name}_hidden")(y)
     return x + layers.Dense(features, use_bias=False, name=f"{name}_mlp_out")(y)
 
@@ -273,7 +290,9 @@ def lay(network: Network, model: keras.Model, weights: Weights) -> None:
                     lay_normalised(model, name + ending, arrays, ending)
             case Block(heads):
                 split = (shape[1], heads, -1)
-                kernels = [arrays[kernel].reshape(split) for kernel in ("query", "key", "value")]
+                kernels = [
+                    arrays[kernel].reshape(split) for kernel in ("query", "key", "value")
+                ]
                 model.get_layer(f"{name}_attention").set_weights(
                     [*kernels, arrays["out"].reshape(heads, -1, shape[1])]
                 )

@@ -61,7 +61,9 @@ def device() -> tuple[str, str]:
         return "cpu", ""
     program = "import jax; first = jax.devices()[0]; print(first.platform, first.device_kind)"
     platform_name, _, kind = (
-        subprocess.check_output([sys.executable, "-c", program], text=True).strip().partition(" ")
+        subprocess.check_output([sys.executable, "-c", program], text=True)
+        .strip()
+        .partition(" ")
     )
     return platform_name, "" if platform_name == "cpu" else kind
 

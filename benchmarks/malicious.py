@@ -47,7 +47,9 @@ from benchmarks.processes import Answer, Worker
 from benchmarks.saving import Settings
 
 MEGABYTES = 16  # of honest content in an archive; two or three more are taken by any load
-PATIENCE = 300  # seconds until a load is taken to hang, of those in which this process is let run
+PATIENCE = (
+    300  # seconds until a load is taken to hang, of those in which this process is let run
+)
 SECRET = "not for the data set"
 ACTS = (
     "os.system",
@@ -103,7 +105,11 @@ def tried(folder: Path, out: Path, attacks: Iterator[Attack]) -> dict[str, Any]:
             else:
                 ratio = answer["bytes"] / attack.honest
                 most[attack.kind] = max(most.get(attack.kind, 0.0), ratio)
-            if outcome in ("unnamed error", "silently wrong") or answer["escapes"] or ratio >= 1.5:
+            if (
+                outcome in ("unnamed error", "silently wrong")
+                or answer["escapes"]
+                or ratio >= 1.5
+            ):
                 failures.append(
                     {
                         "kind": attack.kind,
@@ -172,7 +178,9 @@ def attempted(worker: Worker, folder: Path, attack: Attack) -> Answer:
         path = data / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content) if isinstance(content, bytes) else content(path)
-    answer = worker.ask("attempt", loader=attack.loader, folder=str(data), expected=attack.expected)
+    answer = worker.ask(
+        "attempt", loader=attack.loader, folder=str(data), expected=attack.expected
+    )
     beside = [str(path) for path in folder.rglob("*") if data not in (path, *path.parents)]
     if (
         sorted(beside) != [str(outside), str(outside / "secret")]
@@ -244,7 +252,10 @@ def watched(load: Callable[[], object], folder: Path) -> Answer:
         digest = digest_of(result)
     except BaseException as error:
         peak = machine.peak_memory()
-        outcome, said = "refused" if type(error) is data.DataError else "unnamed", str(error)[:2000]
+        outcome, said = (
+            "refused" if type(error) is data.DataError else "unnamed",
+            str(error)[:2000],
+        )
         said = said if outcome == "refused" else f"{type(error).__name__}: {said}"
     return {
         "outcome": outcome,
@@ -257,7 +268,11 @@ def watched(load: Callable[[], object], folder: Path) -> Answer:
 
 def _virtual_memory() -> int:
     pages = Path("/proc/self/statm")
-    return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 1 << 40
+    return (
+        int(pages.read_text().split()[0]) * resource.getpagesize()
+        if pages.exists()
+        else 1 << 40
+    )
 
 
 def _noted(escapes: list[str], folder: Path, event: str, arguments: tuple[Any, ...]) -> None:
@@ -277,7 +292,9 @@ def _noted(escapes: list[str], folder: Path, event: str, arguments: tuple[Any, .
 def _inside(folder: Path, path: Path, follow: bool) -> bool:
     """Whether a path, or where it leads to, is the folder or in it."""
     real = (
-        Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
+        Path(os.path.realpath(path))
+        if follow
+        else Path(os.path.realpath(path.parent), path.name)
     )
     return real.is_relative_to(os.path.realpath(folder))
 

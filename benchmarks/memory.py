@@ -34,7 +34,11 @@ def main() -> None:
     if given.serve:
         peer, floats = given.serve
         serve(
-            {"train": lambda: train(entry_of(peer), floats == "True", given.examples, given.epochs)}
+            {
+                "train": lambda: train(
+                    entry_of(peer), floats == "True", given.examples, given.epochs
+                )
+            }
         )
         return
     given.out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,9 @@ def main() -> None:
         "examples": given.examples,
         "epochs": given.epochs,
     }
-    result["runs"] = {way: measure(way, given.examples, given.epochs, given.out) for way in WAYS}
+    result["runs"] = {
+        way: measure(way, given.examples, given.epochs, given.out) for way in WAYS
+    }
     for way, run in result["runs"].items():
         print(
             f"{way:24} {run['peak_bytes'] / 1e6:6.0f} MB at most, {run['before_bytes'] / 1e6:6.0f} "
@@ -55,7 +61,15 @@ def main() -> None:
 def measure(way: str, examples: int, epochs: int, out: Path) -> Answer:
     """Trains in a process of its own and asks it for its peak."""
     peer, floats = WAYS[way]
-    arguments = ("--examples", str(examples), "--epochs", str(epochs), "--serve", peer, str(floats))
+    arguments = (
+        "--examples",
+        str(examples),
+        "--epochs",
+        str(epochs),
+        "--serve",
+        peer,
+        str(floats),
+    )
     log = out / f"memory-{way.replace(' ', '-').replace(',', '')}.log"
     with Worker(
         way, "benchmarks.memory", *arguments, log=log, environment=entry_of(peer).environment

@@ -190,7 +190,13 @@ def gpt(
     features: int,
     **settings: int | bool,
 ) -> Network:
-    parts = (Tokens(count, features), Positions(), *[Block(heads)] * layers, Norm(), Logits(count))
+    parts = (
+        Tokens(count, features),
+        Positions(),
+        *[Block(heads)] * layers,
+        Norm(),
+        Logits(count),
+    )
     return Network(name, (context,), parts, **settings)  # pyright: ignore[reportArgumentType]
 
 

@@ -75,7 +75,9 @@ class Entry:
         """
         packages = [package for package in self.packages if find_spec(package) is None]
         return packages + [
-            program for program in self.programs if which(os.environ.get("CXX", program)) is None
+            program
+            for program in self.programs
+            if which(os.environ.get("CXX", program)) is None
         ]
 
     def trains(self, network: Network) -> bool:
@@ -94,7 +96,12 @@ class Entry:
 def keras(name: str, backend: str, package: str, **settings: Any) -> Entry:
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     return Entry(
-        name, "benchmarks.keras_", "Keras", ("keras", package), environment=environment, **settings
+        name,
+        "benchmarks.keras_",
+        "Keras",
+        ("keras", package),
+        environment=environment,
+        **settings,
     )
 
 

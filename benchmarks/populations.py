@@ -164,11 +164,15 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
 
     found = {}
     for name in runs:
-        found[f"one after another / fit_many, {name}"] = over(name, "one after another", "fit_many")
+        found[f"one after another / fit_many, {name}"] = over(
+            name, "one after another", "fit_many"
+        )
         found[f"fit_many of one / fit, {name}"] = over(name, "fit_many of one", "fit")
     first = next(iter(runs))
     if "PyTorch, one run" in runs[first]:
-        found[f"PyTorch / fit_many, {first}"] = over(first, "PyTorch, one run", "fit_many", members)
+        found[f"PyTorch / fit_many, {first}"] = over(
+            first, "PyTorch, one run", "fit_many", members
+        )
         many = median(runs[list(runs)[-1]]["fit_many"])
         found[f"PyTorch / fit_many, {list(runs)[-1]}"] = (
             members * median(runs[first]["PyTorch, one run"]) / many
@@ -206,7 +210,9 @@ def table(result: dict[str, Any]) -> str:
     ]
 
     def row(name: str, seconds: float, base: float) -> str:
-        return f"| {name} | {seconds:.2f} | {seconds / steps * 1e6:.2f} | {base / seconds:.2f} |"
+        return (
+            f"| {name} | {seconds:.2f} | {seconds / steps * 1e6:.2f} | {base / seconds:.2f} |"
+        )
 
     first, *others = result["runs"].items()
     base = median(first[1]["one after another"])

@@ -48,7 +48,9 @@ class Task(NamedTuple):
         """The figure of outputs for the test."""
         outputs, targets = outputs.astype(np.float64), self.test[1]
         if self.figure == "cross-entropy":
-            return float((logsumexp(outputs, 1) - outputs[np.arange(len(targets)), targets]).mean())
+            return float(
+                (logsumexp(outputs, 1) - outputs[np.arange(len(targets)), targets]).mean()
+            )
         error = float(np.square(outputs - targets).mean())
         return error**0.5 if self.figure == "RMSE" else error
 
@@ -114,7 +116,9 @@ def film_ratings() -> Task:
     Fold 1 of MovieLens-100k; 8,000 ratings, drawn from a seed, tell when to stop. The naive
     prediction is the mean.
     """
-    base, test = (np.loadtxt(folder() / name, np.int64)[:, :3] for name in ("u1.base", "u1.test"))
+    base, test = (
+        np.loadtxt(folder() / name, np.int64)[:, :3] for name in ("u1.base", "u1.test")
+    )
     base = np.random.default_rng(0).permutation(base)
     held, known = base[:8000], base[8000:]
     mean = known[:, 2].mean()
@@ -123,7 +127,9 @@ def film_ratings() -> Task:
         return rows[:, :2].astype(np.int32), (rows[:, 2:] - mean).astype(np.float32)
 
     naive = np.zeros((len(test), 1))
-    return Task(examples(known), examples(test), "RMSE", naive, 3e-3, 256, 50, examples(held), 3)
+    return Task(
+        examples(known), examples(test), "RMSE", naive, 3e-3, 256, 50, examples(held), 3
+    )
 
 
 def digits() -> Task:
@@ -173,8 +179,12 @@ def mnist_itself() -> Task:
     is the mean image.
     """
     (images, _), (others, _) = dl.data.mnist()
-    train, test = ((some, some.astype(np.float32) / 255) for some in (images[:5000], others[:2000]))
-    return Task(train, test, "MSE", np.broadcast_to(train[1].mean(0), test[1].shape), 1e-3, 64, 5)
+    train, test = (
+        (some, some.astype(np.float32) / 255) for some in (images[:5000], others[:2000])
+    )
+    return Task(
+        train, test, "MSE", np.broadcast_to(train[1].mean(0), test[1].shape), 1e-3, 64, 5
+    )
 
 
 def classes(examples: Examples, batch_size: int, epochs: int) -> Task:

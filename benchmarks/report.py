@@ -72,7 +72,10 @@ def remarks(measured: dict[str, Any]) -> Iterator[str]:
     if by_hand:
         yield f"fit takes {1 / by_hand['median']:.3f} times as long as the loop by hand."
     product = measured.get("matrix_product")
-    if product and max(share["performed"] for share in product["share"].values()) >= LEAST_SHARE:
+    if (
+        product
+        and max(share["performed"] for share in product["share"].values()) >= LEAST_SHARE
+    ):
         yield (
             f"The matrix product reaches {product['flops_per_second']['median'] / 1e9:.0f} GFLOP/s;"
         )

@@ -134,7 +134,11 @@ def cost(megabytes: int, window: float, rounds: int, folder: str) -> Answer:
 
 
 def _trained(
-    step: Callable[[Any, Any], Any], state: Any, batch: Any, window: float, save: Callable[[], int]
+    step: Callable[[Any, Any], Any],
+    state: Any,
+    batch: Any,
+    window: float,
+    save: Callable[[], int],
 ) -> tuple[Any, float, int, float]:
     """Trains for a window: the last state, steps a second, saves begun, seconds."""
     began, made, saves, seconds = time.perf_counter(), 0, 0, 0.0
@@ -154,7 +158,9 @@ def training(megabytes: int) -> tuple[Callable[[Any, Any], Any], Any, Any]:
 
     layers = 8
     width = max(8, round((megabytes * 1e6 / 3 / 4 / layers) ** 0.5))
-    model = dl.Sequential(*(part for _ in range(layers) for part in (dl.Dense(width), jax.nn.relu)))
+    model = dl.Sequential(
+        *(part for _ in range(layers) for part in (dl.Dense(width), jax.nn.relu))
+    )
     step = dl.Supervised(model, dl.losses.mean_squared_error, optax.adam(1e-3))
     inputs = np.ones((64, width), np.float32)
     batch = jax.device_put(dl.Batch(inputs, inputs))

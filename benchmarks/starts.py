@@ -73,7 +73,9 @@ def flax(node: Node, key: Array) -> Node:
 def he(node: Node, key: Array) -> Node:
     """he_normal for kernels."""
     return (
-        {"kernel": initializers.he_normal()(key, node["kernel"].shape)} if "kernel" in node else {}
+        {"kernel": initializers.he_normal()(key, node["kernel"].shape)}
+        if "kernel" in node
+        else {}
     )
 
 
@@ -103,7 +105,9 @@ def torch(node: Node, key: Array) -> Node:
 def symmetric(bound: float) -> Initializer:
     """Uniform in ±bound."""
 
-    def init(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+    def init(
+        key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> Array:
         del out_sharding
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -86,7 +86,9 @@ def short_training_table() -> str:
     networks = measured["networks"]
     lines = [f"| ms a step | {' | '.join(networks)} |", f"| --- |{' ---: |' * len(networks)}"]
     for peer, called in PEERS.items():
-        cells = [milliseconds(network["peers"].get(peer, {}))[0] for network in networks.values()]
+        cells = [
+            milliseconds(network["peers"].get(peer, {}))[0] for network in networks.values()
+        ]
         lines.append(f"| {called} | {' | '.join(cells)} |")
     machine = measured["machine"]
     lines += ["", f"{machine['processor']}, {machine['cores']} cores, {machine['date'][:10]}."]

@@ -37,7 +37,9 @@ from benchmarks.weights import Weights, rows_channels_first
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cuda":
-    torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX multiplies float32 there
+    torch.set_float32_matmul_precision(
+        "high"
+    )  # TensorFloat-32, as JAX multiplies float32 there
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "leaky relu": lambda: nn.LeakyReLU(LEAK),
@@ -129,7 +131,9 @@ class TorchPair:
     def reset(self, weights: Weights) -> None:
         for name, player in self.network.players().items():
             self.players[name].load_state_dict(state_dict(player, weights[name]))
-        self.optimizers = {name: adam(self.network, model) for name, model in self.players.items()}
+        self.optimizers = {
+            name: adam(self.network, model) for name, model in self.players.items()
+        }
 
     def train(self, epochs: int, shuffle: bool) -> float:
         losses = []
@@ -153,12 +157,15 @@ class TorchPair:
     def predict(self) -> np.ndarray:
         scores = []
         for images, codes in zip(
-            self.images.split(self.network.batch), self.codes.split(self.network.batch), strict=True
+            self.images.split(self.network.batch),
+            self.codes.split(self.network.batch),
+            strict=True,
         ):
             with lowered(self.precision):
                 scores.append(
                     torch.cat(
-                        [self.discriminator(images), self.discriminator(self.generator(codes))], 1
+                        [self.discriminator(images), self.discriminator(self.generator(codes))],
+                        1,
                     )
                 )
         return torch.cat(scores).float().numpy(force=True)
@@ -228,7 +235,9 @@ def model_of(network: Network) -> nn.Sequential:
             case Stage(channels):
                 layers[name] = normalised(shape[2], channels, nn.MaxPool2d(2))
             case Residual():
-                layers[name] = Added(normalised(shape[2], shape[2]), normalised(shape[2], shape[2]))
+                layers[name] = Added(
+                    normalised(shape[2], shape[2]), normalised(shape[2], shape[2])
+                )
             case Mean():
                 layers[f"mean_{index}"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
             case Tokens(count, features):
@@ -313,7 +322,9 @@ class TransformerBlock(nn.Module):
         )
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).flatten(-2))
-        return x + self.mlp_out(functional.gelu(self.hidden(self.mlp_norm(x)), approximate="tanh"))
+        return x + self.mlp_out(
+            functional.gelu(self.hidden(self.mlp_norm(x)), approximate="tanh")
+        )
 
 
 class TiedLogits(nn.Module):
@@ -373,7 +384,9 @@ def part_arrays(part: Part, arrays: dict[str, np.ndarray], weights: Weights) -> 
     return {}
 
 
-def normalised_arrays(arrays: dict[str, np.ndarray], ending: str, prefix: str) -> dict[str, Any]:
+def normalised_arrays(
+    arrays: dict[str, np.ndarray], ending: str, prefix: str
+) -> dict[str, Any]:
     """Those of a convolution and its batch normalisation, whose statistics begin anew."""
     scale, bias = arrays[f"scale{ending}"], arrays[f"bias{ending}"]
     norm = {

@@ -40,7 +40,9 @@ PRODUCT = "matrix product"
 def usual_networks() -> tuple[str, ...]:
     """All, but on a CPU those that are meant for an accelerator."""
     return tuple(
-        name for name, network in NETWORKS.items() if accelerated() or not network.accelerator_only
+        name
+        for name, network in NETWORKS.items()
+        if accelerated() or not network.accelerator_only
     )
 
 
@@ -122,7 +124,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
         "--seconds", type=float, default=1.0, help="about how long a turn lasts: %(default)s"
     )
     parser.add_argument(
-        "--compilations", type=int, default=1, help="fresh processes a compile time: %(default)s"
+        "--compilations",
+        type=int,
+        default=1,
+        help="fresh processes a compile time: %(default)s",
     )
     parser.add_argument(
         "--epochs", type=int, help="epochs of a timed call, instead of each network's own"
@@ -130,7 +135,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, list[Entry]]:
     parser.add_argument(
         "--examples", type=int, help="examples of an epoch, instead of each network's own"
     )
-    parser.add_argument("--batch", type=int, help="the batch size, instead of each network's own")
+    parser.add_argument(
+        "--batch", type=int, help="the batch size, instead of each network's own"
+    )
     parser.add_argument(
         "--out", type=Path, default=machine.results(), help="folder for the files: %(default)s"
     )
@@ -260,7 +267,9 @@ def measure_network(
                 "check": worker.ask("check"),
             }
         require_agreement(
-            network, {name: peer["check"] for name, peer in peers.items()}, TOLERANCES[precision]
+            network,
+            {name: peer["check"] for name, peer in peers.items()},
+            TOLERANCES[precision],
         )
         product = processes.enter_context(start_product(settings, precision))
         turns = {
@@ -374,13 +383,17 @@ def shares(
     }
     share = {
         name: {
-            "performed": median(rate / product for rate, product in zip(own, products, strict=True))
+            "performed": median(
+                rate / product for rate, product in zip(own, products, strict=True)
+            )
         }
         for name, own in rates.items()
     }
     peak = machine.peak_flops(machine.device()[1]) if precision == "bfloat16" else None
     if peak:
-        share = {name: own | {"of_peak": median(rates[name]) / peak} for name, own in share.items()}
+        share = {
+            name: own | {"of_peak": median(rates[name]) / peak} for name, own in share.items()
+        }
     return {
         "flops_a_step": operations,
         "flops_per_second": {"median": median(products), "rounds": products},

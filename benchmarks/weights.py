@@ -55,7 +55,10 @@ def draw(
                 "bias": small(generator, channels),
             }
         case Dense(units):
-            return {"kernel": glorot(generator, (shape[0], units)), "bias": small(generator, units)}
+            return {
+                "kernel": glorot(generator, (shape[0], units)),
+                "bias": small(generator, units),
+            }
         case Lstm(units):
             kernels = {
                 "kernel": glorot(generator, (shape[-1], 4 * units)),
@@ -82,7 +85,9 @@ def draw(
     raise TypeError(f"{part}: expected a part that has weights")
 
 
-def normalised(generator: np.random.Generator, inputs: int, channels: int) -> dict[str, np.ndarray]:
+def normalised(
+    generator: np.random.Generator, inputs: int, channels: int
+) -> dict[str, np.ndarray]:
     """A convolution's kernel, and the scale and bias of the normalisation behind it."""
     kernel = glorot(generator, (3, 3, inputs, channels))
     return {

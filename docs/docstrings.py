@@ -11,7 +11,9 @@ SECTIONS = ("Args", "Returns", "Raises", "Yields", "Example", "Examples")
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 EMPHASIS = re.compile(r"(?<![\w*])\*(?![\s*])([^*]+?)(?<![\s*])\*(?![\w*])")
 SPECIAL = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")
-ITEM = re.compile(r"(?P<names>\*{0,2}\w[\w*]*(?:, *\*{0,2}\w[\w*]*)*): +(?P<text>.*)", re.DOTALL)
+ITEM = re.compile(
+    r"(?P<names>\*{0,2}\w[\w*]*(?:, *\*{0,2}\w[\w*]*)*): +(?P<text>.*)", re.DOTALL
+)
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Config:
 
 def network(activation: Activation, config: Config) -> dl.Layer:
     return dl.Sequential(
-        dl.Flatten(), *models.mlp(*[config.width] * config.hidden_layers, 10, activation=activation)
+        dl.Flatten(),
+        *models.mlp(*[config.width] * config.hidden_layers, 10, activation=activation),
     )
 
 
@@ -111,7 +112,13 @@ def main(config: Config) -> dict[str, Any]:
     }
     show_table(
         f"{config.hidden_layers} hidden layers of {config.width} on the digits",
-        ["activation", "test accuracy", "training loss", "first layer's gradient", "last layer's"],
+        [
+            "activation",
+            "test accuracy",
+            "training loss",
+            "first layer's gradient",
+            "last layer's",
+        ],
         [
             (
                 name,

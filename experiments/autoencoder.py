@@ -101,7 +101,9 @@ def main(config: Config) -> dict[str, Any]:
         "The denoising one is measured on noisy images. No model reaches 0: grey pixels have an "
         "entropy of their own.",
     )
-    pictures.save(reconstructions(runs, test, labels, config.seed), config.out, "reconstructions")
+    pictures.save(
+        reconstructions(runs, test, labels, config.seed), config.out, "reconstructions"
+    )
     pictures.save(curves(runs), config.out, "learning_curves")
     write_result("autoencoder", config, figures, GOALS)
     return figures
@@ -120,7 +122,12 @@ def learn(name: str, train: Any, test: Any, config: Config) -> dl.Run:
         corrupt=noisy if name == "denoising" else None,
     )
     return dl.train(
-        step, train, epochs=epochs, batch_size=config.batch_size, validation=test, seed=config.seed
+        step,
+        train,
+        epochs=epochs,
+        batch_size=config.batch_size,
+        validation=test,
+        seed=config.seed,
     )
 
 

@@ -115,7 +115,11 @@ NETWORKS = {
     "convolutional": Network(
         by_hand=convolutional_network,
         model=dl.Sequential(
-            dl.Conv(8, 3, padding="VALID"), jax.nn.relu, dl.MaxPool(2), dl.Flatten(), dl.Dense(10)
+            dl.Conv(8, 3, padding="VALID"),
+            jax.nn.relu,
+            dl.MaxPool(2),
+            dl.Flatten(),
+            dl.Dense(10),
         ),
         loss=losses.softmax_cross_entropy,
         rate=0.1,
@@ -180,7 +184,8 @@ def step_by_hand(network: Network, params: Params, x: Any, targets: Any) -> tupl
     loss, by_params, _ = network.by_hand.gradients(params, x, targets)
     return loss, {
         part: {
-            name: weights - network.rate * by_params[part][name] for name, weights in arrays.items()
+            name: weights - network.rate * by_params[part][name]
+            for name, weights in arrays.items()
         }
         for part, arrays in params.items()
     }
@@ -267,7 +272,9 @@ def ways(network: Network) -> dict[str, Training]:
     }
 
 
-def descend(step: Step, params: Params, train: Examples, epochs: int, batch_size: int) -> Learnt:
+def descend(
+    step: Step, params: Params, train: Examples, epochs: int, batch_size: int
+) -> Learnt:
     """A training loop in a few lines, for NumPy and for JAX."""
     inputs, targets = train
     began, met = time.perf_counter(), []
@@ -341,7 +348,8 @@ def time_ways(
             )
         rounds.append(seconds)
     return {
-        way: 1000 * statistics.median(seconds[way] for seconds in rounds[1:]) for way in trainings
+        way: 1000 * statistics.median(seconds[way] for seconds in rounds[1:])
+        for way in trainings
     }
 
 
@@ -391,13 +399,20 @@ def draw(networks: dict[str, Any], config: Config) -> None:
         by_hand, in_jaxdl = each["losses"].values()
         epochs = range(1, len(by_hand) + 1)
         learning.plot(
-            epochs, by_hand, color=f"C{index}", linewidth=5, alpha=0.35, label=f"{name}, by hand"
+            epochs,
+            by_hand,
+            color=f"C{index}",
+            linewidth=5,
+            alpha=0.35,
+            label=f"{name}, by hand",
         )
         learning.plot(
             epochs, in_jaxdl, "--", color=f"C{index}", linewidth=1.5, label=f"{name}, jaxdl"
         )
         bars(times, each["milliseconds_a_step"], name, index, len(networks))
-    errors.axvline(GOALS[0].limit, color="black", linewidth=0.8, linestyle=":", label="to reach")
+    errors.axvline(
+        GOALS[0].limit, color="black", linewidth=0.8, linestyle=":", label="to reach"
+    )
     errors.legend(fontsize="small", loc="upper center")
     errors.set(
         title="the same derivatives",
@@ -423,7 +438,9 @@ def bars(axis: Axes, milliseconds: dict[str, float], name: str, index: int, coun
     places = [place + (index - (count - 1) / 2) * width for place in range(len(milliseconds))]
     drawn = axis.bar(places, list(milliseconds.values()), width, color=f"C{index}", label=name)
     axis.bar_label(drawn, [f"{each:.2g}" for each in milliseconds.values()], fontsize="x-small")
-    axis.set_xticks(range(len(milliseconds)), [way.replace(", ", ",\n") for way in milliseconds])
+    axis.set_xticks(
+        range(len(milliseconds)), [way.replace(", ", ",\n") for way in milliseconds]
+    )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def main(config: Config) -> dict[str, Any]:
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
     confusion = dl.evaluate(
-        model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)}
+        model,
+        runs[0].params,
+        runs[0].state,
+        test,
+        metrics={"matrix": metrics.ConfusionMatrix(10)},
     )
     figures = {
         "mean_test_accuracy": statistics.mean(accuracies),

@@ -127,7 +127,14 @@ def main(config: Config) -> dict[str, Any]:
     }
     show_table(
         "A residual network on CIFAR-10",
-        ["test accuracy", "epochs", "s an epoch", "s to step 1", "minutes in all", "parameters"],
+        [
+            "test accuracy",
+            "epochs",
+            "s an epoch",
+            "s to step 1",
+            "minutes in all",
+            "parameters",
+        ],
         [
             [
                 f"{figures['test_accuracy']:.4f}",

@@ -146,7 +146,9 @@ def compared(one: dl.Run, reference: dl.Run) -> dict[str, float]:
 
 
 def largest_difference(these: dict[str, Any], those: dict[str, Any]) -> float:
-    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), these, those)))
+    return max(
+        jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), these, those))
+    )
 
 
 def show(figures: dict[str, Any]) -> None:

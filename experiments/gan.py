@@ -99,7 +99,9 @@ class Classifier(NamedTuple):
 
     def features(self, images: Any) -> np.ndarray:
         """[images, 64]: what its last layer reads."""
-        return np.asarray(dl.predict(CLASSIFIER[:-1], self.params, self.state, images), np.float64)
+        return np.asarray(
+            dl.predict(CLASSIFIER[:-1], self.params, self.state, images), np.float64
+        )
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -119,7 +121,10 @@ def main(config: Config) -> dict[str, Any]:
         ["test images", None, None, np.bincount(test[1], minlength=10).min() / len(test[1])]
     ]
     rows[0].append(figures["test_images_distance"])
-    for name, epochs in (("dense", config.epochs), ("convolutional", config.convolutional_epochs)):
+    for name, epochs in (
+        ("dense", config.epochs),
+        ("convolutional", config.convolutional_epochs),
+    ):
         trained, stages = play(name, epochs, train[0], test[0], config)
         samples = draw(name, trained.params, trained.state, config.samples, config.seed)
         shares = np.bincount(classifier.digits(samples), minlength=10) / len(samples)
@@ -204,7 +209,9 @@ def play(
 def draw(name: str, params: Params, state: State, count: int, seed: int) -> np.ndarray:
     """So many samples of a generator."""
     codes = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), (count, LATENT))
-    return np.asarray(dl.predict(PAIRS[name][0], params["generator"], state["generator"], codes))
+    return np.asarray(
+        dl.predict(PAIRS[name][0], params["generator"], state["generator"], codes)
+    )
 
 
 def frechet_distance(

@@ -109,14 +109,20 @@ def main(config: Config) -> dict[str, Any]:
     figures, rows, runs = {}, [], {}
     for name, (train, test) in problems.items():
         trained = runs[name] = descend(train, config)
-        oracle = LogisticRegression(C=config.inverse_penalty, solver="newton-cholesky", tol=1e-8)
+        oracle = LogisticRegression(
+            C=config.inverse_penalty, solver="newton-cholesky", tol=1e-8
+        )
         oracle.fit(train[0].astype(np.float64), train[1])
         ours = np.concatenate([trained.params["kernel"][:, 0], trained.params["bias"]]).astype(
             np.float64
         )
         theirs = np.concatenate([oracle.coef_[0], oracle.intercept_])
         tested = dl.evaluate(
-            dl.Dense(1), trained.params, trained.state, test, metrics={"accuracy": metrics.accuracy}
+            dl.Dense(1),
+            trained.params,
+            trained.state,
+            test,
+            metrics={"accuracy": metrics.accuracy},
         )
         measured = {
             "test_accuracy": tested["accuracy"],
@@ -147,7 +153,9 @@ def main(config: Config) -> dict[str, Any]:
     return figures
 
 
-def draw(points: tuple[np.ndarray, np.ndarray], runs: dict[str, dl.Run], config: Config) -> None:
+def draw(
+    points: tuple[np.ndarray, np.ndarray], runs: dict[str, dl.Run], config: Config
+) -> None:
     figure, (left, right) = pictures.panels(2)
     grid = np.stack(np.meshgrid(np.linspace(0, 1, 101), np.linspace(0, 1, 101)), -1).astype(
         np.float32

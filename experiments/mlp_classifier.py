@@ -69,7 +69,9 @@ def subject(config: Config) -> dict[str, Any]:
     """The arguments of `fit` that `python -m jaxdl compare mlp_classifier` times, too."""
     generator = np.random.default_rng(config.seed)
     return recipe(
-        (drawn(1000, generator), drawn(1000, generator)), optax.adam(config.learning_rate), config
+        (drawn(1000, generator), drawn(1000, generator)),
+        optax.adam(config.learning_rate),
+        config,
     )
 
 
@@ -131,7 +133,9 @@ def main(config: Config) -> dict[str, Any]:
     )
     for name, each in runs.items():
         pictures.save(
-            pictures.curves_of_seeds([one.history for one in each], "accuracy"), config.out, name
+            pictures.curves_of_seeds([one.history for one in each], "accuracy"),
+            config.out,
+            name,
         )
     write_result("mlp_classifier", config, figures, GOALS)
     return figures

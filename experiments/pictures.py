@@ -45,7 +45,9 @@ def curves_of_seeds(histories: Sequence[History], name: str) -> Figure:
     for seed, history in enumerate(histories):
         epochs = range(1, len(history[name]) + 1)
         dots = "o" if len(epochs) <= 30 else ""
-        axis.plot(epochs, history[name], "--", color=f"C{seed}", label=f"training, run {seed + 1}")
+        axis.plot(
+            epochs, history[name], "--", color=f"C{seed}", label=f"training, run {seed + 1}"
+        )
         axis.plot(
             epochs,
             history[f"validation_{name}"],
@@ -60,7 +62,9 @@ def curves_of_seeds(histories: Sequence[History], name: str) -> Figure:
     return figure
 
 
-def images(grid: Num[np.ndarray, "rows columns height width"], names: Sequence[Any] = ()) -> Figure:
+def images(
+    grid: Num[np.ndarray, "rows columns height width"], names: Sequence[Any] = ()
+) -> Figure:
     """Grey images in [0, 1] in rows and columns, black on white; rows may have names."""
     rows, columns, height, width = grid.shape
     figure, (axis,) = panels(1)

@@ -80,7 +80,9 @@ def show_table(
 ) -> None:
     """Prints a table: text in the first column, numbers in the others; None is a dash."""
     tight = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
-    table = Table(title=title, title_justify="left", caption=note, caption_justify="left", **tight)
+    table = Table(
+        title=title, title_justify="left", caption=note, caption_justify="left", **tight
+    )
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
     for row in rows:

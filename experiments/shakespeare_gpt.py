@@ -114,7 +114,11 @@ def main(config: Config) -> dict[str, Any]:
 def adamw(config: Config, steps: int) -> optax.GradientTransformation:
     """nanoGPT's: clipped gradients, decay of matrices and not of scales, warm-up and cosine."""
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(100, steps // 2), steps, end_value=config.learning_rate / 10
+        0.0,
+        config.learning_rate,
+        min(100, steps // 2),
+        steps,
+        end_value=config.learning_rate / 10,
     )
     adam = optax.adamw(
         schedule,
@@ -127,7 +131,11 @@ def adamw(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def written(
-    model: dl.Layer, trained: dl.Run, characters: data.Characters, config: Config, pieces: int = 15
+    model: dl.Layer,
+    trained: dl.Run,
+    characters: data.Characters,
+    config: Config,
+    pieces: int = 15,
 ) -> str:
     """What the model writes after a line break. Behind its last position it goes on from the latter
     half of what it knows.

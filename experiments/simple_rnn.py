@@ -89,7 +89,9 @@ def main(config: Config) -> dict[str, Any]:
             ["always the commoner answer", figures["always_the_commoner_answer"]],
         ],
     )
-    pictures.save(pictures.curves_of_seeds([trained.history], "accuracy"), config.out, "accuracy")
+    pictures.save(
+        pictures.curves_of_seeds([trained.history], "accuracy"), config.out, "accuracy"
+    )
     pictures.save(counting(trained.params, test[0]), config.out, "counting")
     write_result("simple_rnn", config, figures, GOALS)
     return figures

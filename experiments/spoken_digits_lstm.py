@@ -83,7 +83,11 @@ def main(config: Config) -> dict[str, Any]:
 
     accuracies = [each.history["validation_accuracy"][-1] for each in runs]
     confusion = dl.evaluate(
-        model, runs[0].params, runs[0].state, test, metrics={"matrix": metrics.ConfusionMatrix(10)}
+        model,
+        runs[0].params,
+        runs[0].state,
+        test,
+        metrics={"matrix": metrics.ConfusionMatrix(10)},
     )
     figures = {
         "mean_test_accuracy": statistics.mean(accuracies),
@@ -114,7 +118,12 @@ def main(config: Config) -> dict[str, Any]:
 
 def row(seed: int, history: dict[str, list[Any]]) -> list[Any]:
     accuracies = (f"{history[name][-1]:.4f}" for name in ("accuracy", "validation_accuracy"))
-    return [seed, len(history["loss"]), *accuracies, f"{statistics.median(history['seconds']):.2f}"]
+    return [
+        seed,
+        len(history["loss"]),
+        *accuracies,
+        f"{statistics.median(history['seconds']):.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -81,7 +81,15 @@ def main(config: Config) -> dict[str, Any]:
         }
     show_table(
         "MNIST: evidence lower bound, in nats an image",
-        ["code", "epochs", "training ELBO", "test ELBO", "test log p(x | z)", "test KL", "seconds"],
+        [
+            "code",
+            "epochs",
+            "training ELBO",
+            "test ELBO",
+            "test log p(x | z)",
+            "test KL",
+            "seconds",
+        ],
         [row(latent, trained) for latent, trained in runs.items()],
     )
     pictures.save(manifold(runs[2]), config.out, "plane")
@@ -124,7 +132,9 @@ def manifold(trained: dl.Run, side: int = 20) -> Figure:
     quantiles = jax.scipy.stats.norm.ppf(
         np.linspace(0.5 / side, 1 - 0.5 / side, side, dtype=np.float32)
     )
-    second, first = np.meshgrid(np.asarray(quantiles)[::-1], np.asarray(quantiles), indexing="ij")
+    second, first = np.meshgrid(
+        np.asarray(quantiles)[::-1], np.asarray(quantiles), indexing="ij"
+    )
     codes = np.stack([first, second], -1).reshape(-1, 2)
     logits, _ = model(2).decode_latent(trained.params, trained.state, jnp.asarray(codes))
     return pictures.images(np.asarray(jax.nn.sigmoid(logits)).reshape(side, side, 28, 28))

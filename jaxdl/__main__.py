@@ -48,7 +48,9 @@ def list_experiments(folder: Path = EXPERIMENTS) -> None:
     Args:
         folder: of the experiments.
     """
-    rows = [[each.name + " *" * each.comparable, each.idea, each.expect] for each in found(folder)]
+    rows = [
+        [each.name + " *" * each.comparable, each.idea, each.expect] for each in found(folder)
+    ]
     _show_table(["experiment", "idea", "expect"], rows)
     print(
         f"Run one by `python -m {folder.name}.NAME`; those with * can be compared: `python -m "
@@ -110,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         import tyro
     except ModuleNotFoundError as error:
-        raise SystemExit('python -m jaxdl needs tyro: pip install "jaxdl[experiments]".') from error
+        raise SystemExit(
+            'python -m jaxdl needs tyro: pip install "jaxdl[experiments]".'
+        ) from error
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"devices": devices, "list": list_experiments, "compare": compare},

@@ -13,8 +13,12 @@ os.environ.setdefault(
     "JAX_PLATFORMS", "cpu"
 )  # an accelerator's own rounding is not what these tests are about
 os.environ.setdefault("MPLBACKEND", "Agg")
-SOONER = "--xla_cpu_use_fusion_emitters=false"  # compiles many small programs in a third less time
-if metadata.version("jaxlib").startswith("0.10.") and SOONER not in os.environ.get("XLA_FLAGS", ""):
+SOONER = (
+    "--xla_cpu_use_fusion_emitters=false"  # compiles many small programs in a third less time
+)
+if metadata.version("jaxlib").startswith("0.10.") and SOONER not in os.environ.get(
+    "XLA_FLAGS", ""
+):
     # XLA ends a process that gives it a flag which it does not know, as later versions do.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SOONER}".strip()
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float, as Python has it

@@ -53,12 +53,16 @@ def test_code_runs_as_printed(path, tmp_path, monkeypatch, unchecked):
 def run(path: Path, line: int, code: str, namespace: dict[str, object]) -> None:
     """Runs a block, with its lines numbered as on the page; one of a peer that is missing is not run."""
     peers = [
-        name for name in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE) if name in PEERS
+        name
+        for name in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+        if name in PEERS
     ]
     if not all(importlib.util.find_spec(name) for name in peers):
         return
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "training stopped", RuntimeWarning)  # one page shows it
+        warnings.filterwarnings(
+            "ignore", "training stopped", RuntimeWarning
+        )  # one page shows it
         if peers:
             warnings.simplefilter("ignore")
         exec(compile("\n" * (line - 1) + code, path, "exec"), namespace)

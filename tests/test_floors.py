@@ -57,7 +57,9 @@ def modules(package: Path) -> dict[str, Path]:
         for path in package.rglob("*.py")
     }
     return {
-        name.removesuffix(".__init__"): path for name, path in paths.items() if name != "__init__"
+        name.removesuffix(".__init__"): path
+        for name, path in paths.items()
+        if name != "__init__"
     }
 
 
@@ -125,8 +127,13 @@ def test_no_arrow_runs_up() -> None:
 
 
 def test_every_file_lies_in_a_package_that_has_a_floor() -> None:
-    assert {path.name for path in (ROOT / "jaxdl").glob("*.py")} == {"__init__.py", "__main__.py"}
-    folders = {path.name for path in (ROOT / "jaxdl").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert {path.name for path in (ROOT / "jaxdl").glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+    }
+    folders = {path.name for path in (ROOT / "jaxdl").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    }
     assert folders == set(FLOORS)
     assert all((ROOT / "jaxdl" / folder / "__init__.py").exists() for folder in folders)
 
@@ -173,7 +180,10 @@ def written(folder: Path, files: dict[str, str]) -> Path:
             ["data.idx -> models.cnn"],
         ),
         (
-            {"training/fit.py": "from jaxdl.speed.compare import table", "speed/compare.py": ""},
+            {
+                "training/fit.py": "from jaxdl.speed.compare import table",
+                "speed/compare.py": "",
+            },
             ["training.fit -> speed.compare"],
         ),
         ({"layers/dense.py": "import jaxdl"}, ["layers.dense -> jaxdl"]),

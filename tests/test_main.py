@@ -85,7 +85,10 @@ def test_compare_prints_a_report_and_writes_it(
     )
     printed = capsys.readouterr().out
     assert "line: a step of 4 examples" in printed
-    assert [way["name"] for way in json.loads(out.read_text())["executions"]] == ["step", "epoch"]
+    assert [way["name"] for way in json.loads(out.read_text())["executions"]] == [
+        "step",
+        "epoch",
+    ]
     assert picture.stat().st_size > 10_000
 
 
@@ -96,14 +99,17 @@ def test_compare_prints_a_report_and_writes_it(
         (["compare", "nothing"], "has no such experiment — these can be compared: line."),
     ],
 )
-def test_what_cannot_be_compared_is_said(folder: Path, arguments: list[str], sentence: str) -> None:
+def test_what_cannot_be_compared_is_said(
+    folder: Path, arguments: list[str], sentence: str
+) -> None:
     with pytest.raises(SystemExit, match=sentence):
         main([*arguments, "--folder", str(folder)])
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(
-        SystemExit, match="there is no such folder — run this in the folder above the experiments"
+        SystemExit,
+        match="there is no such folder — run this in the folder above the experiments",
     ):
         main(["list", "--folder", str(tmp_path / "none")])
 

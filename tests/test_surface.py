@@ -68,7 +68,9 @@ def quick_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_sampled(decorator: ast.expr) -> bool:
-    return any(isinstance(n, ast.Attribute) and n.attr == "sampled" for n in ast.walk(decorator))
+    return any(
+        isinstance(n, ast.Attribute) and n.attr == "sampled" for n in ast.walk(decorator)
+    )
 
 
 class File:
@@ -101,7 +103,9 @@ class File:
         """The names of its quick tests, and of fixtures that every test gets."""
         if any(is_slow(node) for node in self.definitions.get("pytestmark", [])):
             return []
-        return [name for name, nodes in self.definitions.items() if any(map(is_quick_test, nodes))]
+        return [
+            name for name, nodes in self.definitions.items() if any(map(is_quick_test, nodes))
+        ]
 
 
 def handed(module: str, name: str) -> Any:
@@ -291,7 +295,9 @@ def test_nothing_of_a_slow_file_is_touched() -> None:
 def test_examples_in_docstrings_touch() -> None:
     text = 'def dense():\n    """A layer.\n\n    >>> Dense(dl.tree)\n    """\n'
     names = {"Dense": jaxdl.Dense, "dl": jaxdl}
-    assert untouched(of_docstrings(text, names), {"Dense": jaxdl.Dense, "tree": jaxdl.tree}) == []
+    assert (
+        untouched(of_docstrings(text, names), {"Dense": jaxdl.Dense, "tree": jaxdl.tree}) == []
+    )
 
 
 @pytest.mark.sampled(2)

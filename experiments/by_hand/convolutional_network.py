@@ -154,7 +154,9 @@ def in_windows(h: np.ndarray) -> np.ndarray:
     a window side by side.
     """
     batch, height, width, channels = h.shape
-    windows = h.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)
+    windows = h.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(
+        0, 1, 3, 5, 2, 4
+    )
     return windows.reshape(batch, height // 2, width // 2, channels, 4)
 
 
@@ -184,7 +186,9 @@ def softmax_cross_entropy(
     Returns:
         `(L, ∂L/∂a)`, L in nats, as with the natural logarithm.
     """
-    a = a - a.max(1, keepdims=True)  # changes no probability, and keeps e to the a from overflowing
+    a = a - a.max(
+        1, keepdims=True
+    )  # changes no probability, and keeps e to the a from overflowing
     log_p = a - np.log(np.exp(a).sum(1, keepdims=True))
     truth = np.arange(a.shape[1]) == labels[:, None]
     return -log_p[truth].mean(), (np.exp(log_p) - truth) / len(a)

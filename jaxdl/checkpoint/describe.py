@@ -96,7 +96,10 @@ def _plain(value: object) -> str | None:
 
 
 def _node(kind: str, parts: Mapping[Any, object], path: Path) -> Node:
-    return {"is": kind, "parts": {str(name): _describe(part, path) for name, part in parts.items()}}
+    return {
+        "is": kind,
+        "parts": {str(name): _describe(part, path) for name, part in parts.items()},
+    }
 
 
 def _container(value: Mapping | tuple | list | set | frozenset, path: Path) -> Description:

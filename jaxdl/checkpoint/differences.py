@@ -21,7 +21,9 @@ def differences(old: Description, new: Description, name: str = "") -> list[str]
     >>> differences(describe(optax.sgd(0.1)), describe(optax.sgd(0.2)), "optimizer")
     ['optimizer: learning rate 0.1 → 0.2']
     """
-    lines = [_line(path, before, after) for path, before, after in _differing(old, new, (name,))]
+    lines = [
+        _line(path, before, after) for path, before, after in _differing(old, new, (name,))
+    ]
     return list(dict.fromkeys(lines))
 
 

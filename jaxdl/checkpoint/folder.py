@@ -73,7 +73,9 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
     return manifest, orbax_arrays.read(path / ARRAYS, manifest.leaves)
 
 
-def fill(like: PyTree, manifest: Manifest, found: Mapping[str, np.ndarray], path: Path) -> PyTree:
+def fill(
+    like: PyTree, manifest: Manifest, found: Mapping[str, np.ndarray], path: Path
+) -> PyTree:
     """The arrays of a checkpoint, in the structure of a tree.
 
     Args:
@@ -93,5 +95,7 @@ def fill(like: PyTree, manifest: Manifest, found: Mapping[str, np.ndarray], path
             f"checkpoint: {path} was saved by a run that differs from this one — give this one a "
             f"folder of its own:{trees.listed(lines)}"
         )
-    filled = [trees.as_wanted(found[name], saved[name].key, leaf) for name, leaf in wanted.items()]
+    filled = [
+        trees.as_wanted(found[name], saved[name].key, leaf) for name, leaf in wanted.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), filled)

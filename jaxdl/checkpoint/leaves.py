@@ -143,7 +143,9 @@ def as_plain(leaf: object) -> tuple[Array | np.ndarray, str | None]:
     if isinstance(leaf, Array):
         return leaf, None
     if not isinstance(leaf, _NUMBERS) and not hasattr(leaf, "__array__"):
-        raise TypeError(f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number.")
+        raise TypeError(
+            f"is {type(leaf).__name__} ({leaf!r:.60}); expected an array or a number."
+        )
     try:
         return as_numpy("it", leaf), None
     except ValueError as error:

@@ -102,8 +102,12 @@ class Manifest:
                 f"is of format {version}, which {age} jaxdl wrote; this one reads format {VERSION}"
             )
         kept = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
-        kept["leaves"] = {path: Leaf.from_record(leaf) for path, leaf in fields["leaves"].items()}
-        kept["files"] = {name: (size, digest) for name, (size, digest) in fields["files"].items()}
+        kept["leaves"] = {
+            path: Leaf.from_record(leaf) for path, leaf in fields["leaves"].items()
+        }
+        kept["files"] = {
+            name: (size, digest) for name, (size, digest) in fields["files"].items()
+        }
         kept["description"] = from_json(fields["description"])
         return cls(**kept)
 
@@ -235,7 +239,9 @@ def _check_file(path: Path, name: str, size: int, digest: str) -> None:
         actual = path.stat().st_size
         matches = actual == size and _file_digest(path) == digest
     except OSError as error:
-        raise FileCorruptionError(f"has a {name} that cannot be read ({reason(error)})") from error
+        raise FileCorruptionError(
+            f"has a {name} that cannot be read ({reason(error)})"
+        ) from error
     if actual != size:
         raise FileCorruptionError(f"has {actual} bytes in {name}, expected {size}")
     if not matches:

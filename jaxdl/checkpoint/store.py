@@ -342,7 +342,9 @@ def _snapshot(tree: PyTree) -> Snapshot:
     return snapshot
 
 
-def _best(checkpoints: Checkpoints, metrics: dict[str, float]) -> tuple[str | None, float | None]:
+def _best(
+    checkpoints: Checkpoints, metrics: dict[str, float]
+) -> tuple[str | None, float | None]:
     """The name and the metric of the best checkpoint."""
     name = None
     best = None

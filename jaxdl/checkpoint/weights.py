@@ -86,7 +86,12 @@ def save(path: str | os.PathLike[str], params: PyTree, state: PyTree = None) -> 
         except TypeError as error:
             raise TypeError(f"save: {name} {error}") from None
         records[name] = note.to_record()
-    manifest = {"digest": _NO_DIGEST, "format": FORMAT, "version": VERSION, "versions": versions()}
+    manifest = {
+        "digest": _NO_DIGEST,
+        "format": FORMAT,
+        "version": VERSION,
+        "versions": versions(),
+    }
     text = json.dumps(manifest | {"leaves": records, "empty": empty})
 
     def write(part: Path) -> None:
@@ -155,7 +160,9 @@ def _library() -> ModuleType:
     return safetensors
 
 
-def _walk(tree: object, names: tuple[str, ...], empty: list[str]) -> Iterator[tuple[str, object]]:
+def _walk(
+    tree: object, names: tuple[str, ...], empty: list[str]
+) -> Iterator[tuple[str, object]]:
     """The leaves of nested dicts by path; appends the paths of dicts that are empty."""
     if not isinstance(tree, Mapping):
         yield trees.joined(names), tree
@@ -226,7 +233,9 @@ def _manifest(data: bytes) -> tuple[dict[str, Any], int]:
         version = manifest["version"]
         kind = manifest["format"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        message = "has a header without jaxdl's digests: it is damaged, or another program wrote it"
+        message = (
+            "has a header without jaxdl's digests: it is damaged, or another program wrote it"
+        )
         if isinstance(error, KeyError):
             raise FormatError(message) from error
         raise ManifestCorruptionError(message) from error

@@ -294,7 +294,9 @@ def _unstacked_keys(key: Key, axis: int) -> list[Key]:
     return [Key(key.position, key.paths[(*along, index, ...)]) for index in range(count)]
 
 
-def _of_key(name: str, params: EquationParams, key: Key, others: Sequence[Origin]) -> Key | Drawn:
+def _of_key(
+    name: str, params: EquationParams, key: Key, others: Sequence[Origin]
+) -> Key | Drawn:
     """Where the result of an operation on a key, or on an array of keys, comes from."""
     if name == "draw":
         return Drawn(params["draw"], key.position, key.paths.item())
@@ -311,7 +313,9 @@ def _paths_after(
             return _array_of([(*paths.item(), int(np.asarray(constant.value)))], ())
         case "random_split", _ if single:
             shape = tuple(params["shape"])
-            return _array_of([(*paths.item(), index) for index in range(math.prod(shape))], shape)
+            return _array_of(
+                [(*paths.item(), index) for index in range(math.prod(shape))], shape
+            )
         case "slice", _:
             return paths[_slices(params)]
         case "squeeze", _:

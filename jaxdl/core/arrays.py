@@ -81,7 +81,9 @@ def _describe_content(array: np.ndarray) -> str:
             "array.astype(np.float32)"
         )
     if hasattr(first, "toarray"):
-        return f"{type(first).__name__} — convert a sparse matrix to a dense one: matrix.toarray()"
+        return (
+            f"{type(first).__name__} — convert a sparse matrix to a dense one: matrix.toarray()"
+        )
     if hasattr(first, "__len__"):
         return (
             f"object, whose elements are {type(first).__name__} — if they are arrays of one shape, "

@@ -117,7 +117,9 @@ def as_function(function: object) -> Callable[..., Any]:
             f"jnp.{function.__name__}."
         )
     if not callable(function):
-        raise TypeError(f"expected a layer or a function of one array, got {describe(function)}.")
+        raise TypeError(
+            f"expected a layer or a function of one array, got {describe(function)}."
+        )
     raise TypeError(
         f"a callable of type {type(function).__module__}.{type(function).__qualname__} may hold "
         f"state of its own, which a pure "

@@ -44,7 +44,9 @@ def map_named(function: Callable[[str, Any], PyTree], tree: PyTree) -> PyTree:
     >>> map_named(lambda name, leaf: name.endswith("kernel"), params)
     {'dense_0': {'bias': False, 'kernel': True}}
     """
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_dotted(path), leaf), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(_dotted(path), leaf), tree
+    )
 
 
 def shapes(tree: PyTree) -> PyTree:

@@ -162,10 +162,14 @@ def _open_named(name: str, path: Path) -> IO[bytes]:
         with naming(name):
             return open_regular(path)
     except OSError as error:
-        raise CorruptionError(f"has a {name!r} that cannot be read ({_reason(error)})") from error
+        raise CorruptionError(
+            f"has a {name!r} that cannot be read ({_reason(error)})"
+        ) from error
 
 
-def _tar_files(path: Path, wanted: re.Pattern[str], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_files(
+    path: Path, wanted: re.Pattern[str], limit: int
+) -> Iterator[tuple[str, IO[bytes]]]:
     for name, stream in _regular_members(path, limit):
         match = wanted.fullmatch(name)
         if match is not None and len(match[1]) <= _LONGEST_NAME:
@@ -197,7 +201,9 @@ def _regular_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     except CorruptionError:
         raise
     except _BROKEN_HEADERS as error:
-        raise CorruptionError(f"is no tar archive, or a broken one ({_reason(error)})") from error
+        raise CorruptionError(
+            f"is no tar archive, or a broken one ({_reason(error)})"
+        ) from error
 
 
 def _read_rest(stream: _Readable, most: int) -> bytes:

@@ -161,8 +161,12 @@ def _rows(images: _Images, rows: _Indices) -> Shaped[Array, "batch height width 
     return jnp.take_along_axis(images, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
 
 
-def _columns(images: _Images, columns: _Indices) -> Shaped[Array, "batch height width channels"]:
-    return jnp.take_along_axis(images, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
+def _columns(
+    images: _Images, columns: _Indices
+) -> Shaped[Array, "batch height width channels"]:
+    return jnp.take_along_axis(
+        images, columns[:, None, :, None], axis=2, mode="promise_in_bounds"
+    )
 
 
 def _reflected(positions: _Indices, size: int) -> _Indices:
@@ -201,7 +205,11 @@ def _require_images(name: str, images: Array | np.ndarray) -> None:
 def _require_padding(padding: int, mode: str, smallest: int) -> None:
     if not isinstance(mode, str) or mode not in ("reflect", "constant"):
         raise ValueError(f"crop: mode is {mode!r}, and must be 'reflect' or 'constant'.")
-    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding >= 2**30:
+    if (
+        isinstance(padding, bool)
+        or not isinstance(padding, (int, np.integer))
+        or padding >= 2**30
+    ):
         raise ValueError(f"crop: padding is {padding!r}, and must be a whole number of pixels.")
     if padding < 0 or (mode == "reflect" and padding >= smallest):
         raise ValueError(

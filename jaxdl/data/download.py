@@ -14,7 +14,9 @@ from jaxdl.data.transfer import PartialFile, Remote, fetch
 Result = TypeVar("Result")
 
 
-def obtain(candidates: Sequence[Path], read: Callable[[Path], Result], remote: Remote) -> Result:
+def obtain(
+    candidates: Sequence[Path], read: Callable[[Path], Result], remote: Remote
+) -> Result:
     """Reads the first of several files that exists and is good; where none exists, downloads it.
 
     Args:
@@ -106,7 +108,8 @@ def _locked(target: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         print(
-            f"jaxdl: waiting for another process that is downloading {target.name}", file=sys.stderr
+            f"jaxdl: waiting for another process that is downloading {target.name}",
+            file=sys.stderr,
         )
         lock.acquire()
     try:

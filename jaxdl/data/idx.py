@@ -116,7 +116,9 @@ def parse_idx(data: bytes) -> np.ndarray:
     """
     if not _has_header(data):
         begin = data[:4].hex(" ") or "none"
-        raise CorruptionError(f"does not begin as an IDX file does (its first bytes are {begin})")
+        raise CorruptionError(
+            f"does not begin as an IDX file does (its first bytes are {begin})"
+        )
     dtype = np.dtype(_DTYPES[data[2]])
     start = 4 + 4 * data[3]
     sizes = np.frombuffer(data[4:start], ">u4")

@@ -16,13 +16,21 @@ from jaxdl.data.transfer import Remote
 _URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 _PATTERN = r"(?:train|test)/(?:neg|pos)/[0-9]+_[0-9]+\.txt"
 _REVIEWS = Collection(
-    _PATTERN, 50_000, 65483508, "bdf6dc79930e5d0d044c8e7b18b78e1feed0ace7b65c366ffd2ceac2f7274120"
+    _PATTERN,
+    50_000,
+    65483508,
+    "bdf6dc79930e5d0d044c8e7b18b78e1feed0ace7b65c366ffd2ceac2f7274120",
 )
 _COPY = Collection(
-    _PATTERN, 50_000, 65477753, "d0c18a23311d86571af4af5d795efc49cf313a4eaf40bdc62e6b59ee2eb58ac8"
+    _PATTERN,
+    50_000,
+    65477753,
+    "d0c18a23311d86571af4af5d795efc49cf313a4eaf40bdc62e6b59ee2eb58ac8",
 )
 _FORMS = ("aclImdb", "aclImdb_v1.tar.gz", "aclImdb_v1.tar.xz")
-_LIMIT = 1 << 29  # the official archive holds 50,000 unlabelled reviews and counts of words besides
+_LIMIT = (
+    1 << 29
+)  # the official archive holds 50,000 unlabelled reviews and counts of words besides
 
 _Part = tuple[list[str], np.ndarray]
 

@@ -9,7 +9,9 @@ from jaxdl.data.download import obtain
 from jaxdl.data.folder import data_folder
 from jaxdl.data.transfer import Remote
 
-_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
 _TEXT = Content(
     "input.txt", 1115394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 )
@@ -42,5 +44,7 @@ def read_text(folder: Path, content: Content, urls: tuple[str, ...]) -> str:
     place = folder / "tinyshakespeare" / content.name
     remote = Remote("shakespeare", urls, place, limit=content.size + (1 << 20))
     return obtain(
-        [place, place.with_name(place.name + ".gz")], lambda path: read_file(path, content), remote
+        [place, place.with_name(place.name + ".gz")],
+        lambda path: read_file(path, content),
+        remote,
     ).decode()

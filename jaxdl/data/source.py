@@ -70,7 +70,9 @@ class _Cut:
 
     @property
     def steps(self) -> int:
-        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+        return (
+            self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+        )
 
     @property
     def places(self) -> int:
@@ -90,7 +92,9 @@ class _Cut:
     @property
     def epochs(self) -> int:
         """The number of epochs that one run of a program may touch, at least two."""
-        return max(2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members))))
+        return max(
+            2, min(MOST_EPOCHS, ORDERED_PLACES // math.prod((self.places, *self.members)))
+        )
 
     def ahead(self, places: int) -> int:
         """The number of epochs, from one to `epochs`, whose orders together have that length."""
@@ -303,7 +307,9 @@ def _members_orders(source: ResidentMembers, draws: Any, count: Any) -> Array:
     return lax.fori_loop(0, count, put, orders).reshape(source.orders_shape)
 
 
-def _batch_of(orders: Array, start: Any, index: Any, source: Resident | ResidentMembers) -> Array:
+def _batch_of(
+    orders: Array, start: Any, index: Any, source: Resident | ResidentMembers
+) -> Array:
     """The indices of the examples of a batch."""
     batches = index
     if source.shuffle:

@@ -18,7 +18,9 @@ from jaxdl.data.transfer import Remote
 
 Features = Literal["mfcc", "log_mel"]
 
-_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+_URL = (
+    "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+)
 _RECORDINGS = Collection(
     r"[0-9]_[a-z]+_[0-9]+\.wav",
     3000,

@@ -137,7 +137,9 @@ def _standardised(train: _Part, test: _Part) -> tuple[_Part, _Part]:
     mean = train[0].mean(0)
     deviation = train[0].std(0)
 
-    def scaled(features: Shaped[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
+    def scaled(
+        features: Shaped[np.ndarray, "rows columns"],
+    ) -> Float32[np.ndarray, "rows columns"]:
         return ((features - mean) / deviation).astype(np.float32)
 
     return (scaled(train[0]), train[1]), (scaled(test[0]), test[1])

@@ -114,7 +114,9 @@ def _checked(owner: str, ids: np.ndarray, length: int) -> np.ndarray:
             f"has {len(ids)}."
         )
     if ids.min() < -(2**31) or ids.max() >= 2**31:
-        raise ValueError(f"{owner}: ids are int32, and {ids.min()} … {ids.max()} do not fit it.")
+        raise ValueError(
+            f"{owner}: ids are int32, and {ids.min()} … {ids.max()} do not fit it."
+        )
     return ids.astype(np.int32, copy=False)
 
 

@@ -14,7 +14,9 @@ from jax.extend.core import Jaxpr, JaxprEqn, jaxpr_as_fun
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.debugging.tape import Numeric, Tape, Value, is_finite, is_floating, is_nan
 
-_LIBRARIES = re.compile(r"[/\\](?:jax|jaxlib|optax|chex|numpy|functools|contextlib)(?:[/\\]|\.py$)")
+_LIBRARIES = re.compile(
+    r"[/\\](?:jax|jaxlib|optax|chex|numpy|functools|contextlib)(?:[/\\]|\.py$)"
+)
 _FORWARD = "the forward pass"
 _GRADIENT = "the gradient"
 

@@ -91,7 +91,9 @@ class Summary:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
+        table = Table(
+            box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0)
+        )
         for heading, total in (("layer", "total"), ("kind", ""), ("output", "")):
             table.add_column(heading, total, overflow="fold")
         for heading, total in _cells(self, self).items():
@@ -104,7 +106,9 @@ class Summary:
         return table
 
 
-def summary(model: Layer | Callable[[Array], PyTree], x: PyTree, *, show: bool = True) -> Summary:
+def summary(
+    model: Layer | Callable[[Array], PyTree], x: PyTree, *, show: bool = True
+) -> Summary:
     """Prints a table of a model's parts; it is computed from shapes, and no array is allocated.
 
     Args:

@@ -157,7 +157,9 @@ class Tape:
         return [
             index
             for case, index in enumerate(cases)
-            if bool(jnp.any(~jnp.isfinite(jnp.asarray(self.values[index])) & (selected == case)))
+            if bool(
+                jnp.any(~jnp.isfinite(jnp.asarray(self.values[index])) & (selected == case))
+            )
         ]
 
 

@@ -150,13 +150,25 @@ def generate(
         key = jax.random.key(0)
     shortest = shortest_length(lengths, tokens.shape[1])
     tokens, ends = _generated(
-        model, params, state, tokens, lengths, shortest, steps, key, temperature, top_k, top_p, stop
+        model,
+        params,
+        state,
+        tokens,
+        lengths,
+        shortest,
+        steps,
+        key,
+        temperature,
+        top_k,
+        top_p,
+        stop,
     )
     return tokens if lengths is None and stop is None else Padded(tokens, ends)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "shortest", "steps", "temperature", "top_k", "top_p", "stop")
+    jax.jit,
+    static_argnames=("model", "shortest", "steps", "temperature", "top_k", "top_p", "stop"),
 )
 def _generated(
     model: Layer,
@@ -184,7 +196,9 @@ def _generated(
         check_logits(logits, tokens)
         return logits[:, -1], cache
 
-    def chosen(logits: Array, position: Array, tokens: Array, ends: Array) -> tuple[Array, Array]:
+    def chosen(
+        logits: Array, position: Array, tokens: Array, ends: Array
+    ) -> tuple[Array, Array]:
         """The sequences with the token at a position, and their lengths if it ends them."""
         token = draw(jax.random.fold_in(key, position), logits, temperature, top_k, top_p)
         if stop is not None or lengths is not None:

@@ -99,7 +99,8 @@ def check_initializer(layer: str, name: str, value: object) -> None:
         shown = repr(value)
     if not callable(value) or isinstance(value, type):
         raise LayerError(
-            layer, f"{name} is an initializer such as dl.initializers.Normal(0.02), got {shown}."
+            layer,
+            f"{name} is an initializer such as dl.initializers.Normal(0.02), got {shown}.",
         )
     has_tracer = isinstance(value, Named) and any(map(is_traced, vars(value).values()))
     if not has_tracer:
@@ -197,7 +198,9 @@ def check_padding(layer: str, padding: object) -> None:
     for entry in entries:
         sides = entry if isinstance(entry, tuple) else (entry,)
         if any(abs(side) > MAX_INT for side in sides):
-            raise LayerError(layer, f"padding is at most {MAX_INT} on each side, got {padding!r}.")
+            raise LayerError(
+                layer, f"padding is at most {MAX_INT} on each side, got {padding!r}."
+            )
 
 
 def is_symmetric_padding(padding: object) -> bool:

@@ -139,7 +139,8 @@ class MultiHeadAttention(Layer):
             "out": (features, features),
         }
         params = {
-            name: self._draw(name, fold_in_name(key, name), shape) for name, shape in shapes.items()
+            name: self._draw(name, fold_in_name(key, name), shape)
+            for name, shape in shapes.items()
         }
         return params, {}
 

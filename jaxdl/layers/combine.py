@@ -101,7 +101,9 @@ class Parallel(Composite):
         shapes = [tuple(y.shape) for y in ys]
         if self.combine == "concatenate":
             axis = self._resolve_axis(shapes)
-            return wiring.math(lambda *terms: jnp.concatenate(match_shardings(terms), axis), *ys)
+            return wiring.math(
+                lambda *terms: jnp.concatenate(match_shardings(terms), axis), *ys
+            )
         if len(set(shapes)) > 1:
             raise LayerError("Parallel", f"parts give shapes {shapes}, which cannot be added.")
         return wiring.math(_sum, *ys)

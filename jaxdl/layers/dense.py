@@ -137,4 +137,6 @@ class Embedding(Stateless):
         if len(x.shape) < 1:
             raise LayerError("Embedding", "expected indices [batch, ...], got a scalar.")
         if not jnp.issubdtype(x.dtype, jnp.integer):
-            raise LayerError("Embedding", f"expected indices of an integer dtype, got {x.dtype}.")
+            raise LayerError(
+                "Embedding", f"expected indices of an integer dtype, got {x.dtype}."
+            )

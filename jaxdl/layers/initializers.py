@@ -34,7 +34,9 @@ Mode = Literal["fan_in", "fan_out", "fan_avg"]
 Distribution = Literal["uniform", "normal", "truncated_normal"]
 
 
-def _check_number(initializer: str, name: str, value: object, minimum: float | None = None) -> None:
+def _check_number(
+    initializer: str, name: str, value: object, minimum: float | None = None
+) -> None:
     """Checks that a value is a finite number of at least a minimum, or a tracer."""
     if isinstance(value, Tracer):
         return

@@ -74,7 +74,8 @@ def check_rank(layer: str, x: PyTree, expected: int) -> None:
     """Checks that an input has the rank that init saw."""
     if len(x.shape) != expected:
         raise LayerError(
-            layer, f"expected an input of rank {expected}, as at init, got shape {tuple(x.shape)}."
+            layer,
+            f"expected an input of rank {expected}, as at init, got shape {tuple(x.shape)}.",
         )
 
 

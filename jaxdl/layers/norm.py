@@ -85,7 +85,9 @@ class BatchNorm(Layer):
             residuals, variance = _centre_by_state(state, x)
         return _normalise(self, params, residuals, variance, x.dtype), state
 
-    def _centre_by_batch(self, state: State, x: Array, mode: Train) -> tuple[Array, Array, State]:
+    def _centre_by_batch(
+        self, state: State, x: Array, mode: Train
+    ) -> tuple[Array, Array, State]:
         """x − μ and σ² of the batch, and the running moments after it."""
         inputs.check_mask("BatchNorm", x, mode.mask)
         axes = tuple(range(x.ndim - 1))
@@ -103,7 +105,9 @@ class BatchNorm(Layer):
         for name, running in state.items():
             moment = moments[name].reshape(-1).astype(running.dtype)
             new = self.momentum * running + (1 - self.momentum) * moment
-            updated[name] = new if has_examples is None else jnp.where(has_examples, new, running)
+            updated[name] = (
+                new if has_examples is None else jnp.where(has_examples, new, running)
+            )
         return updated
 
 

@@ -106,7 +106,12 @@ class LearnedPositions(Stateless):
         _check_length(x.shape[1], max_length)
         shape = (max_length, x.shape[2])
         embedding = parameters.draw(
-            "LearnedPositions", "embedding_init", self.embedding_init, key, shape, self.param_dtype
+            "LearnedPositions",
+            "embedding_init",
+            self.embedding_init,
+            key,
+            shape,
+            self.param_dtype,
         )
         return {"embedding": embedding}
 

@@ -114,7 +114,9 @@ def _narrowed(layer: Layer, dtype: str) -> Layer:
         return _Cast(layer, dtype)
     values = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
     changed: dict[str, object] = {
-        name: _narrowed(value, dtype) for name, value in values.items() if isinstance(value, Layer)
+        name: _narrowed(value, dtype)
+        for name, value in values.items()
+        if isinstance(value, Layer)
     }
     if "dtype" in values and values["dtype"] is None:
         changed["dtype"] = jnp.dtype(dtype)

@@ -54,7 +54,9 @@ class Recurrent(Layer):
         """The default initial state, zeros: [batch, features], for `LSTM` a pair of them."""
 
     @abc.abstractmethod
-    def states(self, params: Params, projected: Array, first: PyTree, mask: Array | None) -> PyTree:
+    def states(
+        self, params: Params, projected: Array, first: PyTree, mask: Array | None
+    ) -> PyTree:
         """The state after each step, [time, batch, features]; for `LSTM` a pair.
 
         Args:
@@ -72,7 +74,9 @@ class Recurrent(Layer):
     def draw(self, name: str, key: Array, shape: tuple[int, ...]) -> Array:
         """Draws a parameter with the initializer of that name."""
         initializer = getattr(self, name)
-        return parameters.draw(type(self).__name__, name, initializer, key, shape, self.param_dtype)
+        return parameters.draw(
+            type(self).__name__, name, initializer, key, shape, self.param_dtype
+        )
 
     @final
     def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
@@ -116,7 +120,9 @@ class Recurrent(Layer):
         )
         return (y, final), state
 
-    def _project(self, params: Params, values: Array, lengths: Array | None, mode: Mode) -> Array:
+    def _project(
+        self, params: Params, values: Array, lengths: Array | None, mode: Mode
+    ) -> Array:
         """x W + b of all steps, [time, batch, gates · features], in the order they are read in."""
         dropped = _drop(mode, "input", values, self.dropout, shared=(1,))
         steps = jnp.swapaxes(dropped, 0, 1)
@@ -191,7 +197,9 @@ class Recurrent(Layer):
             raise LayerError(
                 type(self).__name__, f"expected a first state of shape {expected}, got {got}."
             )
-        return jax.tree.map(lambda leaf: shard_batch_like(values, leaf.astype(values.dtype)), first)
+        return jax.tree.map(
+            lambda leaf: shard_batch_like(values, leaf.astype(values.dtype)), first
+        )
 
     def _outputs(self, states: PyTree, first: PyTree, lengths: Array | None) -> PyTree:
         hiddens = jax.tree.leaves(states)[0]

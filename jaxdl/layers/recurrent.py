@@ -62,7 +62,9 @@ class SimpleRNN(Recurrent):
     def first(self, batch: int, dtype: DType) -> Array:
         return jnp.zeros((batch, self.features), dtype)
 
-    def states(self, params: Params, projected: Array, first: Array, mask: Array | None) -> Array:
+    def states(
+        self, params: Params, projected: Array, first: Array, mask: Array | None
+    ) -> Array:
         kernel = params["recurrent_kernel"]
         return ops.recurrent.recurrence(self.activation, projected, kernel, first, mask)
 
@@ -162,7 +164,9 @@ class GRU(Recurrent):
     def first(self, batch: int, dtype: DType) -> Array:
         return jnp.zeros((batch, self.features), dtype)
 
-    def states(self, params: Params, projected: Array, first: Array, mask: Array | None) -> Array:
+    def states(
+        self, params: Params, projected: Array, first: Array, mask: Array | None
+    ) -> Array:
         bias = params.get("recurrent_bias", jnp.zeros(self.features, projected.dtype))
         return ops.recurrent.gru(projected, params["recurrent_kernel"], bias, first, mask)
 

@@ -116,7 +116,9 @@ class Sequential(Composite):
         return layer if isinstance(layer, Layer) else _Shared(layer)
 
     def _groups(self) -> dict[str, int]:
-        keys = {name: _trace_key(part) for name, part in self.parts if isinstance(part, Composite)}
+        keys = {
+            name: _trace_key(part) for name, part in self.parts if isinstance(part, Composite)
+        }
         counts = Counter(keys.values())
         groups = {key: index for index, key in enumerate(counts)}
         return {name: groups[key] for name, key in keys.items() if counts[key] > 1}

@@ -46,7 +46,9 @@ class Reshape(Parameterless):
         entries = self._entries()
         known = tuple(n for n in entries if not (isinstance(n, int) and n == -1))
         if len(entries) - len(known) > 1:
-            raise LayerError("Reshape", f"one entry of the shape may be -1, got {self.shape!r}.")
+            raise LayerError(
+                "Reshape", f"one entry of the shape may be -1, got {self.shape!r}."
+            )
         if known:
             arguments.check_sizes("Reshape", shape=known)
 

@@ -230,7 +230,9 @@ class _Init(Wiring):
             owner = shares or name
             params = self.params.get(owner, {})
             state = self.state.get(owner, {})
-            return jax.eval_shape(lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x)
+            return jax.eval_shape(
+                lambda p, s, v: layer.apply(p, s, v, Eval())[0], params, state, x
+            )
 
     def _draw(self, name: str, layer: Layer, x: PyTree) -> PyTree:
         """Draws the parameters of a part, and returns the shapes of its output if they are
@@ -281,7 +283,9 @@ class _Apply(Wiring):
     state: State
     mode: Mode
     groups: dict[str, int]
-    traced: dict[int, Callable[..., tuple[PyTree, State]]] = dataclasses.field(default_factory=dict)
+    traced: dict[int, Callable[..., tuple[PyTree, State]]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def run_part(self, name: str, layer: Layer, x: PyTree, shares: str | None) -> PyTree:
         owner = shares or name

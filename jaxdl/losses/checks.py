@@ -139,7 +139,9 @@ def check_targets(
         return
     values = np.asarray(targets)
     if values.ndim == 0:
-        raise ValueError(f"{name}: targets are a single number, expected an array, batch first.")
+        raise ValueError(
+            f"{name}: targets are a single number, expected an array, batch first."
+        )
     shape = (len(values), *outputs.shape[1:])
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
 

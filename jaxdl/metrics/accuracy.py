@@ -49,7 +49,9 @@ def accuracy(
     return over_examples(correct, valid)
 
 
-def top_k_accuracy(outputs: Sequences, targets: Sequences, *, k: int = 5) -> Float[Array, " batch"]:
+def top_k_accuracy(
+    outputs: Sequences, targets: Sequences, *, k: int = 5
+) -> Float[Array, " batch"]:
     """Top-k accuracy: 1 where the true class is among the k largest outputs, else 0.
 
         a = [#{c : x_c > x_y} < k],   where of equal outputs the lower class is the larger
@@ -88,4 +90,6 @@ def top_k_accuracy(outputs: Sequences, targets: Sequences, *, k: int = 5) -> Flo
 def _check_k(k: object, classes: int) -> None:
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 1 <= k <= classes:
         return
-    raise ValueError(f"top_k_accuracy: k is {k}, expected 1 to {classes}, the number of classes.")
+    raise ValueError(
+        f"top_k_accuracy: k is {k}, expected 1 to {classes}, the number of classes."
+    )

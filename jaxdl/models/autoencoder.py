@@ -230,7 +230,9 @@ class VariationalAutoencoder(Layer):
         self, name: str, layer: Layer, params: Params, state: State, x: PyTree, mode: Mode
     ) -> tuple[PyTree, State]:
         with located(name):
-            y, new = layer.apply(params.get(name, {}), state.get(name, {}), x, mode.for_part(name))
+            y, new = layer.apply(
+                params.get(name, {}), state.get(name, {}), x, mode.for_part(name)
+            )
         if new:
             state = {**state, name: new}
         return y, state

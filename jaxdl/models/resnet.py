@@ -45,7 +45,9 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
     >>> list(params)
     ['stage_0', 'stage_1', 'stage_2', 'logits']
     """
-    stages = {f"stage_{index}": stage(channels, blocks) for index, channels in enumerate(features)}
+    stages = {
+        f"stage_{index}": stage(channels, blocks) for index, channels in enumerate(features)
+    }
     return Sequential(**stages, pool=GlobalAvgPool(), logits=Dense(classes))
 
 

@@ -69,5 +69,7 @@ def _is_supported(x: Array, kernel: Array, pads: Pads) -> bool:
         and all(isinstance(size, int) for size in x.shape)
         and all(size > 0 for size in conv_output_shape(x, kernel, pads))
         and len(window) <= 2
-        and all(0 <= pad < size for both, size in zip(pads, window, strict=True) for pad in both)
+        and all(
+            0 <= pad < size for both, size in zip(pads, window, strict=True) for pad in both
+        )
     )

@@ -62,7 +62,9 @@ def conv_transpose(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform"))
+@functools.partial(
+    jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform")
+)
 def _conv_transpose(
     x: Array,
     kernel: Array,
@@ -117,7 +119,9 @@ def _output_space(space: Sizes, window: Sizes, options: _Options) -> list[int]:
     return [(n - 1) * s + 1 + low + high - (e - 1) for n, s, (low, high), e in each]
 
 
-def _by_overlaps(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
+def _by_overlaps(
+    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes
+) -> Array:
     """One product gives what each input adds to each position of its window; these are padded to
     their positions in the output, and summed.
     """
@@ -201,7 +205,11 @@ def _pad_for(phases: list[Phases], x: Array, counts: list[int]) -> tuple[Array, 
 
 
 def _convolve_phase(
-    padded: Array, kernel: Array, taps: list[tuple[_Tap, ...]], before: list[int], counts: list[int]
+    padded: Array,
+    kernel: Array,
+    taps: list[tuple[_Tap, ...]],
+    before: list[int],
+    counts: list[int],
 ) -> Array:
     """The outputs of one phase, [batch, *counts, outputs]."""
     batch = padded.shape[0]
@@ -218,7 +226,9 @@ def _convolve_phase(
     return y.reshape(batch, *counts, kernel.shape[-1])
 
 
-def _interleave(parts: list[Array], stride: Sizes, counts: list[int], sizes: list[int]) -> Array:
+def _interleave(
+    parts: list[Array], stride: Sizes, counts: list[int], sizes: list[int]
+) -> Array:
     """The outputs of all phases in their order, cut to their sizes."""
     batch, *_, outputs = parts[0].shape
     rank = len(stride)

@@ -35,7 +35,11 @@ class _Windows(NamedTuple):
 
 
 def max_pool(
-    x: Shaped[Array, "batch *space channels"], *, window: Sizes, stride: Sizes, padding: str | Pads
+    x: Shaped[Array, "batch *space channels"],
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: str | Pads,
 ) -> Shaped[Array, "batch *out channels"]:
     """y[n, p, c] = max_k x[n, p·stride + k − low, c], over the elements inside x.
 
@@ -69,7 +73,9 @@ def _max_pool(
 
 def _windows(x: Array, window: Sizes, stride: Sizes, padding: str | Pads) -> _Windows:
     ones = (1,) * len(window)
-    return _Windows(window, stride, resolve_padding(x.shape[1:-1], window, stride, padding, ones))
+    return _Windows(
+        window, stride, resolve_padding(x.shape[1:-1], window, stride, padding, ones)
+    )
 
 
 def avg_pool(

@@ -255,7 +255,9 @@ def _batch_examples(primitive: Primitive, a: Array, axis: int, b: Array, pads: P
     return y.reshape(*a.shape[:2], *y.shape[1:]), 0
 
 
-def _batch_kernels(of_patches: Compute, arrays: Sequence[Array], axes: Axes, pads: Pads) -> Batched:
+def _batch_kernels(
+    of_patches: Compute, arrays: Sequence[Array], axes: Axes, pads: Pads
+) -> Batched:
     """Many kernels: a product of their patches, since XLA's library has one kernel."""
     return jax.vmap(lambda a, b: of_patches(a, b, pads=pads), tuple(axes))(*arrays), 0
 

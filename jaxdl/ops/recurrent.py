@@ -198,7 +198,9 @@ def _lstm_jvp(
         hidden_dot = by_o * o_dot + by_cell * cell_dot
         return (hidden_dot, cell_dot), (hidden_dot, cell_dot)
 
-    _, dots = lax.scan(step, (hidden_dot, cell_dot), (drive, by_i, by_f, by_g, by_o, by_cell, f))
+    _, dots = lax.scan(
+        step, (hidden_dot, cell_dot), (drive, by_i, by_f, by_g, by_o, by_cell, f)
+    )
     return (hiddens, cells), dots
 
 
@@ -239,7 +241,9 @@ def _gru_jvp(primals: Primals, tangents: Primals) -> tuple[Array, Array]:
     by_r = by_n * reset * r * (1 - r)
     by_z = (before - n) * z * (1 - z)
     by_u = by_n * r
-    drive = by_n * a_n + by_u * add_bias(u_n, bias_dot) + by_r * (a_r + u_r) + by_z * (a_z + u_z)
+    drive = (
+        by_n * a_n + by_u * add_bias(u_n, bias_dot) + by_r * (a_r + u_r) + by_z * (a_z + u_z)
+    )
 
     def step(hidden_dot: Array, at: Arrays) -> tuple[Array, Array]:
         drive, by_r, by_z, by_u, z = at
@@ -251,7 +255,11 @@ def _gru_jvp(primals: Primals, tangents: Primals) -> tuple[Array, Array]:
 
 
 def _simple(
-    activation: Callable[[Array], Array], projected: Array, kernel: Array, hidden: Array, mask: Mask
+    activation: Callable[[Array], Array],
+    projected: Array,
+    kernel: Array,
+    hidden: Array,
+    mask: Mask,
 ) -> Array:
     def step(hidden: Array, a: Array) -> tuple[Array, Array]:
         hidden = activation(a + _product(hidden, kernel, mask))

@@ -71,7 +71,9 @@ def gather_unless_divisible(x: Array, count: int) -> Array:
 def match_shardings(arrays: Sequence[Array]) -> list[Array]:
     """Arrays of one rank, with each axis replicated that is not sharded alike in all of them."""
     specs = [explicit_spec(x) or (None,) * x.ndim for x in arrays]
-    different = [axis for axis, names in enumerate(zip(*specs, strict=True)) if len(set(names)) > 1]
+    different = [
+        axis for axis, names in enumerate(zip(*specs, strict=True)) if len(set(names)) > 1
+    ]
     return [gathered(x, *different) for x in arrays] if different else list(arrays)
 
 

@@ -147,5 +147,6 @@ def _feistel(left: A, right: A, keys: A, side: np.uint32) -> A:
         h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
         total = left + (((h >> 16) * side) >> 16)
         # Modulo `side`: the difference wraps around if it is negative.
-        left, right = right, minimum(total, total - side)
+        left = right
+        right = minimum(total, total - side)
     return left * side + right

@@ -158,7 +158,9 @@ def schedule_free(optimizer_state: Any) -> list[Any]:
     They are recognised by name, so that `optax.contrib` need not be imported.
     """
     return [
-        state for state in _states(optimizer_state) if type(state).__name__ == "ScheduleFreeState"
+        state
+        for state in _states(optimizer_state)
+        if type(state).__name__ == "ScheduleFreeState"
     ]
 
 

@@ -218,7 +218,9 @@ def _checked_rate(rate: object) -> Rate | None:
     if isinstance(number, bool) or not isinstance(number, kinds):
         raise TypeError(f"learning_rate: expected a number or a schedule, got {rate!r}.")
     if not 0 <= number <= float(np.finfo(np.float32).max):
-        raise ValueError(f"learning_rate: a rate is a finite number of at least 0, got {number!r}.")
+        raise ValueError(
+            f"learning_rate: a rate is a finite number of at least 0, got {number!r}."
+        )
     return float(number)
 
 
@@ -268,7 +270,9 @@ def _made(function: Factory, rate: Rate, span: int | None) -> optax.GradientTran
     return _called(function, rate)
 
 
-def _called(function: Factory, rate: ArrayLike | optax.Schedule) -> optax.GradientTransformation:
+def _called(
+    function: Factory, rate: ArrayLike | optax.Schedule
+) -> optax.GradientTransformation:
     """What a function returns for a rate."""
     try:
         optimizer = function(rate)

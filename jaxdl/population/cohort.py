@@ -99,7 +99,9 @@ class Cohort:
             first,
             members=tuple(member for cohort in cohorts for member in cohort.members),
             state=_concatenated(first.axis, states),
-            best=_best_of(first.axis, [jax.device_put(cohort.best, device) for cohort in cohorts]),
+            best=_best_of(
+                first.axis, [jax.device_put(cohort.best, device) for cohort in cohorts]
+            ),
             history=beside(
                 [cohort.history for cohort in cohorts], [len(cohort) for cohort in cohorts]
             ),
@@ -133,7 +135,8 @@ class Cohort:
             state=taken(self.axis, self.state, rows),
             best=best,
             history={
-                name: [entry[rows] for entry in entries] for name, entries in self.history.items()
+                name: [entry[rows] for entry in entries]
+                for name, entries in self.history.items()
             },
             stopped=tuple(self.stopped[k] for k in rows),
             epochs=self.epochs[rows],
@@ -217,12 +220,16 @@ def beside(histories: Sequence[History], counts: Sequence[int]) -> History:
     ) -> np.ndarray:
         entries = history.get(name, [])
         return (
-            np.asarray(entries[epoch]) if epoch < len(entries) else np.full((count, *shape), np.nan)
+            np.asarray(entries[epoch])
+            if epoch < len(entries)
+            else np.full((count, *shape), np.nan)
         )
 
     whole: History = {}
     for name in names:
-        shape = next(np.shape(history[name][0])[1:] for history in histories if history.get(name))
+        shape = next(
+            np.shape(history[name][0])[1:] for history in histories if history.get(name)
+        )
         whole[name] = [
             np.concatenate(
                 [

@@ -155,7 +155,8 @@ class Members(Updating):
             sums = {"each": measured.sums, "made": (going & finite).astype(jnp.float32)}
             return kept, limit, (sums, measured.gathered)
 
-        axis, batches = self.over.axis, self.over.batch_axes(self.shared)
+        axis = self.over.axis
+        batches = self.over.batch_axes(self.shared)
         mapped = jax.vmap(one, (axis, 0, 0, batches), (axis, 0, (0, 1)))
         with tracing_population():
             members, limit, (sums, gathered) = mapped(
@@ -253,7 +254,9 @@ class MembersLoop(Loop):
             (state.members.params, state.members.state),
         )
         if is_finite(own):
-            return why + f"params and state are those after step {made}, the last that are finite"
+            return (
+                why + f"params and state are those after step {made}, the last that are finite"
+            )
         return why + f"the update of step {made} had overflowed inside the optimizer"
 
     def watch(self, epoch: int, metrics: dict[str, Any]) -> str | None:
@@ -311,13 +314,17 @@ class MembersLoop(Loop):
         return np.where(whole.reshape(-1, *[1] * (value.ndim - 1)), value, np.nan)
 
     def _keep_best(
-        self, epoch: int, values: Float[np.ndarray, " members"], whole: Bool[np.ndarray, " members"]
+        self,
+        epoch: int,
+        values: Float[np.ndarray, " members"],
+        whole: Bool[np.ndarray, " members"],
     ) -> None:
         here = self.here
         rule = self.monitored
         assert rule is not None
         if here.best is None:
-            epochs, nothing = np.full(self.over.count, -1), np.full(self.over.count, np.nan)
+            epochs = np.full(self.over.count, -1)
+            nothing = np.full(self.over.count, np.nan)
             here.best = _best(epochs, nothing, *copied(self.step.result(here.state)))
         old: Any = here.best
         pairs = zip(values.tolist(), np.asarray(old.value).tolist(), strict=True)
@@ -328,7 +335,8 @@ class MembersLoop(Loop):
             chosen = jnp.asarray(better)
             new = self.step.result(here.state)
             params, model_state = _chosen(self.over.axis, chosen, new, (old.params, old.state))
-            epochs, best = np.where(better, epoch, old.epoch), np.where(better, values, old.value)
+            epochs = np.where(better, epoch, old.epoch)
+            best = np.where(better, values, old.value)
             here.best = _best(epochs, best, params, model_state)
 
     def _end_patience(self, epoch: int, whole: Bool[np.ndarray, " members"]) -> None:

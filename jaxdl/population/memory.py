@@ -50,7 +50,8 @@ def _results(jaxpr: Any) -> int:
 
 
 def _size(aval: Any) -> int:
-    shape, dtype = getattr(aval, "shape", None), getattr(aval, "dtype", None)
+    shape = getattr(aval, "shape", None)
+    dtype = getattr(aval, "dtype", None)
     return (
         0
         if shape is None or dtype is None
@@ -70,7 +71,8 @@ def _free() -> int | None:
 
 def _allowed() -> int | None:
     """What is left of a control group's limit."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    used = Path("/sys/fs/cgroup/memory.current")
     if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
         return None
     return int(limit.read_text()) - int(used.read_text())

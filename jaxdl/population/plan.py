@@ -72,7 +72,8 @@ class Plan:
     def run(self, members: tuple[Member, ...]) -> Runs:
         if self.checkpoint is not None:
             kept = _kept_cut(
-                Path(self.checkpoint.folder), {"at_a_time": self.at_a_time, "cut_for": self.cut_for}
+                Path(self.checkpoint.folder),
+                {"at_a_time": self.at_a_time, "cut_for": self.cut_for},
             )
             return dataclasses.replace(self, **kept)._run(members)
         return self._run(members)
@@ -141,7 +142,9 @@ class Plan:
         if self.checkpoint is None:
             return None, here
         folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
-        told = {"members": [{"seed": member.seed, **member.hyperparameters} for member in members]}
+        told = {
+            "members": [{"seed": member.seed, **member.hyperparameters} for member in members]
+        }
         identity = run_identity(step, feed, here.state, held, self.early_stopping, told)
         saver = Saver(
             dataclasses.replace(self.checkpoint, folder=folder), step, feed, here, identity
@@ -163,7 +166,8 @@ class Plan:
 
     def _trained(self, cohorts: list[Cohort], rung: int, until: int) -> list[Cohort]:
         """Group after group on each device; the devices at once."""
-        stop, loops = threading.Event(), []
+        stop = threading.Event()
+        loops = []
 
         def work(device: Any, queue: list[Cohort], show: bool) -> list[Cohort]:
             done = []
@@ -218,7 +222,8 @@ class Plan:
         with jax.default_device(device), contextlib.ExitStack() as stack:
             keys = [sources.as_key(member.seed) for member in cohort.members]
             step, feed, held = self._data(keys, device)
-            state, began = cohort.state, time.perf_counter()
+            state = cohort.state
+            began = time.perf_counter()
             if state is None:
                 state = _started(
                     step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example)
@@ -247,7 +252,10 @@ class Plan:
         """The step of so many members and their data; each shuffles by its own key, and sets its
         own share aside.
         """
-        feed, held, rows, held_rows = self.feed, self.held, None, None
+        feed = self.feed
+        held = self.held
+        rows = None
+        held_rows = None
         over = OverMembers(len(keys), -1 if self.small else 0)
         if self.share is not None:
             rows, held_rows = zip(*(self._split(key) for key in keys), strict=True)
@@ -255,7 +263,9 @@ class Plan:
             feed = self._resident(feed, keys, rows, self.shuffle, over.axis, device)
         if isinstance(held, ResidentFeed) and held_rows is not None:
             held = self._resident(held, keys, held_rows, False, over.axis, device)
-        shared = not (isinstance(feed, ResidentFeed) and isinstance(feed.source, ResidentMembers))
+        shared = not (
+            isinstance(feed, ResidentFeed) and isinstance(feed.source, ResidentMembers)
+        )
         return Members(self.recipe, over, shared, held_rows is None), feed, held
 
     def _resident(
@@ -269,7 +279,11 @@ class Plan:
         )
         inputs, targets, weights = jax.device_put(data, device)
         orders = _order_keys(jnp.stack(keys))
-        own = None if rows is None else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
+        own = (
+            None
+            if rows is None
+            else jax.device_put(np.stack(rows, -1).astype(np.int32), device)
+        )
         cut = (source.size, source.batch_size, shuffle, axis, source.drop_last)
         return ResidentFeed(ResidentMembers(inputs, targets, weights, orders, own, *cut))
 
@@ -283,7 +297,8 @@ class Plan:
         whole = Cohort.joined(cohorts)
         values = whole.last(name)
         order = np.argsort(
-            np.where(np.isnan(values), np.inf, -values if mode == "max" else values), kind="stable"
+            np.where(np.isnan(values), np.inf, -values if mode == "max" else values),
+            kind="stable",
         )
         keep = math.ceil(len(whole) / 2)
         reason = f"dropped after epoch {epoch}: {name} among the worse half"

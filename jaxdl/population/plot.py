@@ -78,7 +78,8 @@ def _mean(runs: Any, **fixed: float) -> float:
 
 
 def _heat_map(figure: Any, axis: Any, runs: Any, down: str, across: str) -> None:
-    rows, columns = _values(runs, down), _values(runs, across)
+    rows = _values(runs, down)
+    columns = _values(runs, across)
     grid = np.array(
         [[_mean(runs, **{down: row, across: column}) for column in columns] for row in rows]
     )
@@ -92,7 +93,9 @@ def _heat_map(figure: Any, axis: Any, runs: Any, down: str, across: str) -> None
         for (i, j), value in np.ndenumerate(grid):
             color = "white" if value < middle else "black"
             axis.text(j, i, f"{value:.3g}", ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, ax=axis, label=f"{runs.monitor[0].replace('_', ' ')}, mean over seeds")
+    figure.colorbar(
+        image, ax=axis, label=f"{runs.monitor[0].replace('_', ' ')}, mean over seeds"
+    )
 
 
 def _scatter(axis: Any, runs: Any, name: str) -> None:

@@ -59,7 +59,9 @@ class SupervisedRecipe(Recipe):
             for name, maker in makers.items()
             if _named(maker, self.names)
         }
-        return self.single.described() | {name: describe(maker) for name, maker in named.items()}
+        return self.single.described() | {
+            name: describe(maker) for name, maker in named.items()
+        }
 
     def model_of(self, values: Mapping[str, Any]) -> Layer:
         return self.options.computing(as_layer(self._given(self.model, values)))
@@ -105,7 +107,9 @@ class SupervisedRecipe(Recipe):
         taken = {name: values[name] for name in _named(takes(self.optimizer), self.names)}
         if not taken and rate is self.learning_rate:
             return as_optimizer(self.optimizer, rate, self.steps, self.steps_per_epoch)
-        return with_hyperparameters(self.optimizer, rate, self.steps, self.steps_per_epoch, taken)
+        return with_hyperparameters(
+            self.optimizer, rate, self.steps, self.steps_per_epoch, taken
+        )
 
     def _given(self, part: Any, values: Mapping[str, Any]) -> Any:
         names = _named(part, self.names)

@@ -83,10 +83,13 @@ class Runs:
             params, model_state = taken(
                 cohort.axis, (cohort.best.params, cohort.best.state), np.asarray(k)
             )
-            epochs, values = np.asarray(cohort.best.epoch), np.asarray(cohort.best.value)
+            epochs = np.asarray(cohort.best.epoch)
+            values = np.asarray(cohort.best.value)
             best = Best(int(epochs[k]), float(values[k]), params, model_state)
         params, model_state = (
-            (best.params, best.state) if best and self._restores else (state.trained, state.state)
+            (best.params, best.state)
+            if best and self._restores
+            else (state.trained, state.state)
         )
         history = {
             name: [_plain(entry[k]) for entry in rows[: cohort.epochs[k]]]
@@ -108,9 +111,12 @@ class Runs:
     def history(self) -> dict[str, np.ndarray]:
         """Each figure as an array [epochs, members, ...], NaN after a member's end."""
         whole = beside(
-            [cohort.history for cohort in self.cohorts], [len(cohort) for cohort in self.cohorts]
+            [cohort.history for cohort in self.cohorts],
+            [len(cohort) for cohort in self.cohorts],
         )
-        order = np.argsort([member.number for cohort in self.cohorts for member in cohort.members])
+        order = np.argsort(
+            [member.number for cohort in self.cohorts for member in cohort.members]
+        )
         return {name: np.stack(entries)[:, order] for name, entries in whole.items()}
 
     @property
@@ -213,13 +219,19 @@ class Runs:
         swept = list(self.members[0].hyperparameters)
         for heading in ("member", "seed", *swept, name.replace("_", " "), "epochs", "ended"):
             table.add_column(heading, justify="left" if heading == "ended" else "right")
-        scores, epochs = self.scores, self._by_number([cohort.epochs for cohort in self.cohorts])
+        scores = self.scores
+        epochs = self._by_number([cohort.epochs for cohort in self.cohorts])
         for i in self.ranking[:most]:
             cohort, k = self._place(int(i))
             values = [f"{self.members[i].hyperparameters[h]:.4g}" for h in swept]
             why = (cohort.stopped[k] or "finished").split(":")[0]
             table.add_row(
-                str(i), str(self.members[i].seed), *values, f"{scores[i]:.4g}", str(epochs[i]), why
+                str(i),
+                str(self.members[i].seed),
+                *values,
+                f"{scores[i]:.4g}",
+                str(epochs[i]),
+                why,
             )
         text = StringIO()
         Console(file=text, width=120, force_jupyter=False, color_system=None).print(table)
@@ -227,7 +239,9 @@ class Runs:
             self._title(),
             *(line.rstrip() for line in text.getvalue().strip("\n").splitlines()),
         ]
-        return "\n".join(lines + [f"… and {len(self) - most} more"] * (len(self) > most)).rstrip()
+        return "\n".join(
+            lines + [f"… and {len(self) - most} more"] * (len(self) > most)
+        ).rstrip()
 
     def to_json(self, path: str | Path) -> None:
         """Writes members, scores, ends and histories; numbers that are not finite become null."""
@@ -287,7 +301,9 @@ class Runs:
         raise IndexError(number)
 
     def _by_number(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        order = np.argsort([member.number for cohort in self.cohorts for member in cohort.members])
+        order = np.argsort(
+            [member.number for cohort in self.cohorts for member in cohort.members]
+        )
         return np.concatenate(parts)[order]
 
     def _measured(self, recipe: Recipe, feed: Any) -> dict[str, Any]:
@@ -312,7 +328,8 @@ class Runs:
         """The state of a member, with shapes for its parameters and the model's state."""
         cohort = self.cohorts[0]
         assert cohort.state is not None
-        members, axis = cohort.state.members, cohort.axis
+        members = cohort.state.members
+        axis = cohort.axis
 
         def one(tree: Any) -> Any:
             return jax.tree.map(

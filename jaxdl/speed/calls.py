@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.speed.differences import Difference, abbreviated, closures, described, differences, leaf
+from jaxdl.speed.differences import (
+    Difference,
+    abbreviated,
+    closures,
+    described,
+    differences,
+    leaf,
+)
 from jaxdl.speed.stack_frames import JAX_FOLDER, JitCall
 
 WITHOUT_MEANING = {"fun_sourceinfo", "fun_signature", "static_argnums", "static_argnames"}

@@ -144,7 +144,9 @@ def compare(
         name or _short(model),
         "step",
         tuple(
-            judge(way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way]))
+            judge(
+                way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way])
+            )
             for way in chosen
         ),
         device,
@@ -220,7 +222,9 @@ def _judged(
     def a_second(amount: float | None) -> float | None:
         return None if seconds is None or amount is None else amount / seconds
 
-    flops, moved, compiled = a_second(cost.flops), a_second(cost.bytes), warmed.compiled
+    flops = a_second(cost.flops)
+    moved = a_second(cost.bytes)
+    compiled = warmed.compiled
     held = [each.memory_bytes for each in compiled if each.memory_bytes is not None]
     return ExecutionSpeed(
         name,
@@ -247,7 +251,8 @@ def _judged(
 
 def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
     """Of one step as a program, its batch's gathering included."""
-    source, (form, numbers) = feed.first.source, open_step(step)
+    source = feed.first.source
+    (form, numbers) = open_step(step)
 
     def once(state: Any, source: Any, orders: Any, index: Any) -> Any:
         batch = source.batch(orders, index, index)
@@ -312,7 +317,9 @@ def _divided(cost: Cost, parts: int) -> Cost:
 def _check_arrays(args: tuple[Any, ...]) -> None:
     for index, arg in enumerate(args):
         for leaf in jax.tree.leaves(arg):
-            if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+            if not isinstance(
+                leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+            ):
                 raise TypeError(
                     f"compare_function: argument {index} holds {type(leaf).__name__}; expected "
                     f"arrays — give other settings by "

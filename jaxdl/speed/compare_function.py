@@ -69,7 +69,8 @@ def compare_function(
     calls: dict[str, Callable[[], Any]] = {"eager": lambda: function(*args)}
     jitted = jax.jit(fresh)
     calls["jit"] = lambda: jitted(*args)
-    parts, many = {"eager": 1, "jit": 1}, args
+    parts = {"eager": 1, "jit": 1}
+    many = args
     if vmap_over is not None:
         parts["vmap"] = checks.check_count("vmap_over", vmap_over)
         many = jax.vmap(lambda *one: one, None, in_axes, axis_size=vmap_over)(*args)
@@ -99,7 +100,11 @@ def compare_function(
         "call",
         tuple(
             judge(
-                way, warmed[way], times[way], costs[way], difference(outputs["eager"], outputs[way])
+                way,
+                warmed[way],
+                times[way],
+                costs[way],
+                difference(outputs["eager"], outputs[way]),
             )
             for way in calls
         ),

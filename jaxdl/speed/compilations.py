@@ -69,7 +69,9 @@ class Compilation:
         if self.number == 1:
             return "the first program of this function since the watch began."
         if self.differences is None:
-            return f"its arguments are unknown, as JAX {jax.__version__} does not show its calls."
+            return (
+                f"its arguments are unknown, as JAX {jax.__version__} does not show its calls."
+            )
         if not self.differences:
             return (
                 "no argument differs from an earlier program's: the caches were cleared, or the "
@@ -121,7 +123,9 @@ class Compilations(list[Compilation]):
                 named += ", …"
             spent = in_seconds(sum(each.seconds for each in single))
             plural = "s" if len(single) > 1 else ""
-            lines.append(f"{len(single)} single operation{plural} outside of jit, {spent}: {named}")
+            lines.append(
+                f"{len(single)} single operation{plural} outside of jit, {spent}: {named}"
+            )
         return "\n".join(lines) or "nothing was compiled."
 
     def __repr__(self) -> str:

@@ -205,7 +205,9 @@ def _inside(path: str, old: Any, new: Any, depth: int, composed: bool) -> Iterat
         yield Difference(path, "static value", abbreviated(old), abbreviated(new))
 
 
-def _of_dicts(path: str, old: dict, new: dict, depth: int, composed: bool) -> Iterator[Difference]:
+def _of_dicts(
+    path: str, old: dict, new: dict, depth: int, composed: bool
+) -> Iterator[Difference]:
     for key in dict.fromkeys([*old, *new]):
         inner = f"{path}[{key!r}]"
         if key in old and key in new:
@@ -292,7 +294,9 @@ def _of_optimizers(path: str, old: Any, new: Any, depth: int) -> Difference:
     return Difference(path, "static value", f"{kind}({before})", f"{kind}({after})")
 
 
-def _hyperparameters(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, str, str]]:
+def _hyperparameters(
+    path: str, old: Any, new: Any, depth: int
+) -> Iterator[tuple[str, str, str]]:
     """The values that are not functions and differ, by their own names; optimizers inside
     optimizers are opened.
     """

@@ -28,7 +28,9 @@ class Profile:
     result: object = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        command = f"TensorBoard: pip install tensorboard xprof; tensorboard --logdir {self.folder}"
+        command = (
+            f"TensorBoard: pip install tensorboard xprof; tensorboard --logdir {self.folder}"
+        )
         if self.perfetto is None:
             return command
         perfetto = f"Perfetto: open https://ui.perfetto.dev, and there the file {self.perfetto}"

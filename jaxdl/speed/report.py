@@ -181,7 +181,9 @@ class SpeedReport:
         """
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise ValueError(f"{path}: expected a {FORMAT!r}, as SpeedReport.to_json writes it.")
+            raise ValueError(
+                f"{path}: expected a {FORMAT!r}, as SpeedReport.to_json writes it."
+            )
         fields["executions"] = tuple(map(_execution, fields["executions"]))
         fields["device"] = DeviceSpeed(**fields["device"])
         if fields.get("precision"):

@@ -41,7 +41,9 @@ class Runner:
         """Makes so many steps, and waits for the last."""
         last = self.here.steps + steps
         epochs = UNLIMITED
-        for advance in self.iteration.chunks(epochs, lambda: last - self.here.steps, across=True):
+        for advance in self.iteration.chunks(
+            epochs, lambda: last - self.here.steps, across=True
+        ):
             self.here.cursor = Cursor(*divmod(self.here.steps, self.feed.first.source.steps))
             if not advance.result.finite:
                 raise FloatingPointError(

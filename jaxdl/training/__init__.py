@@ -22,7 +22,9 @@ from jaxdl.training.steps.adversarial_loss import Wasserstein as Wasserstein
 from jaxdl.training.steps.reconstruction import Reconstruction as Reconstruction
 from jaxdl.training.steps.supervised import Supervised as Supervised
 from jaxdl.training.steps.variational import Variational as Variational
-from jaxdl.training.steps.variational import bernoulli_log_likelihood as bernoulli_log_likelihood
+from jaxdl.training.steps.variational import (
+    bernoulli_log_likelihood as bernoulli_log_likelihood,
+)
 from jaxdl.training.steps.variational import gaussian_divergence as gaussian_divergence
 from jaxdl.training.steps.variational import gaussian_log_likelihood as gaussian_log_likelihood
 from jaxdl.training.train import train as train

@@ -54,7 +54,9 @@ def check_model(model: Any) -> Layer:
 def check_execution(compile: Any) -> None:
     """Refuses a way to run that is none."""
     if not isinstance(compile, str) or compile not in EXECUTIONS:
-        raise ValueError(f"compile is one of {', '.join(map(repr, EXECUTIONS))}, got {compile!r}.")
+        raise ValueError(
+            f"compile is one of {', '.join(map(repr, EXECUTIONS))}, got {compile!r}."
+        )
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -81,7 +83,8 @@ def check_optimizer(optimizer: Any) -> None:
 def check_precision(precision: Any) -> None:
     """Refuses a precision that is none."""
     if not (
-        precision is None or (isinstance(precision, str) and precision in ("bfloat16", "float16"))
+        precision is None
+        or (isinstance(precision, str) and precision in ("bfloat16", "float16"))
     ):
         raise ValueError(f"precision is 'bfloat16', 'float16' or None, got {precision!r}.")
 
@@ -108,7 +111,9 @@ def check_average(average: float | None, optimizer: optax.GradientTransformation
     if average is None:
         return
     if not is_number(average) or not 0 <= average < 1:
-        raise ValueError(f"average: the decay of a moving average lies in [0, 1), got {average!r}.")
+        raise ValueError(
+            f"average: the decay of a moving average lies in [0, 1), got {average!r}."
+        )
     state = jax.eval_shape(optimizer.init, {"w": jax.ShapeDtypeStruct((1,), jnp.float32)})
     if schedule_free(state):
         raise ValueError(
@@ -153,10 +158,8 @@ def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
             f"{name}: expected a pair (inputs, targets), or with weights a triple, got "
             f"{type(data).__name__}."
         )
-    inputs, targets = (
-        host_arrays(f"{name} inputs", data[0]),
-        host_arrays(f"{name} targets", data[1]),
-    )
+    inputs = host_arrays(f"{name} inputs", data[0])
+    targets = host_arrays(f"{name} targets", data[1])
     batch = Batch(inputs, targets, as_weights(name, data[2]) if len(data) == 3 else None)
     check_lengths(name, batch, lists_read(data))
     check_finite(
@@ -240,12 +243,16 @@ def _outputs(model: Layer, shapes: Shapes, size: int) -> Any:
     params, state, inputs = thawed_shapes(shapes)
     try:
         with compiling_for(single_platform()):
-            outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs)
+            outputs = jax.eval_shape(
+                lambda p, s, x: model.apply(p, s, x)[0], params, state, inputs
+            )
     except LayerError:
         raise
     except Exception as error:
         _check_own(model, params, state, inputs)
-        error.add_note(f"This came from the model, called with inputs of {format_shapes(inputs)}.")
+        error.add_note(
+            f"This came from the model, called with inputs of {format_shapes(inputs)}."
+        )
         raise
     for leaf in jax.tree.leaves(outputs):
         if leaf.shape[:1] != (size,):
@@ -294,14 +301,22 @@ def check_fit(
         check_thresholds(step.loss, step.metrics)
     weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
     _check_figures(
-        step.loss, step.metrics, frozen_shapes((outputs, example.targets)), example.size, weighted
+        step.loss,
+        step.metrics,
+        frozen_shapes((outputs, example.targets)),
+        example.size,
+        weighted,
     )
     check_unmixed(name, step, outputs, example, feed)
 
 
 @functools.lru_cache(maxsize=256)
 def _check_figures(
-    loss: Any, metrics: tuple[tuple[str, Metric], ...], shapes: Shapes, size: int, weighted: bool
+    loss: Any,
+    metrics: tuple[tuple[str, Metric], ...],
+    shapes: Shapes,
+    size: int,
+    weighted: bool,
 ) -> None:
     outputs, targets = thawed_shapes(shapes)
     if is_batchwise(loss):
@@ -360,7 +375,9 @@ def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | N
             f"class_weight: class {missing[0]} has examples and no weight — give every class one."
         )
     if any(label > MOST_CLASSES for label in weights):
-        raise ValueError(f"class_weight: classes are numbered from 0, got class {max(weights)}.")
+        raise ValueError(
+            f"class_weight: classes are numbered from 0, got class {max(weights)}."
+        )
     return tuple(float(weights.get(label, 0.0)) for label in range(classes))
 
 
@@ -394,7 +411,9 @@ def _check_targets(
 
     if isinstance(feed, ResidentFeed):
         source = feed.source
-        check(name, Batch(source.inputs, jax.tree.map(np.asarray, source.targets), source.weights))
+        check(
+            name, Batch(source.inputs, jax.tree.map(np.asarray, source.targets), source.weights)
+        )
     elif isinstance(feed, StreamFeed):
         feed.check = check
 
@@ -500,7 +519,9 @@ def augmented(step: Supervised, example: Batch) -> Batch:
     """The shapes of a batch after augmentation."""
     if step.augment is None:
         return example
-    check_function("augment", step.augment, "augment(key, inputs, targets) -> (inputs, targets)")
+    check_function(
+        "augment", step.augment, "augment(key, inputs, targets) -> (inputs, targets)"
+    )
     key = threefry.of_seed(0)
     try:
         pair = jax.eval_shape(step.augment, key, example.inputs, example.targets)
@@ -528,7 +549,8 @@ def check_same_tree(name: str, expected: Any, given: Any) -> None:
     """Refuses parameters that are not the model's: which leaves are missing, extra, or of another
     shape.
     """
-    wanted, got = named_leaves(expected), named_leaves(given)
+    wanted = named_leaves(expected)
+    got = named_leaves(given)
     problems = [f"{leaf} is missing" for leaf in wanted if leaf not in got]
     problems += [f"{leaf} is not the model's" for leaf in got if leaf not in wanted]
     problems += [
@@ -543,7 +565,9 @@ def check_same_tree(name: str, expected: Any, given: Any) -> None:
 def check_step(step: Any) -> None:
     """Refuses what is not a training step."""
     if not isinstance(step, TrainingStep):
-        called = f"the class {step.__name__} — call it" if isinstance(step, type) else f"{step!r}"
+        called = (
+            f"the class {step.__name__} — call it" if isinstance(step, type) else f"{step!r}"
+        )
         raise TypeError(
             f"step: expected a training step such as Reconstruction(model, loss, optimizer), got "
             f"{called}."
@@ -626,5 +650,7 @@ def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric]
 def decides_at_zero(metric: Metric) -> bool:
     """Whether a metric tells yes from no at the threshold of logits."""
     if isinstance(metric, Mean):
-        return metric.function is accuracy and dict(metric.keywords).get("threshold", 0.0) == 0.0
+        return (
+            metric.function is accuracy and dict(metric.keywords).get("threshold", 0.0) == 0.0
+        )
     return getattr(metric, "threshold", None) == 0.0

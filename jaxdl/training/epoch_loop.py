@@ -166,7 +166,9 @@ def epoch_loop(
         # The first epoch goes on with the sums it was given: it may have begun before, and a stack
         # of a stream is a part of one.
         fresh = (steps.place == start) & (start > limits.first)
-        before = {d: jnp.where(fresh, jnp.zeros_like(both), both) for d, both in steps.sums.items()}
+        before = {
+            d: jnp.where(fresh, jnp.zeros_like(both), both) for d, both in steps.sums.items()
+        }
         row = steps.place - limits.first
         gathered = jax.tree.map(
             lambda rows, each: put(rows, each, row), steps.gathered, measured.gathered
@@ -186,14 +188,18 @@ def epoch_loop(
         start = epochs.start
         after = start + np.int32(source.steps)
         if whole:
-            steps = lax.fori_loop(0, source.steps, lambda _, steps: one(steps, start), epochs.steps)
+            steps = lax.fori_loop(
+                0, source.steps, lambda _, steps: one(steps, start), epochs.steps
+            )
         else:
             steps = lax.while_loop(
                 lambda s: (s.place < limits.end) & (s.place < after) & s.finite,
                 lambda s: one(s, start),
                 epochs.steps,
             )
-        rows = jax.tree.map(lambda rows, each: put(rows, each, epochs.row), epochs.sums, steps.sums)
+        rows = jax.tree.map(
+            lambda rows, each: put(rows, each, epochs.row), epochs.sums, steps.sums
+        )
         scalars = observe(step, numbers, steps.state) if given is None else {}
         observed = jax.tree.map(
             lambda rows, each: put(rows, each, epochs.row), epochs.observed, scalars
@@ -206,7 +212,9 @@ def epoch_loop(
     )
     steps = Steps(state, sums, gathered, limits.first, jnp.asarray(True))
     epochs = Epochs(steps, rows, observed, limits.start, limits.row)
-    return lax.while_loop(lambda e: (e.steps.place < limits.end) & e.steps.finite, epoch, epochs)
+    return lax.while_loop(
+        lambda e: (e.steps.place < limits.end) & e.steps.finite, epoch, epochs
+    )
 
 
 class Dispatched(NamedTuple):
@@ -249,7 +257,9 @@ def one_step(
     batch = source.batch(orders, start, index)
     if given is not None:
         _, measured = applied(step, given, batch, index)
-        return Dispatched((), plus(before.sums, measured.sums), before.made + 1), measured.gathered
+        return Dispatched(
+            (), plus(before.sums, measured.sums), before.made + 1
+        ), measured.gathered
 
     def made() -> tuple[Dispatched, dict[str, PyTree]]:
         after, measured = applied(step, before.state, batch, index)

@@ -55,7 +55,9 @@ def evaluate(
     mesh = as_mesh(devices)
     batch_size = checks.check_count("batch_size", batch_size)
     lifted = checks.check_metrics(metrics)
-    feed = sources.as_feed("data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh)
+    feed = sources.as_feed(
+        "data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh
+    )
     step = Evaluation(model, loss, lifted, mesh)
     start = _eval_state(params, state, mesh)
     checks.check_fit("data", step, start, feed, feed.example)
@@ -94,7 +96,9 @@ def predict(
     start = _eval_state(params, state, mesh)
     checks.check_model_on(model, start.params, start.state, feed.example)
     figures = measure(Prediction(model, mesh), feed, start, as_execution(compile, feed))
-    return jax.device_put(jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"]))
+    return jax.device_put(
+        jax.tree.map(lambda rows: rows[: feed.source.size], figures["outputs"])
+    )
 
 
 def _computing(model: Layer, precision: Precision | None) -> Layer:

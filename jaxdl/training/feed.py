@@ -96,7 +96,9 @@ class ResidentFeed:
             lambda leaf: jax.ShapeDtypeStruct((source.batch_size, *leaf.shape[1:]), leaf.dtype),
         )
         mask = None if source.full else jax.ShapeDtypeStruct((source.batch_size,), jnp.bool_)
-        return Batch(shaped(source.inputs), shaped(source.targets), shaped(source.weights), mask)
+        return Batch(
+            shaped(source.inputs), shaped(source.targets), shaped(source.weights), mask
+        )
 
     @property
     def first(self) -> Chunk:
@@ -119,7 +121,9 @@ class ResidentFeed:
             field.name: getattr(self.source, field.name)
             for field in dataclasses.fields(self.source)
         }
-        return {name: part for name, part in fields.items() if name not in ("key", "keys", "axis")}
+        return {
+            name: part for name, part in fields.items() if name not in ("key", "keys", "axis")
+        }
 
     def restore(self, after: Any) -> None:
         assert after is None
@@ -176,13 +180,13 @@ def as_batch(name: str, item: Any, labelled: bool = True) -> Batch:
             f"{name} is {type(item).__name__}; expected a tuple (inputs, targets) or (inputs, "
             f"targets, weights)."
         )
-    inputs, targets = (
-        host_arrays(f"{name} inputs", item[0]),
-        host_arrays(f"{name} targets", item[1]),
-    )
+    inputs = host_arrays(f"{name} inputs", item[0])
+    targets = host_arrays(f"{name} targets", item[1])
     weights = as_weights(name, item[2]) if len(item) == 3 else None
     if not jax.tree.leaves(inputs):
-        raise ValueError(f"{name} has no inputs: expected arrays, got {type(item[0]).__name__}.")
+        raise ValueError(
+            f"{name} has no inputs: expected arrays, got {type(item[0]).__name__}."
+        )
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves((inputs, targets, weights))}
     if len(lengths) != 1 or () in lengths:
         shown = _shown(Batch(inputs, targets, weights))
@@ -217,7 +221,11 @@ def as_weights(name: str, weights: Any) -> np.ndarray | None:
     if weights is None:
         return None
     given = as_numpy(f"{name} weights", weights)
-    if given.ndim != 1 or np.iscomplexobj(given) or not np.all((given >= 0) & np.isfinite(given)):
+    if (
+        given.ndim != 1
+        or np.iscomplexobj(given)
+        or not np.all((given >= 0) & np.isfinite(given))
+    ):
         raise ValueError(
             f"{name}: weights are one finite number of at least 0 for each example, got "
             f"{given.dtype} of shape {given.shape}."
@@ -259,7 +267,9 @@ def _filled(batch: Batch, rows: int) -> Batch:
 def _shape(batch: Batch, rest: bool = False) -> Any:
     batch = batch._replace(mask=None)
     leaves, structure = jax.tree.flatten(batch)
-    return structure, tuple((leaf.shape[1:] if rest else leaf.shape, leaf.dtype) for leaf in leaves)
+    return structure, tuple(
+        (leaf.shape[1:] if rest else leaf.shape, leaf.dtype) for leaf in leaves
+    )
 
 
 def _shown(batch: Batch) -> str:

@@ -313,11 +313,15 @@ def _remade(step: StepForm, given: Shapes) -> Made | None:
 
 
 @functools.partial(jit_once, static_argnums=(0,))
-def _restart(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+def _restart(
+    step: StepForm, numbers: Any, params: Params, state: State, key: Array
+) -> TrainState:
     return _begun(step, numbers, params, state, key)
 
 
-def _begun(step: StepForm, numbers: Any, params: Params, state: State, key: Array) -> TrainState:
+def _begun(
+    step: StepForm, numbers: Any, params: Params, state: State, key: Array
+) -> TrainState:
     numbered: Any = step.step(numbers)
     return strongly_typed(
         numbered.start(key, params, state)._replace(key=None)

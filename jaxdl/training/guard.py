@@ -77,23 +77,31 @@ class Guarded(TrainingStep):
         return self.step.evaluation_state(state._replace(guard=None))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        guard, before = state.guard, state._replace(guard=None)
+        guard = state.guard
+        before = state._replace(guard=None)
         assert guard is not None
         after, measured = self.step(before, batch)
-        after = after._replace(step=before.step + 1)  # the next key, also behind a skipped update
+        after = after._replace(
+            step=before.step + 1
+        )  # the next key, also behind a skipped update
         if guard.scale is not None:
             after = after._replace(params=_shortened(guard.scale, before.params, after.params))
         good = self.step.finite(measured) & _still_finite(_of(before), _of(after))
         if guard.scale is not None:
             used = {
-                name: rate * guard.scale for name, rate in _rates(self.step.observe(after)).items()
+                name: rate * guard.scale
+                for name, rate in _rates(self.step.observe(after)).items()
             }
             guard = guard._replace(
-                rates=jax.tree.map(lambda new, old: jnp.where(good, new, old), used, guard.rates)
+                rates=jax.tree.map(
+                    lambda new, old: jnp.where(good, new, old), used, guard.rates
+                )
             )
         guard = self._counted(guard, good)
         if guard.kept is None:
-            kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), _of(after), _of(before))
+            kept = jax.tree.map(
+                lambda new, old: jnp.where(good, new, old), _of(after), _of(before)
+            )
         else:
             kept = jax.tree.map(
                 lambda new, old: jnp.where(good, new, old), _of(after), guard.kept[0]
@@ -108,7 +116,8 @@ class Guarded(TrainingStep):
         return measured.sums["in_a_row"] < MOST_IN_A_ROW
 
     def observe(self, state: TrainState) -> dict[str, Array]:
-        guard, observed = state.guard, self.step.observe(state._replace(guard=None))
+        guard = state.guard
+        observed = self.step.observe(state._replace(guard=None))
         assert guard is not None
         if guard.scale is None:
             return observed | {
@@ -162,7 +171,9 @@ def _with(state: TrainState, parts: Any) -> TrainState:
 def _shortened(scale: Array, before: Any, after: Any) -> Any:
     """before + scale · (after − before); after itself, to the bit, where the scale is 1."""
     return jax.tree.map(
-        lambda old, new: jnp.where(scale == 1, new, old + scale.astype(old.dtype) * (new - old)),
+        lambda old, new: jnp.where(
+            scale == 1, new, old + scale.astype(old.dtype) * (new - old)
+        ),
         before,
         after,
     )

@@ -113,7 +113,9 @@ class Iteration:
         here = self.here
         self.pace.begin()
         with deferred_interrupts():
-            ran = self.program.run(chunk.source, here.state, here.carry, chunk.cursor, chunk.steps)
+            ran = self.program.run(
+                chunk.source, here.state, here.carry, chunk.cursor, chunk.steps
+            )
             here.state = ran.state
             here.carry = ran.carry
             here.steps += ran.steps

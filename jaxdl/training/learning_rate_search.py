@@ -58,9 +58,7 @@ class LearningRateSearch:
 
     def __repr__(self) -> str:
         end = "diverged" if self.diverged else "ended"
-        return (
-            f"LearningRateSearch(suggestion={self.suggestion:.3g}, {end} at {self.rates[-1]:.3g})"
-        )
+        return f"LearningRateSearch(suggestion={self.suggestion:.3g}, {end} at {self.rates[-1]:.3g})"
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws the loss over the rate, on a logarithmic axis; a matplotlib `Figure`, saved where a
@@ -83,10 +81,8 @@ class LearningRateSearch:
         )
         axis.axvline(self.suggestion, color="C3", linewidth=0.8, linestyle=":")
         axis.set_xscale("log")
-        low, high = (
-            float(self.smoothed.min()),
-            float(self.smoothed[: max(len(self.smoothed) // 2, 1)].max()),
-        )
+        low = float(self.smoothed.min())
+        high = float(self.smoothed[: max(len(self.smoothed) // 2, 1)].max())
         axis.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low) + 1e-12)
         axis.set_xlabel("learning rate")
         axis.set_ylabel("training loss")
@@ -263,7 +259,8 @@ def _search(
     deviation: float,
 ) -> LearningRateSearch:
     while len(losses) and not np.isfinite(losses[-1]):
-        rates, losses = rates[:-1], losses[:-1]
+        rates = rates[:-1]
+        losses = losses[:-1]
     if len(losses) < FEWEST:
         raise ValueError(
             f"find_learning_rate: the loss diverged after {len(losses)} steps — begin with a lower "
@@ -287,7 +284,9 @@ def _search(
     return LearningRateSearch(float(rates[steepest]), rates, losses, smoothed, diverged)
 
 
-def _smoothed(values: Float[np.ndarray, " steps"], deviation: float) -> Float[np.ndarray, " steps"]:
+def _smoothed(
+    values: Float[np.ndarray, " steps"], deviation: float
+) -> Float[np.ndarray, " steps"]:
     """Means weighted by a Gaussian of the distance in steps, over what there is on either side."""
     places = np.arange(len(values))
     weights = np.exp(-0.5 * ((places[:, None] - places[None]) / deviation) ** 2)

@@ -219,9 +219,13 @@ class Loop:
         """Why the run ends, where an update was not finite and so was not applied."""
         here = self.here
         epoch = here.cursor.epoch + 1
-        why = f"the loss or a gradient was not finite at step {here.steps + 1} (epoch {epoch}); "
+        why = (
+            f"the loss or a gradient was not finite at step {here.steps + 1} (epoch {epoch}); "
+        )
         if is_finite((here.state.params, here.state.state)):
-            why += f"params and state are those after step {here.steps}, the last that are finite"
+            why += (
+                f"params and state are those after step {here.steps}, the last that are finite"
+            )
         else:
             why += (
                 f"the update of step {here.steps} had overflowed inside the optimizer: params and "
@@ -277,7 +281,8 @@ class Loop:
     def _recorded(self, advance: Advance, shown: Progress) -> str | None:
         """Takes up what a run of the program measured; says why the run of training ends."""
         here = self.here
-        chunk, result = advance.chunk, advance.result
+        chunk = advance.chunk
+        result = advance.result
         for number, part in enumerate(result.epochs):
             epoch = chunk.cursor.epoch + number
             last = number == len(result.epochs) - 1
@@ -288,7 +293,9 @@ class Loop:
             here.cursor = Cursor(epoch, here.metrics.steps)
             if last and not (advance.ends or spent or here.metrics.steps == self.feed.steps):
                 return None
-            if last and self.saver is not None:  # what follows may take long, and be interrupted
+            if (
+                last and self.saver is not None
+            ):  # what follows may take long, and be interrupted
                 self.stable = dataclasses.replace(here.copy(), carry=result.carry, ended=True)
             why = self._close_epoch(shown, quiet=not last)
             if why or spent:
@@ -340,7 +347,9 @@ class Loop:
             return
         observed = here.metrics.observed
         counts = {name: observed.get(name, 0) for name in ("skipped_steps", "rollbacks")}
-        if not any(count > (here.history.get(name) or [0])[-1] for name, count in counts.items()):
+        if not any(
+            count > (here.history.get(name) or [0])[-1] for name, count in counts.items()
+        ):
             self.all_counted = False
             warn(
                 f"epoch {epoch + 1}: its loss is NaN, since the weights of all its examples are 0.",
@@ -378,7 +387,9 @@ class Loop:
         given = self.step.evaluation_state(self.here.state)
         if self.measurement is None:
             evaluation = self.step.evaluation()
-            self.measurement = Measurement(self.options.execution, evaluation, given, validation)
+            self.measurement = Measurement(
+                self.options.execution, evaluation, given, validation
+            )
         return self.measurement.of(given, self.interrupted)
 
 

@@ -52,7 +52,8 @@ def check_unmixed(
         example: shapes of a batch as the model gets it.
         feed: the data.
     """
-    filled, spread = example.mask is not None, parts(step.mesh) > 1
+    filled = example.mask is not None
+    spread = parts(step.mesh) > 1
     cut = spread or getattr(step, "accumulate", 1) > 1
     if not (filled or cut):
         return
@@ -127,7 +128,9 @@ def _first_targets(feed: Feed, shapes: Any) -> Any:
     )
     alike = jax.tree.structure(targets) == jax.tree.structure(shapes) and all(
         (leaf.shape[1:], leaf.dtype) == (expected.shape[1:], expected.dtype)
-        for leaf, expected in zip(jax.tree.leaves(targets), jax.tree.leaves(shapes), strict=True)
+        for leaf, expected in zip(
+            jax.tree.leaves(targets), jax.tree.leaves(shapes), strict=True
+        )
     )
     return jax.tree.map(np.asarray, targets) if alike else shapes
 
@@ -236,8 +239,10 @@ def _joined(first: Any, rest: Any, kept: int) -> Any:
 
 def _apart(one: np.ndarray, other: np.ndarray, rounding: float) -> bool:
     """Whether two results differ by more than rounding, where both are finite."""
-    one, other = one.astype(np.float64), other.astype(np.float64)
+    one = one.astype(np.float64)
+    other = other.astype(np.float64)
     both = np.isfinite(one) & np.isfinite(other)
-    one, other = np.where(both, one, 0), np.where(both, other, 0)
+    one = np.where(both, one, 0)
+    other = np.where(both, other, 0)
     least = max(1e-3, 16 * rounding) * np.max(np.abs(one), initial=1e-30)
     return bool(np.any(np.abs(one - other) > least))

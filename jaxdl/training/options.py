@@ -63,7 +63,9 @@ class SupervisedOptions:
         for name in given:
             if name not in names:
                 known = ", ".join(["class_weight", *names])
-                raise TypeError(f"{caller}: there is no argument {name!r} — options are {known}.")
+                raise TypeError(
+                    f"{caller}: there is no argument {name!r} — options are {known}."
+                )
         given["metrics"] = checks.check_metrics(given.get("metrics"))
         if class_weight is not None:
             given["class_weights"] = checks.check_class_weight(class_weight, _targets(feed))

@@ -208,7 +208,8 @@ class Program:
         rows = _rows(source, zeros)
         sums = {dtype: np.zeros((rows, *each.shape), dtype) for dtype, each in zeros.items()}
         observed = {
-            name: np.zeros((rows, *each.shape), each.dtype) for name, each in found.observed.items()
+            name: np.zeros((rows, *each.shape), each.dtype)
+            for name, each in found.observed.items()
         }
         numbers, room = jax.device_put((numbers, (sums, observed)), self._placed)
         loop = epoch_loop.with_options(options(found.loops))
@@ -263,7 +264,9 @@ class Program:
         while first < made:
             epoch = (start + first) // source.steps
             end = min(made, (epoch + 1) * source.steps - start)
-            taken = jax.tree.map(lambda rows, a=first, b=end: _concatenated(rows[a:b]), gathered)
+            taken = jax.tree.map(
+                lambda rows, a=first, b=end: _concatenated(rows[a:b]), gathered
+            )
             row = jax.tree.map(lambda total, epoch=epoch: total[epoch], summed)
             scalars = {name: scalar(values[epoch]) for name, values in observed.items()}
             epochs.append(EpochMetrics(end - first, row, taken, scalars))
@@ -338,7 +341,9 @@ class Program:
 
     def _one(self, fixed: _Fixed) -> Callable[..., tuple[Dispatched, dict[str, Any]]]:
         if self.execution == "step":
-            return functools.partial(compiled_step, single_platform(), fixed.form, fixed.numbers)
+            return functools.partial(
+                compiled_step, single_platform(), fixed.form, fixed.numbers
+            )
         # With the same hyperparameters as arrays: 1 − b₂ of a Python float has other digits.
         return functools.partial(one_step, fixed.form.step(fixed.numbers))
 

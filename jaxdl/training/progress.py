@@ -51,13 +51,16 @@ class Lines:
     """One plain line an epoch; at most one for each run of a program."""
 
     def __init__(self, console: Any, epochs: int) -> None:
-        self.console, self.epochs = console, epochs
+        self.console = console
+        self.epochs = epochs
 
     def moved(self, epoch: int, step: int, figures: dict[str, Any], rate: float) -> None: ...
 
     def ended(self, epoch: int, figures: dict[str, Any]) -> None:
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}  {shown(figures)}", highlight=False, soft_wrap=True
+            f"epoch {epoch + 1}/{self.epochs}  {shown(figures)}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -67,7 +70,9 @@ class Bar:
     """
 
     def __init__(self, bar: Any, epochs: int, steps: int | None) -> None:
-        self.bar, self.epochs, self.steps = bar, epochs, steps
+        self.bar = bar
+        self.epochs = epochs
+        self.steps = steps
         total = None if steps is None else epochs * steps
         self.task = bar.add_task("", total=total, batch="", figures="", rate="")
         self.done = 0

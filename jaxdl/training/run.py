@@ -84,7 +84,9 @@ class EarlyStopping:
                 f"EarlyStopping: say whether mode='min' or mode='max' is better for "
                 f"{self.monitor!r}."
             )
-        if not (self.mode is None or (isinstance(self.mode, str) and self.mode in ("min", "max"))):
+        if not (
+            self.mode is None or (isinstance(self.mode, str) and self.mode in ("min", "max"))
+        ):
             raise ValueError(f"EarlyStopping: mode is 'min' or 'max', got {self.mode!r}.")
 
     @property
@@ -99,7 +101,9 @@ class EarlyStopping:
         if best is None:
             return True
         return (
-            value > best + self.min_delta if self.mode == "max" else value < best - self.min_delta
+            value > best + self.min_delta
+            if self.mode == "max"
+            else value < best - self.min_delta
         )
 
 

@@ -73,7 +73,10 @@ class Saver:
         fresh: LoopState,
         identity: Identity,
     ) -> None:
-        self.step, self.feed, self.fresh, self.identity = step, feed, fresh, identity
+        self.step = step
+        self.feed = feed
+        self.fresh = fresh
+        self.identity = identity
         self.store = Store(checkpoints)
         self.stopped = ""
         self._lock = threading.Lock()
@@ -103,7 +106,8 @@ class Saver:
         if restored is None:
             self.store.started(0, 0)
             return None
-        told, tree = restored.description, restored.tree
+        told = restored.description
+        tree = restored.tree
         self.store.started(told["steps"], told["cursor"][0])
         best = None if told["best"] is None else Best(*told["best"], *tree["best"])
         ends = None if told["ends"] is None else Ends(*told["ends"])
@@ -134,7 +138,8 @@ class Saver:
     def offer(self, here: LoopState) -> None:
         """Saves, where it is time."""
         figure = None
-        name, ended = self.store.checkpoints.best, here.metrics.steps == 0
+        name = self.store.checkpoints.best
+        ended = here.metrics.steps == 0
         if name is not None and ended and here.history.get(name):
             figure = float(here.history[name][-1])
         with self._lock:
@@ -143,7 +148,11 @@ class Saver:
             self.save(here, "", figure)
 
     def save(
-        self, here: LoopState, stopped: str, figure: float | None = None, wait: float | None = None
+        self,
+        here: LoopState,
+        stopped: str,
+        figure: float | None = None,
+        wait: float | None = None,
     ) -> None:
         """Begins to save, and waits for so many seconds; `stopped` says why the run ended, "" while
         it goes on.
@@ -191,7 +200,9 @@ class Saver:
 
     def _like(self, description: Any, leaves: Mapping[str, Leaf]) -> Any:
         """The tree to read a checkpoint into."""
-        state, sums, gathered = self.fresh.state, self.fresh.carry.sums, self._nothing_gathered()
+        state = self.fresh.state
+        sums = self.fresh.carry.sums
+        gathered = self._nothing_gathered()
         if self._changed(description["run"]):
             self._check_change(description["run"])
             state = _read_as_saved(state, leaves)
@@ -270,7 +281,9 @@ def _with_settings(state: Any, start: Any, changed: set[str], step: Any) -> Any:
         state = state._replace(key=start.key)
     if "hyperparameters" in changed:
         state = state._replace(
-            optimizer_state=with_hyperparameters_of(start.optimizer_state, state.optimizer_state)
+            optimizer_state=with_hyperparameters_of(
+                start.optimizer_state, state.optimizer_state
+            )
         )
     if jax.tree.structure(state.average) != jax.tree.structure(start.average):
         state = state._replace(
@@ -333,7 +346,9 @@ def ending_well(
             signal.signal(each, before)
 
     def watch() -> None:
-        if reader.recv(1) != b"\0":  # the number of the signal; a zero says that the run is over
+        if (
+            reader.recv(1) != b"\0"
+        ):  # the number of the signal; a zero says that the run is over
             interrupted.set()
             with contextlib.suppress(
                 RuntimeError

@@ -90,7 +90,9 @@ def as_feed(
             f"{type(data).__name__}."
         )
     steps = (
-        None if steps_per_epoch is None else checks.check_count("steps_per_epoch", steps_per_epoch)
+        None
+        if steps_per_epoch is None
+        else checks.check_count("steps_per_epoch", steps_per_epoch)
     )
     stream: Any = data
     feed = StreamFeed(name, stream, steps, new_shapes, labelled, mesh, drop_last)
@@ -112,7 +114,8 @@ def resident(
         ValueError: a batch cannot be split evenly over the devices, or none remains once smaller
             ones are dropped.
     """
-    size, count = batch.size, parts(mesh)
+    size = batch.size
+    count = parts(mesh)
     if batch_size % count:
         raise ValueError(
             f"batch_size: {batch_size} examples cannot be split evenly over {count} devices — give "
@@ -139,7 +142,11 @@ def is_arrays(data: Any, labelled: bool = True) -> bool:
         return True
     if not labelled:
         return isinstance(data, (dict, Padded)) or hasattr(data, "shape")
-    return isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], (tuple, list))
+    return (
+        isinstance(data, list)
+        and len(data) in (2, 3)
+        and not isinstance(data[0], (tuple, list))
+    )
 
 
 def split(data: Any, validation: Any, key: Array, labelled: bool = True) -> tuple[Any, Any]:

@@ -47,7 +47,9 @@ class Step(abc.ABC):
             )
             for k in range(count)
         ]
-        return {name: np.stack([np.asarray(report[name]) for report in each]) for name in each[0]}
+        return {
+            name: np.stack([np.asarray(report[name]) for report in each]) for name in each[0]
+        }
 
 
 class EvaluationStep(Step):

@@ -38,7 +38,9 @@ class StepForm:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, StepForm) and self.template == other.template)
+        return self is other or (
+            isinstance(other, StepForm) and self.template == other.template
+        )
 
     def __repr__(self) -> str:
         return f"StepForm({self.template!r})"
@@ -47,7 +49,9 @@ class StepForm:
         """The step with these numbers, which may be traced scalars."""
 
         def built(optimizer: Any) -> Any:
-            return optimizer.built(numbers) if isinstance(optimizer, OptimizerForm) else optimizer
+            return (
+                optimizer.built(numbers) if isinstance(optimizer, OptimizerForm) else optimizer
+            )
 
         return _with_optimizers(self.template, built, OptimizerForm)
 

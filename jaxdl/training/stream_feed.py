@@ -63,14 +63,13 @@ class StreamFeed:
         mesh: Mesh | None = None,
         drop_last: bool = False,
     ) -> None:
-        self.mesh, self.drop_last = mesh, drop_last
-        self.name, self.stream, self.steps, self.new_shapes, self.labelled = (
-            name,
-            stream,
-            steps,
-            new_shapes,
-            labelled,
-        )
+        self.mesh = mesh
+        self.drop_last = drop_last
+        self.name = name
+        self.stream = stream
+        self.steps = steps
+        self.new_shapes = new_shapes
+        self.labelled = labelled
         self.check: Callable[[str, Batch], None] | None = None
         self._iterator: Iterator[Any] | None = None
         self._count = 0
@@ -90,7 +89,9 @@ class StreamFeed:
 
     @property
     def example(self) -> Batch:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._model)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._model
+        )
 
     @property
     def first(self) -> Chunk:
@@ -104,7 +105,9 @@ class StreamFeed:
         self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
     ) -> Iterator[Chunk]:
         del longest, across
-        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="jaxdl-reader") as reader:
+        with concurrent.futures.ThreadPoolExecutor(
+            1, thread_name_prefix="jaxdl-reader"
+        ) as reader:
             for epoch in range(first.epoch, epochs):
                 stacks = self._stacks(epoch)
                 pending = reader.submit(next, stacks, None)
@@ -131,12 +134,17 @@ class StreamFeed:
             return told | {"batches": stream.identity()}
         if isinstance(stream, (list, tuple)):
             return told | {"batches": digest_of(list(stream))}
-        return told if self._says_where else told | {"first batch's numbers": digest_of(self._held)}
+        return (
+            told
+            if self._says_where
+            else told | {"first batch's numbers": digest_of(self._held)}
+        )
 
     def restore(self, after: Any) -> None:
         if after is None:
             return
-        self._held, self._iterator = None, None
+        self._held = None
+        self._iterator = None
         if self._says_where:
             stream: Any = self.stream
             stream.load_state_dict(after["state"])
@@ -162,23 +170,30 @@ class StreamFeed:
     def _now(self) -> dict[str, Any]:
         """Where the stream is: as it says itself, and how many batches its iterator has given."""
         stream: Any = self.stream
-        return {"state": stream.state_dict() if self._says_where else None, "drawn": self._count}
+        return {
+            "state": stream.state_dict() if self._says_where else None,
+            "drawn": self._count,
+        }
 
     def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool, Any]]:
         """The stacks of one epoch: batches of one shape, how many, whether they are the last, and
         where the stream is then.
         """
-        batch, count = self._begin(epoch), self._count_at_start
+        batch = self._begin(epoch)
+        count = self._count_at_start
         self._count_at_start = 0
         while batch is not None:
-            capacity, stack = self._capacity(), [batch]
-            count, ends = count + 1, False
+            capacity = self._capacity()
+            stack = [batch]
+            count = count + 1
+            ends = False
             while True:
                 ends = count == self.steps
                 after = self._now()
                 batch = None if ends else self._next(epoch)
                 if batch is None and not ends:
-                    after, ends = self._now() | {"drawn": 0}, self.steps is None
+                    after = self._now() | {"drawn": 0}
+                    ends = self.steps is None
                 if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
                     break
                 stack.append(batch)
@@ -220,7 +235,8 @@ class StreamFeed:
             return None
         if self.check is not None:
             self.check(f"{self.name}: batch {self._count} of epoch {epoch + 1}", batch)
-        rows, most = _rows(batch), _rows(self._model)
+        rows = _rows(batch)
+        most = _rows(self._model)
         if rows > most or _shape(batch, rest=True) != _shape(self._model, rest=True):
             if not self.new_shapes:
                 raise ValueError(
@@ -243,7 +259,8 @@ class StreamFeed:
         """Whether it is a smaller one than others of its shape, where such are dropped."""
         if not self.drop_last:
             return False
-        shape, rows = _shape(batch, rest=True), _rows(batch)
+        shape = _shape(batch, rest=True)
+        rows = _rows(batch)
         self._full[shape] = max(rows, self._full.get(shape, 0))
         return rows < self._full[shape]
 
@@ -272,7 +289,8 @@ class StreamFeed:
             self._iterator = iter(self._opened())
             for _ in range(self._skip):
                 next(self._iterator, None)
-            self._count, self._skip = self._skip, 0
+            self._count = self._skip
+            self._skip = 0
         item = next(self._iterator, None)
         if item is None:
             return None

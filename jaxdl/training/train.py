@@ -234,7 +234,9 @@ def _start(
 def _made(step: StepForm, example: Shapes) -> Made | None:
     """How the first state is made without computing; None where something is computed."""
     try:
-        return made_of(functools.partial(_init, step, example), step.example, threefry.of_seed(0))
+        return made_of(
+            functools.partial(_init, step, example), step.example, threefry.of_seed(0)
+        )
     except Computes:
         return None
 

@@ -79,7 +79,9 @@ def _accepted(update: Callable[..., Any], arguments: dict[str, Any]) -> dict[str
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return arguments
     return {
-        name: value for name, value in arguments.items() if name in parameters or name == "value"
+        name: value
+        for name, value in arguments.items()
+        if name in parameters or name == "value"
     }
 
 
@@ -107,8 +109,12 @@ def report(
     metrics: tuple[tuple[str, Metric], ...], sums: dict[str, Any], gathered: dict[str, Any]
 ) -> dict[str, float | np.ndarray]:
     """The mean loss and each metric of an epoch."""
-    figures: dict[str, float | np.ndarray] = means({"loss": sums["loss"]}) if "loss" in sums else {}
-    return figures | {name: metric.result(sums[name], gathered[name]) for name, metric in metrics}
+    figures: dict[str, float | np.ndarray] = (
+        means({"loss": sums["loss"]}) if "loss" in sums else {}
+    )
+    return figures | {
+        name: metric.result(sums[name], gathered[name]) for name, metric in metrics
+    }
 
 
 def report_members(
@@ -138,7 +144,8 @@ def report_members(
 
 def _ratios(totals: Any, weights: Any) -> np.ndarray:
     """total / weight, NaN where nothing has weight."""
-    totals, weights = np.asarray(totals, np.float64), np.asarray(weights, np.float64)
+    totals = np.asarray(totals, np.float64)
+    weights = np.asarray(weights, np.float64)
     return np.divide(totals, weights, out=np.full(totals.shape, np.nan), where=weights != 0)
 
 

@@ -77,7 +77,8 @@ def test_the_table_counts_what_was_tried() -> None:
     table = faults.markdown(
         {
             "machine": {"processor": "P", "cores": 2, "date": "2026-01-02T03:04:05"},
-            "weights": counts | {"flips, safetensors alone": {"silently wrong": 94, "error": 6}},
+            "weights": counts
+            | {"flips, safetensors alone": {"silently wrong": 94, "error": 6}},
             "checkpoints": counts | {"flips, Orbax alone": {"harmless": 1}},
             "malicious": {
                 "attacks": 5,

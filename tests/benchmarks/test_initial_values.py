@@ -63,7 +63,9 @@ def test_the_start_of_flax() -> None:
     ):
         np.testing.assert_allclose(square @ square.T, np.eye(FEATURES), atol=1e-5)
     embedded = nn.Embed(200, 16).init(KEY, jnp.ones(1, jnp.int32))["params"]["embedding"]
-    alike(drawn(dl.Embedding(200, 16), jnp.ones(1, jnp.int32), starts.flax)["embedding"], embedded)
+    alike(
+        drawn(dl.Embedding(200, 16), jnp.ones(1, jnp.int32), starts.flax)["embedding"], embedded
+    )
 
 
 def test_the_start_of_keras_is_that_of_recurrent_layers_and_embeddings() -> None:
@@ -92,7 +94,11 @@ def test_the_months_of_the_airline(folder: Path) -> None:
     (folder / "airline-passengers.csv").write_text("\n".join(['"Month","Passengers"', *rows]))
     task = real_tasks.airline_passengers()
     step = 1 / np.arange(28).std()  # 28 of 40 months are trained on
-    assert [len(part[0]) for part in (task.train, task.validation or (), task.test)] == [16, 2, 10]
+    assert [len(part[0]) for part in (task.train, task.validation or (), task.test)] == [
+        16,
+        2,
+        10,
+    ]
     np.testing.assert_allclose(np.diff(task.train[0][:, :, 0], axis=1), step, rtol=1e-5)
     np.testing.assert_allclose(task.train[1] - task.train[0][:, -1], step, rtol=1e-5)
     np.testing.assert_allclose(
@@ -104,7 +110,8 @@ def test_the_months_of_the_airline(folder: Path) -> None:
 def test_the_hours_of_the_transformer(folder: Path) -> None:
     hours = np.arange(20 * 720)
     rows = [
-        ",".join(["date", *[str(hour * (variable + 1)) for variable in range(7)]]) for hour in hours
+        ",".join(["date", *[str(hour * (variable + 1)) for variable in range(7)]])
+        for hour in hours
     ]
     with lzma.open(folder / "ETTh1.csv.xz", "wt") as file:
         file.write("\n".join(["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *rows]))
@@ -144,13 +151,17 @@ def test_data_that_is_not_there_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("JAXDL_DATA", str(tmp_path))
     name = "MovieLens-100k, factors of 16, biases"
-    monkeypatch.setattr("sys.argv", ["initial_values", "--trials", name, "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        "sys.argv", ["initial_values", "--trials", name, "--out", str(tmp_path)]
+    )
     with pytest.raises(SystemExit, match=r"is not there — put airline-passengers\.csv"):
         initial_values.main()
 
 
 @pytest.mark.slow
-def test_it_measures_every_start_and_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_measures_every_start_and_keras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = np.random.default_rng(0).normal(size=(20, 6, 2)).astype(np.float32)
     task = real_tasks.Task(
         (x, x[:, -1]), (x[:7], x[:7, 0]), "RMSE", x[:7, 1], 1e-2, 8, 2, (x[7:], x[7:, 0]), 1

@@ -42,7 +42,9 @@ def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
     failures = result.get(
         "failures", []
     )  # the honest data are small: what a load takes beside them is much for these ratios
-    assert [one for one in failures if one["escapes"] or one["bytes"] > 1.5 * SIZE + SCRATCH] == []
+    assert [
+        one for one in failures if one["escapes"] or one["bytes"] > 1.5 * SIZE + SCRATCH
+    ] == []
     assert result["escapes"] == 0
     assert result["attacks"] > 40
     outcomes = {outcome for kind in result["kinds"].values() for outcome in kind["outcomes"]}
@@ -51,7 +53,9 @@ def test_nothing_gets_out_and_all_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("act", ["write", "link", "run", "load"])
-def test_what_gets_out_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+def test_what_gets_out_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
     (tmp_path / "data").mkdir()
     noted: list[str] = []
     events = {
@@ -87,6 +91,8 @@ def test_a_loader_that_is_taken_in_is_seen() -> None:
             == "unnamed error"
         )
     assert (
-        malicious.judged({"outcome": "refused", "said": "wrong — do", "digest": ""}, attack, right)
+        malicious.judged(
+            {"outcome": "refused", "said": "wrong — do", "digest": ""}, attack, right
+        )
         == "named in an error"
     )

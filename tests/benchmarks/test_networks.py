@@ -93,7 +93,9 @@ def test_losses_are_those_of_optax() -> None:
     logits = generator.normal(size=(6, 10)).astype(np.float32)
     labels = generator.integers(0, 10, 6)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    np.testing.assert_allclose(mean_loss(NETWORKS["cifar"], logits, labels), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        mean_loss(NETWORKS["cifar"], logits, labels), expected, rtol=1e-6
+    )
     binary = labels.astype(np.float32) % 2
     expected = optax.sigmoid_binary_cross_entropy(logits[:, 0], binary).mean()
     np.testing.assert_allclose(

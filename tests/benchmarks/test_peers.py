@@ -8,7 +8,16 @@ import jax
 import pytest
 
 from benchmarks.examples import examples, mean_loss
-from benchmarks.networks import Block, Dense, Logits, Network, Norm, Positions, Precision, Tokens
+from benchmarks.networks import (
+    Block,
+    Dense,
+    Logits,
+    Network,
+    Norm,
+    Positions,
+    Precision,
+    Tokens,
+)
 from benchmarks.peers import ENTRIES, Entry
 from benchmarks.weights import initial_weights
 

@@ -13,7 +13,17 @@ def test_it_measures_both_and_says_what_is_faster(
 ) -> None:
     monkeypatch.setattr(
         "sys.argv",
-        ["populations", "--members", "3", "--epochs", "1", "--rounds", "2", "--out", str(tmp_path)],
+        [
+            "populations",
+            "--members",
+            "3",
+            "--epochs",
+            "1",
+            "--rounds",
+            "2",
+            "--out",
+            str(tmp_path),
+        ],
     )
     populations.main()
     result = json.loads((tmp_path / "populations.json").read_text())

@@ -129,10 +129,11 @@ def test_losses_within_the_tolerance_agree() -> None:
 
 def test_a_process_that_ends_early_is_named_with_its_last_words(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    message = (
-        r"broken: expected an answer to 'ready', its process ended(.|\n)*list index out of range"
-    )
-    with pytest.raises(RuntimeError, match=message), Worker("broken", "benchmarks.worker", log=log):
+    message = r"broken: expected an answer to 'ready', its process ended(.|\n)*list index out of range"
+    with (
+        pytest.raises(RuntimeError, match=message),
+        Worker("broken", "benchmarks.worker", log=log),
+    ):
         pass
 
 

@@ -63,7 +63,10 @@ def test_what_is_refused(arguments: dict[str, object], text: str) -> None:
 
 
 def test_better() -> None:
-    least, most = dl.Checkpoints("x", best="loss"), dl.Checkpoints("x", best="accuracy", mode="max")
+    least, most = (
+        dl.Checkpoints("x", best="loss"),
+        dl.Checkpoints("x", best="accuracy", mode="max"),
+    )
     assert least.better(1.0, None)
     assert least.better(1.0, 2.0)
     assert not least.better(2.0, 2.0)

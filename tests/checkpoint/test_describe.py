@@ -149,7 +149,9 @@ def test_comments_and_docstrings_are_no_part_of_it() -> None:
     assert made[0] == made[1]
 
 
-def test_a_large_array_is_digested_by_rows_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_array_is_digested_by_rows_spread_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(digests, "WHOLE_BYTES", 1000)
     monkeypatch.setattr(digests, "SAMPLED_BYTES", 500)
     array = np.random.default_rng(0).normal(size=(1000, 5))

@@ -167,7 +167,9 @@ def test_the_newest_and_the_best_stay(folder: Path) -> None:
         assert store.due(6, 1, 0.5)
         saved(store, 6, 0.5)
         assert steps(store) == [6, 5]
-        assert [path.name for path in folder.iterdir() if path.name.startswith(".removing")] == []
+        assert [
+            path.name for path in folder.iterdir() if path.name.startswith(".removing")
+        ] == []
 
 
 def test_all_stay_where_keep_is_none(folder: Path) -> None:
@@ -212,7 +214,9 @@ def test_damage_is_named_and_the_one_before_restored(store: Store, part: str) ->
     assert found.step == 1
     np.testing.assert_array_equal(found.tree["kernel"], tree(1)["kernel"])
     assert steps(store) == [1]
-    assert [path.name[:21] for path in store.folder.glob("damaged-*")] == ["damaged-000002-step-2"]
+    assert [path.name[:21] for path in store.folder.glob("damaged-*")] == [
+        "damaged-000002-step-2"
+    ]
     saved(store, 2)
     assert restored(store).step == 2
 
@@ -304,7 +308,8 @@ def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
     saved(store, 1)
     rewritten(store.paths[0], files={"../../../secret": [1, "0" * 64]})
     with pytest.raises(
-        dl.CheckpointError, match=r"is missing 1 of its files, such as arrays/\.\./\.\./\.\./secret"
+        dl.CheckpointError,
+        match=r"is missing 1 of its files, such as arrays/\.\./\.\./\.\./secret",
     ):
         store.restore(lambda *_: tree())
 
@@ -347,7 +352,9 @@ def test_a_save_that_fails_is_reported_and_the_run_goes_on(
         ):
             store.wait()
     assert restored(store).step == 1
-    assert [path.name for path in store.folder.iterdir() if path.name.startswith(".saving")] == []
+    assert [
+        path.name for path in store.folder.iterdir() if path.name.startswith(".saving")
+    ] == []
     saved(store, 3)
     assert restored(store).step == 3
 
@@ -495,7 +502,8 @@ def test_a_file_that_grows_too_large_is_reported_in_one_warning_a_save(folder: P
         f"checkpoint: step {step} was not saved" for step in (1, 2)
     ]
     assert all(
-        "(File too large); there is none before it, training continues" in line for line in lines
+        "(File too large); there is none before it, training continues" in line
+        for line in lines
     )
 
 
@@ -506,7 +514,9 @@ def test_where_nothing_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPat
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refused)
-    with pytest.warns(RuntimeWarning, match="cannot be locked, as its file system has no locks"):
+    with pytest.warns(
+        RuntimeWarning, match="cannot be locked, as its file system has no locks"
+    ):
         store = Store(dl.Checkpoints(folder))
     with store:
         saved(store, 1)

@@ -68,7 +68,9 @@ def model() -> dl.Layer:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "weights.safetensors"
-    dl.save(path, {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, {"key": jax.random.key(1)})
+    dl.save(
+        path, {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, {"key": jax.random.key(1)}
+    )
     return path
 
 
@@ -177,7 +179,9 @@ def test_differences_are_listed_by_path(tmp_path: Path, model: dl.Layer) -> None
     other = dl.Sequential(
         dl.Dense(7), jax.nn.relu, dl.Dense(2, param_dtype=jnp.bfloat16), dl.Dense(1)
     )
-    with pytest.raises(dl.CheckpointError, match="does not fit what it is loaded into") as caught:
+    with pytest.raises(
+        dl.CheckpointError, match="does not fit what it is loaded into"
+    ) as caught:
         dl.load(tmp_path / "w", like=jax.eval_shape(other.init, jax.random.key(0), x))
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     assert "missing: params.dense_2.kernel, float32[2, 1]" in lines
@@ -194,7 +198,11 @@ def test_many_differences_are_cut_short(tmp_path: Path) -> None:
 
 def test_every_flipped_bit_is_seen(saved: Path) -> None:
     whole = saved.read_bytes()
-    for place in [*range(40), *range(40, len(whole) - 32, 7), *range(len(whole) - 32, len(whole))]:
+    for place in [
+        *range(40),
+        *range(40, len(whole) - 32, 7),
+        *range(len(whole) - 32, len(whole)),
+    ]:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         saved.write_bytes(damaged)
@@ -243,11 +251,16 @@ def sealed_again(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes
             "is of format 2, which a newer jaxdl wrote",
         ),
         (lambda data: (2**63).to_bytes(8, "little") + data[8:], "no safetensors file"),
-        (lambda data: (8).to_bytes(8, "little") + b"[[[[[[[[" + data, "another program wrote it"),
+        (
+            lambda data: (8).to_bytes(8, "little") + b"[[[[[[[[" + data,
+            "another program wrote it",
+        ),
         (lambda data: (10**5).to_bytes(8, "little") + b"[" * 10**5, "another program wrote it"),
     ],
 )
-def test_what_is_wrong_is_said(saved: Path, change: Callable[[bytes], bytes], message: str) -> None:
+def test_what_is_wrong_is_said(
+    saved: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
     saved.write_bytes(change(saved.read_bytes()))
     with pytest.raises(dl.CheckpointError, match=message):
         dl.load(saved)
@@ -273,7 +286,10 @@ def test_no_file(tmp_path: Path) -> None:
     ("params", "message"),
     [
         ({"a": "text"}, r"params\.a is str"),
-        ({"a": np.ones(2, ml_dtypes.int4)}, r"params\.a is of int4, which safetensors cannot hold"),
+        (
+            {"a": np.ones(2, ml_dtypes.int4)},
+            r"params\.a is of int4, which safetensors cannot hold",
+        ),
         ({"a": object()}, r"params\.a is object"),
         ({0: np.ones(2)}, "has the name 0; expected nested dicts named by strings"),
         ({"a": [np.ones(2)] * 2 + ["x"]}, r"params\.a is list"),

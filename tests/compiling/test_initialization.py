@@ -59,7 +59,10 @@ def test_arguments_and_constants_are_those_of_the_program(function: Any) -> None
         lambda params: jnp.zeros(()) + 1,
         jax.jit(lambda params: jax.random.normal(jax.random.key(0))),
         lambda params: halved().init(params),
-        lambda params: (params["kernel"], 1.5),  # of weak type, which an array on the host has not
+        lambda params: (
+            params["kernel"],
+            1.5,
+        ),  # of weak type, which an array on the host has not
     ],
     ids=["product", "arange", "broadcast", "sum", "random", "halves", "weak"],
 )
@@ -139,7 +142,8 @@ def test_a_first_state_is_what_the_step_draws_one_by_one(name: str, optimizer: A
         assert jax.tree.structure(made) == jax.tree.structure(expected)
         assert (jax.random.key_data(made.key) == jax.random.key_data(expected.key)).all()
         for ours, theirs in zip(
-            *(jax.tree.leaves(state._replace(key=None)) for state in (made, expected)), strict=True
+            *(jax.tree.leaves(state._replace(key=None)) for state in (made, expected)),
+            strict=True,
         ):
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
@@ -156,7 +160,9 @@ def test_equal_parameters_are_drawn_by_one_program_for_all_seeds(
     with jax.log_compiles():
         states = [first_state(step, example, jax.random.key(seed)) for seed in range(3)]
     compiled = [
-        record.getMessage() for record in caplog.records if "Compiling jit(" in record.getMessage()
+        record.getMessage()
+        for record in caplog.records
+        if "Compiling jit(" in record.getMessage()
     ]
     assert len([message for message in compiled if "_draw_stacked" in message]) == 1
     assert not [message for message in compiled if "_init" in message]
@@ -188,7 +194,8 @@ def test_a_first_state_with_equal_parameters_and_the_state_after_it_share_a_prog
     )
     step = dl.Supervised(model, dl.losses.mean_squared_error, optax.sgd(0.1))
     assert not any(
-        leaf.committed for leaf in jax.tree.leaves(first_state(step, example, jax.random.key(0)))
+        leaf.committed
+        for leaf in jax.tree.leaves(first_state(step, example, jax.random.key(0)))
     )
     assert run.compile_seconds > 0
 

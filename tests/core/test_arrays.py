@@ -233,7 +233,9 @@ def test_a_run_on_arrays_of_the_other_byte_order_is_that_on_the_machines() -> No
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf).astype(">f4"), run.params)
     expected = dl.predict(model, run.params, run.state, X)
-    np.testing.assert_array_equal(dl.predict(model, params, run.state, X.astype(">f8")), expected)
+    np.testing.assert_array_equal(
+        dl.predict(model, params, run.state, X.astype(">f8")), expected
+    )
     np.testing.assert_array_equal(
         model.apply(run.params, {}, X.astype(">f4"))[0], model.apply(run.params, {}, X)[0]
     )

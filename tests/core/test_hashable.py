@@ -18,5 +18,7 @@ def test_a_value_that_cannot_be_hashed_is_refused(value: object) -> None:
     with pytest.raises(TypeError) as raised:
         check_hashable("loss 'own'", value)
     message = str(raised.value)
-    assert message.startswith(f"loss 'own': {type(value).__name__} cannot be hashed (unhashable")
+    assert message.startswith(
+        f"loss 'own': {type(value).__name__} cannot be hashed (unhashable"
+    )
     assert message.endswith("use numbers, strings, tuples, functions and frozen dataclasses.")

@@ -85,7 +85,10 @@ def test_images_are_read_in_0_to_1_whatever_reads_them(model: Any, expected: Any
     params, state = model.init(KEY, BYTES)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype("float32")}
     for x in (BYTES, jnp.asarray(BYTES)):
-        for y in (model.apply(params, state, x)[0], jax.jit(dl.forward(model, state))(params, x)):
+        for y in (
+            model.apply(params, state, x)[0],
+            jax.jit(dl.forward(model, state))(params, x),
+        ):
             assert y.dtype == jnp.float32
             np.testing.assert_allclose(y, expected, rtol=1e-6)
 
@@ -99,7 +102,9 @@ def test_a_composite_reads_images_once() -> None:
         params, state = model.init(KEY, BYTES)
         jax.tree.map(np.testing.assert_array_equal, (params, state), model.init(KEY, SCALED))
         np.testing.assert_allclose(
-            model.apply(params, state, BYTES)[0], model.apply(params, state, SCALED)[0], atol=1e-6
+            model.apply(params, state, BYTES)[0],
+            model.apply(params, state, SCALED)[0],
+            atol=1e-6,
         )
 
 
@@ -109,7 +114,8 @@ def test_images_stay_bytes_until_they_are_read() -> None:
     assert jax.make_jaxpr(model.apply)(params, state, BYTES).in_avals[-1].dtype == jnp.uint8
     assert Raw().apply({}, {}, BYTES)[0].dtype == jnp.uint8
     assert (
-        Scale("bfloat16").apply(*Scale("bfloat16").init(KEY, BYTES), BYTES)[0].dtype == jnp.bfloat16
+        Scale("bfloat16").apply(*Scale("bfloat16").init(KEY, BYTES), BYTES)[0].dtype
+        == jnp.bfloat16
     )
 
 
@@ -161,7 +167,9 @@ def test_images_are_trained_on_as_floats_are() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "model", [dl.Embedding(10, 4), dl.Sequential(dl.Embedding(10, 4)), as_layer(twice)], ids=repr
+    "model",
+    [dl.Embedding(10, 4), dl.Sequential(dl.Embedding(10, 4)), as_layer(twice)],
+    ids=repr,
 )
 def test_integers_that_would_wrap_are_refused(model: Any, x: Any, text: str) -> None:
     params, state = model.init(KEY, np.zeros((1, 2), np.int32))
@@ -253,7 +261,9 @@ def test_indices_behind_the_ends_are_read_by_nothing() -> None:
 
 
 def test_what_lies_behind_is_zeroed_once() -> None:
-    block = dl.Sequential(dl.Dense(8), dl.Residual(dl.Dense(8)), dl.LayerNorm(), dl.Dropout(0.0))
+    block = dl.Sequential(
+        dl.Dense(8), dl.Residual(dl.Dense(8)), dl.LayerNorm(), dl.Dropout(0.0)
+    )
     model = dl.Sequential(block, dl.Frozen(block), dl.in_precision(block, "float32"))
     x = dl.Padded(jnp.asarray(VALUES), jnp.asarray(LENGTHS))
     params, state = model.init(KEY, x)

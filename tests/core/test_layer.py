@@ -104,7 +104,9 @@ def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
     assert train.fold_in(3).for_part("a").key == fold_in_name(jax.random.fold_in(KEY, 3), "a")
     assert train.with_mask(None).for_part("a") == dl.Train(KEY, None, "devices").for_part("a")
     assert dl.Eval().for_part("a") == dl.Eval()
-    assert repr(dl.Train(KEY, None, "devices")) == f"Train({KEY!r}, mask=None, across='devices')"
+    assert (
+        repr(dl.Train(KEY, None, "devices")) == f"Train({KEY!r}, mask=None, across='devices')"
+    )
 
 
 def test_programs_in_which_nothing_draws_derive_no_key() -> None:
@@ -180,9 +182,9 @@ def test_what_a_layer_must_write() -> None:
 
 def test_defaults_are_left_out_of_the_print() -> None:
     assert repr(dl.Conv(32, (3, 1), stride=2)) == "Conv(32, (3, 1), stride=2)"
-    assert repr(dl.Dense(3, kernel_init=jax.nn.initializers.zeros, param_dtype=jnp.float16)) == (
-        "Dense(3, kernel_init=zeros, param_dtype=float16)"
-    )
+    assert repr(
+        dl.Dense(3, kernel_init=jax.nn.initializers.zeros, param_dtype=jnp.float16)
+    ) == ("Dense(3, kernel_init=zeros, param_dtype=float16)")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,9 @@ def test_forward_is_a_plain_function_of_parameters_and_input() -> None:
 
 def test_a_layer_error_says_where_it_happened() -> None:
     assert str(LayerError("Dense", "no.")) == "Dense: no."
-    assert str(LayerError("Dense", "no.", ("head", "dense_1"))) == "Dense at 'head.dense_1': no."
+    assert (
+        str(LayerError("Dense", "no.", ("head", "dense_1"))) == "Dense at 'head.dense_1': no."
+    )
     with pytest.raises(LayerError) as caught, located("head"), located("dense_1"):
         raise LayerError("Dense", "no.")
     assert str(caught.value) == "Dense at 'head.dense_1': no."
@@ -365,5 +369,7 @@ def test_apply_gives_an_output_and_a_state(result: Any) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_mode_is_one_of_two(mode: Any) -> None:
     for layer in (Gives(result=(X, {})), dl.Dense(3), dl.Sequential(dl.Flatten())):
-        with pytest.raises(LayerError, match=r"the mode is dl.Train\(key\) or dl.Eval\(\), got"):
+        with pytest.raises(
+            LayerError, match=r"the mode is dl.Train\(key\) or dl.Eval\(\), got"
+        ):
             layer.apply({}, {}, X, mode)

@@ -114,7 +114,9 @@ def test_what_lies_behind_the_ends_changes_no_run() -> None:
     runs = []
     for filling in (0.0, np.nan, np.inf):
         inputs = dl.Padded(np.where(behind[..., None], np.float32(filling), values), lengths)
-        model = dl.Sequential(dl.Dense(4), dl.LayerNorm(), dl.GRU(3, sequence=False), dl.Dense(1))
+        model = dl.Sequential(
+            dl.Dense(4), dl.LayerNorm(), dl.GRU(3, sequence=False), dl.Dense(1)
+        )
         settings = {
             "loss": dl.losses.mean_squared_error,
             "optimizer": optax.sgd(0.1),

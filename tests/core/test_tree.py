@@ -10,7 +10,9 @@ import optax
 import jaxdl as dl
 from jaxdl import tree
 
-MODEL = dl.Sequential(dl.Conv(2, 3), dl.BatchNorm(), dl.Flatten(), head=dl.Sequential(dl.Dense(3)))
+MODEL = dl.Sequential(
+    dl.Conv(2, 3), dl.BatchNorm(), dl.Flatten(), head=dl.Sequential(dl.Dense(3))
+)
 PARAMS, STATE = MODEL.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
 
 
@@ -29,7 +31,11 @@ def test_leaves_by_their_dotted_path() -> None:
         "head.dense_0.kernel": (32, 3),
     }
     assert tree.named_leaves({}) == {}
-    assert tree.named_leaves(Moments(1, [2, {"a": 3}])) == {"mean": 1, "rest.0": 2, "rest.1.a": 3}
+    assert tree.named_leaves(Moments(1, [2, {"a": 3}])) == {
+        "mean": 1,
+        "rest.0": 2,
+        "rest.1.a": 3,
+    }
 
 
 def test_counts() -> None:
@@ -38,13 +44,16 @@ def test_counts() -> None:
     assert tree.parameter_count(tree.shapes(PARAMS)) == tree.parameter_count(PARAMS)
     assert tree.byte_count(PARAMS) == 4 * tree.parameter_count(PARAMS)
     assert (
-        tree.byte_count({"a": jnp.zeros((3, 5), jnp.bfloat16), "b": jnp.zeros((), jnp.int8)}) == 31
+        tree.byte_count({"a": jnp.zeros((3, 5), jnp.bfloat16), "b": jnp.zeros((), jnp.int8)})
+        == 31
     )
     assert tree.parameter_count({}) == tree.byte_count({}) == 0
 
 
 def test_map_with_names_makes_masks_for_optax() -> None:
-    decayed = tree.map_named(lambda name, leaf: name.endswith("kernel") and leaf.ndim > 1, PARAMS)
+    decayed = tree.map_named(
+        lambda name, leaf: name.endswith("kernel") and leaf.ndim > 1, PARAMS
+    )
     assert jax.tree.structure(decayed) == jax.tree.structure(PARAMS)
     assert [name for name, chosen in tree.named_leaves(decayed).items() if chosen] == [
         "conv_0.kernel",
@@ -64,7 +73,9 @@ def test_shapes_hold_no_arrays() -> None:
     assert shapes["conv_0"]["kernel"] == jax.ShapeDtypeStruct((3, 3, 1, 2), jnp.float32)
     assert tree.shapes(shapes) == shapes
     wide = {"x": np.ones(2), "key": jax.random.key(0)}
-    assert tree.shapes(wide)["x"] == jax.ShapeDtypeStruct((2,), jnp.float32), "as JAX would take it"
+    assert tree.shapes(wide)["x"] == jax.ShapeDtypeStruct((2,), jnp.float32), (
+        "as JAX would take it"
+    )
     assert tree.shapes(wide)["key"].dtype == wide["key"].dtype
 
 

@@ -67,7 +67,9 @@ def test_functions_pickle_by_name(function: Any) -> None:
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize("function", [function for function in FUNCTIONS if function is not leaky])
+@pytest.mark.parametrize(
+    "function", [function for function in FUNCTIONS if function is not leaky]
+)
 def test_functions_in_any_field_pickle_by_name(function: Any) -> None:
     model = dl.Sequential(
         dense=dl.Dense(3),

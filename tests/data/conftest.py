@@ -20,7 +20,9 @@ class Page:
     stops_at: list[int] = field(
         default_factory=list
     )  # the byte at which each of the first answers breaks off
-    statuses: list[int] = field(default_factory=list)  # errors that the first answers are instead
+    statuses: list[int] = field(
+        default_factory=list
+    )  # errors that the first answers are instead
     says_length: bool = True
     range_offset: int = 0  # by how much it misses the place that it was asked for
     barrier: threading.Event | None = None  # what it waits for before it answers
@@ -99,7 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             while page.drips and start < total and not page.resumes.wait(page.drips):
                 self.wfile.write(page.body[start : start + 1])
                 start += 1
-            self.wfile.write(page.body[start : page.stops_at.pop(0) if page.stops_at else total])
+            self.wfile.write(
+                page.body[start : page.stops_at.pop(0) if page.stops_at else total]
+            )
         except ConnectionError:
             self.site.hung_up.set()
         return None
@@ -114,7 +118,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     handler = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         handler.site = Server(f"http://127.0.0.1:{listening.server_port}")
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(
+            target=listening.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         thread.start()
         yield handler.site
         for page in handler.site.pages.values():

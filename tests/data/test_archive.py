@@ -50,7 +50,9 @@ def test_a_file_is_read_whatever_it_is_packed_in_and_called(
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_packing(tmp_path: Path):
-    packed = [gzip.compress(FIRST, level, mtime=time) for level, time in ((1, 0), (9, 1_000_000))]
+    packed = [
+        gzip.compress(FIRST, level, mtime=time) for level, time in ((1, 0), (9, 1_000_000))
+    ]
     assert packed[0] != packed[1]
     assert all(
         read_file(write(tmp_path / "first.gz", data), CONTENTS[0]) == FIRST for data in packed
@@ -80,7 +82,9 @@ def test_a_broken_compression_is_refused(tmp_path: Path, pack: Callable[[bytes],
         read_file(write(tmp_path / "first", packed[:20] + bytes(1000)), CONTENTS[0])
 
 
-def test_no_more_is_decompressed_than_is_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_more_is_decompressed_than_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     bomb = write(tmp_path / "first", gzip.compress(bytes(20_000_000)))
     largest, read = [], gzip.GzipFile.read
     monkeypatch.setattr(
@@ -140,7 +144,10 @@ def test_an_archive_is_read_no_further_than_needed(tmp_path: Path):
             {"first": FIRST + b"!", "second": SECOND},
             "^has a 'first' that holds more bytes where 50000 are expected$",
         ),
-        ({"first": SECOND + FIRST[:20_000], "second": SECOND}, "^has a 'first' that is altered"),
+        (
+            {"first": SECOND + FIRST[:20_000], "second": SECOND},
+            "^has a 'first' that is altered",
+        ),
         (
             {"filler": bytes(5_000_000), "first": FIRST, "second": SECOND},
             "^unpacks to far more than is expected of it$",
@@ -160,14 +167,18 @@ def test_an_archive_of_the_wrong_content_is_refused(
 def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     packed = pack(tar({"first": FIRST, "second": SECOND}))
     for length in (len(packed) // 4, len(packed) // 4 * 3):
-        with pytest.raises(CorruptionError, match=r"breaks off after|holds \d+ bytes|lacks|broken"):
+        with pytest.raises(
+            CorruptionError, match=r"breaks off after|holds \d+ bytes|lacks|broken"
+        ):
             dict(read_members(write(tmp_path / "archive", packed[:length]), CONTENTS))
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path):
     with pytest.raises(CorruptionError, match=r"^is no tar archive, or a broken one"):
         dict(
-            read_members(write(tmp_path / "archive", b"<html>please log in</html>" * 100), CONTENTS)
+            read_members(
+                write(tmp_path / "archive", b"<html>please log in</html>" * 100), CONTENTS
+            )
         )
 
 
@@ -191,13 +202,22 @@ HEADERS = {
         header("a", NEGATIVE, b"L"),
         "headers of -512 bytes for one file",
     ),
-    "a file of less than nothing": (header("a", NEGATIVE), "headers of -512 bytes for one file"),
-    "headers upon headers": (header("a", 0, b"x") * 5000, "headers of 33280 bytes for one file"),
+    "a file of less than nothing": (
+        header("a", NEGATIVE),
+        "headers of -512 bytes for one file",
+    ),
+    "headers upon headers": (
+        header("a", 0, b"x") * 5000,
+        "headers of 33280 bytes for one file",
+    ),
     "statements about all files": (
         pax({f"key{row}": "v" for row in range(65)}, b"g") + member("a"),
         "no honest archive has",
     ),
-    "a size of less than nothing": (pax({"size": "-512"}) + member("a"), "no honest archive has"),
+    "a size of less than nothing": (
+        pax({"size": "-512"}) + member("a"),
+        "no honest archive has",
+    ),
     "holes": (header("a", 0, b"S"), "has a file with holes, which are not read"),
     "holes by pax": (pax({"GNU.sparse.map": "a"}) + member("a"), "has a file with holes"),
     "no number of bytes": (
@@ -248,7 +268,9 @@ def test_headers_of_many_members_are_not_kept(tmp_path: Path, monkeypatch: pytes
 def test_names_that_no_disk_takes_are_no_files_of_a_collection(tmp_path: Path):
     expected = Collection.of("[0-9]+", {"1": b"a"})
     archive = member("2" * 256, b"b") + member("1", b"a") + bytes(1024)
-    assert read_collection(write(tmp_path / "archive", archive), expected, 1 << 20) == {"1": b"a"}
+    assert read_collection(write(tmp_path / "archive", archive), expected, 1 << 20) == {
+        "1": b"a"
+    }
 
 
 def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
@@ -257,7 +279,8 @@ def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
     with pytest.raises(CorruptionError, match="holds more bytes"):
         read_file(write(tmp_path / "first", pieces + lzma.compress(b"!")), CONTENTS[0])
     assert (
-        read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0]) == FIRST
+        read_file(write(tmp_path / "first", lzma.compress(FIRST, preset=9)), CONTENTS[0])
+        == FIRST
     )
 
 
@@ -265,7 +288,8 @@ def test_an_xz_file_may_come_in_pieces_with_padding(tmp_path: Path):
 def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponent: int):
     asking = asking_for(lzma.compress(FIRST), exponent)
     with pytest.raises(
-        CorruptionError, match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)"
+        CorruptionError,
+        match=r"breaks off after 0 of 50000 bytes \(Memory usage limit exceeded\)",
     ):
         read_file(write(tmp_path / "first", asking), CONTENTS[0])
 
@@ -273,7 +297,9 @@ def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path, exponen
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "first")
     write(tmp_path / "second", SECOND)
-    with pytest.raises(CorruptionError, match=r"^is a pipe or a device, where a file is expected$"):
+    with pytest.raises(
+        CorruptionError, match=r"^is a pipe or a device, where a file is expected$"
+    ):
         read_file(tmp_path / "first", CONTENTS[0])
     with pytest.raises(CorruptionError, match=r"^is a pipe or a device"):
         dict(read_members(tmp_path / "first", CONTENTS))

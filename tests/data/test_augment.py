@@ -80,7 +80,9 @@ def test_cutout_zeroes_a_square_around_any_pixel(size: int):
     for index, (row, column) in enumerate(np.ndindex(height, width)):
         top, left = row - size // 2, column - size // 2
         possible[index, max(top, 0) : top + size, max(left, 0) : left + size] = True
-    same = (cut[..., :1].reshape(batch, 1, -1) == possible.reshape(1, height * width, -1)).all(2)
+    same = (cut[..., :1].reshape(batch, 1, -1) == possible.reshape(1, height * width, -1)).all(
+        2
+    )
     assert same.any(1).all()
     assert_as_often(cut[..., 0].sum(0), possible.mean(0), batch)
     np.testing.assert_array_equal(cut[..., 0], cut[..., 1])
@@ -168,7 +170,11 @@ def test_a_padding_or_mode_that_is_none_is_refused():
 
 
 def test_mixup_refuses_what_cannot_be_mixed():
-    unchecked_mixup, images, targets = unchecked(augment.mixup), jnp.zeros((2, 4, 4, 1)), jnp.eye(2)
+    unchecked_mixup, images, targets = (
+        unchecked(augment.mixup),
+        jnp.zeros((2, 4, 4, 1)),
+        jnp.eye(2),
+    )
     with pytest.raises(ValueError, match=r"^mixup: images are uint8, .* scale them first"):
         unchecked_mixup(KEY, images.astype(jnp.uint8), targets)
     with pytest.raises(ValueError, match=r"^mixup: targets are int32, .* jax.nn.one_hot"):

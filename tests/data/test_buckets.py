@@ -44,7 +44,12 @@ def test_an_epoch_has_every_sequence_once_in_the_bucket_that_fits(
     longest = draw.draw(st.integers(1, boundaries[-1]))
     whole = sequences(lengths)
     source = Buckets(
-        whole, np.arange(len(whole)), batch_size, boundaries=boundaries, longest=longest, keep=keep
+        whole,
+        np.arange(len(whole)),
+        batch_size,
+        boundaries=boundaries,
+        longest=longest,
+        keep=keep,
     )
     batches = list(source)
     assert len(batches) == len(source)
@@ -56,7 +61,9 @@ def test_an_epoch_has_every_sequence_once_in_the_bucket_that_fits(
             expected = whole[row][start : start + longest]
             assert values.tolist() == expected.tolist() + [0] * (len(values) - len(expected))
             assert length == len(expected)
-            assert len(values) == next(boundary for boundary in boundaries if boundary >= length)
+            assert len(values) == next(
+                boundary for boundary in boundaries if boundary >= length
+            )
 
 
 def test_a_smaller_batch_follows_upon_a_whole_one_of_its_bucket():
@@ -110,7 +117,10 @@ def test_what_does_not_fit_is_refused(unchecked: None):
         ({"boundaries": (4, 4)}, r"lengths of at least 1 that rise, got \(4, 4\)"),
         ({"boundaries": (0, 4)}, "lengths of at least 1 that rise"),
         ({"boundaries": ()}, "lengths of at least 1 that rise"),
-        ({"boundaries": (4,), "longest": 5}, "longest lies between 1 and the last boundary, got 5"),
+        (
+            {"boundaries": (4,), "longest": 5},
+            "longest lies between 1 and the last boundary, got 5",
+        ),
         ({"boundaries": (4,), "longest": 0}, "longest lies between 1"),
         ({"boundaries": (4,), "batch_size": 0}, "batch_size is at least 1, got 0"),
         ({"boundaries": (4,), "keep": "middle"}, "keep is 'first' or 'last', got 'middle'"),

@@ -88,7 +88,9 @@ class Call:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize(
-    "function", [os.system, eval, exec, np.save, getattr], ids=lambda function: function.__name__
+    "function",
+    [os.system, eval, exec, np.save, getattr],
+    ids=lambda function: function.__name__,
 )
 def test_a_hostile_pickle_runs_nothing(
     tmp_path: Path, function: Callable[..., object], protocol: int
@@ -224,11 +226,15 @@ FORMS = {
 def test_the_batches_are_found_in_every_form(tmp_path: Path, write: Callable[[Path], object]):
     write(tmp_path)
     train, test = read_cifar(tmp_path, tuple(TRAIN), TEST, urls=())
-    np.testing.assert_array_equal(train[0], images_by_hand(np.concatenate([PIXELS[:3], PIXELS])))
+    np.testing.assert_array_equal(
+        train[0], images_by_hand(np.concatenate([PIXELS[:3], PIXELS]))
+    )
     np.testing.assert_array_equal(train[1], LABELS[:3] + LABELS)
     np.testing.assert_array_equal(test[0], images_by_hand(PIXELS[3:]))
     np.testing.assert_array_equal(test[1], LABELS[3:])
-    assert [path.suffix for path in tmp_path.rglob("*") if path.suffix in (".part", ".lock")] == []
+    assert [
+        path.suffix for path in tmp_path.rglob("*") if path.suffix in (".part", ".lock")
+    ] == []
 
 
 def test_a_missing_archive_is_downloaded_once(server, tmp_path: Path):

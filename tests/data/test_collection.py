@@ -92,7 +92,9 @@ def test_a_known_copy_is_accepted(tmp_path: Path):
     files = FILES | {"in/3.txt": b"longer than it should be"}
     archive = write(tmp_path / "archive", tar(files))
     assert read_collection(archive, EXPECTED, LIMIT, Collection.of(PATTERN, files)) == files
-    with pytest.raises(CorruptionError, match=r"^is altered .*, expected 1640 bytes and SHA-256"):
+    with pytest.raises(
+        CorruptionError, match=r"^is altered .*, expected 1640 bytes and SHA-256"
+    ):
         read_collection(
             write(archive, tar(files | {"in/3.txt": b""})),
             EXPECTED,
@@ -139,7 +141,9 @@ def test_what_is_not_the_collection_is_refused(
     tmp_path: Path, members: dict[str, bytes], sentence: str, unpacked: bool
 ):
     path = (
-        unpack(tmp_path / "set", members) if unpacked else write(tmp_path / "archive", tar(members))
+        unpack(tmp_path / "set", members)
+        if unpacked
+        else write(tmp_path / "archive", tar(members))
     )
     with pytest.raises(CorruptionError, match=sentence):
         read_collection(path, EXPECTED, LIMIT)
@@ -172,7 +176,9 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
 def test_a_truncated_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]):
     packed = pack(tar(FILES))
     for length in (0, len(packed) // 4, len(packed) // 2):
-        with pytest.raises(CorruptionError, match=r"holds \d+ of the 80 files|breaks off|broken"):
+        with pytest.raises(
+            CorruptionError, match=r"holds \d+ of the 80 files|breaks off|broken"
+        ):
             read_collection(write(tmp_path / "archive", packed[:length]), EXPECTED, LIMIT)
 
 

@@ -139,7 +139,8 @@ def test_a_part_that_is_whole_is_not_downloaded_again(server, tmp_path):
 def test_the_wrong_file_is_thrown_away(server, tmp_path):
     url = server.add("numbers", BODY[::-1])
     with pytest.raises(
-        DataError, match=rf"'numbers', as downloaded from {url}, is altered .* — it was thrown away"
+        DataError,
+        match=rf"'numbers', as downloaded from {url}, is altered .* — it was thrown away",
     ):
         download(read, remote(tmp_path, url))
     assert left_in(tmp_path) == []
@@ -156,7 +157,9 @@ def test_an_endless_file_is_broken_off(server, tmp_path):
     url = server.add(
         "numbers", BODY * 200, says_length=False
     )  # more than any socket's buffers hold
-    with pytest.raises(DataError, match="sent more than the 100000 bytes that the file may have"):
+    with pytest.raises(
+        DataError, match="sent more than the 100000 bytes that the file may have"
+    ):
         download(read, remote(tmp_path, url, limit=100_000))
     assert left_in(tmp_path) == []
     assert len(server.requests) == 1
@@ -173,11 +176,14 @@ def test_a_refusal_is_believed_and_the_mirror_asked(server, tmp_path):
 
 def test_a_passing_error_is_tried_again_but_not_for_ever(server, tmp_path):
     assert (
-        download(read, remote(tmp_path, server.add("numbers", BODY, statuses=[503, 429]))) == BODY
+        download(read, remote(tmp_path, server.add("numbers", BODY, statuses=[503, 429])))
+        == BODY
     )
     assert len(server.requests) == 3
     with pytest.raises(DataError, match="HTTP 503 Service Unavailable"):
-        download(read, remote(tmp_path / "other", server.add("numbers", BODY, statuses=[503] * 9)))
+        download(
+            read, remote(tmp_path / "other", server.add("numbers", BODY, statuses=[503] * 9))
+        )
     assert len(server.requests) == 7
 
 
@@ -239,7 +245,8 @@ def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatc
             ),
         )
         with pytest.raises(
-            DataError, match=r"cannot write into .* \(No space left on device\) — free some space"
+            DataError,
+            match=r"cannot write into .* \(No space left on device\) — free some space",
         ):
             download(read, remote(tmp_path, url))
     assert 0 < (tmp_path / "numbers.part").stat().st_size <= 100_000
@@ -269,7 +276,8 @@ def test_a_bad_file_is_named_and_not_replaced(server, tmp_path):
 
 def test_a_missing_file_is_downloaded(server, tmp_path):
     assert (
-        obtain([tmp_path / "numbers"], read, remote(tmp_path, server.add("numbers", BODY))) == BODY
+        obtain([tmp_path / "numbers"], read, remote(tmp_path, server.add("numbers", BODY)))
+        == BODY
     )
     assert obtain([tmp_path / "numbers"], read, remote(tmp_path)) == BODY
 
@@ -296,7 +304,10 @@ def process_for(folder: Path, url: str) -> "subprocess.Popen[str]":
     arguments = [str(folder), url, CONTENT.name, str(CONTENT.size), CONTENT.sha256]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        [sys.executable, "-c", ALONE, *arguments], cwd=Path(__file__).parents[2], text=True, **pipes
+        [sys.executable, "-c", ALONE, *arguments],
+        cwd=Path(__file__).parents[2],
+        text=True,
+        **pipes,
     )
 
 
@@ -355,7 +366,9 @@ def test_where_the_process_that_downloads_is_killed_the_other_goes_on(server, tm
 def test_a_server_that_stalls_is_left(server, tmp_path, monkeypatch):
     monkeypatch.setattr(TRANSFERS, "_TIMEOUT", 0.2)
     assert (
-        download(read, remote(tmp_path / "once", server.add("numbers", BODY, stalls_at=100_000)))
+        download(
+            read, remote(tmp_path / "once", server.add("numbers", BODY, stalls_at=100_000))
+        )
         == BODY
     )
     assert [headers.get("range") for _, headers in server.requests] == [None, "bytes=100000-"]
@@ -408,7 +421,9 @@ def test_an_address_that_leads_nowhere_is_named(server, tmp_path, location: str)
             read,
             remote(
                 tmp_path,
-                server.add("numbers", b"", status=(302, "Found"), headers={"Location": location}),
+                server.add(
+                    "numbers", b"", status=(302, "Found"), headers={"Location": location}
+                ),
             ),
         )
     assert "\n" not in str(caught.value)
@@ -416,7 +431,9 @@ def test_an_address_that_leads_nowhere_is_named(server, tmp_path, location: str)
 
 def test_what_a_server_says_stays_one_sentence(server, tmp_path):
     url = server.add("numbers", b"", status=(404, "\x1b]0;owned\x07" + "no " * 5000))
-    with pytest.raises(DataError, match=r"HTTP 404 \?\]0;owned\?no no .*… — call again") as caught:
+    with pytest.raises(
+        DataError, match=r"HTTP 404 \?\]0;owned\?no no .*… — call again"
+    ) as caught:
         download(read, remote(tmp_path, url))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 600
@@ -465,7 +482,12 @@ def readable_only() -> Iterator[Path]:
         folder, root = Path(name), os.geteuid() == 0
         (folder / "good").write_bytes(BODY)
         folder.chmod(
-            stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH
+            stat.S_IRUSR
+            | stat.S_IXUSR
+            | stat.S_IRGRP
+            | stat.S_IXGRP
+            | stat.S_IROTH
+            | stat.S_IXOTH
         )
         try:
             if root:

@@ -97,7 +97,8 @@ def test_the_files_are_found_where_they_may_lie(tmp_path: Path, place: str, suff
 
 def test_missing_files_are_downloaded_from_the_mirror_that_has_them(server, tmp_path: Path):
     urls = [
-        server.add(f"mirror/{name}.gz", gzip.compress(content)) for name, content in FILES.items()
+        server.add(f"mirror/{name}.gz", gzip.compress(content))
+        for name, content in FILES.items()
     ]
     for _ in range(2):
         train, _ = read_mnist(

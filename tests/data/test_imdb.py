@@ -61,7 +61,9 @@ PLACED = {
     "gz": lambda folder: (folder / "aclImdb_v1.tar.gz").write_bytes(
         gzip.compress(archive(OTHERS | FILES))
     ),
-    "xz": lambda folder: (folder / "aclImdb_v1.tar.xz").write_bytes(lzma.compress(archive(FILES))),
+    "xz": lambda folder: (folder / "aclImdb_v1.tar.xz").write_bytes(
+        lzma.compress(archive(FILES))
+    ),
 }
 
 

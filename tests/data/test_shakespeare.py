@@ -17,7 +17,9 @@ TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 EXPECTED = Content.of("input.txt", TEXT.encode())
 
 
-@pytest.mark.parametrize(("name", "pack"), [("input.txt", bytes), ("input.txt.gz", gzip.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("input.txt", bytes), ("input.txt.gz", gzip.compress)]
+)
 def test_the_text_is_found_plain_and_packed(tmp_path: Path, name: str, pack):
     (tmp_path / "tinyshakespeare").mkdir()
     (tmp_path / "tinyshakespeare" / name).write_bytes(pack(TEXT.encode()))

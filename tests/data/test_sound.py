@@ -65,7 +65,9 @@ def test_channels_are_averaged():
 
 def extensible(plain: bytes, subformat: int) -> bytes:
     """The same file in the extensible format, behind a part of another kind."""
-    kind = struct.pack("<HHIH", 22, 0, 0, subformat) + bytes.fromhex("000000001000800000aa00389b71")
+    kind = struct.pack("<HHIH", 22, 0, 0, subformat) + bytes.fromhex(
+        "000000001000800000aa00389b71"
+    )
     form = b"fmt " + struct.pack("<IH", 40, 65534) + plain[22:36] + kind
     parts = b"WAVE" + b"LIST" + struct.pack("<I", 3) + b"fmt\0" + form + plain[36:]
     return b"RIFF" + struct.pack("<I", len(parts)) + parts
@@ -73,7 +75,9 @@ def extensible(plain: bytes, subformat: int) -> bytes:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 @pytest.mark.parametrize("channels", [1, 7])
-def test_the_extensible_format_of_whole_numbers_is_read_as_the_plain_one(width: int, channels: int):
+def test_the_extensible_format_of_whole_numbers_is_read_as_the_plain_one(
+    width: int, channels: int
+):
     numbers = RANDOM.integers(-32768, 32768, 70)
     plain = wav(numbers, width, channels)
     np.testing.assert_array_equal(parse_wav(extensible(plain, 1))[0], parse_wav(plain)[0])
@@ -130,7 +134,8 @@ def test_a_broken_file_is_refused(tmp_path: Path, content: bytes, sentence: str)
     path = tmp_path / "broken.wav"
     path.write_bytes(content)
     with pytest.raises(
-        DataError, match=rf"^read_wav: 'broken.wav' in {tmp_path} {sentence}.* — convert it anew"
+        DataError,
+        match=rf"^read_wav: 'broken.wav' in {tmp_path} {sentence}.* — convert it anew",
     ):
         read_wav(path)
 
@@ -206,9 +211,13 @@ def features_by_definition(
 
 
 def test_features_are_their_definitions():
-    samples = (0.1 * RANDOM.normal(size=1234) + np.sin(np.arange(1234) / 5) / 2).astype(np.float32)
+    samples = (0.1 * RANDOM.normal(size=1234) + np.sin(np.arange(1234) / 5) / 2).astype(
+        np.float32
+    )
     powers, cepstra = features_by_definition(samples, frames=8, bands=26, coefficients=10)
-    np.testing.assert_allclose(log_mel(samples, frames=8, bands=26), powers, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        log_mel(samples, frames=8, bands=26), powers, rtol=1e-5, atol=1e-5
+    )
     np.testing.assert_allclose(mfcc(samples, frames=8), cepstra, rtol=1e-5, atol=1e-5)
 
 
@@ -217,7 +226,9 @@ def test_a_tone_lies_in_its_band(rate: int):
     powers = log_mel(tone(1000, rate), rate, bands=20)
     triangles = mel_triangles(20, 256 * rate // 8000, rate)
     frequencies = np.linspace(0, rate / 2, triangles.shape[1])
-    assert (powers.argmax(1) == triangles[:, np.abs(frequencies - 1000).argmin()].argmax()).all()
+    assert (
+        powers.argmax(1) == triangles[:, np.abs(frequencies - 1000).argmin()].argmax()
+    ).all()
     assert powers.shape == (100, 20)
 
 
@@ -246,7 +257,9 @@ def test_the_same_word_at_half_the_tempo_has_the_same_frames():
 
 def test_samples_and_sizes_that_do_not_fit_are_refused():
     samples = np.zeros(1000, np.float32)
-    with pytest.raises(ValueError, match=r"^mfcc: expected samples from -1 to 1, got no sample"):
+    with pytest.raises(
+        ValueError, match=r"^mfcc: expected samples from -1 to 1, got no sample"
+    ):
         mfcc(samples[:0])
     with pytest.raises(ValueError, match=r"^log_mel: .* got a sample that is not finite"):
         log_mel(np.array([0, np.nan], np.float32))

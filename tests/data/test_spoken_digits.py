@@ -37,7 +37,8 @@ NAMES = [
     for number in (0, 4, 5, 10, 49)
 ]
 FILES = {
-    f"{digit}_{speaker}_{number}.wav": recording(digit, number) for digit, speaker, number in NAMES
+    f"{digit}_{speaker}_{number}.wav": recording(digit, number)
+    for digit, speaker, number in NAMES
 }
 EXPECTED = Collection.of(_RECORDINGS.pattern, FILES)
 
@@ -91,7 +92,9 @@ def test_features_are_standardised_by_the_training_part(tmp_path: Path, features
     raw = {
         tested: np.stack(
             [
-                function(data.read_wav(tmp_path / "recordings" / f"{digit}_{speaker}_{number}.wav"))
+                function(
+                    data.read_wav(tmp_path / "recordings" / f"{digit}_{speaker}_{number}.wav")
+                )
                 for number in numbers[tested]
                 for speaker in ("ann", "bob")
                 for digit in range(3)
@@ -116,7 +119,8 @@ def test_an_altered_recording_is_refused(tmp_path: Path):
     unpacked(tmp_path, "recordings")
     (tmp_path / "recordings" / "0_ann_5.wav").write_bytes(FILES["1_ann_5.wav"])
     with pytest.raises(
-        DataError, match=rf"^spoken_digits: 'recordings' in {tmp_path} is altered .* — delete it"
+        DataError,
+        match=rf"^spoken_digits: 'recordings' in {tmp_path} is altered .* — delete it",
     ):
         read_spoken_digits(tmp_path, EXPECTED, (), "mfcc")
 
@@ -142,7 +146,8 @@ def test_recordings_that_are_not_the_official_ones_and_unknown_features_are_refu
 ):
     unpacked(tmp_path, "recordings")
     with pytest.raises(
-        DataError, match=f"'recordings' in {tmp_path} holds 30 of the 3000 files that are expected"
+        DataError,
+        match=f"'recordings' in {tmp_path} holds 30 of the 3000 files that are expected",
     ):
         data.spoken_digits(tmp_path)
     unknown: Features = "spectrum"  # type: ignore[assignment]

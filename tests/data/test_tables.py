@@ -36,7 +36,9 @@ def test_digits_are_as_their_docstring_says():
 
 
 @pytest.mark.parametrize(("name", "stratified"), [("diabetes", False), ("breast_cancer", True)])
-def test_tables_are_scikit_learns_standardised_by_their_training_part(name: str, stratified: bool):
+def test_tables_are_scikit_learns_standardised_by_their_training_part(
+    name: str, stratified: bool
+):
     import sklearn.datasets
     from sklearn.preprocessing import StandardScaler
 
@@ -77,6 +79,7 @@ def test_a_missing_scikit_learn_is_named_with_its_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(
-        ModuleNotFoundError, match=rf'^data.{load.__name__}: .* pip install "jaxdl\[experiments\]"'
+        ModuleNotFoundError,
+        match=rf'^data.{load.__name__}: .* pip install "jaxdl\[experiments\]"',
     ):
         load()

@@ -23,7 +23,10 @@ def counted(texts: list[str]) -> dict[str, int]:
     from sklearn.feature_extraction.text import CountVectorizer
 
     plain = [
-        text.replace("<br />", " ").replace("<br>", " ").replace("’", "'").replace("e\u0301", "é")
+        text.replace("<br />", " ")
+        .replace("<br>", " ")
+        .replace("’", "'")
+        .replace("e\u0301", "é")
         for text in texts
     ]
     counter = CountVectorizer(token_pattern=r"[^\W_]+(?:'[^\W_]+)*")
@@ -35,7 +38,11 @@ def test_the_most_frequent_words_are_taken_and_of_equals_the_first():
     counts = counted(TEXTS)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     for size in (3, 5, 9, 12, 100):
-        assert Vocabulary.of(TEXTS, size).words == ("[padding]", "[unknown]", *ranked[: size - 2])
+        assert Vocabulary.of(TEXTS, size).words == (
+            "[padding]",
+            "[unknown]",
+            *ranked[: size - 2],
+        )
 
 
 def test_words_are_cut_as_promised():
@@ -138,7 +145,10 @@ def test_misuse_of_a_vocabulary_is_refused(unchecked: None):
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    for use in (lambda: Vocabulary.of(TEXTS, 10), lambda: Vocabulary(("", "?")).encode(["good"])):
+    for use in (
+        lambda: Vocabulary.of(TEXTS, 10),
+        lambda: Vocabulary(("", "?")).encode(["good"]),
+    ):
         with pytest.raises(
             ModuleNotFoundError, match=r'not installed — pip install "jaxdl\[text\]" brings it'
         ):

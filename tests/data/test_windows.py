@@ -19,7 +19,9 @@ def test_windows_are_the_pieces_that_slices_give(length: int, stride: int, more:
     inputs, targets = windows(ids, length, stride)
     starts = [start for start in range(0, len(ids), stride) if start + length + 1 <= len(ids)]
     assert inputs.tolist() == [ids[start : start + length].tolist() for start in starts]
-    assert targets.tolist() == [ids[start + 1 : start + length + 1].tolist() for start in starts]
+    assert targets.tolist() == [
+        ids[start + 1 : start + length + 1].tolist() for start in starts
+    ]
     assert (inputs.dtype, targets.dtype) == (np.int32, np.int32)
 
 

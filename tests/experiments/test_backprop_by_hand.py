@@ -42,7 +42,9 @@ def examples_of(name: str, count: int) -> experiment.Examples:
 def weights_of(name: str) -> sigmoid.Params:
     """In float64, with biases that are not zero."""
     start = experiment.initial_weights(experiment.NETWORKS[name], examples_of(name, 1), seed=0)
-    return jax.tree.map(lambda leaf: leaf.astype(np.float64) + 0.1 * numbers(*leaf.shape), start)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(np.float64) + 0.1 * numbers(*leaf.shape), start
+    )
 
 
 DENSE = {"kernel": numbers(4, 5), "bias": numbers(5)}
@@ -85,7 +87,9 @@ PICTURES = numbers(2, 5, 6, 2)
             PICTURES,
         ),
         (
-            lambda w: convolutional.conv(convolutional.patches(PICTURES, 3), CONV | {"kernel": w}),
+            lambda w: convolutional.conv(
+                convolutional.patches(PICTURES, 3), CONV | {"kernel": w}
+            ),
             lambda w, by_y: convolutional.conv_by_params(
                 convolutional.patches(PICTURES, 3), CONV, by_y
             )["kernel"],
@@ -233,7 +237,9 @@ def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str)
         assert each.seconds > 0
         np.testing.assert_allclose(each.losses, reference.losses, rtol=1e-5)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), each.params, reference.params
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            each.params,
+            reference.params,
         )
     assert reference.losses[-1] < reference.losses[0]
 
@@ -241,7 +247,10 @@ def test_all_ways_to_train_lower_the_same_loss_on_batches_of_any_size(name: str)
 @pytest.mark.slow
 def test_the_quick_form_writes_its_result_and_its_picture(tmp_path: Path) -> None:
     figures = experiment.main(experiment.Config(quick=True, out=tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "by_hand_and_jaxdl.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "result.json",
+        "by_hand_and_jaxdl.png",
+    }
     assert all(goal.reached(figures) for goal in experiment.GOALS)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["figures"]["gradient_error"] == figures["gradient_error"]

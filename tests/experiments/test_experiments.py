@@ -75,7 +75,10 @@ def test_logistic_regression_descends_to_the_coefficients_of_scikit_learn() -> N
 
 def test_weight_decay_of_the_residual_network_reaches_kernels_alone() -> None:
     resnet = module("cifar10_resnet")
-    params = {"conv": {"kernel": np.ones(2, np.float32)}, "norm": {"scale": np.ones(2, np.float32)}}
+    params = {
+        "conv": {"kernel": np.ones(2, np.float32)},
+        "norm": {"scale": np.ones(2, np.float32)},
+    }
     optimizer = resnet.one_cycle(resnet.Config(weight_decay=0.1, learning_rate=1.0), 100)
     with jax.numpy_dtype_promotion(
         "standard"
@@ -135,6 +138,8 @@ def test_the_ways_of_the_main_job_are_compared_by_losses_and_parameters() -> Non
     same, apart = compared(one, one), compared(other, one)
     assert (same["epochs"], same["times_as_long"], same["test_accuracy"]) == (2, 1.0, 1.0)
     assert (same["loss_difference"], same["parameter_difference"]) == (0.0, 0.0)
-    difference = np.abs(np.asarray(one.params["kernel"]) - np.asarray(other.params["kernel"])).max()
+    difference = np.abs(
+        np.asarray(one.params["kernel"]) - np.asarray(other.params["kernel"])
+    ).max()
     assert apart["parameter_difference"] == pytest.approx(float(difference))
     assert apart["loss_difference"] > 0

@@ -62,7 +62,9 @@ def case(kind: str) -> Iterator[None]:
         tried[kind]["refused"] += 1
 
 
-def attempt(call: Callable[..., Any], *arguments: Any, users: bool = False, **options: Any) -> Any:
+def attempt(
+    call: Callable[..., Any], *arguments: Any, users: bool = False, **options: Any
+) -> Any:
     """The result of a call.
 
     Args:

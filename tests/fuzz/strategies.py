@@ -278,7 +278,9 @@ def arrays(
     ).map(tuple)
     drawn = draw(shapes if shape is None else shape)
     return filled(
-        drawn, draw(st.sampled_from(DTYPES) if dtype is None else dtype), draw(st.integers(0, 3))
+        drawn,
+        draw(st.sampled_from(DTYPES) if dtype is None else dtype),
+        draw(st.integers(0, 3)),
     )
 
 

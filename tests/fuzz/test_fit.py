@@ -144,12 +144,16 @@ def inputs(draw: Any, n: int) -> Any:
     if how == "shape":
         return filled(
             draw(
-                st.sampled_from([(n,), (n, 0), (n, 1), (n, 2, 3), (n, 4), (), (0, 3), (n + 1, 3)])
+                st.sampled_from(
+                    [(n,), (n, 0), (n, 1), (n, 2, 3), (n, 4), (), (0, 3), (n + 1, 3)]
+                )
             ),
             np.float32,
         )
     if how == "nan" and n:
-        x[draw(st.integers(0, n - 1)), 1] = draw(st.sampled_from([np.nan, np.inf, -np.inf, 3e38]))
+        x[draw(st.integers(0, n - 1)), 1] = draw(
+            st.sampled_from([np.nan, np.inf, -np.inf, 3e38])
+        )
         return x
     if how == "tree":
         return draw(
@@ -164,7 +168,11 @@ def inputs(draw: Any, n: int) -> Any:
 def data(draw: Any, loss: Any = None, fitting: bool = False) -> Any:
     """Inputs, targets and perhaps weights, in any form; a stream of batches sometimes."""
     n = draw(st.sampled_from([1, 2, 7, 8, 13] if fitting else [0, 1, 2, 7, 8, 13]))
-    x = filled((n, FEATURES), np.float32, draw(st.integers(0, 5))) if fitting else draw(inputs(n))
+    x = (
+        filled((n, FEATURES), np.float32, draw(st.integers(0, 5)))
+        if fitting
+        else draw(inputs(n))
+    )
     fits = loss is not None and (fitting or draw(st.integers(0, 3)))
     kind = draw(st.sampled_from(FITTING_KINDS[loss] if fits else KINDS))
     y = targets_of(
@@ -174,7 +182,9 @@ def data(draw: Any, loss: Any = None, fitting: bool = False) -> Any:
     if draw(st.integers(0, 3)) == 0:
         parts.append(draw(weights(n, fitting)))
     form = (
-        draw(st.sampled_from(list(FORMS))) if fitting or draw(st.integers(0, 3)) == 0 else "numpy"
+        draw(st.sampled_from(list(FORMS)))
+        if fitting or draw(st.integers(0, 3)) == 0
+        else "numpy"
     )
     whole = draw(
         st.sampled_from(
@@ -202,7 +212,9 @@ class Given:
     def handed(self) -> Any:
         def formed(part: Any) -> Any:
             numeric = (
-                isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.dtype != object
+                isinstance(part, np.ndarray)
+                and part.dtype.kind in "fiub"
+                and part.dtype != object
             )
             return FORMS[self.form](part) if numeric else part
 
@@ -358,7 +370,9 @@ def fits(draw: Any) -> tuple[Any, Given, dict[str, Any]]:
     given = draw(data(loss, fitting=spoil not in ("data", "both")))
     options: dict[str, Any] = {
         "loss": loss,
-        "optimizer": draw(st.sampled_from(OPTIMIZERS if spoil == "odd" else FITTING_OPTIMIZERS)),
+        "optimizer": draw(
+            st.sampled_from(OPTIMIZERS if spoil == "odd" else FITTING_OPTIMIZERS)
+        ),
     }
     chosen_from = OPTIONS if spoil == "odd" else FITTING_OPTIONS
     for name in draw(st.lists(st.sampled_from(list(chosen_from)), max_size=4, unique=True)):
@@ -374,12 +388,16 @@ def fits(draw: Any) -> tuple[Any, Given, dict[str, Any]]:
         else draw(st.sampled_from(CLASSIFIERS))
     )
     odd = [*MODELS.values(), dl.Dense, dl.Embedding(3, 3), jnp.tanh, None, 3, lambda x: x[0]]
-    model = fitting if spoil == "neither" or draw(st.integers(0, 3)) else draw(st.sampled_from(odd))
+    model = (
+        fitting if spoil == "neither" or draw(st.integers(0, 3)) else draw(st.sampled_from(odd))
+    )
     return model, given, options
 
 
 def copied(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree
+    )
 
 
 @pytest.mark.slow
@@ -450,13 +468,17 @@ def test_what_is_measured_is_what_numpy_finds(
         MODELS["one output" if given.parts[1].shape[1:] == (1,) else name],
         given.parts,
     )
-    params, state = model.init(jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32))
+    params, state = model.init(
+        jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
+    )
     with case("evaluate and predict"):
         inputs, before = given.handed()[0], copied(given.parts)
         outputs = attempt(
             dl.predict, model, params, state, inputs, batch_size=batch_size, compile=way
         )
-        np.testing.assert_allclose(outputs, model.apply(params, state, x)[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            outputs, model.apply(params, state, x)[0], rtol=1e-5, atol=1e-5
+        )
         measured = attempt(
             dl.evaluate,
             model,
@@ -479,7 +501,9 @@ def test_what_is_measured_is_what_numpy_finds(
 def test_evaluate_and_predict_refuse_what_they_cannot_mean(draw: st.DataObject) -> None:
     model = draw.draw(st.sampled_from([*MODELS.values(), jnp.tanh, None, dl.Dense]))
     good = model if isinstance(model, dl.Layer) else dl.Dense(CLASSES)
-    params, state = good.init(jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32))
+    params, state = good.init(
+        jax.random.key(1), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
+    )
     params = draw.draw(
         st.sampled_from(
             [params] * 6

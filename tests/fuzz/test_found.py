@@ -62,7 +62,10 @@ CASES = {
         lambda: dl.Dropout(jnp.asarray(0.5)),
         "Dropout: rate is a probability",
     ),
-    "momentum of a tuple": (lambda: ANY.BatchNorm((1,)), "BatchNorm: momentum is a finite number"),
+    "momentum of a tuple": (
+        lambda: ANY.BatchNorm((1,)),
+        "BatchNorm: momentum is a finite number",
+    ),
     "a negative epsilon": (
         lambda: dl.LayerNorm(epsilon=-1.0),
         "LayerNorm: epsilon is a finite number of at least 0",
@@ -77,7 +80,7 @@ CASES = {
     ),
     "more numbers than any device holds": (
         lambda: begun(dl.Dense(10**9), 1, 10**6),
-        "Dense: a parameter of shape [1000000, 1000000000] has 1e+15 numbers",
+        "Dense: a parameter of shape [1000000, 1000000000] has 1e+15 elements",
     ),
     "no features": (
         lambda: begun(dl.Dense(3), 4, 0),
@@ -156,7 +159,10 @@ CASES = {
         "data: batch 1: weights are one finite number",
     ),
     "a loss that cannot be hashed": (lambda: fit(loss={}), "loss is {}, expected a function"),
-    "a loss of a class": (lambda: fit(loss=dict), "loss is <class 'dict'>, expected a function"),
+    "a loss of a class": (
+        lambda: fit(loss=dict),
+        "loss is <class 'dict'>, expected a function",
+    ),
     "clip_norm 0": (
         lambda: fit(clip_norm=0),
         "clip_norm: the largest norm of a gradient is a finite number above 0",
@@ -263,7 +269,10 @@ CASES = {
         lambda: data.RandomWindows(np.arange(9), 3, 10**9),
         "fits no device",
     ),
-    "tokens beyond int32": (lambda: data.windows(np.full(9, 2**40), 2), "windows: ids are int32"),
+    "tokens beyond int32": (
+        lambda: data.windows(np.full(9, 2**40), 2),
+        "windows: ids are int32",
+    ),
 }
 
 
@@ -312,8 +321,15 @@ def test_a_rate_next_to_one_drops_half_precision_numbers_without_overflow() -> N
 def test_sequences_and_sets_without_elements_keep_their_shape() -> None:
     layer = dl.MultiHeadAttention(2)
     params, _ = begun(layer, 1, 3, 4)
-    assert attempt(layer.apply, params, {}, np.ones((2, 0, 4), np.float32))[0].shape == (2, 0, 4)
-    assert attempt(dl.Reshape(-1).apply, {}, {}, np.ones((0, 2, 2), np.float32))[0].shape == (0, 4)
+    assert attempt(layer.apply, params, {}, np.ones((2, 0, 4), np.float32))[0].shape == (
+        2,
+        0,
+        4,
+    )
+    assert attempt(dl.Reshape(-1).apply, {}, {}, np.ones((0, 2, 2), np.float32))[0].shape == (
+        0,
+        4,
+    )
 
 
 def test_a_window_as_large_as_an_image_compiles_soon() -> None:

@@ -33,9 +33,9 @@ def layers_and_inputs(draw: Any) -> tuple[type, dict[str, Any], np.ndarray, np.n
 def shape_of(layer: Any, x: Any, then: Any, mode: Any) -> tuple[Any, Any]:
     """The parameters' shapes, and those of the outputs; nothing is computed."""
     params, state = attempt(jax.eval_shape, layer.init, KEY, shapes(x))
-    return (params, state), attempt(jax.eval_shape, layer.apply, params, state, shapes(then), mode)[
-        0
-    ]
+    return (params, state), attempt(
+        jax.eval_shape, layer.apply, params, state, shapes(then), mode
+    )[0]
 
 
 @pytest.mark.slow
@@ -48,7 +48,9 @@ def test_shapes_are_those_that_are_meant_or_refused(drawn: Any, train: bool) -> 
         hash(layer)
         y = shape_of(layer, first, then, TRAIN if train else EVAL)[1]
         for leaf in jax.tree.leaves(y):
-            assert leaf.shape[:1] == then.shape[:1], f"{layer} gives {leaf.shape} of {then.shape}"
+            assert leaf.shape[:1] == then.shape[:1], (
+                f"{layer} gives {leaf.shape} of {then.shape}"
+            )
 
 
 @pytest.mark.slow

@@ -159,7 +159,9 @@ def test_a_metric_gives_a_number(metric: Any, pair: Any, weights: Any, setting: 
         )
         if 0 in outputs.shape or setting is not None:
             return
-        sums, gathered = lifted.measure(outputs, targets, weights(outputs.shape[:1], np.float32))
+        sums, gathered = lifted.measure(
+            outputs, targets, weights(outputs.shape[:1], np.float32)
+        )
         figure = attempt(lifted.result, *jax.tree.map(np.asarray, (sums, gathered)))
         assert np.shape(figure) == () or np.ndim(figure) <= 2
 

@@ -70,7 +70,9 @@ def wider(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(parts, st.sampled_from(["bfloat16", "float16"]) | absurd).map(
             lambda drawn: Part(dl.in_precision, *drawn)
         ),
-        st.tuples(several, parts, st.sampled_from(["a", "b", "dense_0"]), st.none() | parts).map(
+        st.tuples(
+            several, parts, st.sampled_from(["a", "b", "dense_0"]), st.none() | parts
+        ).map(
             lambda drawn: Part(
                 dl.Sequential, *drawn[0], a=drawn[1], again=Part(dl.Tied, drawn[2], drawn[3])
             )
@@ -93,7 +95,9 @@ def test_a_model_of_random_parts(part: Any, x: np.ndarray, train: bool) -> None:
         hash(model)
         mode = dl.Train(KEY) if train else dl.Eval()
         params, state = attempt(jax.eval_shape, model.init, KEY, shapes(x), users=True)
-        y, after = attempt(jax.eval_shape, model.apply, params, state, shapes(x), mode, users=True)
+        y, after = attempt(
+            jax.eval_shape, model.apply, params, state, shapes(x), mode, users=True
+        )
         assert shapes(after) == shapes(state)
         summary = attempt(dl.summary, model, shapes(x))
         assert summary.parameters == parameter_count(params)

@@ -25,7 +25,11 @@ STEPS = {
     dl.Reconstruction: {
         "model": st.sampled_from(AUTOENCODERS),
         "loss": st.sampled_from(
-            [losses.mean_squared_error, losses.binary_cross_entropy, losses.softmax_cross_entropy]
+            [
+                losses.mean_squared_error,
+                losses.binary_cross_entropy,
+                losses.softmax_cross_entropy,
+            ]
         ),
         "optimizer": st.sampled_from([optax.adam(1e-2), optax.sgd(0.1)]),
         "corrupt": st.sampled_from(
@@ -40,7 +44,9 @@ STEPS = {
         "model": st.just(CODER),
         "optimizer": st.sampled_from([optax.adam(1e-2), optax.sgd(1e-3)]),
         "beta": st.sampled_from([1.0, 0, 0.5]),
-        "likelihood": st.sampled_from([dl.bernoulli_log_likelihood, dl.gaussian_log_likelihood]),
+        "likelihood": st.sampled_from(
+            [dl.bernoulli_log_likelihood, dl.gaussian_log_likelihood]
+        ),
     },
 }
 TRAINED = (
@@ -100,7 +106,8 @@ def test_train(draw: st.DataObject) -> None:
         options.setdefault(name, draw.draw(STEPS[kind][name]))
     told = draw.draw(arguments(TRAIN_OPTIONS))
     told = {
-        name: value.handed() if isinstance(value, Given) else value for name, value in told.items()
+        name: value.handed() if isinstance(value, Given) else value
+        for name, value in told.items()
     }
     given = draw.draw(unlabelled())
     before = given.copy() if isinstance(given, np.ndarray) else None
@@ -135,7 +142,12 @@ OVER = (
         {"nothing": [1]},
         {"features": [2, 3]},
     ),
-    *({"dropout": [0.1, 0.5]}, {"dropout": [2.0]}, {"learning_rate": ["a"]}, {"peak": [0.1, 0.2]}),
+    *(
+        {"dropout": [0.1, 0.5]},
+        {"dropout": [2.0]},
+        {"learning_rate": ["a"]},
+        {"peak": [0.1, 0.2]},
+    ),
 )
 
 
@@ -174,7 +186,10 @@ def test_populations(draw: st.DataObject) -> None:
 
 AUGMENT = {
     augment.flip: {},
-    augment.crop: {"padding": st.integers(0, 3), "mode": st.sampled_from(["reflect", "constant"])},
+    augment.crop: {
+        "padding": st.integers(0, 3),
+        "mode": st.sampled_from(["reflect", "constant"]),
+    },
     augment.cutout: {"size": st.integers(0, 8)},
     augment.mixup: {"alpha": st.sampled_from([0.2, 1.0, 1e-3])},
 }
@@ -228,7 +243,9 @@ def test_sequences(draw: st.DataObject) -> None:
             padded = attempt(data.pad, sequences, length, keep)
             assert padded.values.shape[:2] == (len(sequences), length)
             kept = [
-                sequence[:length] if keep == "first" else sequence[max(len(sequence) - length, 0) :]
+                sequence[:length]
+                if keep == "first"
+                else sequence[max(len(sequence) - length, 0) :]
                 for sequence in sequences
             ]
             for row, end, sequence in zip(padded.values, padded.lengths, kept, strict=True):

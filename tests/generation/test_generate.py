@@ -51,7 +51,9 @@ def without_a_cache(model: Any, params: Any, state: Any, steps: int, **how: Any)
     tokens = np.pad(PROMPT, ((0, 0), (0, steps)))
     apply = jax.jit(lambda tokens: model.apply(params, state, tokens)[0])
     for place in range(PROMPT.shape[1], tokens.shape[1]):
-        tokens[:, place] = draw(jax.random.fold_in(KEY, place), apply(tokens)[:, place - 1], **how)
+        tokens[:, place] = draw(
+            jax.random.fold_in(KEY, place), apply(tokens)[:, place - 1], **how
+        )
     return tokens
 
 
@@ -72,7 +74,11 @@ def test_a_cache_changes_nothing(model: Any) -> None:
     )
     for start, end in [(0, 4), *[(place, place + 1) for place in range(4, 10)]]:
         logits, cache = decode(
-            params, state, cache, sampled[:, start:end], dl.Span(jnp.asarray(start, jnp.int32), 12)
+            params,
+            state,
+            cache,
+            sampled[:, start:end],
+            dl.Span(jnp.asarray(start, jnp.int32), 12),
         )
         np.testing.assert_allclose(logits, expected[:, start:end], rtol=1e-5, atol=1e-5)
 
@@ -81,7 +87,9 @@ def test_the_likeliest_token_needs_no_key() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
     tokens = dl.generate(model, params, state, PROMPT, 5, temperature=0)
-    np.testing.assert_array_equal(tokens, without_a_cache(model, params, state, 5, temperature=0))
+    np.testing.assert_array_equal(
+        tokens, without_a_cache(model, params, state, 5, temperature=0)
+    )
 
 
 def test_a_sequence_ends_at_the_stop_token() -> None:
@@ -221,13 +229,23 @@ def test_top_k_leaves_k_where_more_are_equal(top_k: int) -> None:
 def test_top_p_leaves_the_fewest_that_have_the_probability() -> None:
     """Against fractions, at each sum of the likeliest tokens exactly and a little to either side."""
     rng = np.random.default_rng(0)
-    for shares in [[5, 3, 1, 1], [9, 7, 3, 1], [1, 1, 1, 1], *rng.integers(1, 9, (6, 6)).tolist()]:
+    for shares in [
+        [5, 3, 1, 1],
+        [9, 7, 3, 1],
+        [1, 1, 1, 1],
+        *rng.integers(1, 9, (6, 6)).tolist(),
+    ]:
         falling = sorted(range(len(shares)), key=lambda token: -shares[token])
         logits = jnp.log(jnp.asarray(shares, jnp.float32) / sum(shares))
         for count in range(1, len(shares)):
             reached = Fraction(sum(shares[token] for token in falling[:count]), sum(shares))
-            assert set(draws(logits, top_p=float(reached))) == set(falling[:count]), (shares, count)
-            assert set(draws(logits, top_p=float(reached) + 1e-4)) == set(falling[: count + 1]), (
+            assert set(draws(logits, top_p=float(reached))) == set(falling[:count]), (
+                shares,
+                count,
+            )
+            assert set(draws(logits, top_p=float(reached) + 1e-4)) == set(
+                falling[: count + 1]
+            ), (
                 shares,
                 count,
             )
@@ -297,14 +315,20 @@ def test_each_token_costs_the_same_however_many_went_before() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"prompt": PROMPT[0]}, r"expected a prompt \[batch, time\] of integers .* prompt\[None\]"),
+        (
+            {"prompt": PROMPT[0]},
+            r"expected a prompt \[batch, time\] of integers .* prompt\[None\]",
+        ),
         ({"prompt": PROMPT.astype(np.float32)}, "expected a prompt"),
         ({"prompt": PROMPT[:, :0]}, "at least one token"),
         (
             {"prompt": dl.Padded(PROMPT, np.array([0, 4, 4]))},
             r"each of these prompts has 1 … 4 tokens, and a length is 0",
         ),
-        ({"prompt": dl.Padded(PROMPT, np.array([1, 4, 5]))}, r"1 … 4 tokens, and a length is 5"),
+        (
+            {"prompt": dl.Padded(PROMPT, np.array([1, 4, 5]))},
+            r"1 … 4 tokens, and a length is 5",
+        ),
         (
             {"prompt": dl.Padded(PROMPT, np.array([1, 4]))},
             r"the lengths of 3 prompts as integers \[3\], got int32\[2\]",
@@ -332,7 +356,8 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], sentence: str) ->
 def test_a_model_that_is_none_of_language_is_refused() -> None:
     wide = dl.Sequential(dl.Embedding(11, 8), lambda x: x.mean(1))
     with pytest.raises(
-        ValueError, match=r"expected logits \[batch, time, vocabulary\] = \[3, 4, …\] for tokens"
+        ValueError,
+        match=r"expected logits \[batch, time, vocabulary\] = \[3, 4, …\] for tokens",
     ):
         dl.generate(wide, *drawn(wide), PROMPT, 2, key=KEY)
     both = dl.Sequential(dl.Embedding(11, 8), dl.TransformerBlock(2), dl.Dense(11))

@@ -135,7 +135,9 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "attention": Entry(dl.MultiHeadAttention(2), SEQUENCES),
     "attention, causal, rotary, grouped heads": Entry(
-        dl.MultiHeadAttention(4, causal=True, kv_heads=2, rotary=True, use_bias=False, features=8),
+        dl.MultiHeadAttention(
+            4, causal=True, kv_heads=2, rotary=True, use_bias=False, features=8
+        ),
         SEQUENCES,
     ),
     "attention with dropout": Entry(
@@ -191,7 +193,9 @@ CATALOGUE: dict[str, Entry] = {
     "parallel, added": Entry(
         dl.Parallel(dl.Dense(3), dl.Dense(3, use_bias=False), combine="add"), VECTORS
     ),
-    "map": Entry(dl.Map(dl.Sequential(dl.Dense(3), dl.BatchNorm(), activations.tanh)), SEQUENCES),
+    "map": Entry(
+        dl.Map(dl.Sequential(dl.Dense(3), dl.BatchNorm(), activations.tanh)), SEQUENCES
+    ),
     "map over the last axis": Entry(
         dl.Map(dl.Sequential(dl.Flatten(), dl.Dense(3)), axis=-1), IMAGES
     ),
@@ -212,6 +216,8 @@ def missing(public: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     layers = {
         name: kind
         for name, kind in public.items()
-        if isinstance(kind, type) and issubclass(kind, dl.Layer) and not inspect.isabstract(kind)
+        if isinstance(kind, type)
+        and issubclass(kind, dl.Layer)
+        and not inspect.isabstract(kind)
     }
     return sorted(name for name, kind in layers.items() if kind not in covered)

@@ -101,7 +101,9 @@ def test_jit_equals_eager(entry: Entry) -> None:
 def test_no_tracer_leaks(entry: Entry) -> None:
     with jax.checking_leaks():
         jax.make_jaxpr(
-            jax.grad(lambda x, p, s: total(entry.layer.apply(p, s, x, TRAIN)[0]), allow_int=True)
+            jax.grad(
+                lambda x, p, s: total(entry.layer.apply(p, s, x, TRAIN)[0]), allow_int=True
+            )
         )(entry.input(), *entry.drawn())
 
 
@@ -183,7 +185,9 @@ def test_the_dtype_is_kept(entry: Entry, dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
         x = shapes(entry.input(dtype=dtype))
         params, state = jax.eval_shape(lambda: entry.layer.init(jax.random.key(0), x))
-        assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {jnp.dtype("float32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {
+            jnp.dtype("float32")
+        }
         y, _ = jax.eval_shape(entry.layer.apply, params, state, x)
         assert y.dtype == ("float32" if entry.indices else dtype)
 
@@ -270,7 +274,9 @@ def test_apply_changes_nothing_it_is_given(entry: Entry) -> None:
     before = jax.tree.map(lambda leaf: leaf, trees)
     jax.eval_shape(lambda x: entry.layer.apply(*trees, x, TRAIN), entry.input())
     assert jax.tree.structure(trees) == jax.tree.structure(before)
-    assert all(a is b for a, b in zip(jax.tree.leaves(trees), jax.tree.leaves(before), strict=True))
+    assert all(
+        a is b for a, b in zip(jax.tree.leaves(trees), jax.tree.leaves(before), strict=True)
+    )
 
 
 def program(function: Any, *arguments: Any) -> str:
@@ -298,7 +304,8 @@ def test_numpy_arrays_are_inputs_too(entry: Entry) -> None:
     wide = np.asarray(x).astype("int64" if entry.indices else "float64")
     for mode in (EVAL, TRAIN):
         same(
-            entry.layer.apply(params, state, wide, mode), entry.layer.apply(params, state, x, mode)
+            entry.layer.apply(params, state, wide, mode),
+            entry.layer.apply(params, state, x, mode),
         )
 
 
@@ -374,7 +381,10 @@ def test_an_equal_layer_is_not_traced_again(entry: Entry) -> None:
     apply.trace(rebuilt(entry.layer), *arguments)
     assert len(traces) == 1
     apply.trace(
-        dl.Frozen(entry.layer), {}, {"params": arguments[0], "state": arguments[1]}, arguments[2]
+        dl.Frozen(entry.layer),
+        {},
+        {"params": arguments[0], "state": arguments[1]},
+        arguments[2],
     )
     assert len(traces) == 2
 
@@ -414,7 +424,9 @@ def test_examples_are_independent_in_evaluation(entry: Entry) -> None:
 
 
 see_the_mask = {
-    n: e for n, e in CATALOGUE.items() if not isinstance(e.layer, dl.Stateless) and not e.stochastic
+    n: e
+    for n, e in CATALOGUE.items()
+    if not isinstance(e.layer, dl.Stateless) and not e.stochastic
 }
 
 

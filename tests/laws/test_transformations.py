@@ -117,7 +117,9 @@ BY_JAX_ITSELF = {
 
 @pytest.mark.sampled(4)
 @every_layer
-def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.FixtureRequest) -> None:
+def test_taylor_series_where_jax_has_rules(
+    entry: Entry, request: pytest.FixtureRequest
+) -> None:
     params, state = entry.drawn()
     x = entry.input()
     point, tree = ravel_pytree((params, None if entry.indices else x))
@@ -138,7 +140,9 @@ def test_taylor_series_where_jax_has_rules(entry: Entry, request: pytest.Fixture
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):  # which rules of JAX rely on
-        value, (first, second) = jet.jet(function, (point,), ((direction, jnp.zeros_like(point)),))
+        value, (first, second) = jet.jet(
+            function, (point,), ((direction, jnp.zeros_like(point)),)
+        )
 
     def slope(point: Any) -> Any:
         return jax.jvp(function, (point,), (direction,))[1]
@@ -155,7 +159,9 @@ def batch_sharding(mesh: Any) -> NamedSharding:
 def kernel_sharding(mesh: Any, leaf: Any, split: bool = True) -> NamedSharding:
     """The last axis of a parameter over the other axis of the mesh, where it can be."""
     last = "model" if split and leaf.ndim and leaf.shape[-1] % 2 == 0 else None
-    return NamedSharding(mesh, PartitionSpec(*((None,) * leaf.ndim)[:-1], *(last,)[: leaf.ndim]))
+    return NamedSharding(
+        mesh, PartitionSpec(*((None,) * leaf.ndim)[:-1], *(last,)[: leaf.ndim])
+    )
 
 
 @pytest.mark.sampled(8)
@@ -176,7 +182,9 @@ def test_explicit_sharding_is_kept(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over)
 
     x = struct(entry.input(), batch_sharding(mesh))
-    given = jax.tree.map(lambda leaf: struct(leaf, kernel_sharding(mesh, leaf, kernels)), params)
+    given = jax.tree.map(
+        lambda leaf: struct(leaf, kernel_sharding(mesh, leaf, kernels)), params
+    )
     with jax.sharding.use_abstract_mesh(mesh):
         y = jax.eval_shape(outputs(entry, state), given, x)
         found = jax.eval_shape(gradients(outputs(entry, state), entry), given, x)
@@ -235,7 +243,9 @@ def test_sharded_sequences_are_not_gathered(layer: Any) -> None:
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
     x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    gradient = jax.jit(jax.grad(lambda params, x: jnp.sum(layer.apply(params, state, x)[0] ** 2)))
+    gradient = jax.jit(
+        jax.grad(lambda params, x: jnp.sum(layer.apply(params, state, x)[0] ** 2))
+    )
     text = gradient.lower(params, x).compile().as_text()
     assert "all-gather" not in text
     assert "all-reduce" in text

@@ -27,7 +27,9 @@ def perturbed(tree: Any, seed: int = 0) -> Any:
 def close(ours: Any, theirs: Any, tolerance: float = 2e-5) -> None:
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        ours,
+        theirs,
     )
 
 
@@ -52,7 +54,8 @@ def torch_figures(
     """The figures of PyTorch's function of (params, x), both tensors of ours in shape; x with its channels second."""
     torch = pytest.importorskip("torch")
     tensors = {
-        name: torch.tensor(np.asarray(leaf), requires_grad=True) for name, leaf in params.items()
+        name: torch.tensor(np.asarray(leaf), requires_grad=True)
+        for name, leaf in params.items()
     }
     leaf = torch.tensor(np.asarray(x), requires_grad=np.issubdtype(x.dtype, np.floating))
     y = forward(tensors, leaf.movedim(-1, 1) if channels_first else leaf)
@@ -73,7 +76,9 @@ def weights(shape: tuple[int, ...]) -> jax.Array:
 def flax_figures(module: Any, params: Any, x: jax.Array, **others: Any) -> Figures:
     """The figures of a Flax module, which does not keep to strict promotion itself."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        return figures(lambda params, x: module.apply({"params": params, **others}, x), params, x)
+        return figures(
+            lambda params, x: module.apply({"params": params, **others}, x), params, x
+        )
 
 
 def layer_figures(layer: Any, params: Any, x: jax.Array, state: Any = None) -> Figures:

@@ -30,7 +30,9 @@ def drawn(layer: Any, x: Any, seed: int = 0) -> Any:
 
 def flat(params: Any) -> dict[str, Any]:
     """The parameters by a name each, as `torch_figures` takes them."""
-    return {f"{part}_{name}": leaf for part, tree in params.items() for name, leaf in tree.items()}
+    return {
+        f"{part}_{name}": leaf for part, tree in params.items() for name, leaf in tree.items()
+    }
 
 
 def as_flax(params: Any) -> Any:
@@ -73,19 +75,22 @@ def test_self_attention_and_its_gradients_equal_those_of_flax(mask: Any) -> None
     module = nn.MultiHeadDotProductAttention(HEADS)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         theirs = figures(
-            lambda params, x: module.apply({"params": params}, x, mask=allowed), as_flax(params), X
+            lambda params, x: module.apply({"params": params}, x, mask=allowed),
+            as_flax(params),
+            X,
         )
     close(
-        figures_of(layer, params, X, None if mask is None else jnp.asarray(mask)), from_flax(theirs)
+        figures_of(layer, params, X, None if mask is None else jnp.asarray(mask)),
+        from_flax(theirs),
     )
 
 
 def figures_of(layer: Any, params: Any, x: Any, mask: Any) -> Any:
     """The figures of self attention under a mask."""
     return figures(
-        lambda params, x: layer.apply(params, {}, x if mask is None else dl.Attend(x, mask=mask))[
-            0
-        ],
+        lambda params, x: layer.apply(
+            params, {}, x if mask is None else dl.Attend(x, mask=mask)
+        )[0],
         params,
         x,
     )
@@ -176,7 +181,9 @@ def test_cross_attention_equals_that_of_keras(monkeypatch: pytest.MonkeyPatch) -
         expected = np.asarray(theirs(X, MEMORY, attention_mask=mask))
     memory = dl.Padded(MEMORY, jnp.asarray(lengths))
     close(layer.apply(params, {}, dl.Attend(X, memory))[0], expected)
-    close(layer.apply(params, {}, dl.Attend(X, MEMORY, jnp.asarray(mask[:, None])))[0], expected)
+    close(
+        layer.apply(params, {}, dl.Attend(X, MEMORY, jnp.asarray(mask[:, None])))[0], expected
+    )
 
 
 def test_heads_that_share_keys_are_heads_with_the_same_keys() -> None:
@@ -275,7 +282,9 @@ def test_rotary_positions_turn_pairs_of_features() -> None:
     close(ours, np.concatenate([turned.real, turned.imag], -1).astype(np.float32))
     moved = ops.attention.rotary(jnp.asarray(x), jnp.asarray(places + 7))
     close(
-        jnp.einsum("bqhd,bkhd->bhqk", moved, moved), jnp.einsum("bqhd,bkhd->bhqk", ours, ours), 1e-4
+        jnp.einsum("bqhd,bkhd->bhqk", moved, moved),
+        jnp.einsum("bqhd,bkhd->bhqk", ours, ours),
+        1e-4,
     )
 
 
@@ -284,9 +293,9 @@ def test_dropped_weights_are_the_kept_ones_scaled() -> None:
     q, k = normal(0, (1, 8, 1, 8)), normal(1, (1, 8, 1, 8))
     v = jnp.eye(8)[None, :, None]
     kept = ops.attention.attention(q, k, v)
-    draws = jax.vmap(lambda key: ops.attention.attention(q, k, v, dropout=0.25, dropout_key=key))(
-        jax.random.split(jax.random.key(0), 200)
-    )
+    draws = jax.vmap(
+        lambda key: ops.attention.attention(q, k, v, dropout=0.25, dropout_key=key)
+    )(jax.random.split(jax.random.key(0), 200))
     whole = jnp.broadcast_to(kept[None], draws.shape)
     close(jnp.where(draws == 0, 0, whole / 0.75), draws)
     assert abs(float((draws == 0).mean()) - 0.25) < 0.02
@@ -355,7 +364,10 @@ def test_piece_by_piece_gives_what_all_at_once_gives(layer: Any) -> None:
     [
         (lambda: dl.MultiHeadAttention(4, kv_heads=3), "kv_heads is a divisor of the 4 heads"),
         (lambda: dl.MultiHeadAttention(0), "heads is a whole number of at least 1"),
-        (lambda: dl.MultiHeadAttention(2, dropout=1.0), r"dropout is a probability in \[0, 1\)"),
+        (
+            lambda: dl.MultiHeadAttention(2, dropout=1.0),
+            r"dropout is a probability in \[0, 1\)",
+        ),
         (
             lambda: dl.MultiHeadAttention(3).init(jax.random.key(0), X),
             "8 features cannot be split among 3 heads",
@@ -390,7 +402,11 @@ def test_what_does_not_fit_is_refused(build: Any, sentence: str, unchecked: None
 
 @pytest.mark.parametrize(
     "mask",
-    [jnp.ones((TIME, KEYS), bool), jnp.ones((BATCH, 2, TIME, TIME), bool), jnp.zeros((TIME, TIME))],
+    [
+        jnp.ones((TIME, KEYS), bool),
+        jnp.ones((BATCH, 2, TIME, TIME), bool),
+        jnp.zeros((TIME, TIME)),
+    ],
     ids=["keys", "heads", "dtype"],
 )
 def test_masks_that_do_not_fit_are_refused(mask: Any) -> None:

@@ -83,7 +83,10 @@ def test_a_model_prints_as_the_call_that_builds_it() -> None:
     assert repr(model) == (
         "Sequential(Conv(32, 3, stride=2, padding='VALID', dtype=bfloat16), relu, MaxPool((2, 1)), Residual(tanh), head=Dense(10))"
     )
-    assert repr(dl.Sequential(dl.Dense(1), dense_1=dl.Dense(2))) == "Sequential(Dense(1), Dense(2))"
+    assert (
+        repr(dl.Sequential(dl.Dense(1), dense_1=dl.Dense(2)))
+        == "Sequential(Dense(1), Dense(2))"
+    )
     assert (
         repr(dl.Sequential(first=dl.Dense(1), dense_0=dl.Dense(2)))
         == "Sequential(first=Dense(1), dense_0=Dense(2))"
@@ -158,7 +161,9 @@ def test_parts_draw_their_own_weights() -> None:
     nested, _ = dl.Sequential(a=dl.Sequential(dl.Dense(4)), b=dl.Sequential(dl.Dense(4))).init(
         KEY, X
     )
-    assert not jnp.array_equal(nested["a"]["dense_0"]["kernel"], nested["b"]["dense_0"]["kernel"])
+    assert not jnp.array_equal(
+        nested["a"]["dense_0"]["kernel"], nested["b"]["dense_0"]["kernel"]
+    )
 
 
 def test_tied_to_a_part_runs_it_again() -> None:
@@ -300,7 +305,9 @@ def test_frozen_parameters_get_no_gradient_and_what_is_below_them_does() -> None
 
 
 def test_combinators_take_plain_functions() -> None:
-    y, _ = dl.Residual(dl.Parallel(jnp.abs, jnp.square, combine="add"), jnp.sin).apply({}, {}, X)
+    y, _ = dl.Residual(dl.Parallel(jnp.abs, jnp.square, combine="add"), jnp.sin).apply(
+        {}, {}, X
+    )
     close(y, jnp.abs(X) + jnp.square(X) + jnp.sin(X))
     close(dl.Map(jnp.cumsum).apply({}, {}, jnp.ones((1, 2)))[0], jnp.array([[1.0, 2.0]]))
     close(dl.Frozen(relu).apply({}, {}, X)[0], relu(X))
@@ -399,8 +406,16 @@ def test_wrong_parts(build: Any, kind: type[Exception], text: str) -> None:
             (2, 4),
             "Parallel: parts give shapes [(2, 3)], which have no axis -2 after the batch.",
         ),
-        (dl.Map(relu, 2), (2, 4), "Map: an input of shape (2, 4) has no axis 2 after the batch."),
-        (dl.Map(relu, -2), (2, 4), "Map: an input of shape (2, 4) has no axis -2 after the batch."),
+        (
+            dl.Map(relu, 2),
+            (2, 4),
+            "Map: an input of shape (2, 4) has no axis 2 after the batch.",
+        ),
+        (
+            dl.Map(relu, -2),
+            (2, 4),
+            "Map: an input of shape (2, 4) has no axis -2 after the batch.",
+        ),
     ],
     ids=repr,
 )

@@ -74,7 +74,9 @@ SOME = [
 convs = pytest.mark.parametrize(
     ("shape", "layer"), (CONVS | CROPPED).values(), ids=(CONVS | CROPPED).keys()
 )
-transposes = pytest.mark.parametrize(("shape", "layer"), TRANSPOSES.values(), ids=TRANSPOSES.keys())
+transposes = pytest.mark.parametrize(
+    ("shape", "layer"), TRANSPOSES.values(), ids=TRANSPOSES.keys()
+)
 
 Conv: Any = dl.Conv  # for arguments that a type checker refuses
 
@@ -153,7 +155,9 @@ def test_whole_numbers_pad_as_in_pytorch(
         kernel = np.moveaxis(
             np.asarray(params["kernel"]), (-2, -1), (0, 1) if transposed else (1, 0)
         )
-        if transposed:  # PyTorch's is the gradient of a convolution, and so has the window reversed
+        if (
+            transposed
+        ):  # PyTorch's is the gradient of a convolution, and so has the window reversed
             kernel = np.flip(kernel, tuple(range(2, dimensions + 2)))
         name = f"conv{'_transpose' if transposed else ''}{dimensions}d"
         theirs = getattr(torch.nn.functional, name)(
@@ -179,7 +183,9 @@ def same_pads(space: Any, window: Any, stride: Any, dilation: Any) -> Any:
 
 @pytest.mark.sampled(2)
 @transposes
-def test_conv_transpose_is_that_of_flax(shape: tuple[int, ...], layer: dl.ConvTranspose) -> None:
+def test_conv_transpose_is_that_of_flax(
+    shape: tuple[int, ...], layer: dl.ConvTranspose
+) -> None:
     params, x = drawn(layer, shape)
     dimensions = len(shape) - 2
     module = nn.ConvTranspose(
@@ -195,7 +201,9 @@ def test_conv_transpose_is_that_of_flax(shape: tuple[int, ...], layer: dl.ConvTr
 
 @pytest.mark.sampled(2)
 @transposes
-def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.ConvTranspose) -> None:
+def test_conv_transpose_is_that_of_pytorch(
+    shape: tuple[int, ...], layer: dl.ConvTranspose
+) -> None:
     """PyTorch gives every output that touches the input, and of these the padding keeps some."""
     functional = pytest.importorskip("torch").nn.functional
     params, x = drawn(layer, shape)
@@ -221,7 +229,9 @@ def test_conv_transpose_is_that_of_pytorch(shape: tuple[int, ...], layer: dl.Con
     )[dimensions - 1]
 
     def forward(params: Any, x: Any) -> Any:
-        kernel = params["kernel"].movedim((-2, -1), (0, 1)).flip(tuple(range(2, dimensions + 2)))
+        kernel = (
+            params["kernel"].movedim((-2, -1), (0, 1)).flip(tuple(range(2, dimensions + 2)))
+        )
         full = transpose(x, kernel, None, stride, dilation=dilation)
         y = functional.pad(full, [n for pair in reversed(kept) for n in pair])
         return y + params["bias"].reshape(-1, *(1,) * dimensions) if "bias" in params else y
@@ -240,7 +250,9 @@ def test_bytes_are_read_as_intensities(layer: Any) -> None:
     assert y.dtype == (layer.dtype or jnp.float32)
     expected, _ = layer.apply(params, state, images.astype(np.float32) / np.float32(255))
     close(
-        y.astype(jnp.float32), expected.astype(jnp.float32), 1e-6 if layer.dtype is None else 0.05
+        y.astype(jnp.float32),
+        expected.astype(jnp.float32),
+        1e-6 if layer.dtype is None else 0.05,
     )
 
 
@@ -251,7 +263,8 @@ def test_initial_kernels_are_those_of_flax() -> None:
         (dl.ConvTranspose(8, 3), nn.ConvTranspose(8, (3, 3))),
     ):
         np.testing.assert_array_equal(
-            ours.kernel_init(key, shape, jnp.float32), theirs.kernel_init(key, shape, jnp.float32)
+            ours.kernel_init(key, shape, jnp.float32),
+            theirs.kernel_init(key, shape, jnp.float32),
         )
         np.testing.assert_array_equal(
             ours.bias_init(key, (8,), jnp.float32), theirs.bias_init(key, (8,), jnp.float32)
@@ -263,12 +276,18 @@ def test_initial_kernels_are_those_of_flax() -> None:
     [
         (lambda: dl.Conv(0, 3), "Conv: features is a whole number of at least 1, got 0."),
         (lambda: dl.Conv(True, 3), "Conv: features is a whole number of at least 1, got True."),
-        (lambda: dl.Conv(3, (3, 0)), "Conv: kernel_size is a whole number of at least 1, got 0."),
+        (
+            lambda: dl.Conv(3, (3, 0)),
+            "Conv: kernel_size is a whole number of at least 1, got 0.",
+        ),
         (
             lambda: Conv(3, [3, 3]),
             "Conv: kernel_size is a whole number or a tuple of such, got the list [3, 3].",
         ),
-        (lambda: Conv(3, 3, stride=0.5), "Conv: stride is a whole number of at least 1, got 0.5."),
+        (
+            lambda: Conv(3, 3, stride=0.5),
+            "Conv: stride is a whole number of at least 1, got 0.5.",
+        ),
         (
             lambda: dl.Conv(3, 3, padding="same"),
             "Conv: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with "
@@ -279,7 +298,10 @@ def test_initial_kernels_are_those_of_flax() -> None:
             "Conv: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple with "
             "one for each) or a tuple of (low, high) pairs, got (1, True).",
         ),
-        (lambda: dl.Conv(3, 3, dtype=jnp.int8), "Conv: dtype is a floating-point dtype, got int8."),
+        (
+            lambda: dl.Conv(3, 3, dtype=jnp.int8),
+            "Conv: dtype is a floating-point dtype, got int8.",
+        ),
         (
             lambda: dl.Conv(3, 3, groups=2),
             "Conv: 3 features cannot be split into 2 groups of one size.",

@@ -42,7 +42,8 @@ def test_dense_is_that_of_flax_and_pytorch(shape: tuple[int, ...], use_bias: boo
     close(ours, flax_figures(nn.Dense(4, use_bias=use_bias), params, x))
     linear = pytest.importorskip("torch").nn.functional.linear
     close(
-        ours, torch_figures(lambda p, x: linear(x, p["kernel"].T, p.get("bias")), params, x, False)
+        ours,
+        torch_figures(lambda p, x: linear(x, p["kernel"].T, p.get("bias")), params, x, False),
     )
 
 
@@ -188,8 +189,14 @@ def test_an_empty_batch_stays_one() -> None:
     [
         (lambda: dl.Dense(0), "Dense: features is a whole number of at least 1, got 0."),
         (lambda: Dense(2.0), "Dense: features is a whole number of at least 1, got 2.0."),
-        (lambda: dl.Embedding(0, 3), "Embedding: count is a whole number of at least 1, got 0."),
-        (lambda: dl.Embedding(3, 0), "Embedding: features is a whole number of at least 1, got 0."),
+        (
+            lambda: dl.Embedding(0, 3),
+            "Embedding: count is a whole number of at least 1, got 0.",
+        ),
+        (
+            lambda: dl.Embedding(3, 0),
+            "Embedding: features is a whole number of at least 1, got 0.",
+        ),
         (
             lambda: dl.Dense(3).init(KEY, jnp.zeros(3)),
             "Dense: expected [batch, ..., features], got shape (3,) — a single example needs x[None].",
@@ -232,8 +239,14 @@ def test_an_empty_batch_stays_one() -> None:
             lambda: dl.Reshape((5, 2)).apply({}, {}, jnp.zeros((2, 12))),
             "Reshape: 12 elements an example (input of shape (2, 12)) do not fill shape (5, 2).",
         ),
-        (lambda: dl.Reshape((-1, -1)), "Reshape: one entry of the shape may be -1, got (-1, -1)."),
-        (lambda: dl.Reshape((3, -2)), "Reshape: shape is a whole number of at least 1, got -2."),
+        (
+            lambda: dl.Reshape((-1, -1)),
+            "Reshape: one entry of the shape may be -1, got (-1, -1).",
+        ),
+        (
+            lambda: dl.Reshape((3, -2)),
+            "Reshape: shape is a whole number of at least 1, got -2.",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

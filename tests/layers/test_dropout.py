@@ -77,10 +77,13 @@ def test_each_part_of_a_model_and_each_step_draws_its_own() -> None:
     x = jnp.ones((4, 64))
     key = jax.random.key(0)
     first, second = (
-        model.apply({}, {}, x, dl.Train(jax.random.fold_in(key, step)))[0] != 0 for step in range(2)
+        model.apply({}, {}, x, dl.Train(jax.random.fold_in(key, step)))[0] != 0
+        for step in range(2)
     )
     assert not jnp.array_equal(first, second)
-    alone, _ = dl.Sequential(dl.Dropout(0.5)).apply({}, {}, x, dl.Train(jax.random.fold_in(key, 0)))
+    alone, _ = dl.Sequential(dl.Dropout(0.5)).apply(
+        {}, {}, x, dl.Train(jax.random.fold_in(key, 0))
+    )
     assert int(first.sum()) < 0.75 * int((alone != 0).sum()), (
         "the second part drops half of what the first has left"
     )
@@ -93,13 +96,17 @@ def test_gradients_go_where_values_go() -> None:
 
 
 def test_a_dropped_infinity_leaves_no_trace() -> None:
-    y, _ = dl.Dropout(0.5).apply({}, {}, jnp.full((4, 64), jnp.inf), dl.Train(jax.random.key(0)))
+    y, _ = dl.Dropout(0.5).apply(
+        {}, {}, jnp.full((4, 64), jnp.inf), dl.Train(jax.random.key(0))
+    )
     assert set(np.unique(np.asarray(y))) == {0, np.inf}
 
 
 def test_without_a_rate_nothing_happens() -> None:
     x = jnp.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(dl.Dropout(0).apply({}, {}, x, dl.Train(jax.random.key(0)))[0], x)
+    np.testing.assert_array_equal(
+        dl.Dropout(0).apply({}, {}, x, dl.Train(jax.random.key(0)))[0], x
+    )
 
 
 def test_bytes_are_read_as_intensities() -> None:

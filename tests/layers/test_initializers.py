@@ -42,7 +42,9 @@ NAMED: dict[
     "LecunNormal()": (initializers.LecunNormal(), (1 / 300) ** 0.5),
     "LecunUniform()": (initializers.LecunUniform(), (1 / 300) ** 0.5),
 }
-every_initializer = pytest.mark.parametrize(("printed", "given"), NAMED.items(), ids=NAMED.keys())
+every_initializer = pytest.mark.parametrize(
+    ("printed", "given"), NAMED.items(), ids=NAMED.keys()
+)
 
 
 def test_every_initializer_is_here() -> None:
@@ -53,7 +55,9 @@ def test_every_initializer_is_here() -> None:
         and issubclass(kind, initializers.Named)
         and not name.startswith("_")
     }
-    assert public - {"Named"} == {type(initializer).__name__ for initializer, _ in NAMED.values()}
+    assert public - {"Named"} == {
+        type(initializer).__name__ for initializer, _ in NAMED.values()
+    }
 
 
 @every_initializer
@@ -142,4 +146,6 @@ def test_a_deviation_may_be_traced() -> None:
             .std()
         )
 
-    np.testing.assert_allclose(jax.vmap(deviation)(jnp.array([0.1, 0.3])), [0.1, 0.3], rtol=0.012)
+    np.testing.assert_allclose(
+        jax.vmap(deviation)(jnp.array([0.1, 0.3])), [0.1, 0.3], rtol=0.012
+    )

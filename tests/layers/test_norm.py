@@ -68,7 +68,9 @@ def test_batch_norm_is_that_of_pytorch(shape: tuple[int, ...], mode: dl.Mode) ->
         new = layer.apply(params, state, x, mode)[1]
         count = x.size // x.shape[-1]
         close(new["mean"], mean.numpy())
-        unbiased = (new["var"] - 0.75 * state["var"]) * (count / (count - 1)) + 0.75 * state["var"]
+        unbiased = (new["var"] - 0.75 * state["var"]) * (count / (count - 1)) + 0.75 * state[
+            "var"
+        ]
         close(unbiased, var.numpy())
 
 
@@ -129,7 +131,9 @@ def test_norms_are_those_of_flax(layer: Any, module: Any, shape: tuple[int, ...]
     close(layer_figures(layer, params, x), flax_figures(module, params, x))
 
 
-@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm"])
+@pytest.mark.parametrize(
+    "name", ["BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm"]
+)
 def test_defaults_are_those_of_flax(name: str) -> None:
     ours, theirs = getattr(dl, name)(), getattr(nn, name)()
     for field in {"epsilon", "use_scale", "use_bias", "param_dtype"} & set(vars(ours)):
@@ -167,7 +171,9 @@ def test_norms_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
     scale = {"scale": params["scale"]}
     close(
         layer_figures(dl.RMSNorm(), scale, x),
-        torch_figures(lambda p, x: functional.rms_norm(x, last, p["scale"], 1e-6), scale, x, False),
+        torch_figures(
+            lambda p, x: functional.rms_norm(x, last, p["scale"], 1e-6), scale, x, False
+        ),
     )
     if len(shape) > 2:
         close(
@@ -192,7 +198,9 @@ def test_a_large_mean_costs_no_precision(layer: Any) -> None:
     params, state = layer.init(jax.random.key(0), x)
     y, _ = layer.apply(params, state, x.astype(np.float32), TRAIN)
     with jax.enable_x64(True):
-        exact, _ = layer.apply(params, state, jnp.asarray(x.astype(np.float32), jnp.float64), TRAIN)
+        exact, _ = layer.apply(
+            params, state, jnp.asarray(x.astype(np.float32), jnp.float64), TRAIN
+        )
     close(y, exact, 1e-2)
 
 
@@ -296,13 +304,17 @@ def test_wrong_arguments(build: Any, text: str) -> None:
 @pytest.mark.parametrize("value", [100.0, 12345.678, 1e6 / 3, 1.7e9, 1e10])
 @pytest.mark.parametrize("shape", [(9, 2), (33, 3, 3, 2)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_constant_channel_gives_zero(value: float, shape: tuple[int, ...], masked: bool) -> None:
+def test_a_constant_channel_gives_zero(
+    value: float, shape: tuple[int, ...], masked: bool
+) -> None:
     """However large it is: its mean is off by a rounding, which a tiny deviation would divide. What is masked is no part of it."""
     mask = jnp.arange(shape[0]) > 1 if masked else None
     x = jnp.full(shape, value, jnp.float32)
     x = x.at[:2].set(-3.0) if masked else x
     layer = dl.BatchNorm(momentum=0.0)
-    y, state = layer.apply(*layer.init(jax.random.key(0), x), x, dl.Train(jax.random.key(1), mask))
+    y, state = layer.apply(
+        *layer.init(jax.random.key(0), x), x, dl.Train(jax.random.key(1), mask)
+    )
     np.testing.assert_array_equal(y[2:], 0)
     np.testing.assert_array_equal(state["mean"], np.float32(value))
     np.testing.assert_array_equal(state["var"], 0)

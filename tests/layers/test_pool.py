@@ -82,7 +82,9 @@ def test_pools_are_those_of_flax(shape: tuple[int, ...], arguments: dict[str, An
 @pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [1, "each"])
-def test_whole_numbers_pad_as_in_pytorch(shape: tuple[int, ...], stride: int, padding: Any) -> None:
+def test_whole_numbers_pad_as_in_pytorch(
+    shape: tuple[int, ...], stride: int, padding: Any
+) -> None:
     x, dimensions = normal(0, shape), len(shape) - 2
     padding = (1, 0, 1)[:dimensions] if padding == "each" else padding
     window = (3, 2, 3)[:dimensions]
@@ -120,7 +122,9 @@ def test_means_of_narrow_numbers_are_rounded_once(dtype: str, window: int, count
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"])
+@pytest.mark.parametrize(
+    "layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"]
+)
 def test_gradients_of_narrow_numbers_are_summed_before_they_are_rounded(layer: Any) -> None:
     """The last element lies in 64 windows; with x rising, each of them has its maximum at its end."""
     x = jnp.arange(127, dtype=jnp.bfloat16).reshape(1, 127, 1)
@@ -166,7 +170,9 @@ def test_average_pool_is_that_of_pytorch(
 
     def forward(_: Any, x: Any) -> Any:
         mean = pool(padded(x, sides, 0), window, stride)
-        share = 1 if count_padding else pool(padded(x.detach() * 0 + 1, sides, 0), window, stride)
+        share = (
+            1 if count_padding else pool(padded(x.detach() * 0 + 1, sides, 0), window, stride)
+        )
         return mean / share
 
     layer = dl.AvgPool(**arguments, count_padding=count_padding)
@@ -221,7 +227,10 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
             lambda: MaxPool([2, 2]),
             "MaxPool: window is a whole number or a tuple of such, got the list [2, 2].",
         ),
-        (lambda: dl.AvgPool(2, (1, 0)), "AvgPool: stride is a whole number of at least 1, got 0."),
+        (
+            lambda: dl.AvgPool(2, (1, 0)),
+            "AvgPool: stride is a whole number of at least 1, got 0.",
+        ),
         (
             lambda: dl.AvgPool(2, padding="FULL"),
             "AvgPool: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple "

@@ -62,19 +62,30 @@ def test_every_layer_trains_on_what_it_stores_in_float32(entry: Entry, dtype: st
     attends = "Attention(" in repr(entry.layer) or "TransformerBlock(" in repr(
         entry.layer
     )  # weighs in float32
-    assert found <= ({jnp.dtype(dtype), jnp.dtype("float32")} if attends else {jnp.dtype(dtype)})
+    assert found <= (
+        {jnp.dtype(dtype), jnp.dtype("float32")} if attends else {jnp.dtype(dtype)}
+    )
     assert found or not any("kernel" in name for name in named_leaves(trees[0]))
 
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name",
-    ["sequential", "composite", "lstm", "transformer block", "frozen", "map over the last axis"],
+    [
+        "sequential",
+        "composite",
+        "lstm",
+        "transformer block",
+        "frozen",
+        "map over the last axis",
+    ],
 )
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01), ("float32", 0.0)]
 )
-def test_it_is_the_same_function_to_the_precision(name: str, dtype: str, tolerance: float) -> None:
+def test_it_is_the_same_function_to_the_precision(
+    name: str, dtype: str, tolerance: float
+) -> None:
     entry = CATALOGUE[name]
     params, state = entry.drawn()
     x = entry.input()
@@ -100,7 +111,9 @@ def test_running_statistics_do_not_lose_small_steps() -> None:
 def test_bytes_are_read_as_the_model_reads_them() -> None:
     images = jnp.arange(64, dtype=jnp.uint8).reshape(4, 4, 4, 1) * 4
     plain = dl.Sequential(dl.Conv(2, 3), dl.Flatten())
-    own = dl.Sequential(lambda x: x.astype(jnp.float32) / 127.5 - 1, dl.Conv(2, 3), dl.Flatten())
+    own = dl.Sequential(
+        lambda x: x.astype(jnp.float32) / 127.5 - 1, dl.Conv(2, 3), dl.Flatten()
+    )
     indices = dl.Sequential(dl.Embedding(256, 3), dl.Flatten())
     for model, x in ((plain, images), (own, images), (indices, images[..., 0])):
         narrow = dl.in_precision(model, "bfloat16")

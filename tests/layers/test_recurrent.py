@@ -47,7 +47,9 @@ def torch_module(torch: Any, kind: Any, params: Any, bidirectional: bool = False
     module = {dl.SimpleRNN: torch.nn.RNN, dl.LSTM: torch.nn.LSTM, dl.GRU: torch.nn.GRU}[kind]
     module = module(INPUTS, FEATURES, batch_first=True, bidirectional=bidirectional)
     ends = (
-        {"": params["forward"], "_reverse": params["backward"]} if bidirectional else {"": params}
+        {"": params["forward"], "_reverse": params["backward"]}
+        if bidirectional
+        else {"": params}
     )
     for end, own in ends.items():
         second = np.zeros(own["bias"].shape, np.float32)
@@ -72,7 +74,9 @@ def test_states_and_gradients_equal_those_of_pytorch(kind: Any) -> None:
     params = drawn(layer, (x, None))
     first = np.random.default_rng(1).normal(size=(2, BATCH, FEATURES)).astype(np.float32)
     carry = (
-        (jnp.asarray(first[0]), jnp.asarray(first[1])) if kind is dl.LSTM else jnp.asarray(first[0])
+        (jnp.asarray(first[0]), jnp.asarray(first[1]))
+        if kind is dl.LSTM
+        else jnp.asarray(first[0])
     )
 
     module, tx = torch_module(torch, kind, params), torch.tensor(x, requires_grad=True)
@@ -283,7 +287,9 @@ def test_input_dropout_is_one_mask_for_all_steps() -> None:
 
 def test_recurrent_dropout_is_one_mask_for_all_steps() -> None:
     """h grows by the same factor at each step, 1 / (1 − rate) where the mask is one, and starts anew where it is zero."""
-    layer = dl.SimpleRNN(FEATURES, recurrent_dropout=0.5, activation=jax.nn.relu, use_bias=False)
+    layer = dl.SimpleRNN(
+        FEATURES, recurrent_dropout=0.5, activation=jax.nn.relu, use_bias=False
+    )
     params = {"kernel": jnp.ones((INPUTS, FEATURES)), "recurrent_kernel": jnp.eye(FEATURES)}
     y, _ = layer.apply(params, {}, jnp.ones((BATCH, TIME, INPUTS)), dl.Train(jax.random.key(0)))
     kept = y[:, 1] > INPUTS
@@ -373,7 +379,10 @@ def test_it_learns_inside_fit() -> None:
     ("wrong", "message"),
     [
         (lambda: dl.LSTM(0), "LSTM: features is a whole number of at least 1, got 0."),
-        (lambda: dl.GRU(3, dropout=1.0), r"GRU: dropout is a probability in \[0, 1\), got 1.0."),
+        (
+            lambda: dl.GRU(3, dropout=1.0),
+            r"GRU: dropout is a probability in \[0, 1\), got 1.0.",
+        ),
         (
             lambda: dl.Bidirectional(dl.LSTM(3, backward=True)),
             "Bidirectional: expected a forward recurrent layer",

@@ -270,7 +270,9 @@ def test_an_error_in_one_of_several_places_says_where_it_is() -> None:
         jax.jit(program)(normal(0, (3, 5)))
 
 
-def test_first_parameters_of_a_part_in_several_places_are_traced_once_and_drawn_for_each() -> None:
+def test_first_parameters_of_a_part_in_several_places_are_traced_once_and_drawn_for_each() -> (
+    None
+):
     traces: list[Any] = []
 
     def kernel(key: Any, shape: Any, dtype: Any) -> Any:
@@ -323,7 +325,9 @@ class Written(dl.Composite):
 def test_a_part_may_be_a_plain_function() -> None:
     x = jnp.array([[-1.0, 2.0]])
     model = Written(
-        lambda wiring, x: wiring.part("second", jnp.negative, wiring.part("first", jax.nn.relu, x))
+        lambda wiring, x: wiring.part(
+            "second", jnp.negative, wiring.part("first", jax.nn.relu, x)
+        )
     )
     params, state = model.init(jax.random.key(0), x)
     assert (params, state) == ({}, {})

@@ -87,9 +87,13 @@ def test_what_it_refuses():
         TypeError, match="'mean_squared_error' has no argument `mask` — write it as loss"
     ):
         losses.batchwise(losses.mean_squared_error)
-    with pytest.raises(TypeError, match=r"batchwise 'variance' binds \[1\]: list cannot be hashed"):
+    with pytest.raises(
+        TypeError, match=r"batchwise 'variance' binds \[1\]: list cannot be hashed"
+    ):
         losses.batchwise(functools.partial(variance, scale=[1]))
-    with pytest.raises(TypeError, match=r"batchwise\(variance\): a batchwise loss is no metric"):
+    with pytest.raises(
+        TypeError, match=r"batchwise\(variance\): a batchwise loss is no metric"
+    ):
         metrics.as_metric(losses.batchwise(variance))
 
 

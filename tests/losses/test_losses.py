@@ -48,7 +48,12 @@ LOGITS, OTHER, ZERO_ONE = normal(0, 5, 3, 4), normal(1, 5, 3, 4), integers(2, 2,
 NUMBERS, SOFT = integers(3, 4, 5, 3), distributions(4, 5, 3, 4)
 CASES = {
     "mean_squared_error": (losses.mean_squared_error, LOGITS, OTHER, optax.squared_error),
-    "mean_absolute_error": (losses.mean_absolute_error, LOGITS, OTHER, lambda x, y: jnp.abs(x - y)),
+    "mean_absolute_error": (
+        losses.mean_absolute_error,
+        LOGITS,
+        OTHER,
+        lambda x, y: jnp.abs(x - y),
+    ),
     "huber": (losses.huber, 2 * LOGITS, OTHER, optax.huber_loss),
     "huber, delta": (
         functools.partial(losses.huber, delta=0.3),
@@ -56,7 +61,12 @@ CASES = {
         OTHER,
         functools.partial(optax.huber_loss, delta=0.3),
     ),
-    "binary": (losses.binary_cross_entropy, LOGITS, ZERO_ONE, optax.sigmoid_binary_cross_entropy),
+    "binary": (
+        losses.binary_cross_entropy,
+        LOGITS,
+        ZERO_ONE,
+        optax.sigmoid_binary_cross_entropy,
+    ),
     "binary, probabilities": (
         losses.binary_cross_entropy_from_probabilities,
         sigmoid(LOGITS),
@@ -74,7 +84,9 @@ CASES = {
         functools.partial(losses.softmax_cross_entropy, label_smoothing=0.1),
         LOGITS,
         NUMBERS,
-        lambda x, y: optax.softmax_cross_entropy(x, optax.smooth_labels(jax.nn.one_hot(y, 4), 0.1)),
+        lambda x, y: optax.softmax_cross_entropy(
+            x, optax.smooth_labels(jax.nn.one_hot(y, 4), 0.1)
+        ),
     ),
     "softmax, soft, smoothed": (
         functools.partial(losses.softmax_cross_entropy, label_smoothing=0.3),
@@ -254,10 +266,14 @@ def test_equal_pytorch():
         (losses.binary_cross_entropy, "x", "b"): functional.binary_cross_entropy_with_logits(
             x, binary, **each
         ),
-        (losses.binary_cross_entropy_from_probabilities, "p", "b"): functional.binary_cross_entropy(
-            torch.tensor(sigmoid(LOGITS)), binary, **each
+        (
+            losses.binary_cross_entropy_from_probabilities,
+            "p",
+            "b",
+        ): functional.binary_cross_entropy(torch.tensor(sigmoid(LOGITS)), binary, **each),
+        (losses.softmax_cross_entropy, "x", "n"): functional.cross_entropy(
+            flat, numbers, **each
         ),
-        (losses.softmax_cross_entropy, "x", "n"): functional.cross_entropy(flat, numbers, **each),
         (
             functools.partial(losses.softmax_cross_entropy, label_smoothing=0.2),
             "x",
@@ -266,9 +282,9 @@ def test_equal_pytorch():
         (losses.softmax_cross_entropy, "x", "s"): functional.cross_entropy(
             flat, torch.tensor(SOFT).reshape(15, 4), **each
         ),
-        (losses.kl_divergence, "l", "s"): functional.kl_div(log_p, torch.tensor(SOFT), **each).sum(
-            -1
-        ),
+        (losses.kl_divergence, "l", "s"): functional.kl_div(
+            log_p, torch.tensor(SOFT), **each
+        ).sum(-1),
         (losses.cosine_distance, "x", "y"): 1 - functional.cosine_similarity(x, y, dim=-1),
     }
     given = {
@@ -330,7 +346,9 @@ def test_a_class_ruled_out_by_minus_infinity_costs_nothing():
     for labels in (np.array([0]), np.array([[1.0, 0.0, 0.0]], np.float32)):
         loss = jax.jit(losses.softmax_cross_entropy)
         np.testing.assert_allclose(loss(logits, labels), np.log([2]), rtol=1e-6)
-        np.testing.assert_allclose(gradient(loss, logits, labels), [[-0.5, 0.0, 0.5]], atol=1e-6)
+        np.testing.assert_allclose(
+            gradient(loss, logits, labels), [[-0.5, 0.0, 0.5]], atol=1e-6
+        )
 
 
 def test_probabilities_of_zero_and_one_are_clipped_as_keras_clips_them():
@@ -409,9 +427,13 @@ LABELS = {
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("form", LABELS)
-def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_closed_form(form):
+def test_first_and_second_derivatives_of_softmax_cross_entropy_are_those_of_the_closed_form(
+    form,
+):
     targets, y, smoothing = LABELS[form]
-    ruled_out = -1e4 if smoothing else -np.inf  # smoothed, a class that is ruled out costs infinity
+    ruled_out = (
+        -1e4 if smoothing else -np.inf
+    )  # smoothed, a class that is ruled out costs infinity
     logits = float32([[ruled_out, 0, 1, 0.5], [0, 20, -3, ruled_out], [1e4, -1e4, 0, 3]])
     loss = functools.partial(losses.softmax_cross_entropy, label_smoothing=smoothing)
     log_p = log_softmax(logits.astype(np.float64))
@@ -499,7 +521,10 @@ def test_derivatives_of_errors_are_those_of_the_closed_form(name):
 
 
 def test_derivatives_of_kl_divergence_with_classes_ruled_out():
-    log_p, y = float32([[-np.inf, -1, -0.5], [-1e4, -2, -3]]), float32([[0, 0.3, 0.7], [0, 1, 0]])
+    log_p, y = (
+        float32([[-np.inf, -1, -0.5], [-1e4, -2, -3]]),
+        float32([[0, 0.3, 0.7], [0, 1, 0]]),
+    )
     forwards = jax.jit(jax.jacfwd(losses.kl_divergence))(log_p, y)
     for i in range(2):
         np.testing.assert_array_equal(forwards[i, i], -y[i])

@@ -21,7 +21,12 @@ ELEMENTWISE = [
     losses.binary_cross_entropy,
 ]
 ELEMENTWISE += [losses.binary_cross_entropy_from_probabilities, losses.hinge, losses.focal]
-PUBLIC = [*ELEMENTWISE, losses.softmax_cross_entropy, losses.kl_divergence, losses.cosine_distance]
+PUBLIC = [
+    *ELEMENTWISE,
+    losses.softmax_cross_entropy,
+    losses.kl_divergence,
+    losses.cosine_distance,
+]
 
 
 def struct(*shape, dtype=F32):
@@ -61,7 +66,9 @@ def test_losses_of_vectors_need_the_vectors_axis(loss, shapes):
 
 
 def test_class_labels_given_to_a_loss_of_numbers_are_pointed_to_softmax():
-    with pytest.raises(ValueError, match="may be class labels: softmax_cross_entropy takes those"):
+    with pytest.raises(
+        ValueError, match="may be class labels: softmax_cross_entropy takes those"
+    ):
         losses.binary_cross_entropy(jnp.zeros((4, 10)), jnp.zeros(4, I32))
 
 
@@ -82,7 +89,8 @@ def test_labels_that_do_not_fit_the_logits_are_refused():
     ):
         losses.softmax_cross_entropy(logits, jnp.zeros((4, 2), I32))
     with pytest.raises(
-        ValueError, match=r"targets of shape \(4,\) are float32, expected class labels as integers"
+        ValueError,
+        match=r"targets of shape \(4,\) are float32, expected class labels as integers",
     ):
         losses.softmax_cross_entropy(logits, jnp.zeros(4))
     for shape in ((4, 1), (4,), ()):
@@ -174,7 +182,11 @@ def test_label_vectors_must_be_distributions():
     assert "do not sum to 1" in refused(losses.kl_divergence, logits, np.array([[0, 1, 0.5]]))
 
 
-BINARY = [losses.binary_cross_entropy, losses.binary_cross_entropy_from_probabilities, losses.focal]
+BINARY = [
+    losses.binary_cross_entropy,
+    losses.binary_cross_entropy_from_probabilities,
+    losses.focal,
+]
 
 
 @pytest.mark.parametrize("loss", BINARY)
@@ -186,7 +198,9 @@ def test_binary_targets_lie_between_zero_and_one(loss):
         f"{loss.__name__}: 2 of 4 targets lie outside 0…1, the first is 2 at index 2 — pass labels 0 and 1, or "
         "probabilities; for more than two classes use softmax_cross_entropy."
     )
-    assert "turn labels -1 and +1 into 0 and 1" in refused(loss, struct(64, 1), np.array([-1, 1]))
+    assert "turn labels -1 and +1 into 0 and 1" in refused(
+        loss, struct(64, 1), np.array([-1, 1])
+    )
     assert "divide bytes by 255" in refused(loss, struct(64, 2), np.array([[0, 255]], np.uint8))
 
 
@@ -224,7 +238,10 @@ def test_a_loss_of_ones_own_is_not_told_what_its_targets_are():
 
 
 def test_checking_sixty_thousand_labels_takes_under_five_milliseconds():
-    labels, one_hot = np.arange(60_000) % 10, np.eye(10, dtype=np.float32)[np.arange(60_000) % 10]
+    labels, one_hot = (
+        np.arange(60_000) % 10,
+        np.eye(10, dtype=np.float32)[np.arange(60_000) % 10],
+    )
     for loss, targets in (
         (losses.softmax_cross_entropy, labels),
         (losses.mean_squared_error, one_hot),
@@ -300,7 +317,8 @@ def test_what_a_loss_raises_comes_through_with_a_note():
 
 def test_what_is_no_function_is_no_loss():
     with pytest.raises(
-        TypeError, match=r"loss is 'mse', expected a function .* such as losses.mean_squared_error"
+        TypeError,
+        match=r"loss is 'mse', expected a function .* such as losses.mean_squared_error",
     ):
         check_loss("mse", struct(64, 3), struct(64, 3))
 
@@ -324,7 +342,9 @@ def sequences_of(*features):
         (losses.hinge, (1,), -1, 0),
     ],
 )
-def test_only_the_targets_of_steps_within_the_lengths_are_looked_at(loss, features, good, wrong):
+def test_only_the_targets_of_steps_within_the_lengths_are_looked_at(
+    loss, features, good, wrong
+):
     inputs, outputs = (
         {"words": Padded(np.zeros((3, 3), np.int32), LENGTHS)},
         sequences_of(*features),
@@ -351,10 +371,13 @@ def test_soft_labels_of_steps_within_the_lengths_sum_to_one():
     for loss in (losses.softmax_cross_entropy, losses.kl_divergence):
         check_targets(loss, sequences_of(4), Padded(targets, LENGTHS))
         with pytest.raises(
-            ValueError, match=r"1 of 9 label vectors do not sum to 1 .* is 1.25 at index \(0, 1\)"
+            ValueError,
+            match=r"1 of 9 label vectors do not sum to 1 .* is 1.25 at index \(0, 1\)",
         ):
             check_targets(
-                loss, sequences_of(4), Padded(targets + np.eye(9)[1].reshape(3, 3, 1) / 16, LENGTHS)
+                loss,
+                sequences_of(4),
+                Padded(targets + np.eye(9)[1].reshape(3, 3, 1) / 16, LENGTHS),
             )
 
 
@@ -362,7 +385,9 @@ def test_a_loss_of_ones_own_gets_finite_targets_within_the_lengths():
     targets = {"a": np.where(REAL, 1, np.nan), "b": Padded(np.where(REAL, 1, np.inf), LENGTHS)}
     inputs = Padded(np.zeros((3, 3), np.float32), LENGTHS)
     check_targets(lambda x, y: x, sequences_of(1), targets, inputs)
-    with pytest.raises(ValueError, match=r"loss '<lambda>': 3 of 9 targets are NaN or infinite"):
+    with pytest.raises(
+        ValueError, match=r"loss '<lambda>': 3 of 9 targets are NaN or infinite"
+    ):
         check_targets(lambda x, y: x, struct(8, 3), targets, inputs)
 
 

@@ -15,7 +15,9 @@ from jaxdl.metrics import classification
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.floats(0, 5)), min_size=1, max_size=30)
+    st.lists(
+        st.tuples(st.integers(-3, 3), st.booleans(), st.floats(0, 5)), min_size=1, max_size=30
+    )
 )
 def test_area_under_roc_is_the_share_of_pairs_in_order(rows):
     scores, positive, weights = (np.array(column) for column in zip(*rows, strict=True))
@@ -24,7 +26,9 @@ def test_area_under_roc_is_the_share_of_pairs_in_order(rows):
     pairs = np.outer(weights * positive, weights * ~positive)
     got = classification.area_under_roc(scores, positive, weights)
     if pairs.sum() > 1e-200:
-        np.testing.assert_allclose(got, (pairs * better).sum() / pairs.sum(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            got, (pairs * better).sum() / pairs.sum(), rtol=1e-9, atol=1e-12
+        )
     elif positive.all() or not positive.any():
         assert np.isnan(got)
 
@@ -32,7 +36,9 @@ def test_area_under_roc_is_the_share_of_pairs_in_order(rows):
 @pytest.mark.parametrize(
     "name", ["accuracy", "Precision", "Recall", "F1", "ConfusionMatrix", "ROCAUC"]
 )
-@pytest.mark.parametrize("shapes", [((4,), (4,)), ((4, 1), (4,)), ((4, 3), (4,)), ((4, 3), (4, 1))])
+@pytest.mark.parametrize(
+    "shapes", [((4,), (4,)), ((4, 1), (4,)), ((4, 3), (4,)), ((4, 3), (4, 1))]
+)
 def test_floating_labels_are_told_to_be_a_regression(name, shapes):
     metric = getattr(metrics, name)
     metric = metrics.as_metric(
@@ -43,7 +49,9 @@ def test_floating_labels_are_told_to_be_a_regression(name, shapes):
         "targets.astype(np.int32); for a regression use mean_squared_error as the loss and squared_error or R2() as"
     )):  # fmt: skip
         metric.measure(
-            np.zeros(shapes[0], np.float32), np.zeros(shapes[1], np.float32), np.ones(4, np.float32)
+            np.zeros(shapes[0], np.float32),
+            np.zeros(shapes[1], np.float32),
+            np.ones(4, np.float32),
         )
 
 
@@ -75,7 +83,8 @@ def test_shapes_that_do_not_fit_are_told():
     ):
         metrics.absolute_error(zeros(4), zeros(3))
     with pytest.raises(
-        ValueError, match=r"top_k_accuracy: outputs of shape .* have no axis of two or more classes"
+        ValueError,
+        match=r"top_k_accuracy: outputs of shape .* have no axis of two or more classes",
     ):
         metrics.top_k_accuracy(zeros((4, 1)), np.zeros(4, int))
     with pytest.raises(
@@ -91,6 +100,7 @@ def test_shapes_that_do_not_fit_are_told():
 )
 def test_swapped_arguments_are_told(function):
     with pytest.raises(
-        ValueError, match=rf"{function.__name__}: outputs of shape \(4,\) are int64.*look swapped"
+        ValueError,
+        match=rf"{function.__name__}: outputs of shape \(4,\) are int64.*look swapped",
     ):
         function(np.zeros(4, np.int64), np.zeros((4, 3), np.float32))

@@ -62,11 +62,14 @@ def test_any_per_example_function_is_a_metric():
 def test_a_class_in_place_of_a_value_is_told():
     with pytest.raises(
         TypeError,
-        match=re.escape("metric R2 is a class, expected a value — write R2() with parentheses."),
+        match=re.escape(
+            "metric R2 is a class, expected a value — write R2() with parentheses."
+        ),
     ):
         as_metric(metrics.R2)
     with pytest.raises(
-        TypeError, match=r"metric is 'accuracy', expected a function .* such as metrics.accuracy"
+        TypeError,
+        match=r"metric is 'accuracy', expected a function .* such as metrics.accuracy",
     ):
         as_metric("accuracy")
 

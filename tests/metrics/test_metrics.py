@@ -33,7 +33,9 @@ def evaluated(metric, outputs, targets, weights=None, batches=1):
     """The metric as a loop takes it: padded batches of one size, sums added in float64, the gathered joined."""
     metric = as_metric(metric)
     weights = (
-        np.ones(len(targets), np.float32) if weights is None else np.asarray(weights, np.float32)
+        np.ones(len(targets), np.float32)
+        if weights is None
+        else np.asarray(weights, np.float32)
     )
     size = -(-len(targets) // batches)
     pieces = []
@@ -43,7 +45,8 @@ def evaluated(metric, outputs, targets, weights=None, batches=1):
         rows = [np.pad(values, padding + [(0, 0)] * (values.ndim - 1)) for values in rows]
         pieces.append(jax.device_get(measured(metric, *rows)))
     sums = jax.tree.map(
-        lambda *leaves: np.sum(np.stack(leaves).astype(np.float64), axis=0), *[s for s, _ in pieces]
+        lambda *leaves: np.sum(np.stack(leaves).astype(np.float64), axis=0),
+        *[s for s, _ in pieces],
     )
     gathered = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[g for _, g in pieces])
     return metric.result(sums, gathered)
@@ -159,10 +162,14 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     metric = as_metric(metric)
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(
-        near, measured(metric, outputs, targets, weights), metric.measure(outputs, targets, weights)
+        near,
+        measured(metric, outputs, targets, weights),
+        metric.measure(outputs, targets, weights),
     )
     models = np.stack([outputs, -outputs])
-    together = jax.jit(jax.vmap(metric.measure, in_axes=(0, None, None)))(models, targets, weights)
+    together = jax.jit(jax.vmap(metric.measure, in_axes=(0, None, None)))(
+        models, targets, weights
+    )
     one_by_one = [measured(metric, model, targets, weights) for model in models]
     jax.tree.map(near, together, jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one))
 
@@ -259,7 +266,9 @@ def test_the_axes_after_the_batch_are_averaged():
         np.testing.assert_array_equal(metrics.accuracy(logits, targets), [0.5, 1.0])
         np.testing.assert_array_equal(metrics.top_k_accuracy(logits, targets, k=1), [0.5, 1.0])
     columns = np.array([[[1.0], [-1.0]], [[1.0], [1.0]]], np.float32)
-    np.testing.assert_array_equal(metrics.accuracy(columns, np.array([[1, 1], [1, 1]])), [0.5, 1.0])
+    np.testing.assert_array_equal(
+        metrics.accuracy(columns, np.array([[1, 1], [1, 1]])), [0.5, 1.0]
+    )
     np.testing.assert_array_equal(
         metrics.squared_error(columns, np.array([[1, 1], [1, 4]])), [2.0, 4.5]
     )
@@ -309,7 +318,9 @@ def test_precision_recall_and_f1_equal_scikit_learn(metric, oracle, average, abs
     assert isinstance(got, np.ndarray if average is None else float)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
-    np.testing.assert_allclose(evaluated(metric(average), logits, one_hot, weights), got, rtol=1e-5)
+    np.testing.assert_allclose(
+        evaluated(metric(average), logits, one_hot, weights), got, rtol=1e-5
+    )
 
 
 @pytest.mark.sampled(2)
@@ -366,7 +377,9 @@ def test_every_position_of_a_sequence_counts_with_its_sequences_weight():
     )
     np.testing.assert_allclose(matrix, flat, rtol=1e-5)
     whole = evaluated(metrics.ROCAUC(), sequences, sequence_labels, weights, batches=3)
-    np.testing.assert_allclose(whole, evaluated(metrics.ROCAUC(), logits, labels, each), rtol=1e-6)
+    np.testing.assert_allclose(
+        whole, evaluated(metrics.ROCAUC(), logits, labels, each), rtol=1e-6
+    )
 
 
 @pytest.mark.sampled
@@ -405,7 +418,9 @@ def test_roc_auc_of_two_columns_is_that_of_their_difference():
         labels,
         weights,
     )
-    np.testing.assert_allclose(evaluated(metrics.ROCAUC(), logits, labels, weights), one, rtol=1e-9)
+    np.testing.assert_allclose(
+        evaluated(metrics.ROCAUC(), logits, labels, weights), one, rtol=1e-9
+    )
 
 
 def test_roc_auc_of_one_class_is_nan():
@@ -414,7 +429,9 @@ def test_roc_auc_of_one_class_is_nan():
     assert np.isnan(evaluated(metrics.ROCAUC(), scores, np.zeros(len(scores), int), weights))
     assert np.isnan(
         evaluated(
-            metrics.ROCAUC(), np.full(len(scores), np.nan, np.float32), np.arange(len(scores)) % 2
+            metrics.ROCAUC(),
+            np.full(len(scores), np.nan, np.float32),
+            np.arange(len(scores)) % 2,
         )
     )
     logits, labels, _ = multiclass(23)
@@ -468,7 +485,8 @@ def test_perplexity_is_the_exponential_of_the_mean_cross_entropy():
     )
     np.testing.assert_allclose(uniform, CLASSES, rtol=1e-6)
     assert (
-        evaluated(metrics.Perplexity(), np.array([[0, 1e4]], np.float32), np.array([0])) == np.inf
+        evaluated(metrics.Perplexity(), np.array([[0, 1e4]], np.float32), np.array([0]))
+        == np.inf
     )
 
 
@@ -489,7 +507,8 @@ def test_settings_that_cannot_be_are_told():
         metrics.ConfusionMatrix(3).measure(logits, labels, weights)
     for k in (0, 5):
         with pytest.raises(
-            ValueError, match=f"top_k_accuracy: k is {k}, expected 1 to 4, the number of classes"
+            ValueError,
+            match=f"top_k_accuracy: k is {k}, expected 1 to 4, the number of classes",
         ):
             metrics.top_k_accuracy(logits, labels, k=k)
 
@@ -526,7 +545,9 @@ def test_roc_auc_of_saturated_scores_is_in_their_order():
 def test_log_odds_are_those_of_softmax_probabilities_in_many_digits():
     mpmath = pytest.importorskip("mpmath")
     generator = np.random.default_rng(0)
-    logits = np.concatenate([generator.normal(size=(6, 5)), 300 * generator.normal(size=(6, 5))])
+    logits = np.concatenate(
+        [generator.normal(size=(6, 5)), 300 * generator.normal(size=(6, 5))]
+    )
     got = classification.log_odds(logits)
     with mpmath.workdps(400):
         for row, odds in zip(logits, got, strict=True):
@@ -549,7 +570,8 @@ def test_r2_of_constant_targets_under_weights(seed, shift, right):
     weights = generator.uniform(0.1, 3, n)
     targets = np.full(n, generator.normal(), np.float32)
     assert (
-        evaluated(metrics.R2(), targets + np.float32(shift), targets, weights, batches=2) == right
+        evaluated(metrics.R2(), targets + np.float32(shift), targets, weights, batches=2)
+        == right
     )
 
 
@@ -604,7 +626,9 @@ def test_what_is_computed_of_an_output_that_is_nan_is_nan():
     assert np.isnan(evaluated(metrics.Perplexity(), NAN, NAN_LABELS))
     assert np.isnan(evaluated(metrics.R2(), NAN[:, 0], np.arange(5, dtype=np.float32)))
     for metric in (metrics.squared_error, metrics.absolute_error):
-        np.testing.assert_array_equal(np.isnan(metric(NAN[:, 0], NAN_LABELS)), np.isnan(NAN[:, 0]))
+        np.testing.assert_array_equal(
+            np.isnan(metric(NAN[:, 0], NAN_LABELS)), np.isnan(NAN[:, 0])
+        )
 
 
 @pytest.mark.parametrize("zeros", [[0.0, -0.0, 0.0], [-0.0, 0.0, -0.0]])
@@ -716,11 +740,15 @@ def test_per_example_metrics_are_means_over_the_steps_within_the_lengths():
     np.testing.assert_allclose(
         metrics.top_k_accuracy(padded, targets, k=1), means(chosen == targets), rtol=1e-6
     )
-    np.testing.assert_allclose(metrics.squared_error(padded, numbers), means(squared), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.squared_error(padded, numbers), means(squared), rtol=1e-5
+    )
     got = metrics.Perplexity().result(
         *jax.device_get(measured(metrics.Perplexity(), padded, targets, weights))
     )
-    np.testing.assert_allclose(got, np.exp(np.average(means(entropy), weights=weights)), rtol=1e-5)
+    np.testing.assert_allclose(
+        got, np.exp(np.average(means(entropy), weights=weights)), rtol=1e-5
+    )
 
 
 # --- one of several outputs ---------------------------------------------------------------------------------------
@@ -728,7 +756,10 @@ def test_per_example_metrics_are_means_over_the_steps_within_the_lengths():
 
 def test_a_metric_of_a_part_is_the_metric_of_that_output():
     logits, labels, weights = multiclass(0)
-    outputs, targets = {"tag": logits, "size": logits[:, :1]}, {"tag": labels, "size": logits[:, 0]}
+    outputs, targets = (
+        {"tag": logits, "size": logits[:, :1]},
+        {"tag": labels, "size": logits[:, 0]},
+    )
     part = metrics.Part(metrics.F1(), "tag")
     assert part == metrics.Part(metrics.F1(), "tag")
     for given, wanted in ((outputs, targets), (outputs, labels)):
@@ -740,7 +771,8 @@ def test_a_metric_of_a_part_is_the_metric_of_that_output():
     )
     assert got == evaluated(metrics.accuracy, logits, labels, weights)
     with pytest.raises(
-        ValueError, match=re.escape("Part: there is no part 'tags' of outputs, which are dict {")
+        ValueError,
+        match=re.escape("Part: there is no part 'tags' of outputs, which are dict {"),
     ):
         metrics.Part(metrics.F1(), "tags").measure(outputs, targets, weights)
     with pytest.raises(
@@ -755,7 +787,15 @@ def test_a_metric_of_a_part_is_the_metric_of_that_output():
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "name",
-    ["accuracy", "top_k_accuracy", "squared_error", "Precision", "ConfusionMatrix", "ROCAUC", "R2"],
+    [
+        "accuracy",
+        "top_k_accuracy",
+        "squared_error",
+        "Precision",
+        "ConfusionMatrix",
+        "ROCAUC",
+        "R2",
+    ],
 )
 def test_several_outputs_are_told_how_to_be_chosen(name):
     metric = getattr(metrics, name)

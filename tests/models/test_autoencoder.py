@@ -30,7 +30,10 @@ MODEL = models.VariationalAutoencoder(
             24 * 8 + 8 + 8 * 2 + 2 + 2 * 8 + 8 + 8 * 24 + 24,
         ),
         (models.conv_autoencoder(3), 9 * 3 + 3 + 9 * 3 * 3 + 3 + 9 * 3 + 1),
-        (models.conv_autoencoder(3, 2), 9 * 3 + 3 + 9 * 6 + 2 + 9 * 4 + 2 + 9 * 6 + 3 + 9 * 3 + 1),
+        (
+            models.conv_autoencoder(3, 2),
+            9 * 3 + 3 + 9 * 6 + 2 + 9 * 4 + 2 + 9 * 6 + 3 + 9 * 3 + 1,
+        ),
     ],
 )
 def test_what_goes_in_comes_out(model: Any, parameters: int) -> None:
@@ -96,7 +99,9 @@ def test_draws_have_the_posteriors_moments() -> None:
 def test_samples_are_decoded_from_standard_normal_codes() -> None:
     params, state = MODEL.init(jax.random.key(0), X)
     samples = MODEL.sample(params, state, jax.random.key(3), 9)
-    expected, _ = MODEL.decode_latent(params, state, jax.random.normal(jax.random.key(3), (9, 3)))
+    expected, _ = MODEL.decode_latent(
+        params, state, jax.random.normal(jax.random.key(3), (9, 3))
+    )
     np.testing.assert_array_equal(samples, expected)
     assert samples.shape == (9, 4, 6, 1)
 
@@ -112,14 +117,18 @@ def test_the_model_is_a_value() -> None:
 
 
 def test_what_does_not_fit_is_refused_where_it_is() -> None:
-    with pytest.raises(dl.LayerError, match="latent is the length of a code, at least 1, got 0"):
+    with pytest.raises(
+        dl.LayerError, match="latent is the length of a code, at least 1, got 0"
+    ):
         models.VariationalAutoencoder(dl.Flatten(), dl.Dense(2), 0)
     with pytest.raises(
-        dl.LayerError, match=r"the encoder gives shape \(5, 4, 6, 1\), expected \[batch, features\]"
+        dl.LayerError,
+        match=r"the encoder gives shape \(5, 4, 6, 1\), expected \[batch, features\]",
     ):
         models.VariationalAutoencoder(dl.Conv(1, 3), dl.Dense(2), 2).init(jax.random.key(0), X)
     params, state = MODEL.init(jax.random.key(0), X)
     with pytest.raises(
-        dl.LayerError, match=r"Dense at 'encoder.dense_0': expected 24 features, as at init, got 16"
+        dl.LayerError,
+        match=r"Dense at 'encoder.dense_0': expected 24 features, as at init, got 16",
     ):
         MODEL.apply(params, state, X[:, :, :4])

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 Z = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
 PAIRS = {
-    "dense": (models.dense_generator(8, 12, shape=(8, 8, 1)), models.dense_discriminator(12, 8)),
+    "dense": (
+        models.dense_generator(8, 12, shape=(8, 8, 1)),
+        models.dense_discriminator(12, 8),
+    ),
     "convolutional": (
         models.conv_generator(6, 4, size=2),
         models.conv_discriminator(4, 6, dropout=0.3),
@@ -64,7 +67,8 @@ def test_a_discriminator_reads_bytes_as_it_reads_their_intensities() -> None:
     discriminator = PAIRS["convolutional"][1]
     params, state = discriminator.init(jax.random.key(0), images)
     as_bytes, as_floats = (
-        discriminator.apply(params, state, x)[0] for x in (images, images.astype(np.float32) / 255)
+        discriminator.apply(params, state, x)[0]
+        for x in (images, images.astype(np.float32) / 255)
     )
     np.testing.assert_allclose(as_bytes, as_floats, rtol=1e-4, atol=1e-6)
 

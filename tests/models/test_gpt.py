@@ -35,7 +35,9 @@ def parameters(model: dl.Layer) -> int:
 def test_it_has_the_size_of_gpt_2() -> None:
     """As published for the smallest, and for nanoGPT's setting for a CPU with its positions."""
     assert (
-        parameters(models.gpt(50257, layers=12, heads=12, features=768, context=1024, bias=True))
+        parameters(
+            models.gpt(50257, layers=12, heads=12, features=768, context=1024, bias=True)
+        )
         == 124_439_808
     )
     assert (
@@ -86,7 +88,9 @@ def test_no_token_sees_those_behind_it() -> None:
     params, _ = model.init(jax.random.key(0), TOKENS)
     changed = np.where(np.arange(6)[None] < 4, TOKENS, 0).astype(np.int32)
     close(
-        model.apply(params, {}, changed)[0][:, :4], model.apply(params, {}, TOKENS)[0][:, :4], 1e-6
+        model.apply(params, {}, changed)[0][:, :4],
+        model.apply(params, {}, TOKENS)[0][:, :4],
+        1e-6,
     )
 
 

@@ -50,7 +50,10 @@ def test_mlp_needs_a_layer() -> None:
 
 # In each stage a convolution from the stage before and a block of two, each with a scale and a bias; then the dense layer.
 RESNET_PARAMETERS = (
-    sum(9 * before * n + 2 * (9 * n * n) + 3 * 2 * n for before, n in ((3, 24), (24, 48), (48, 96)))
+    sum(
+        9 * before * n + 2 * (9 * n * n) + 3 * 2 * n
+        for before, n in ((3, 24), (24, 48), (48, 96))
+    )
     + 97 * 10
 )
 
@@ -82,7 +85,9 @@ def test_cnn_works_in_one_dimension_and_drops_units_of_its_head() -> None:
 
 
 def test_cnn_needs_a_window_for_each_stage() -> None:
-    with pytest.raises(ValueError, match=r"3 stages need as many pooling windows, got \[2, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"3 stages need as many pooling windows, got \[2, 2\]"
+    ):
         models.cnn(8, 8, 8, pool=(2, 2))
 
 
@@ -96,7 +101,9 @@ def test_resnet_computes_stages_of_residual_blocks() -> None:
     y = x
     for name in ("stage_0", "stage_1"):
         y = pooled(convolved(y, params[name]["conv_0"]["kernel"]))
-        y = np.maximum(normalised(y, params[name]["batch_norm_0"], state[name]["batch_norm_0"]), 0)
+        y = np.maximum(
+            normalised(y, params[name]["batch_norm_0"], state[name]["batch_norm_0"]), 0
+        )
         p, s, z = params[name]["residual_0"]["body"], state[name]["residual_0"]["body"], y
         for index in range(2):
             z = convolved(z, p[f"conv_{index}"]["kernel"])
@@ -144,11 +151,14 @@ def convolved(x: Any, kernel: Any) -> Any:
 
 
 def pooled(x: Any) -> Any:
-    return lax.reduce_window(jnp.asarray(x), -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return lax.reduce_window(
+        jnp.asarray(x), -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+    )
 
 
 def normalised(x: Any, params: Any, state: Any) -> Any:
     mean, var, scale, bias = (
-        np.asarray(leaf) for leaf in (state["mean"], state["var"], params["scale"], params["bias"])
+        np.asarray(leaf)
+        for leaf in (state["mean"], state["var"], params["scale"], params["bias"])
     )
     return (np.asarray(x) - mean) / np.sqrt(var + 1e-5) * scale + bias

@@ -24,12 +24,17 @@ def test_it_computes_what_pytorch_computes() -> None:
     p = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params)
     kernel = p["patches"]["kernel"].permute(3, 2, 0, 1)
     x = torch.nn.functional.conv2d(
-        torch.tensor(np.array(images)).permute(0, 3, 1, 2), kernel, p["patches"]["bias"], stride=3
+        torch.tensor(np.array(images)).permute(0, 3, 1, 2),
+        kernel,
+        p["patches"]["bias"],
+        stride=3,
     )
     x = x.flatten(2).transpose(1, 2) + p["positions"]["embedding"]
     for index in range(2):
         x = torch_block(torch, params[f"block_{index}"], 2, norm_first=True)(x)
-    x = torch.nn.functional.layer_norm(x, (8,), p["norm"]["scale"], p["norm"]["bias"], 1e-6).mean(1)
+    x = torch.nn.functional.layer_norm(
+        x, (8,), p["norm"]["scale"], p["norm"]["bias"], 1e-6
+    ).mean(1)
     expected = x @ p["logits"]["kernel"] + p["logits"]["bias"]
     close(model.apply(params, {}, images)[0], expected.detach().numpy())
 

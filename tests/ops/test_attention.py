@@ -46,7 +46,13 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
     asked = []
 
     def stand_in(
-        query: Any, key: Any, value: Any, *, mask: Any, is_causal: bool, implementation: str | None
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        mask: Any,
+        is_causal: bool,
+        implementation: str | None,
     ) -> Any:
         asked.append((is_causal, implementation))
         return query * (3 if implementation == "cudnn" else 5)
@@ -81,7 +87,11 @@ def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((1, 4, 1, 64), jnp.float32), ((1, 4, 1, 63), jnp.bfloat16), ((1, 4, 1, 136), jnp.float16)],
+    [
+        ((1, 4, 1, 64), jnp.float32),
+        ((1, 4, 1, 63), jnp.bfloat16),
+        ((1, 4, 1, 136), jnp.float16),
+    ],
 )
 def test_heads_that_the_kernel_does_not_take(shape: Any, dtype: Any) -> None:
     assert not ops._cudnn_supports(jnp.zeros(shape, dtype))
@@ -106,13 +116,19 @@ def test_on_a_gpu_the_kernel_gives_what_the_equation_gives(
     given = [np.asarray(each, np.float32) for each in program(*inputs)]
     wide = [each.astype(jnp.float32) for each in inputs]
     with jax.default_matmul_precision("highest"):
-        expected = [np.asarray(each) for each in jax.jit(functools.partial(outputs, False))(*wide)]
+        expected = [
+            np.asarray(each) for each in jax.jit(functools.partial(outputs, False))(*wide)
+        ]
     for ours, theirs in zip(given, expected, strict=True):
         assert np.linalg.norm(ours - theirs) < 2e-2 * np.linalg.norm(theirs)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there the GPU of the process answers")
-@pytest.mark.parametrize(("platform", "taken"), [("cuda", True), ("tpu", False), ("cpu", False)])
+@pytest.mark.skipif(
+    jax.default_backend() == "gpu", reason="there the GPU of the process answers"
+)
+@pytest.mark.parametrize(
+    ("platform", "taken"), [("cuda", True), ("tpu", False), ("cpu", False)]
+)
 def test_the_kernel_is_that_of_the_target(
     platform: str, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,12 @@ OPERATIONS: dict[str, Callable[[], Any]] = {
     "conv_transpose": lambda: ops.conv_transpose.conv_transpose(
         IMAGES, jnp.ones((3, 3, 8, 8)), stride=(2, 2), padding="SAME", dilation=(1, 1)
     ),
-    "max_pool": lambda: ops.pool.max_pool(IMAGES, window=(2, 2), stride=(2, 2), padding="VALID"),
-    "avg_pool": lambda: ops.pool.avg_pool(IMAGES, window=(2, 2), stride=(2, 2), padding="VALID"),
+    "max_pool": lambda: ops.pool.max_pool(
+        IMAGES, window=(2, 2), stride=(2, 2), padding="VALID"
+    ),
+    "avg_pool": lambda: ops.pool.avg_pool(
+        IMAGES, window=(2, 2), stride=(2, 2), padding="VALID"
+    ),
     "attention": lambda: ops.attention.attention(QUERIES, QUERIES, QUERIES),
 }
 
@@ -49,7 +53,9 @@ def test_each_platform_has_its_own() -> None:
     for platform, operation in (("cpu", "sine"), ("tpu", "cosine"), ("cuda", "tanh")):
         assert (
             operation
-            in jax.export.export(jax.jit(chosen), platforms=[platform])(jnp.ones(2)).mlir_module()
+            in jax.export.export(jax.jit(chosen), platforms=[platform])(
+                jnp.ones(2)
+            ).mlir_module()
         )
     for platform, function in (("cpu", jnp.sin), ("tpu", jnp.cos), ("cuda", jnp.tanh)):
         assert by_platform(

@@ -85,7 +85,9 @@ def test_phases_and_overlapping_parts_compute_what_xla_does(case: dict[str, Any]
         theirs = with_gradients(lambda x, w: transposed._by_xla(x, w, **case), x, kernel)
         for way in (transposed._by_phases, transposed._by_overlaps):
             jax.tree.map(
-                close, with_gradients(lambda x, w, way=way: way(x, w, **case), x, kernel), theirs
+                close,
+                with_gradients(lambda x, w, way=way: way(x, w, **case), x, kernel),
+                theirs,
             )
 
 
@@ -99,12 +101,17 @@ def test_paddings_in_words_are_those_of_lax(padding: str, stride: Any, window: A
         layout = ("NHWC", "HWIO", "NHWC")
         ours = conv(x, kernel, stride=stride, padding=padding, dilation=(1, 1))
         close(
-            ours, jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout)
+            ours,
+            jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout),
         )
-        ours = transposed.conv_transpose(x, kernel, stride=stride, padding=padding, dilation=(2, 1))
+        ours = transposed.conv_transpose(
+            x, kernel, stride=stride, padding=padding, dilation=(2, 1)
+        )
         close(
             ours,
-            jax.lax.conv_transpose(x, kernel, stride, padding, (2, 1), dimension_numbers=layout),
+            jax.lax.conv_transpose(
+                x, kernel, stride, padding, (2, 1), dimension_numbers=layout
+            ),
         )
 
 
@@ -122,7 +129,9 @@ def test_the_kernel_is_computed_with_in_the_dtype_of_the_input(function: Any) ->
 
 def lowered(platform: str, groups: int = 1) -> str:
     def loss(x: Any, kernel: Any) -> Any:
-        return conv(x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups).sum()
+        return conv(
+            x, kernel, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=groups
+        ).sum()
 
     shapes = (
         jax.ShapeDtypeStruct((2, 6, 6, 4), "float32"),
@@ -136,7 +145,9 @@ def lowered(platform: str, groups: int = 1) -> str:
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_each_platform_gets_its_own(groups: int) -> None:
     assert "stablehlo.convolution" not in lowered("cpu", groups)
-    assert all("stablehlo.convolution" in lowered(platform, groups) for platform in ("cuda", "tpu"))
+    assert all(
+        "stablehlo.convolution" in lowered(platform, groups) for platform in ("cuda", "tpu")
+    )
 
 
 def test_a_product_of_patches_is_one_product() -> None:

@@ -39,7 +39,8 @@ def convolutions(draw: Any) -> dict[str, Any]:
     window = draw(st.tuples(*[st.integers(1, 4)] * dimensions))
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
     space = tuple(
-        max(1, k - sum(pad)) + draw(st.integers(0, 4)) for k, pad in zip(window, pads, strict=True)
+        max(1, k - sum(pad)) + draw(st.integers(0, 4))
+        for k, pad in zip(window, pads, strict=True)
     )
     inputs, outputs, examples = (draw(st.integers(1, 3)) for _ in range(3))
     return {"x": (examples, *space, inputs), "kernel": (*window, inputs, outputs), "pads": pads}
@@ -87,7 +88,9 @@ def test_many_are_each_of_them(form: str, axes: Any) -> None:
         for k in range(4):
             close(
                 ours[k],
-                apply(*(a if axis is None else a[k] for a, axis in zip(many, axes, strict=True))),
+                apply(
+                    *(a if axis is None else a[k] for a, axis in zip(many, axes, strict=True))
+                ),
             )
 
 
@@ -191,9 +194,9 @@ def test_a_batch_of_unknown_size_is_exported() -> None:
 
 
 def test_a_window_that_fits_nowhere_has_a_gradient_of_zero() -> None:
-    gradient = jax.jit(jax.grad(lambda kernel: in_program(jnp.ones((16, 2, 2, 8)), kernel).sum()))(
-        jnp.ones((3, 3, 8, 4))
-    )
+    gradient = jax.jit(
+        jax.grad(lambda kernel: in_program(jnp.ones((16, 2, 2, 8)), kernel).sum())
+    )(jnp.ones((3, 3, 8, 4)))
     np.testing.assert_array_equal(gradient, 0)
 
 
@@ -213,9 +216,9 @@ def test_a_program_without_the_options_has_patches_where_it_needs_options() -> N
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the routine is the CPU's")
 def test_xla_knows_the_options_and_calls_its_own_routine() -> None:
     x, kernel = array(16, 12, 12, 32, dtype="float32"), array(3, 3, 32, 32, dtype="float32")
-    program = jax.jit(lambda x, kernel: primitives.native_conv(x, kernel, ((0, 0), (0, 0)))).lower(
-        x, kernel
-    )
+    program = jax.jit(
+        lambda x, kernel: primitives.native_conv(x, kernel, ((0, 0), (0, 0)))
+    ).lower(x, kernel)
     text = program.compile(compiler_options=conv_algorithm.CPU_OPTIONS or None).as_text()
     assert "convolution(" in text
     assert (

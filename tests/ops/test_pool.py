@@ -27,7 +27,9 @@ def with_gradient(function: Any, x: jax.Array) -> Any:
 @st.composite
 def windows(draw: Any) -> dict[str, Any]:
     dimensions = draw(st.integers(1, 2))
-    window, stride, extra = (draw(st.tuples(*[st.integers(1, 3)] * dimensions)) for _ in range(3))
+    window, stride, extra = (
+        draw(st.tuples(*[st.integers(1, 3)] * dimensions)) for _ in range(3)
+    )
     stride = (
         window if draw(st.booleans()) else stride
     )  # side by side, windows go a way of their own
@@ -71,7 +73,9 @@ def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
     gradient = jax.grad(
         lambda x: ops.max_pool(x, window=(2, 2), stride=(2, 2), padding="VALID").sum()
     )
-    np.testing.assert_array_equal(gradient(jnp.zeros((1, 2, 2, 1)))[0, ..., 0], [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(
+        gradient(jnp.zeros((1, 2, 2, 1)))[0, ..., 0], [[1, 0], [0, 0]]
+    )
     np.testing.assert_array_equal(
         gradient(jnp.array([[[[0.0], [1]], [[1], [1]]]]))[0, ..., 0], [[0, 1], [0, 0]]
     )
@@ -92,7 +96,9 @@ def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: An
     arguments: Any = {"windows": windows, "lowest": -np.inf}
     ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x)
     theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs
+    )
 
 
 def test_a_window_of_more_places_than_a_byte_counts() -> None:
@@ -125,7 +131,9 @@ def test_each_platform_gets_its_own() -> None:
     def lowered(platform: str) -> str:
         loss = lambda x: ops.max_pool(x, window=(3, 3), stride=(2, 2), padding="SAME").sum()  # noqa: E731
         shape = jax.ShapeDtypeStruct((2, 6, 6, 4), "float32")
-        return jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])(shape).mlir_module()
+        return jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])(
+            shape
+        ).mlir_module()
 
     assert "select_and_scatter" not in lowered("cpu")
     assert all("select_and_scatter" in lowered(platform) for platform in ("cuda", "tpu"))

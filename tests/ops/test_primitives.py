@@ -28,7 +28,9 @@ def test_it_is_the_product_and_its_gradients_under_vmap(
         return jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1)), axes))(a, b)
 
     ours, plain = value_and_gradients(product), value_and_gradients(jnp.matmul)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, plain)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, plain
+    )
 
 
 @pytest.mark.slow
@@ -40,7 +42,9 @@ def test_second_and_forward_derivatives() -> None:
 
     ours = jax.hessian(loss(product), (0, 1))(a, b)
     plain = jax.hessian(loss(jnp.matmul), (0, 1))(a, b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), ours, plain)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), ours, plain
+    )
     _, tangent = jax.jvp(product, (a, b), (a * 2, b))
     np.testing.assert_allclose(tangent, 3 * (a @ b), rtol=1e-5)
 

@@ -121,7 +121,9 @@ def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
             gradient = jax.grad(weighed(f), everything)
 
             def along(*args: Any) -> Any:
-                return sum(jnp.sum(g * d) for g, d in zip(gradient(*args), direction, strict=True))
+                return sum(
+                    jnp.sum(g * d) for g, d in zip(gradient(*args), direction, strict=True)
+                )
 
             return jax.jvp(gradient, args, direction)[1], jax.grad(along, everything)(*args)
 

@@ -31,7 +31,9 @@ def test_every_place_comes_once(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, SORTED_COUNT])
 def test_few_places_are_in_the_order_of_jax(count: int) -> None:
     for key in jax.random.split(jax.random.key(7), 3):
-        np.testing.assert_array_equal(permutation(key, count), jax.random.permutation(key, count))
+        np.testing.assert_array_equal(
+            permutation(key, count), jax.random.permutation(key, count)
+        )
 
 
 @pytest.mark.parametrize("count", [129, 150, 70_000])
@@ -143,7 +145,10 @@ def test_other_kinds_of_keys_order_too(count: int) -> None:
 @pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
 def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl: str) -> None:
     """The numbers of some generators depend on which keys `vmap` draws them beside."""
-    for keys in (jax.random.key(1, impl=impl), jax.random.split(jax.random.key(1, impl=impl), 3)):
+    for keys in (
+        jax.random.key(1, impl=impl),
+        jax.random.split(jax.random.key(1, impl=impl), 3),
+    ):
         together = epochs_drawn(keys, 0, 4, count)
         for first, some in ((1, 1), (2, 2), (3, 1)):
             np.testing.assert_array_equal(
@@ -152,7 +157,9 @@ def test_an_epoch_has_one_order_however_many_are_drawn_with_it(count: int, impl:
 
 
 @pytest.mark.parametrize("count", [SORTED_COUNT, SORTED_COUNT + 1])
-def test_numbers_drawn_here_are_those_of_jax(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_drawn_here_are_those_of_jax(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from jaxdl.compiling import threefry
 
     keys = jax.random.split(jax.random.key(5), (2, 3))

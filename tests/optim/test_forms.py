@@ -22,7 +22,9 @@ MAKE = {
     "adamw": lambda rate: optax.adamw(rate, b1=1 - rate, weight_decay=rate),
     "sgd with momentum": lambda rate: optax.sgd(rate, momentum=1 - rate, nesterov=True),
     "adagrad": lambda rate: optax.adagrad(rate, initial_accumulator_value=rate),
-    "of a chain": lambda rate: optax.chain(optax.clip_by_global_norm(10 * rate), optax.lion(rate)),
+    "of a chain": lambda rate: optax.chain(
+        optax.clip_by_global_norm(10 * rate), optax.lion(rate)
+    ),
     "of a mask": lambda rate: optax.masked(optax.rmsprop(rate), {"w": True, "b": False}),
     "of a partition": lambda rate: optax.partition(
         {"a": optax.adam(rate), "b": optax.sgd(rate)}, {"w": "a", "b": "b"}
@@ -38,7 +40,9 @@ MAKE = {
     "a cosine": lambda rate: optax.sgd(
         optax.warmup_cosine_decay_schedule(0.0, rate, 2, int(1000 * rate), rate / 9)
     ),
-    "steps of a rate": lambda rate: optax.sgd(optax.piecewise_constant_schedule(rate, {3: 0.5})),
+    "steps of a rate": lambda rate: optax.sgd(
+        optax.piecewise_constant_schedule(rate, {3: 0.5})
+    ),
     "an exponential": lambda rate: optax.sgd(
         optax.exponential_decay(rate, 3, 0.9, end_value=rate / 2)
     ),
@@ -53,7 +57,8 @@ MAKE = {
 def loss(params):
     return sum(
         jnp.sum(
-            jnp.square(leaf - 1) * (1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
+            jnp.square(leaf - 1)
+            * (1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
         )
         for leaf in params.values()
     )
@@ -153,7 +158,9 @@ def test_forms_differ_where_what_is_computed_does():
 def test_a_list_that_changes_later_changes_nothing():
     ends = [3]
     optimizer = optax.sgd(
-        optax.join_schedules([optax.constant_schedule(0.5), optax.constant_schedule(0.25)], ends)
+        optax.join_schedules(
+            [optax.constant_schedule(0.5), optax.constant_schedule(0.25)], ends
+        )
     )
     form, numbers = opened(optimizer)
     expected = trained(form.built(numbers))
@@ -161,7 +168,9 @@ def test_a_list_that_changes_later_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, trained(form.built(numbers)), expected)
     assert any(
         (a != b).any()
-        for a, b in zip(*(jax.tree.leaves(t) for t in (trained(optimizer), expected)), strict=True)
+        for a, b in zip(
+            *(jax.tree.leaves(t) for t in (trained(optimizer), expected)), strict=True
+        )
     )
 
 

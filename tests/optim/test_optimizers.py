@@ -20,7 +20,9 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 T = X[:, :1] - X[:, 1:2]
 MODEL = dl.Dense(1)
-fit = functools.partial(dl.fit, MODEL, loss=losses.mean_squared_error, batch_size=8, progress=False)
+fit = functools.partial(
+    dl.fit, MODEL, loss=losses.mean_squared_error, batch_size=8, progress=False
+)
 
 
 @pytest.mark.sampled(2)
@@ -39,7 +41,9 @@ def test_each_name_is_one_optimizer_that_lowers_a_loss(name):
         params, state = updated(optimizer, gradients, state, params, loss)
         return (params, state), None
 
-    (params, _), _ = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), None, 30))(params)
+    (params, _), _ = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), None, 30))(
+        params
+    )
     assert objective(params) < 5
 
 
@@ -47,7 +51,9 @@ def test_a_name_is_optax_s_function():
     expected = fit((X, T), optimizer=optax.adam(1e-3), epochs=2)
     for spelt in ({"optimizer": "adam"}, {"optimizer": optax.adam, "learning_rate": 1e-3}):
         jax.tree.map(
-            np.testing.assert_array_equal, fit((X, T), epochs=2, **spelt).params, expected.params
+            np.testing.assert_array_equal,
+            fit((X, T), epochs=2, **spelt).params,
+            expected.params,
         )
     auto, prodigy = (
         fit((X, T), epochs=2, optimizer=o)
@@ -165,7 +171,9 @@ def test_a_schedule_free_part_of_an_optimizer_leaves_the_others_alone():
     state = optimizer.init(params)
     for _ in range(3):
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update({"a": params["a"], "b": params["b"]}, state, params)
+            updates, state = optimizer.update(
+                {"a": params["a"], "b": params["b"]}, state, params
+            )
         params = optax.apply_updates(params, updates)
     meant = dl.TrainState(
         jnp.zeros((), jnp.int32), params, {}, state, jax.random.key(0)
@@ -186,7 +194,10 @@ def test_each_player_of_a_game_means_its_own_average():
     run = dl.train(step, X[:, :2], epochs=2, batch_size=8, progress=False, validation=X[:, :2])
     last = run.train_state
     free = last.optimizer_state["generator"]
-    same(run.params["generator"], contrib.schedule_free_eval_params(free, last.params["generator"]))
+    same(
+        run.params["generator"],
+        contrib.schedule_free_eval_params(free, last.params["generator"]),
+    )
     same(run.params["discriminator"], last.params["discriminator"])
 
 

@@ -160,7 +160,9 @@ def test_the_history_has_the_rate_of_the_last_update():
         callbacks=[lambda end: kernels.append(end.train_state.params["kernel"][0, 0])],
     )
     np.testing.assert_allclose(run.history["learning_rate"], lengths(kernels), rtol=1e-6)
-    np.testing.assert_allclose(run.history["learning_rate"], [1, 3 / 4, 2 / 4, 1 / 4], rtol=1e-6)
+    np.testing.assert_allclose(
+        run.history["learning_rate"], [1, 3 / 4, 2 / 4, 1 / 4], rtol=1e-6
+    )
     for per_epoch, optimizer in ((1, optax.inject_hyperparams(optax.sgd)), (2, optax.sgd)):
         run = single(
             optimizer=optimizer(optax.linear_schedule(1.0, 0.0, 8)),

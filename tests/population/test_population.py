@@ -31,7 +31,11 @@ def blobs(count: int = 100) -> tuple[np.ndarray, np.ndarray]:
 
 def network(dropout: Any = 0.25) -> dl.Sequential:
     return dl.Sequential(
-        dl.Dense(6, use_bias=False), dl.BatchNorm(), jax.nn.relu, dl.Dropout(dropout), dl.Dense(3)
+        dl.Dense(6, use_bias=False),
+        dl.BatchNorm(),
+        jax.nn.relu,
+        dl.Dropout(dropout),
+        dl.Dense(3),
     )
 
 
@@ -84,7 +88,9 @@ def test_each_member_is_the_single_run_with_its_seed(
 def test_each_member_sets_aside_its_own_share() -> None:
     runs = dl.fit_many(MODEL, blobs(), seeds=2, validation=0.3, **SETTINGS)
     for seed in range(2):
-        assert_same_run(runs[seed], dl.fit(MODEL, blobs(), seed=seed, validation=0.3, **SETTINGS))
+        assert_same_run(
+            runs[seed], dl.fit(MODEL, blobs(), seed=seed, validation=0.3, **SETTINGS)
+        )
 
 
 @pytest.mark.slow
@@ -239,7 +245,11 @@ def test_a_member_whose_loss_is_not_finite_ends_as_it_would_alone(rate: float) -
     }
     targets = y.astype(np.float32)[:, None]
     runs = dl.sweep(
-        dl.Dense(1), (x, targets), {"learning_rate": [0.01, rate]}, optimizer=optax.sgd, **settings
+        dl.Dense(1),
+        (x, targets),
+        {"learning_rate": [0.01, rate]},
+        optimizer=optax.sgd,
+        **settings,
     )
     with pytest.warns(RuntimeWarning, match="not finite"):
         single = dl.fit(dl.Dense(1), (x, targets), optimizer=optax.sgd(rate), **settings)
@@ -337,7 +347,9 @@ def test_an_ensemble_predicts_and_each_member_is_evaluated() -> None:
         assert figures["accuracy"][i] == single["accuracy"]
 
 
-def test_results_as_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_as_table_json_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     over = {"learning_rate": [1e-2, 1e-1], "momentum": [0.0, 0.9]}
     runs = dl.sweep(MODEL, blobs(), over, seeds=2, **SETTINGS | {"optimizer": optax.sgd})
     plain = str(runs)
@@ -355,7 +367,11 @@ def test_results_as_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.M
     assert record["members"][3]["hyperparameters"] == runs.members[3].hyperparameters
     assert record["members"][3]["history"]["loss"] == pytest.approx(runs[3].history["loss"])
     figure = runs.plot(tmp_path / "runs.png")
-    assert [axis.get_ylabel() for axis in figure.axes[:3]] == ["loss", "accuracy", "learning rate"]
+    assert [axis.get_ylabel() for axis in figure.axes[:3]] == [
+        "loss",
+        "accuracy",
+        "learning rate",
+    ]
     assert (tmp_path / "runs.png").stat().st_size > 0
 
 
@@ -383,7 +399,10 @@ def test_results_as_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.M
             "decides what is compiled",
         ),
         (
-            {"over": {"warmup": [0.1]}, "learning_rate": lambda warmup: optim.Cosine(1.0, warmup)},
+            {
+                "over": {"warmup": [0.1]},
+                "learning_rate": lambda warmup: optim.Cosine(1.0, warmup),
+            },
             "decides what is comp",
         ),
         ({"over": {"momentum": [0.1]}, "optimizer": "sdg"}, "'sdg' is none of"),
@@ -401,7 +420,9 @@ def test_results_as_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.M
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     optimizer = optax.sgd if arguments["over"] else SGD
     with pytest.raises((ValueError, TypeError), match=message):
-        dl.sweep(data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments)
+        dl.sweep(
+            data=blobs(), **SETTINGS | {"model": MODEL, "optimizer": optimizer} | arguments
+        )
 
 
 @pytest.mark.slow
@@ -429,7 +450,11 @@ def test_names_schedules_and_precision_mean_what_they_mean_in_fit() -> None:
     )
     runs = dl.sweep(MODEL, blobs(), {"learning_rate": [1e-3, 1e-2]}, **options)
     assert_same_run(runs[1], dl.fit(MODEL, blobs(), **options | {"learning_rate": 1e-2}), 1e-2)
-    scaled = SETTINGS | {"optimizer": "sgd", "precision": "float16", "learning_rate": optim.Cosine}
+    scaled = SETTINGS | {
+        "optimizer": "sgd",
+        "precision": "float16",
+        "learning_rate": optim.Cosine,
+    }
     runs = dl.sweep(MODEL, blobs(), {"peak": [1e-3, 1e-2]}, **scaled)
     single = dl.fit(MODEL, blobs(), **scaled | {"learning_rate": optim.Cosine(1e-2)})
     assert_same_run(runs[1], single, 1e-2)

@@ -54,7 +54,9 @@ def trained(**options: Any) -> dl.Runs:
 def assert_same_bits(first: dl.Runs, second: dl.Runs) -> None:
     def told(run: dl.Run) -> Any:
         state = run.train_state._replace(key=jax.random.key_data(run.train_state.key))
-        arrays = jax.tree.map(np.asarray, (run.params, run.state, state, run.best and run.best[2:]))
+        arrays = jax.tree.map(
+            np.asarray, (run.params, run.state, state, run.best and run.best[2:])
+        )
         history = {name: values for name, values in run.history.items() if name != "seconds"}
         return arrays, history, run.stopped, run.best and run.best[:2]
 
@@ -119,7 +121,12 @@ def test_the_groups_stay_as_they_were_cut(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_population_of_one_and_a_longer_one(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"over": {}, "seeds": 1, "halving": (), "optimizer": optax.sgd(0.1)}
+    options: dict[str, Any] = {
+        "over": {},
+        "seeds": 1,
+        "halving": (),
+        "optimizer": optax.sgd(0.1),
+    }
     saved = dl.Checkpoints(tmp_path / "one")
     trained(checkpoint=saved, **options | {"epochs": 3})
     assert_same_bits(trained(checkpoint=saved, **options), trained(**options))
@@ -200,7 +207,9 @@ def test_sigterm_saves_the_groups_of_all_devices(tmp_path: Path) -> None:
         "JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    environment = cache | dict(os.environ) | {"PYTHONPATH": str(root), "JAX_NUM_CPU_DEVICES": "2"}
+    environment = (
+        cache | dict(os.environ) | {"PYTHONPATH": str(root), "JAX_NUM_CPU_DEVICES": "2"}
+    )
 
     def begun(folder: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / folder)]

@@ -66,7 +66,9 @@ def test_operations_are_those_of_one_step(report: dl.SpeedReport) -> None:
     assert report.exact
 
 
-def test_json_loads_again_and_prints_the_same_table(report: dl.SpeedReport, tmp_path: Path) -> None:
+def test_json_loads_again_and_prints_the_same_table(
+    report: dl.SpeedReport, tmp_path: Path
+) -> None:
     report.to_json(tmp_path / "folder" / "report.json")
     loaded = dl.SpeedReport.from_json(tmp_path / "folder" / "report.json")
     assert loaded == report
@@ -149,8 +151,9 @@ def test_a_time_that_means_nothing_is_refused(machine: DeviceSpeed, tmp_path: Pa
         )
         assert len(each.rounds) == 3
     assert len(report.refused) == 2
-    assert "eager: no time is reported, since the middle half of its 3 rounds spreads over" in str(
-        report
+    assert (
+        "eager: no time is reported, since the middle half of its 3 rounds spreads over"
+        in str(report)
     )
     assert "time a call" not in str(report)
     assert '"seconds": null' in report.to_json(tmp_path / "refused.json")
@@ -178,7 +181,9 @@ def test_one_way_alone_is_refused_with_a_dash(report: dl.SpeedReport) -> None:
 def test_the_largest_difference_is_over_all_leaves() -> None:
     a = {"x": np.zeros(3), "n": np.arange(2), "key": jax.random.key(0)}
     assert (
-        difference(a, {"x": np.array([0, -0.5, 0.25]), "n": np.arange(2), "key": jax.random.key(0)})
+        difference(
+            a, {"x": np.array([0, -0.5, 0.25]), "n": np.arange(2), "key": jax.random.key(0)}
+        )
         == 0.5
     )
     assert difference({}, {}) == 0
@@ -220,7 +225,9 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
 
 
 @pytest.mark.once
-def test_a_precision_is_reported_with_what_it_costs(machine: DeviceSpeed, tmp_path: Path) -> None:
+def test_a_precision_is_reported_with_what_it_costs(
+    machine: DeviceSpeed, tmp_path: Path
+) -> None:
     options = {
         "loss": losses.softmax_cross_entropy,
         "optimizer": optax.sgd(0.1),
@@ -297,5 +304,7 @@ def test_training_that_diverges_is_not_timed(machine: DeviceSpeed) -> None:
 
 
 def test_arguments_that_are_no_arrays_are_refused() -> None:
-    with pytest.raises(TypeError, match="compare_function: argument 1 holds str; expected arrays"):
+    with pytest.raises(
+        TypeError, match="compare_function: argument 1 holds str; expected arrays"
+    ):
         dl.compare_function(jnp.dot, np.ones(3, np.float32), "x")

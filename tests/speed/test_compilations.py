@@ -85,7 +85,9 @@ def test_what_changed_is_named(name: str) -> None:
     (again,) = why.repeated
     assert again.function.endswith("scale")
     assert [each.kind for each in again.differences] == [kind]
-    assert again.reason.startswith(sentence) if sentence[-1] != "." else again.reason == sentence
+    assert (
+        again.reason.startswith(sentence) if sentence[-1] != "." else again.reason == sentence
+    )
     assert again.trace_seconds > 0
     assert again.compile_seconds > 0
     assert again.memory_bytes is not None
@@ -135,7 +137,9 @@ def test_compiling_ahead_of_time_is_explained_by_its_arguments() -> None:
 
 
 @pytest.mark.slow
-def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_otherwise() -> None:
+def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_otherwise() -> (
+    None
+):
     x, y = ones(8, 2), ones(8, 1)
     loss = functools.partial(losses.huber, delta=2.0)
     kept = optax.sgd(0.1)
@@ -165,8 +169,9 @@ def test_fit_compiles_again_for_a_new_optimizer_and_a_new_batch_size_and_not_oth
     kept = optax.sgd(0.1)
     assert loops(optimizer=optax.sgd(0.2)) == ""
     jax.clear_caches()
-    assert "static `step.optimizer` has another value, GradientTransformationExtraArgs(" in loops(
-        optimizer=optax.sgd(0.1, momentum=0.9)
+    assert (
+        "static `step.optimizer` has another value, GradientTransformationExtraArgs("
+        in loops(optimizer=optax.sgd(0.1, momentum=0.9))
     )
     jax.clear_caches()
     assert "`source.batch_size` has another value, 4 → 2" in loops(batch_size=2)
@@ -217,7 +222,9 @@ def test_a_static_value_that_cannot_be_compared_does_not_end_the_call() -> None:
     assert len(why.repeated) == 1
 
 
-def test_a_version_of_jax_that_hides_its_calls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_of_jax_that_hides_its_calls_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(compilations, "jit_call", lambda: None)
     scale = watched()
     with dl.why_compiled(show=False) as why:

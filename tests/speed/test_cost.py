@@ -59,6 +59,8 @@ def test_the_narrowest_dtype_that_is_multiplied_is_reported() -> None:
 def test_the_gradient_of_an_lstm_costs_three_times_its_products() -> None:
     layer, x = dl.LSTM(16), shape(8, 50, 4)
     params, state = layer.init(jax.random.key(0), x)
-    cost = cost_of(jax.grad(lambda params, x: layer.apply(params, state, x)[0].sum()), params, x)
+    cost = cost_of(
+        jax.grad(lambda params, x: layer.apply(params, state, x)[0].sum()), params, x
+    )
     products = 8 * 50 * 2 * (4 + 16) * 4 * 16
     assert 0.8 * 3 * products < cost.flops < 1.3 * 3 * products

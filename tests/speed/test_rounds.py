@@ -27,7 +27,9 @@ class Clock:
 
 def test_functions_alternate_and_each_fills_its_time() -> None:
     clock = Clock()
-    steady = in_turn({"a": clock.work("a", 0.001), "b": clock.work("b", 5.0)}, 4, 0.1, clock=clock)
+    steady = in_turn(
+        {"a": clock.work("a", 0.001), "b": clock.work("b", 5.0)}, 4, 0.1, clock=clock
+    )
     assert clock.done[-8:] == ["a", "b"] * 4
     assert (steady["a"].repeats, steady["b"].repeats) == (100, 1)
     assert steady["a"].median == pytest.approx(0.001)

@@ -20,7 +20,8 @@ from jaxdl.training.spread import SMALL, added_up, as_mesh, in_parts, own_draws
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 COUNT = 4
 several = pytest.mark.skipif(
-    jax.device_count() < COUNT, reason=f"runs where there are {COUNT} devices: see the first test"
+    jax.device_count() < COUNT,
+    reason=f"runs where there are {COUNT} devices: see the first test",
 )
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 8, 8, 2)).astype(np.float32)
@@ -119,7 +120,13 @@ def test_the_numbers_are_those_of_one_device(way):
 @pytest.mark.once
 def test_eagerly():
     model = dl.Sequential(dl.Flatten(), dl.Dense(3))
-    options = {"data": (X[:8], Y[:8]), "model": model, "batch_size": 8, "epochs": 1, "metrics": {}}
+    options = {
+        "data": (X[:8], Y[:8]),
+        "model": model,
+        "batch_size": 8,
+        "epochs": 1,
+        "metrics": {},
+    }
     same(train(None, **options), train(four(), compile="eager", **options))
 
 
@@ -164,9 +171,14 @@ def test_a_loss_that_mixes_examples_sees_all_of_a_batch(options):
         "validation": (X[:21], Y[:21]),
         "epochs": 3,
     }
-    same(train(None, (X, Y), model=model, **options), train(four(), (X, Y), model=model, **options))
+    same(
+        train(None, (X, Y), model=model, **options),
+        train(four(), (X, Y), model=model, **options),
+    )
     number = losses.batchwise(
-        lambda outputs, targets, *, mask: jnp.mean(apart(outputs, targets, mask=mask), where=mask)
+        lambda outputs, targets, *, mask: jnp.mean(
+            apart(outputs, targets, mask=mask), where=mask
+        )
     )
     if "class_weight" not in options:
         options |= {"loss": number}
@@ -237,7 +249,8 @@ def test_an_update_that_overflows_on_one_device_is_skipped_on_all():
 def test_batches_of_a_stream_are_filled_up():
     batches = [(X[:14], Y[:14]), (X[14:27], Y[14:27]), (X[27:30], Y[27:30])]
     same(
-        train(None, batches, validation=batches[:2]), train(four(), batches, validation=batches[:2])
+        train(None, batches, validation=batches[:2]),
+        train(four(), batches, validation=batches[:2]),
     )
 
 
@@ -246,7 +259,8 @@ def test_batches_of_a_stream_are_filled_up():
 @several
 def test_padded_sequences():
     words = dl.Padded(
-        RNG.integers(1, 9, (8, 7)).astype(np.int32), np.array([3, 5, 2, 7, 4, 6, 1, 5], np.int32)
+        RNG.integers(1, 9, (8, 7)).astype(np.int32),
+        np.array([3, 5, 2, 7, 4, 6, 1, 5], np.int32),
     )
     data = (words, Y[:8])
     model = dl.Sequential(dl.Embedding(9, 4), dl.LSTM(5, sequence=False), dl.Dense(3))
@@ -260,7 +274,10 @@ def test_each_part_draws_for_itself_and_anew_in_each_step():
     mesh, mode = as_mesh(four()), dl.Train(jax.random.key(0))
     drawn = in_parts(
         mesh,
-        lambda mode, rows, across: ((), jax.random.bits(own_draws(mode, across).key, rows.shape)),
+        lambda mode, rows, across: (
+            (),
+            jax.random.bits(own_draws(mode, across).key, rows.shape),
+        ),
         mode,
         jnp.zeros((8, 3)),
     )[1]
@@ -385,7 +402,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path):
     whole = train(four(), model=model, epochs=4)
     train(four(), model=model, epochs=2, checkpoint=dl.Checkpoints(tmp_path / "run"))
     same(
-        train(four(), model=model, epochs=4, checkpoint=dl.Checkpoints(tmp_path / "run")), whole, 0
+        train(four(), model=model, epochs=4, checkpoint=dl.Checkpoints(tmp_path / "run")),
+        whole,
+        0,
     )
 
 

@@ -20,7 +20,11 @@ from jaxdl import losses, metrics
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
 Y = np.arange(20, dtype=np.int32) % 3
 MODEL = dl.Sequential(dl.Dense(5), jax.nn.relu, dl.Dense(3))
-DEFAULTS = {"loss": losses.softmax_cross_entropy, "optimizer": optax.adam(1e-2), "progress": False}
+DEFAULTS = {
+    "loss": losses.softmax_cross_entropy,
+    "optimizer": optax.adam(1e-2),
+    "progress": False,
+}
 
 
 def spoiled(value, row=3):
@@ -34,7 +38,10 @@ CASES = {
         {"data": (X, Y[:19])},
         "data: every array needs one entry an example, got 20 inputs, 19 targets.",
     ),
-    "weights": ({"data": (X, Y, np.ones(3, np.float32))}, "got 20 inputs, 20 targets, 3 weights"),
+    "weights": (
+        {"data": (X, Y, np.ones(3, np.float32))},
+        "got 20 inputs, 20 targets, 3 weights",
+    ),
     "empty": ({"data": (X[:0], Y[:0])}, "the set is empty"),
     "no pair": ({"data": (X,)}, "expected a pair (inputs, targets)"),
     "nan": (
@@ -44,7 +51,10 @@ CASES = {
     "infinity": ({"data": (spoiled(np.inf), Y)}, "the first is inf at index [3, 1]"),
     "labels": ({"data": (X, Y + 1)}, "labels lie outside 0…2"),
     "negative labels": ({"data": (X, Y - 1)}, "labels lie outside 0…2"),
-    "float labels": ({"data": (X, Y.astype(np.float32))}, "data targets: softmax_cross_entropy"),
+    "float labels": (
+        {"data": (X, Y.astype(np.float32))},
+        "data targets: softmax_cross_entropy",
+    ),
     "rank": (
         {"data": (X[:, 0], Y)},
         "Dense at 'dense_0': expected [batch, ..., features], got shape (20,)",
@@ -57,7 +67,10 @@ CASES = {
         {"validation": (X, Y[:5])},
         "validation: every array needs one entry an example",
     ),
-    "validation share": ({"validation": 1.5}, "a share of the data lies between 0 and 1, got 1.5"),
+    "validation share": (
+        {"validation": 1.5},
+        "a share of the data lies between 0 and 1, got 1.5",
+    ),
     "scalar loss": (
         {"loss": lambda o, t: losses.softmax_cross_entropy(o, t).mean()},
         "value for each example",
@@ -68,10 +81,16 @@ CASES = {
         {"optimizer": 0.1},
         "optimizer: expected an optax optimizer, got 0.1",
     ),
-    "way": ({"compile": "fast"}, "compile is one of 'eager', 'step', 'epoch', 'auto', got 'fast'."),
+    "way": (
+        {"compile": "fast"},
+        "compile is one of 'eager', 'step', 'epoch', 'auto', got 'fast'.",
+    ),
     "metric": ({"metrics": {"m": lambda o, t: jnp.ones(())}}, "metric 'm'"),
     "metric class": ({"metrics": {"m": metrics.R2}}, "R2"),
-    "metric name": ({"metrics": {"loss": metrics.accuracy}}, "a name that the history uses itself"),
+    "metric name": (
+        {"metrics": {"loss": metrics.accuracy}},
+        "a name that the history uses itself",
+    ),
     "metrics list": ({"metrics": [metrics.accuracy]}, "metrics: expected a dict by name"),
     "epochs": ({"epochs": 0}, "epochs is a whole number of at least 1, got 0."),
     "batch size": ({"batch_size": 2.5}, "batch_size is a whole number of at least 1, got 2.5."),
@@ -118,7 +137,9 @@ def test_a_model_with_state_of_its_own_is_refused():
         def __call__(self, x):
             return x * self.weight
 
-    with pytest.raises(TypeError, match="may hold state of its own, which a pure model cannot see"):
+    with pytest.raises(
+        TypeError, match="may hold state of its own, which a pure model cannot see"
+    ):
         dl.Sequential(dl.Dense(3), Stateful())
     with pytest.raises(
         TypeError, match=r"Dense is a class where a layer is expected — call it: Dense\(…\)"
@@ -164,7 +185,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_finite_state(way):
     assert int(run.train_state.step) == 3
     assert "loss" in run.history
     assert not any(run.history.values())  # no epoch ended
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), run.params, good.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), run.params, good.params
+    )
     assert "those after step 3, the last that are finite" in run.stopped
 
 

@@ -107,7 +107,8 @@ def test_sample_weights_weigh_loss_and_metrics():
         initial=(params, state),
     )
     same(
-        run.params, by_hand(params, batches(10, X, Y, weights), jax.grad(mean_loss), optax.sgd(0.1))
+        run.params,
+        by_hand(params, batches(10, X, Y, weights), jax.grad(mean_loss), optax.sgd(0.1)),
     )
     figures = dl.evaluate(
         CLASSIFIER,
@@ -119,7 +120,9 @@ def test_sample_weights_weigh_loss_and_metrics():
         batch_size=10,
     )
     right = np.asarray(CLASSIFIER.apply(params, {}, X)[0]).argmax(1) == Y
-    np.testing.assert_allclose(figures["accuracy"], np.average(right, weights=weights), rtol=1e-6)
+    np.testing.assert_allclose(
+        figures["accuracy"], np.average(right, weights=weights), rtol=1e-6
+    )
     np.testing.assert_allclose(figures["loss"], mean_loss(params, X, Y, weights), rtol=1e-5)
 
 
@@ -287,7 +290,12 @@ def test_accumulated_batches_make_the_same_update(way):
     }
     a = fit(CLASSIFIER, (X, Y), metrics={"a": metrics.accuracy}, compile=way, **options)
     b = fit(
-        CLASSIFIER, (X, Y), metrics={"a": metrics.accuracy}, compile=way, accumulate=4, **options
+        CLASSIFIER,
+        (X, Y),
+        metrics={"a": metrics.accuracy},
+        compile=way,
+        accumulate=4,
+        **options,
     )
     same(a.params, b.params)
     np.testing.assert_allclose(a.history["loss"], b.history["loss"], rtol=1e-5)
@@ -298,7 +306,9 @@ def test_accumulated_batches_make_the_same_update(way):
 def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
     """Moments of the parts, and running ones that move once a part: r ← m r + (1 − m) μ of one part after another."""
     model = dl.Sequential(
-        dl.Dense(2, use_bias=False), a=dl.Sequential(dl.BatchNorm(momentum=0.5)), b=dl.BatchNorm()
+        dl.Dense(2, use_bias=False),
+        a=dl.Sequential(dl.BatchNorm(momentum=0.5)),
+        b=dl.BatchNorm(),
     )
     start = model.init(jax.random.key(0), X)
     options = {
@@ -313,7 +323,9 @@ def test_a_model_that_takes_moments_is_warned_of_in_parts(recwarn):
         match=r"accumulate=2: the moments of BatchNorm at 'a.batch_norm_0' and 1 more are those of",
     ):
         run = fit(model, data, initial=start, accumulate=2, **options)
-    first, second = (X[rows] @ start[0]["dense_0"]["kernel"] for rows in (slice(0, 4), slice(4, 8)))
+    first, second = (
+        X[rows] @ start[0]["dense_0"]["kernel"] for rows in (slice(0, 4), slice(4, 8))
+    )
     expected = 0.25 * first.mean(0) + 0.5 * second.mean(0)
     np.testing.assert_allclose(
         run.state["a"]["batch_norm_0"]["mean"], expected, rtol=1e-5, atol=1e-6
@@ -358,12 +370,18 @@ def test_a_smaller_last_batch_is_dropped():
         run.history["validation_loss"][-1], mean_loss(run.params, X, Y), rtol=1e-5
     )
     rated = options | {"optimizer": optax.sgd, "learning_rate": dl.optim.Linear(0.1)}
-    run = fit(CLASSIFIER, (X, Y), initial=(params, state), shuffle=False, drop_last=True, **rated)
+    run = fit(
+        CLASSIFIER, (X, Y), initial=(params, state), shuffle=False, drop_last=True, **rated
+    )
     falling = optax.sgd(optax.linear_schedule(0.1, 0.0, 10))
-    same(run.params, by_hand(params, batches(8, X[:40], Y[:40]) * 2, jax.grad(mean_loss), falling))
+    same(
+        run.params,
+        by_hand(params, batches(8, X[:40], Y[:40]) * 2, jax.grad(mean_loss), falling),
+    )
     everything = fit(CLASSIFIER, (X[:40], Y[:40]), drop_last=True, **options)
     assert (
-        everything.history["loss"] == fit(CLASSIFIER, (X[:40], Y[:40]), **options).history["loss"]
+        everything.history["loss"]
+        == fit(CLASSIFIER, (X[:40], Y[:40]), **options).history["loss"]
     )
 
 
@@ -512,7 +530,8 @@ def test_the_best_epoch_is_kept_without_early_stopping():
 
 def test_early_stopping_on_a_metric_needs_a_mode():
     with pytest.raises(
-        ValueError, match="say whether mode='min' or mode='max' is better for 'validation_accuracy'"
+        ValueError,
+        match="say whether mode='min' or mode='max' is better for 'validation_accuracy'",
     ):
         dl.EarlyStopping(monitor="validation_accuracy")
 
@@ -562,7 +581,9 @@ def test_patience_ends_a_run_with_the_first_epoch_that_is_not_better_and_none_th
     assert better.history["loss"] == sorted(better.history["loss"], reverse=True)
     still = fit(LINEAR, (X, T), optimizer=optax.sgd(0.0), **common)
     assert len(still.history["loss"]) == 2
-    many = dl.fit_many(LINEAR, (X, T), seeds=2, optimizer=optax.sgd(0.01), progress=False, **common)
+    many = dl.fit_many(
+        LINEAR, (X, T), seeds=2, optimizer=optax.sgd(0.01), progress=False, **common
+    )
     assert [len(run.history["loss"]) for run in many] == [6, 6]
 
 
@@ -612,7 +633,10 @@ def test_inputs_in_float16_are_computed_in_float32():
         "optimizer": optax.sgd(1e9),
         "batch_size": len(X),
     }
-    start = ({"kernel": np.zeros((X.shape[1], 1), np.float32), "bias": np.zeros(1, np.float32)}, {})
+    start = (
+        {"kernel": np.zeros((X.shape[1], 1), np.float32), "bias": np.zeros(1, np.float32)},
+        {},
+    )
     run = fit(LINEAR, (narrow, T), initial=start, **options)
     expected = -np.mean(narrow.astype(np.float64), 0)
     np.testing.assert_allclose(run.params["kernel"][:, 0], expected, rtol=1e-5, atol=1e-6)
@@ -631,7 +655,12 @@ def test_a_run_that_ends_in_its_first_epoch_has_the_names_of_its_history():
             optimizer=optax.sgd(0.1),
             validation=(X, T),
         )
-    assert run.history == {"loss": [], "validation_loss": [], "learning_rate": [], "seconds": []}
+    assert run.history == {
+        "loss": [],
+        "validation_loss": [],
+        "learning_rate": [],
+        "seconds": [],
+    }
 
 
 def test_callbacks_see_each_epoch_and_may_end_the_run():
@@ -723,7 +752,10 @@ def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
     whole, _ = CLASSIFIER.apply(params, state, X)
     for size in (1, 7, 43, 64):
         np.testing.assert_allclose(
-            dl.predict(CLASSIFIER, params, state, X, batch_size=size), whole, rtol=1e-5, atol=1e-6
+            dl.predict(CLASSIFIER, params, state, X, batch_size=size),
+            whole,
+            rtol=1e-5,
+            atol=1e-6,
         )
         figures = dl.evaluate(
             CLASSIFIER,
@@ -748,9 +780,9 @@ def test_gathered_metrics_are_exact_over_all_examples():
         LINEAR, params, state, (X, binary), metrics={"auc": metrics.ROCAUC()}, batch_size=10
     )["auc"]
     np.testing.assert_allclose(auc, roc_auc_score(binary, outputs[:, 0]), rtol=1e-6)
-    r2 = dl.evaluate(LINEAR, params, state, (X, T), metrics={"r2": metrics.R2()}, batch_size=10)[
-        "r2"
-    ]
+    r2 = dl.evaluate(
+        LINEAR, params, state, (X, T), metrics={"r2": metrics.R2()}, batch_size=10
+    )["r2"]
     np.testing.assert_allclose(r2, r2_score(T, outputs), rtol=1e-5)
     run = fit(
         LINEAR,
@@ -791,7 +823,11 @@ def test_images_stay_bytes_and_are_scaled_in_the_program():
     images = RNG.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
     labels = RNG.integers(0, 2, 20).astype(np.int32)
     model = dl.Sequential(dl.Conv(2, 3), jax.nn.relu, dl.Flatten(), dl.Dense(2))
-    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "batch_size": 8}
+    options = {
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": optax.sgd(0.1),
+        "batch_size": 8,
+    }
     a = fit(model, (images, labels), **options)
     b = fit(model, ((images / 255).astype(np.float32), labels), **options)
     same(a.params, b.params)
@@ -833,7 +869,9 @@ def keras_trained(keras, params, images, labels):
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     peer.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
-    history = peer.fit(images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0).history
+    history = peer.fit(
+        images, labels, epochs=3, batch_size=10, shuffle=False, verbose=0
+    ).history
     return history, np.asarray(peer.weights[0].value)
 
 
@@ -886,14 +924,18 @@ def test_fit_trains_as_keras_does(monkeypatch):
     ids=["adam", "sgd", "adamw-cosine", "chain", "scales", "injected", "prodigy"],
 )
 def test_the_learning_rate_is_read_from_the_optimizer(optimizer, expected):
-    run = fit(LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optimizer, batch_size=10)
+    run = fit(
+        LINEAR, (X, T), loss=losses.mean_squared_error, optimizer=optimizer, batch_size=10
+    )
     if np.isfinite(expected):
         np.testing.assert_allclose(run.history["learning_rate"], [expected], rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_plateau_sees_the_loss():
-    optimizer = optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(factor=0.5, patience=2))
+    optimizer = optax.chain(
+        optax.sgd(0.0), optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
+    )
     run = fit(
         LINEAR,
         (X, T),

@@ -100,7 +100,9 @@ def test_rates_grow_geometrically_and_losses_are_those_of_the_steps():
     )
     np.testing.assert_allclose(found.rates, np.geomspace(1e-4, 1e-1, 20), rtol=1e-6)
     schedule = optax.exponential_decay(1e-4, 19, 1e3)
-    run = dl.fit(MODEL, train, optimizer=optax.sgd(schedule), steps=20, progress=False, **options)
+    run = dl.fit(
+        MODEL, train, optimizer=optax.sgd(schedule), steps=20, progress=False, **options
+    )
     sizes = [200] * 7 + [37]
     for epoch, first in enumerate((0, 8)):
         mean = np.average(found.losses[first : first + 8], weights=sizes)
@@ -147,7 +149,10 @@ def test_smoothing_shifts_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": optax.sgd(0.1)}, "it has a learning rate already — give the function alone"),
+        (
+            {"optimizer": optax.sgd(0.1)},
+            "it has a learning rate already — give the function alone",
+        ),
         ({"lowest": 1.0, "highest": 0.1}, "rates grow from lowest to highest"),
         ({"steps": 3}, "steps is a whole number of at least 20"),
         ({"lowest": 1e3, "highest": 1e4}, "the loss diverged after . steps"),

@@ -39,7 +39,8 @@ MIXING = {
     "scaled by the largest": (lambda o, t: (o**2).mean(-1) / o.max(), REAL),
     "share of each class": (
         lambda o, t: (
-            losses.softmax_cross_entropy(o, t) / (t[:, None] == t[None]).sum(-1).astype(jnp.float32)
+            losses.softmax_cross_entropy(o, t)
+            / (t[:, None] == t[None]).sum(-1).astype(jnp.float32)
         ),
         Y,
     ),
@@ -107,7 +108,9 @@ def test_sequences_trees_and_what_is_too_large():
     labels = (jax.ShapeDtypeStruct((32, 7), jnp.int32),)
 
     def apart(outputs, targets):
-        return outputs["a"].sum((1, 2)) + (targets[0].sum(1) + outputs["b"]).astype(jnp.bfloat16)
+        return outputs["a"].sum((1, 2)) + (targets[0].sum(1) + outputs["b"]).astype(
+            jnp.bfloat16
+        )
 
     assert not mixes_examples(apart, tagged, labels)
     assert mixes_examples(lambda o, t: apart(o, t) * o["a"][-1].sum(), tagged, labels)
@@ -175,7 +178,9 @@ def test_evaluation_and_populations_refuse_it_too():
     options = {"optimizer": optax.sgd(0.1), "batch_size": 32, "progress": False}
     with pytest.raises(ValueError, match=DECLARE):
         dl.fit_many(dl.Dense(3), (X, Y), seeds=2, loss=centred, **options)
-    runs = dl.fit_many(dl.Dense(3), (X, Y), seeds=2, loss=losses.softmax_cross_entropy, **options)
+    runs = dl.fit_many(
+        dl.Dense(3), (X, Y), seeds=2, loss=losses.softmax_cross_entropy, **options
+    )
     with pytest.raises(ValueError, match=DECLARE):
         runs.evaluate((X, Y), loss=centred, batch_size=32)
 
@@ -214,17 +219,22 @@ def test_likelihoods_and_losses_of_two_players():
         ):
             dl.train(step, X, batch_size=32, progress=False)
         assert (
-            dl.train(step, X, batch_size=32, drop_last=True, progress=False).stopped == "finished"
+            dl.train(step, X, batch_size=32, drop_last=True, progress=False).stopped
+            == "finished"
         )
     with pytest.raises(
         ValueError, match=r"the likelihood returned shape \(\) for 32 examples — return log p"
     ):
         dl.train(
-            dl.Variational(model, optax.sgd(0.01), likelihood=lambda o, x: -((o - x) ** 2).sum()),
+            dl.Variational(
+                model, optax.sgd(0.01), likelihood=lambda o, x: -((o - x) ** 2).sum()
+            ),
             X,
             progress=False,
         )
     with pytest.raises(
         TypeError, match="the bound is a mean over examples, so likelihood is of each"
     ):
-        dl.Variational(model, optax.sgd(0.01), likelihood=losses.batchwise(lambda o, t, *, mask: o))
+        dl.Variational(
+            model, optax.sgd(0.01), likelihood=losses.batchwise(lambda o, t, *, mask: o)
+        )

@@ -114,7 +114,9 @@ def test_a_parameter_that_no_loss_reads_is_found_by_halving():
 
         def apply(self, params, state, x, mode=dl.Eval()):
             nothing = 0 * _spoiled(params["idle"], (x[:, 0] > 90).any())
-            return (x @ params["w"] + jnp.where(jnp.isfinite(nothing), nothing, 0))[:, None], state
+            return (x @ params["w"] + jnp.where(jnp.isfinite(nothing), nothing, 0))[
+                :, None
+            ], state
 
     marked = X.copy()
     marked[35, 0] = 91  # in step 4 of each 6
@@ -199,7 +201,8 @@ def test_going_back_takes_a_state_of_before():
     """A step that is spoiled once: the state comes back, and all later updates are half as long."""
     guarded = dl.Guarded(dl.Supervised(MODEL, poisoned, optax.sgd(0.05)), "rollback", every=2)
     batches = [
-        dl.Batch(jnp.asarray(X[k : k + 10]), jnp.asarray(Y[k : k + 10])) for k in range(0, 60, 10)
+        dl.Batch(jnp.asarray(X[k : k + 10]), jnp.asarray(Y[k : k + 10]))
+        for k in range(0, 60, 10)
     ]
     spoiled = batches[0]._replace(targets=jnp.full(10, 7.0))
     state = guarded.init(jax.random.key(0), batches[0])
@@ -226,7 +229,9 @@ def test_a_guard_that_is_not_needed_changes_nothing():
     for rule in ("skip", "rollback"):
         guarded = run(losses.mean_squared_error, Y[:, None], if_not_finite=rule)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), guarded.params, plain.params
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+            guarded.params,
+            plain.params,
         )
         np.testing.assert_allclose(guarded.history["loss"], plain.history["loss"], rtol=1e-6)
 
@@ -327,7 +332,9 @@ def test_debug_follows_loops_to_the_iteration():
     assert (origin.operation, origin.gave, origin.iteration) == ("mul", "infinity", 3)
 
     def until(x):
-        return jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] * 1e10), (0, x))[1]
+        return jax.lax.while_loop(
+            lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] * 1e10), (0, x)
+        )[1]
 
     origin = dl.first_not_finite(until, jnp.ones(()))
     assert origin is not None

@@ -20,7 +20,11 @@ Y = (X[:, 0] > X[:, 1]).astype(np.int32)
 MODEL = dl.Sequential(dl.Dense(8), dl.BatchNorm(), jax.nn.relu, dl.Dense(2))
 OPTIMIZER = optax.adam(1e-2)
 fit = functools.partial(
-    dl.fit, loss=losses.softmax_cross_entropy, optimizer=OPTIMIZER, batch_size=10, progress=False
+    dl.fit,
+    loss=losses.softmax_cross_entropy,
+    optimizer=OPTIMIZER,
+    batch_size=10,
+    progress=False,
 )
 
 
@@ -40,14 +44,21 @@ def test_all_that_is_kept_is_float32(precision):
         leaf.dtype for leaf in jax.tree.leaves(kept) if jnp.issubdtype(leaf.dtype, jnp.floating)
     }
     assert floating == {jnp.dtype("float32")}
-    wide = fit(MODEL, (X, Y), epochs=3, validation=(X, Y), metrics={"accuracy": metrics.accuracy})
+    wide = fit(
+        MODEL, (X, Y), epochs=3, validation=(X, Y), metrics={"accuracy": metrics.accuracy}
+    )
     for name in ("loss", "validation_loss", "accuracy"):
         np.testing.assert_allclose(run.history[name], wide.history[name], atol=0.06)
     assert run.history["loss"] != wide.history["loss"]
     extra = {"loss_scale", "skipped_steps"} if precision == "float16" else set()
     assert set(run.history) == set(wide.history) | extra
     figures = dl.evaluate(
-        MODEL, run.params, run.state, (X, Y), loss=losses.softmax_cross_entropy, precision=precision
+        MODEL,
+        run.params,
+        run.state,
+        (X, Y),
+        loss=losses.softmax_cross_entropy,
+        precision=precision,
     )
     np.testing.assert_allclose(figures["loss"], run.history["validation_loss"][-1], rtol=1e-5)
     outputs = dl.predict(MODEL, run.params, run.state, X, precision=precision)
@@ -61,7 +72,9 @@ def test_all_that_is_kept_is_float32(precision):
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_all_ways_scale_alike(way):
     a, b = (
-        fit(MODEL, (X, Y), precision="float16", epochs=2, compile=c, clip_norm=1.0, accumulate=2)
+        fit(
+            MODEL, (X, Y), precision="float16", epochs=2, compile=c, clip_norm=1.0, accumulate=2
+        )
         for c in ("epoch", way)
     )
     np.testing.assert_allclose(a.history["loss"], b.history["loss"], rtol=5e-3)
@@ -85,9 +98,12 @@ def test_a_gradient_too_small_for_float16_arrives():
         "initial": model.init(jax.random.key(0), X),
     }
     wide, scaled = (
-        fit(model, (X, X[:, :1]), **options, precision=precision) for precision in (None, "float16")
+        fit(model, (X, X[:, :1]), **options, precision=precision)
+        for precision in (None, "float16")
     )
-    np.testing.assert_allclose(scaled.params["kernel"], wide.params["kernel"], rtol=0.01, atol=0.01)
+    np.testing.assert_allclose(
+        scaled.params["kernel"], wide.params["kernel"], rtol=0.01, atol=0.01
+    )
     plain = fit(dl.in_precision(model, "float16"), (X, X[:, :1]), **options)
     first = options["initial"][0]["kernel"]
     assert float(jnp.abs(plain.params["kernel"] - first).max()) < 0.1 * float(

@@ -32,7 +32,9 @@ def squared_often(x: jax.Array) -> jax.Array:
         ((dl.Flatten(), squared_often, dl.Dense(3)), True),
     ],
 )
-def test_passes_for_loops_are_left_out_where_a_step_has_none(layers: tuple, loops: bool) -> None:
+def test_passes_for_loops_are_left_out_where_a_step_has_none(
+    layers: tuple, loops: bool
+) -> None:
     feed = resident(check_arrays("data", (X, Y)), 5, jax.random.key(0), True)
     step = dl.Supervised(dl.Sequential(*layers), losses.softmax_cross_entropy, optax.adam(1e-2))
     state = step.init(jax.random.key(0), feed.example)
@@ -40,9 +42,9 @@ def test_passes_for_loops_are_left_out_where_a_step_has_none(layers: tuple, loop
     options = program.epoch_loop.options(
         closed_step(step), 4, False, "cpu", (), feed.source, None, state
     )
-    assert ("while-loop-invariant-code-motion" in options.get("xla_disable_hlo_passes", "")) == (
-        not loops
-    )
+    assert (
+        "while-loop-invariant-code-motion" in options.get("xla_disable_hlo_passes", "")
+    ) == (not loops)
 
 
 def test_loops_are_found_in_functions_and_not_inside_each_other() -> None:

@@ -96,7 +96,9 @@ def assert_same_bits(first: dl.Run, second: dl.Run) -> None:
 @pytest.mark.sampled
 @pytest.mark.parametrize("way", ["epoch", "step"])
 @pytest.mark.parametrize("every", ["1 epoch", "1 step", "3 steps"])
-def test_a_run_that_crashed_goes_on_to_the_same_bits(tmp_path: Path, way: Any, every: str) -> None:
+def test_a_run_that_crashed_goes_on_to_the_same_bits(
+    tmp_path: Path, way: Any, every: str
+) -> None:
     whole = dl.fit(MODEL, examples(), compile=way, **SETTINGS)
     checkpoints = dl.Checkpoints(tmp_path / "run", every=every)
     for epoch in (1, 3):
@@ -204,7 +206,9 @@ def test_buckets_and_random_windows_are_taken_up_where_they_were(tmp_path: Path)
         "epochs": 4,
         "progress": False,
     }
-    for number, make in enumerate((lambda: data.RandomWindows(ids, 5, 8), lambda: bucketed(ids))):
+    for number, make in enumerate(
+        (lambda: data.RandomWindows(ids, 5, 8), lambda: bucketed(ids))
+    ):
         steps = 5 if number == 0 else None
         more = {"steps_per_epoch": steps, "new_shapes": number == 1}
         net = (
@@ -215,7 +219,9 @@ def test_buckets_and_random_windows_are_taken_up_where_they_were(tmp_path: Path)
         whole = dl.fit(net, make(), **settings, **more)
         checkpoints = dl.Checkpoints(tmp_path / str(number), every="1 step")
         with pytest.raises(Crash):
-            dl.fit(net, make(), checkpoint=checkpoints, callbacks=[crash_at(1)], **settings, **more)
+            dl.fit(
+                net, make(), checkpoint=checkpoints, callbacks=[crash_at(1)], **settings, **more
+            )
         assert_same_bits(dl.fit(net, make(), checkpoint=checkpoints, **settings, **more), whole)
 
 
@@ -228,7 +234,9 @@ def bucketed(ids: np.ndarray) -> data.Buckets:
 
 def test_a_stream_that_cannot_say_where_it_is_is_refused_at_the_start(tmp_path: Path) -> None:
     x, y = examples()
-    with pytest.raises(ValueError, match="cannot say where it is — give arrays, a list of batches"):
+    with pytest.raises(
+        ValueError, match="cannot say where it is — give arrays, a list of batches"
+    ):
         dl.fit(
             MODEL,
             lambda: iter([(x, y)]),
@@ -332,7 +340,10 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         {"early_stopping": dl.EarlyStopping(patience=3)},
         r"early_stopping\.patience: 4 → 3",
     ),
-    "no early stopping": ({"early_stopping": None}, r"early_stopping: EarlyStopping\(.* → None"),
+    "no early stopping": (
+        {"early_stopping": None},
+        r"early_stopping: EarlyStopping\(.* → None",
+    ),
     "skip": ({"if_not_finite": "skip"}, "if_not_finite: stop → skip"),
     "initial": (
         {"initial": MODEL.init(jax.random.key(9), X[:2])},
@@ -384,7 +395,9 @@ def test_a_run_that_goes_on_with_another_rate_takes_it(tmp_path: Path) -> None:
     }
 
     def trained(rate: float, epochs: int, **options: Any) -> dl.Run:
-        make = optax.inject_hyperparams(optax.sgd) if options.pop("injected", False) else optax.sgd
+        make = (
+            optax.inject_hyperparams(optax.sgd) if options.pop("injected", False) else optax.sgd
+        )
         return dl.fit(
             dl.Dense(1),
             data,
@@ -436,7 +449,8 @@ def test_an_epoch_that_had_begun_begins_anew_with_other_settings(tmp_path: Path)
     made = max(int(path.name.partition("-step-")[2]) for path in tmp_path.glob("*-step-*"))
     assert made % 7  # of the 7 steps of an epoch
     run = dl.fit(
-        **plain(epochs=3, batch_size=10), checkpoint=dl.Checkpoints(tmp_path, on_change="continue")
+        **plain(epochs=3, batch_size=10),
+        checkpoint=dl.Checkpoints(tmp_path, on_change="continue"),
     )
     assert int(run.train_state.step) == made + (3 - made // 7) * 10
     assert len(run.history["loss"]) == 3
@@ -508,7 +522,9 @@ EPOCHS = 120
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    out = started(tmp_path_factory.mktemp("undisturbed"), "run", EPOCHS).communicate(timeout=120)[0]
+    out = started(tmp_path_factory.mktemp("undisturbed"), "run", EPOCHS).communicate(
+        timeout=120
+    )[0]
     return out[out.index("digest") :]
 
 
@@ -531,7 +547,10 @@ def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_same_bits(
             ended += 1
         out = process.communicate(timeout=120)[0]
         if number == signal.SIGTERM and "digest" not in out:
-            assert process.returncode in (143, -signal.SIGTERM)  # the second before the run began
+            assert process.returncode in (
+                143,
+                -signal.SIGTERM,
+            )  # the second before the run began
         if out.startswith("digest") or "\ndigest" in out:
             line = out[out.index("digest") :]
             if "interrupted" not in line:

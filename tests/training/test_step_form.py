@@ -52,7 +52,11 @@ GRIDS = {
         "clip_norm": rate,
     },
     "MultiSteps": lambda rate: {"optimizer": optax.MultiSteps(optax.adam(rate), 2)},
-    "skipping": lambda rate: {"optimizer": "lion", "learning_rate": rate, "if_not_finite": "skip"},
+    "skipping": lambda rate: {
+        "optimizer": "lion",
+        "learning_rate": rate,
+        "if_not_finite": "skip",
+    },
     "in float16": lambda rate: {
         "optimizer": "rmsprop",
         "learning_rate": rate,
@@ -89,14 +93,18 @@ def test_each_run_of_a_grid_is_that_of_optax(name, way) -> None:
         for first in [0, 4, 8] * 2:
             rows = slice(first, first + 4)
             gradients = jax.grad(
-                lambda p, rows=rows: jnp.mean(jnp.square(MODEL.apply(p, {}, X[rows])[0] - T[rows]))
+                lambda p, rows=rows: jnp.mean(
+                    jnp.square(MODEL.apply(p, {}, X[rows])[0] - T[rows])
+                )
             )(params)
             with jax.numpy_dtype_promotion("standard"):
                 updates, state = optimizer.update(gradients, state, params)
             params = optax.apply_updates(params, updates)
         run = fit(compile=way, **GRIDS[name](rate))
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run.params, params
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            run.params,
+            params,
         )
         same = jax.tree.map(
             lambda a, b: a.shape == b.shape and a.dtype == b.dtype,
@@ -187,5 +195,7 @@ def test_a_form_s_step_is_the_step() -> None:
     assert [a == b for a, b in zip(numbers, others, strict=True)].count(False) == 1
     assert open_step(dataclasses.replace(step, accumulate=2))[0] != form
     state = step.init(jax.random.key(0), dl.Batch(X, T))
-    after = [jax.jit(each)(state, dl.Batch(X, T))[0].params for each in (step, form.step(numbers))]
+    after = [
+        jax.jit(each)(state, dl.Batch(X, T))[0].params for each in (step, form.step(numbers))
+    ]
     jax.tree.map(np.testing.assert_array_equal, *after)

@@ -66,7 +66,9 @@ def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
         validation=ones,
         progress=False,
     )
-    assert run.history["loss"] == run.history["validation_loss"] == pytest.approx([8 / count] * 2)
+    assert (
+        run.history["loss"] == run.history["validation_loss"] == pytest.approx([8 / count] * 2)
+    )
 
 
 @pytest.mark.sampled
@@ -217,9 +219,16 @@ def test_what_can_be_read_again_is_begun_again_wherever_an_epoch_is(kind, steps)
 def test_a_run_goes_on_in_whichever_pass_it_was(tmp_path):
     options = {"steps_per_epoch": 3, "seed": 1}
     whole = fit(list(batches()), epochs=8, **options)
-    for epochs in (2, 5, 8):  # the second pass begins in the third epoch, the third in the fifth
+    for epochs in (
+        2,
+        5,
+        8,
+    ):  # the second pass begins in the third epoch, the third in the fifth
         run = fit(
-            list(batches()), epochs=epochs, checkpoint=dl.Checkpoints(tmp_path / "run"), **options
+            list(batches()),
+            epochs=epochs,
+            checkpoint=dl.Checkpoints(tmp_path / "run"),
+            **options,
         )
     jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
 
@@ -252,7 +261,11 @@ def test_lengths_within_a_batch_are_compared():
 def test_a_changed_shape_is_refused_or_compiled_anew():
     model = dl.Sequential(dl.GlobalAvgPool(), dl.Dense(3))
     stream = [(RNG.normal(size=(4, n, 2)).astype(np.float32), Y[:4]) for n in (5, 5, 7, 7, 5)]
-    options = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1), "progress": False}
+    options = {
+        "loss": losses.softmax_cross_entropy,
+        "optimizer": optax.sgd(0.1),
+        "progress": False,
+    }
     with pytest.raises(ValueError, match=r"batch 3 of epoch 1 has shapes float32\[4, 7, 2\]"):
         dl.fit(model, stream, **options)
     for way in ("step", "epoch"):

@@ -159,10 +159,18 @@ class CountingEvaluation(dl.EvaluationStep):
 @pytest.mark.sampled
 @pytest.mark.parametrize("way", ["eager", "step", "epoch"])
 def test_a_first_state_of_numpy_arrays_is_kept_where_no_step_is_finite(way: Any) -> None:
-    start = dl.TrainState(np.int32(0), {"w": np.zeros((), np.float32)}, {}, (), jax.random.key(0))
+    start = dl.TrainState(
+        np.int32(0), {"w": np.zeros((), np.float32)}, {}, (), jax.random.key(0)
+    )
     with pytest.warns(RuntimeWarning, match="not finite"):
         run = dl.train(
-            Counting(np.inf), X, initial=start, epochs=1, batch_size=10, compile=way, progress=False
+            Counting(np.inf),
+            X,
+            initial=start,
+            epochs=1,
+            batch_size=10,
+            compile=way,
+            progress=False,
         )
     assert float(run.params["w"]) == 0
 
@@ -218,11 +226,17 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"step": Counting([1.0])},  # type: ignore[arg-type]
         "step: Counting cannot be hashed (unhashable type: 'list')",
     ),
-    "way": ({"compile": "fast"}, "compile is one of 'eager', 'step', 'epoch', 'auto', got 'fast'."),
+    "way": (
+        {"compile": "fast"},
+        "compile is one of 'eager', 'step', 'epoch', 'auto', got 'fast'.",
+    ),
     "nan": ({"data": np.where(X > 2, np.nan, X)}, "data inputs: "),
     "validation nan": ({"validation": np.where(X > 2, np.nan, X)}, "validation inputs: "),
     "empty": ({"data": X[:0]}, "the set is empty"),
-    "a number": ({"data": 3}, "data: expected arrays or something that yields batches, got int"),
+    "a number": (
+        {"data": 3},
+        "data: expected arrays or something that yields batches, got int",
+    ),
     "scalar": (
         {"data": np.float32(3)},
         "data inputs: expected arrays with one entry an example, got a scalar.",
@@ -275,7 +289,9 @@ def test_a_step_whose_state_changes_its_structure_is_refused() -> None:
             state, measured = super().__call__(state, batch)
             return state._replace(params={**state.params, "v": state.params["w"]}), measured
 
-    with pytest.raises(ValueError, match=r"step: the state after it: params.v is not the model's"):
+    with pytest.raises(
+        ValueError, match=r"step: the state after it: params.v is not the model's"
+    ):
         dl.train(Growing(1.0), X, progress=False)
 
 

@@ -100,7 +100,9 @@ def test_sums_keep_what_rounding_would_lose():
     zeros = {"float32": jnp.zeros((2, 1), jnp.float32)}
     sums, _ = jax.jit(lambda t: jax.lax.scan(add, zeros, t))(terms)
     exact = 100_000 * np.float64(np.float32(0.1))
-    total = totals(jax.device_get(sums), {"loss": jax.ShapeDtypeStruct((), jnp.float32)})["loss"]
+    total = totals(jax.device_get(sums), {"loss": jax.ShapeDtypeStruct((), jnp.float32)})[
+        "loss"
+    ]
     assert abs(total - exact) / exact < 1e-6
     assert abs(float(sums["float32"][0, 0]) - exact) / exact > 1e-5  # what plain addition gives
 
@@ -118,7 +120,9 @@ def test_sums_lie_side_by_side_and_come_back(shapes):
         vector, np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     )
     jax.tree.map(
-        np.testing.assert_array_equal, _from_vectors({"float32": np.asarray(vector)}, tree), tree
+        np.testing.assert_array_equal,
+        _from_vectors({"float32": np.asarray(vector)}, tree),
+        tree,
     )
 
 
@@ -322,7 +326,9 @@ def test_the_training_loop_lowers_for_every_platform(platform):
     from jaxdl.training import program
 
     text = (
-        program.epoch_loop.trace(*loop_arguments()).lower(lowering_platforms=(platform,)).as_text()
+        program.epoch_loop.trace(*loop_arguments())
+        .lower(lowering_platforms=(platform,))
+        .as_text()
     )
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
 

@@ -74,9 +74,11 @@ class Adversarial(TrainingStep):
         check_intensities(name, batch.inputs)
 
     def init(self, key: Array, batch: Batch) -> TrainState:
-        key, x = step_key(key), jax.eval_shape(as_floating, batch.inputs)
+        key = step_key(key)
+        x = jax.eval_shape(as_floating, batch.inputs)
         generator, generator_state = self.generator.init(
-            fold_in_name(key, "generator"), jax.ShapeDtypeStruct((batch.size, self.latent), x.dtype)
+            fold_in_name(key, "generator"),
+            jax.ShapeDtypeStruct((batch.size, self.latent), x.dtype),
         )
         discriminator, discriminator_state = self.discriminator.init(
             fold_in_name(key, "discriminator"), x
@@ -98,14 +100,17 @@ class Adversarial(TrainingStep):
         return AdversarialEvaluation(self)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        generator, discriminator = _player(state, "generator"), _player(state, "discriminator")
+        generator = _player(state, "generator")
+        discriminator = _player(state, "discriminator")
         key = jax.random.fold_in(state.key, state.step)
         fakes, pullback, generator_state = jax.vjp(
             lambda params: self.fakes(params, generator.state, batch, key, True),
             generator.params,
             has_aux=True,
         )
-        discriminator, sums, finite = self._discriminator_update(discriminator, fakes, batch, key)
+        discriminator, sums, finite = self._discriminator_update(
+            discriminator, fakes, batch, key
+        )
 
         def generator_update() -> tuple[_Player, Any, Array]:
             return self._generator_update(generator, discriminator, fakes, pullback, batch, key)
@@ -185,10 +190,8 @@ class Adversarial(TrainingStep):
             (real, fake), states = jax.vmap(judge)(
                 jnp.stack([x, fakes]), keys
             )  # two batches, in products of twice the size
-        (shares, total), (fake_shares, count) = (
-            in_shares(batch.example_weights()),
-            in_shares(_counted(batch)),
-        )
+        (shares, total) = in_shares(batch.example_weights())
+        (fake_shares, count) = in_shares(_counted(batch))
         loss = weighted_sum(self.loss.real(real), shares)
         loss += weighted_sum(self.loss.fake(fake), fake_shares)
         if self.loss.penalty:
@@ -240,7 +243,9 @@ class Adversarial(TrainingStep):
         """
 
         def objective(fakes: Array) -> Array:
-            return self.fooled(discriminator.params, discriminator.state, fakes, batch, key, True)
+            return self.fooled(
+                discriminator.params, discriminator.state, fakes, batch, key, True
+            )
 
         loss, gradient = jax.value_and_grad(objective)(fakes)
         (gradients,) = pullback(gradient)
@@ -248,10 +253,14 @@ class Adversarial(TrainingStep):
             self.generator_optimizer, gradients, player.optimizer_state, player.params, loss
         )
         count = _counted(batch).sum()
-        after = _Player(params, player.state, optimizer_state, estimated(player.optimizer_state))
+        after = _Player(
+            params, player.state, optimizer_state, estimated(player.optimizer_state)
+        )
         return after, (loss * count, count), are_finite(loss, gradients)
 
-    def _scores(self, params: Params, state: State, x: Array, mode: Mode) -> tuple[Scores, State]:
+    def _scores(
+        self, params: Params, state: State, x: Array, mode: Mode
+    ) -> tuple[Scores, State]:
         scores, state = self.discriminator.apply(params, state, x, mode)
         if scores.shape not in ((x.shape[0],), (x.shape[0], 1)):
             raise ValueError(
@@ -277,9 +286,9 @@ class Adversarial(TrainingStep):
         )
         mode = _mode(fold_in_name(key, "slopes"), batch, train)
         counted = _counted(batch)
-        slopes = jax.grad(lambda x: weighted_sum(self._scores(params, state, x, mode)[0], counted))(
-            share * x + (1 - share) * fakes
-        )
+        slopes = jax.grad(
+            lambda x: weighted_sum(self._scores(params, state, x, mode)[0], counted)
+        )(share * x + (1 - share) * fakes)
         squares = jnp.square(slopes.astype(widest(slopes.dtype))).sum(tuple(range(1, x.ndim)))
         flat = squares == 0
         return jnp.where(

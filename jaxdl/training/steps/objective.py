@@ -37,14 +37,16 @@ def batch_loss(
     mask = jnp.ones(batch.size, jnp.bool_) if batch.mask is None else batch.mask
     outputs, targets, mask, of_all = gathered((outputs, batch.targets, mask, weights), across)
     some = of_all.sum() > 0
-    mask, of_all = (
-        jnp.where(some, mask, True),
-        jnp.where(some, of_all, 1),
-    )  # a loss of no rows may be NaN, its gradient too
+    mask = jnp.where(some, mask, True)
+    of_all = jnp.where(some, of_all, 1)
     value = loss(outputs, targets, mask=mask, weights=of_all)
     check_returned(loss, value, len(mask), weighted)
     total = of_all.sum()
-    mean = weighted_sum(value, of_all / total) if value.shape else value.astype(widest(value.dtype))
+    mean = (
+        weighted_sum(value, of_all / total)
+        if value.shape
+        else value.astype(widest(value.dtype))
+    )
     return mean * (weights.sum() / total).astype(mean.dtype)
 
 
@@ -91,9 +93,9 @@ def in_two_passes(
 
     new, outputs = lax.scan(forward, state, parts)
     outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
-    (_, loss), slopes = jax.value_and_grad(lambda y: objective(_with(outputs, y)), has_aux=True)(
-        _floating(outputs)
-    )
+    (_, loss), slopes = jax.value_and_grad(
+        lambda y: objective(_with(outputs, y)), has_aux=True
+    )(_floating(outputs))
     slopes = [slope.reshape(count, -1, *slope.shape[1:]) for slope in slopes]
 
     def backward(carry: Any, xs: Any) -> tuple[Any, None]:
@@ -127,7 +129,9 @@ def as_of(params: Params, gradients: Params) -> Params:
 
 
 def _floating(outputs: Any) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return [
+        leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
 
 
 def _with(outputs: Any, floating: list[Array]) -> Any:

@@ -64,7 +64,9 @@ class Evaluation(EvaluationStep):
         assert self.loss is not None
         if not is_batchwise(self.loss):
             return weighted_sum(self.loss(outputs, batch.targets), weights)
-        share = batch_loss(self.loss, outputs, batch, weights, batch.weights is not None, across)
+        share = batch_loss(
+            self.loss, outputs, batch, weights, batch.weights is not None, across
+        )
         return share * added_up(weights.sum(), across).astype(share.dtype)
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,8 @@ class Supervised(TrainingStep):
     def start(self, key: Array, params: Params, state: State) -> TrainState:
         """The first state for parameters that are given."""
         average = None if self.average is None else params
-        step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
+        step = jnp.zeros((), jnp.int32)
+        optimizer_state = self.optimizer.init(params)
         if self.loss_scaling is not None:
             optimizer_state = self.loss_scaling.init(optimizer_state)
         return TrainState(
@@ -225,7 +228,9 @@ class Supervised(TrainingStep):
     def observe(self, state: TrainState) -> dict[str, Array]:
         if self.loss_scaling is None:
             return {
-                "learning_rate": current_rate(self.optimizer, state.optimizer_state, state.estimate)
+                "learning_rate": current_rate(
+                    self.optimizer, state.optimizer_state, state.estimate
+                )
             }
         inner, scale, _, skipped = state.optimizer_state
         rate = current_rate(self.optimizer, inner, state.estimate)
@@ -235,7 +240,11 @@ class Supervised(TrainingStep):
         return report(self.metrics, sums, gathered)
 
     def _updated(
-        self, state: TrainState, gradients: Params, loss: Array, loss_of: Callable[[Params], Array]
+        self,
+        state: TrainState,
+        gradients: Params,
+        loss: Array,
+        loss_of: Callable[[Params], Array],
     ) -> tuple[Params, Any]:
         """The parameters and the optimizer's state one update on."""
         if self.loss_scaling is None:
@@ -244,7 +253,9 @@ class Supervised(TrainingStep):
             )
 
         def update(gradients: Params, optimizer_state: Any) -> tuple[Params, Any]:
-            return updated(self.optimizer, gradients, optimizer_state, state.params, loss, loss_of)
+            return updated(
+                self.optimizer, gradients, optimizer_state, state.params, loss, loss_of
+            )
 
         return self.loss_scaling.updated(update, gradients, state.optimizer_state, state.params)
 

@@ -49,7 +49,9 @@ def gaussian_log_likelihood(
     """log N(x; y, s² I) = −½ Σ ((x − y) / s)² − n log(s √(2π)), of means y and a scale s that is
     fixed.
     """
-    return -_total(0.5 * jnp.square((x - mean) / scale) + np.log(scale) + 0.5 * np.log(2 * np.pi))
+    return -_total(
+        0.5 * jnp.square((x - mean) / scale) + np.log(scale) + 0.5 * np.log(2 * np.pi)
+    )
 
 
 def gaussian_divergence(
@@ -121,9 +123,15 @@ class Variational(TrainingStep):
         params, state = self.model.init(
             fold_in_name(key, "init"), jax.eval_shape(as_floating, batch.inputs)
         )
-        step, optimizer_state = jnp.zeros((), jnp.int32), self.optimizer.init(params)
+        step = jnp.zeros((), jnp.int32)
+        optimizer_state = self.optimizer.init(params)
         return TrainState(
-            step, params, state, optimizer_state, step_key(key), estimate=estimated(optimizer_state)
+            step,
+            params,
+            state,
+            optimizer_state,
+            step_key(key),
+            estimate=estimated(optimizer_state),
         )
 
     def evaluation(self) -> EvaluationStep:
@@ -198,7 +206,8 @@ class Variational(TrainingStep):
                 f"examples — return "
                 "log p(x | z) of each, [batch], summed over the example's own numbers."
             )
-        reconstruction, divergence = -likelihood, gaussian_divergence(mean, log_variance)
+        reconstruction = -likelihood
+        divergence = gaussian_divergence(mean, log_variance)
         return {
             "loss": reconstruction + self.beta * divergence,
             "reconstruction": reconstruction,
@@ -216,7 +225,9 @@ class VariationalEvaluation(EvaluationStep):
         key = state.batch_key()
         terms, _ = self.of.terms(state.params, state.state, batch.inputs, key, Eval())
         weights = batch.example_weights()
-        sums = {name: (weighted_sum(term, weights), weights.sum()) for name, term in terms.items()}
+        sums = {
+            name: (weighted_sum(term, weights), weights.sum()) for name, term in terms.items()
+        }
         return Measured(sums, {})
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:

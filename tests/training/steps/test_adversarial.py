@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(23, 3, 2)).astype(np.float32)
 LATENT = 4
-GENERATOR = dl.Sequential(dl.Dense(5), jax.nn.tanh, dl.Dense(6), jax.nn.sigmoid, dl.Reshape((3, 2)))
+GENERATOR = dl.Sequential(
+    dl.Dense(5), jax.nn.tanh, dl.Dense(6), jax.nn.sigmoid, dl.Reshape((3, 2))
+)
 DISCRIMINATOR = dl.Sequential(dl.Flatten(), dl.Dense(7), jax.nn.tanh, dl.Dense(1))
 ADAM = optax.adam(1e-2, b1=0.5)
 SGD = optax.sgd(0.1)
@@ -138,7 +140,9 @@ def test_each_update_changes_only_its_own_player() -> None:
     for state, still in ((judged, "generator"), (fooled, "discriminator")):
         jax.tree.map(np.testing.assert_array_equal, state.params[still], before.params[still])
     jax.tree.map(
-        np.testing.assert_array_equal, judged.params["discriminator"], both.params["discriminator"]
+        np.testing.assert_array_equal,
+        judged.params["discriminator"],
+        both.params["discriminator"],
     )
     for state, moved in ((judged, "discriminator"), (fooled, "generator")):
         changed = jax.tree.map(
@@ -146,7 +150,9 @@ def test_each_update_changes_only_its_own_player() -> None:
         )
         assert min(jax.tree.leaves(changed)) > 0
     gradient = jax.grad(
-        lambda p: entropy(score(before.params["discriminator"], imagine(p, codes(before, 8))), 1)
+        lambda p: entropy(
+            score(before.params["discriminator"], imagine(p, codes(before, 8))), 1
+        )
     )
     close(
         fooled.params["generator"],
@@ -238,7 +244,11 @@ def test_the_gradient_penalty_is_that_of_pytorch() -> None:
     (-critic(fakes).mean()).backward()
     optimizers[0].step()
     assert figures["discriminator_loss"] == pytest.approx(loss.item(), rel=1e-4)
-    close(after.params, {"generator": laid_out(generator), "discriminator": laid_out(critic)}, 1e-4)
+    close(
+        after.params,
+        {"generator": laid_out(generator), "discriminator": laid_out(critic)},
+        1e-4,
+    )
 
 
 @pytest.mark.slow
@@ -248,7 +258,9 @@ def test_the_generator_waits_for_its_turn() -> None:
     moved = []
     for _ in range(6):
         after, measured = jax.jit(step)(state, dl.Batch(X[:8], ()))
-        pairs = zip(*(jax.tree.leaves(s.params["generator"]) for s in (state, after)), strict=True)
+        pairs = zip(
+            *(jax.tree.leaves(s.params["generator"]) for s in (state, after)), strict=True
+        )
         moved.append(any(bool((a != b).any()) for a, b in pairs))
         assert float(measured.sums["generator_loss"][1]) == (8 if moved[-1] else 0)
         state = after
@@ -276,7 +288,9 @@ def test_a_critic_that_is_flat_has_finite_gradients() -> None:
 def test_rows_that_fill_up_do_not_count(loss: Any) -> None:
     mask = np.arange(8) < 5
     fill = [np.where(mask[:, None, None], X[:8], value) for value in (0.0, 1e3)]
-    step = dl.Adversarial(NORMALISED.generator, NORMALISED.discriminator, LATENT, SGD, SGD, loss)
+    step = dl.Adversarial(
+        NORMALISED.generator, NORMALISED.discriminator, LATENT, SGD, SGD, loss
+    )
     (_, a, figures), (_, b, others) = (
         taken(step, dl.Batch(inputs, (), None, mask)) for inputs in fill
     )
@@ -285,7 +299,9 @@ def test_rows_that_fill_up_do_not_count(loss: Any) -> None:
     before, after, figures = taken(players(), dl.Batch(fill[1], (), None, mask))
     fakes = imagine(before.params["generator"], codes(before, 8)[:5])
     gradient = jax.grad(lambda p: entropy(score(p, X[:5]), 1) + entropy(score(p, fakes), 0))
-    judge = by_hand(SGD, gradient(before.params["discriminator"]), before.params["discriminator"])
+    judge = by_hand(
+        SGD, gradient(before.params["discriminator"]), before.params["discriminator"]
+    )
     close(after.params["discriminator"], judge)
     assert figures["fake_score"] == pytest.approx(
         float(jax.nn.sigmoid(score(before.params["discriminator"], fakes)).mean()), rel=1e-5
@@ -337,7 +353,8 @@ def test_every_pass_draws_from_a_key_of_its_own() -> None:
         def apply(self, params: Any, state: Any, x: Any, mode: Any = dl.Eval()) -> Any:
             if isinstance(mode, dl.Train):
                 jax.debug.callback(
-                    lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(mode.key)
+                    lambda data: keys.append(tuple(data.tolist())),
+                    jax.random.key_data(mode.key),
                 )
             return x, state
 
@@ -405,7 +422,9 @@ def test_the_same_seed_gives_the_same_bits_from_one_compilation() -> None:
     jax.tree.map(
         np.testing.assert_array_equal, (first.params, first.state), (again.params, again.state)
     )
-    assert first.history["validation_generator_loss"] == again.history["validation_generator_loss"]
+    assert (
+        first.history["validation_generator_loss"] == again.history["validation_generator_loss"]
+    )
 
 
 @pytest.mark.slow
@@ -456,7 +475,9 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "scores": (
         lambda: dl.train(
-            dl.Adversarial(GENERATOR, dl.Sequential(dl.Flatten(), dl.Dense(2)), LATENT, SGD, SGD),
+            dl.Adversarial(
+                GENERATOR, dl.Sequential(dl.Flatten(), dl.Dense(2)), LATENT, SGD, SGD
+            ),
             X,
             **OPTIONS,
         ),

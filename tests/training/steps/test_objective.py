@@ -103,7 +103,13 @@ def fit(data, loss, **options):
         "batch_size": SIZE,
     }
     return dl.fit(
-        MODEL, data, **settings, shuffle=False, initial=(params, state), progress=False, **options
+        MODEL,
+        data,
+        **settings,
+        shuffle=False,
+        initial=(params, state),
+        progress=False,
+        **options,
     )
 
 
@@ -209,7 +215,10 @@ def test_a_sweep_gives_it_hyperparameters():
         MODEL, (X, Y), {"temperature": [0.5, 2.0]}, loss=losses.batchwise(cooled), **options
     )
     single = dl.fit(
-        MODEL, (X, Y), loss=losses.batchwise(functools.partial(cooled, temperature=2.0)), **options
+        MODEL,
+        (X, Y),
+        loss=losses.batchwise(functools.partial(cooled, temperature=2.0)),
+        **options,
     )
     np.testing.assert_allclose(runs.history["loss"][:, 1], single.history["loss"], rtol=1e-5)
 
@@ -236,9 +245,17 @@ def test_an_autoencoder_and_the_range_test_take_it():
     )
     assert run.history["loss"][0] == pytest.approx(expected, rel=1e-5)
     test = functools.partial(
-        dl.find_learning_rate, MODEL, (X, Y), batch_size=SIZE, steps=60, lowest=1e-2, drop_last=True
+        dl.find_learning_rate,
+        MODEL,
+        (X, Y),
+        batch_size=SIZE,
+        steps=60,
+        lowest=1e-2,
+        drop_last=True,
     )
-    whole, in_parts = (test(loss=losses.batchwise(of_batch), accumulate=count) for count in (1, 4))
+    whole, in_parts = (
+        test(loss=losses.batchwise(of_batch), accumulate=count) for count in (1, 4)
+    )
     np.testing.assert_allclose(in_parts.losses[:20], whole.losses[:20], rtol=1e-3)
 
 
@@ -271,7 +288,9 @@ def test_parts_in_narrow_precision_and_outputs_that_are_no_numbers_of_a_line(pre
         for count in (1, 4)
     )
     np.testing.assert_allclose(four.history["loss"], one.history["loss"], rtol=2e-2)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), four.params, one.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), four.params, one.params
+    )
 
 
 def test_gradients_of_many_parts_are_summed_in_float32():

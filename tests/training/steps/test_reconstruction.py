@@ -52,15 +52,21 @@ def test_the_corrupted_input_is_to_give_the_clean_one() -> None:
         return jnp.square(outputs - x).mean(1)
 
     step = dl.Reconstruction(dl.Sequential(spy, dl.Dense(6)), squared, optax.sgd(0.0), noisy)
-    run = dl.train(step, X[:8], validation=X[8:16], shuffle=False, **OPTIONS | {"batch_size": 4})
+    run = dl.train(
+        step, X[:8], validation=X[8:16], shuffle=False, **OPTIONS | {"batch_size": 4}
+    )
     inputs, targets = (
         seen[0::2],
         seen[1::2],
     )  # after those of the shapes: two batches of training, two of validation an epoch
     inputs, targets = inputs[-12:], targets[-12:]
     np.testing.assert_array_equal(np.concatenate(targets[:4]), X[:16])
-    training = np.stack([np.concatenate(inputs[4 * epoch : 4 * epoch + 2]) for epoch in range(3)])
-    held = np.stack([np.concatenate(inputs[4 * epoch + 2 : 4 * epoch + 4]) for epoch in range(3)])
+    training = np.stack(
+        [np.concatenate(inputs[4 * epoch : 4 * epoch + 2]) for epoch in range(3)]
+    )
+    held = np.stack(
+        [np.concatenate(inputs[4 * epoch + 2 : 4 * epoch + 4]) for epoch in range(3)]
+    )
     assert not np.array_equal(training[0], training[1])
     assert np.abs(training[0] - X[:8]).mean() > 0.1
     np.testing.assert_array_equal(
@@ -86,7 +92,9 @@ def test_bytes_are_read_as_intensities() -> None:
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step"])
 def test_ways_give_the_same_numbers(way: Any) -> None:
     step = dl.Reconstruction(MODEL, losses.binary_cross_entropy, OPTIMIZER, noisy)
-    a, b = (dl.train(step, X, validation=X[:9], compile=each, **OPTIONS) for each in ("epoch", way))
+    a, b = (
+        dl.train(step, X, validation=X[:9], compile=each, **OPTIONS) for each in ("epoch", way)
+    )
     for name in ("loss", "validation_loss"):
         np.testing.assert_allclose(a.history[name], b.history[name], rtol=1e-4)
     jax.tree.map(
@@ -96,7 +104,9 @@ def test_ways_give_the_same_numbers(way: Any) -> None:
 
 def test_data_that_the_loss_cannot_mean_are_refused() -> None:
     step = dl.Reconstruction(MODEL, losses.binary_cross_entropy, OPTIMIZER)
-    with pytest.raises(ValueError, match=r"data inputs: binary_cross_entropy: .* lie outside 0…1"):
+    with pytest.raises(
+        ValueError, match=r"data inputs: binary_cross_entropy: .* lie outside 0…1"
+    ):
         dl.train(step, 3 * X, progress=False)
     with pytest.raises(
         ValueError,

@@ -17,7 +17,9 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(23, 3, 2)).astype(np.float32)
 OPTIMIZER = optax.adam(1e-2)
 ENCODER = dl.Sequential(dl.Flatten(), dl.Dense(7), jax.nn.tanh)
-DECODER = dl.Sequential(dl.Dense(7), jax.nn.tanh, dl.Dropout(0.2), dl.Dense(6), dl.Reshape((3, 2)))
+DECODER = dl.Sequential(
+    dl.Dense(7), jax.nn.tanh, dl.Dropout(0.2), dl.Dense(6), dl.Reshape((3, 2))
+)
 MODEL = VariationalAutoencoder(ENCODER, DECODER, latent=2)
 PLAIN = VariationalAutoencoder(
     dl.Sequential(dl.Flatten(), dl.Dense(7, use_bias=False), jax.nn.tanh),
@@ -44,7 +46,9 @@ def test_the_divergence_is_that_of_pytorch() -> None:
     from torch.distributions import Normal, kl_divergence
 
     mean, log_variance = moments()
-    q = Normal(torch.tensor(np.asarray(mean)), torch.tensor(np.exp(np.asarray(log_variance) / 2)))
+    q = Normal(
+        torch.tensor(np.asarray(mean)), torch.tensor(np.exp(np.asarray(log_variance) / 2))
+    )
     expected = kl_divergence(q, Normal(0.0, 1.0)).sum(1).numpy()
     np.testing.assert_allclose(dl.gaussian_divergence(mean, log_variance), expected, rtol=1e-5)
     assert float(dl.gaussian_divergence(jnp.zeros((1, 5)), jnp.zeros((1, 5)))[0]) == 0
@@ -72,12 +76,19 @@ def test_likelihoods_are_those_of_pytorch() -> None:
     outputs = RNG.normal(size=(5, 3, 2)).astype(np.float32)
     binary = (X[:5] > 0.5).astype(np.float32)
     expected = (
-        Bernoulli(logits=torch.tensor(outputs)).log_prob(torch.tensor(binary)).sum((1, 2)).numpy()
+        Bernoulli(logits=torch.tensor(outputs))
+        .log_prob(torch.tensor(binary))
+        .sum((1, 2))
+        .numpy()
     )
     np.testing.assert_allclose(
-        dl.bernoulli_log_likelihood(jnp.asarray(outputs), jnp.asarray(binary)), expected, rtol=1e-5
+        dl.bernoulli_log_likelihood(jnp.asarray(outputs), jnp.asarray(binary)),
+        expected,
+        rtol=1e-5,
     )
-    expected = Normal(torch.tensor(outputs), 0.3).log_prob(torch.tensor(X[:5])).sum((1, 2)).numpy()
+    expected = (
+        Normal(torch.tensor(outputs), 0.3).log_prob(torch.tensor(X[:5])).sum((1, 2)).numpy()
+    )
     given = dl.gaussian_log_likelihood(jnp.asarray(outputs), jnp.asarray(X[:5]), scale=0.3)
     np.testing.assert_allclose(given, expected, rtol=1e-5)
 
@@ -105,7 +116,9 @@ def test_a_step_descends_the_bound_and_rows_that_fill_up_do_not_count(beta: floa
         kl = (0.5 * (mean**2 + scale**2 - 1 - 2 * jnp.log(scale))).sum(1).mean()
         return reconstruction + beta * kl, (reconstruction, kl)
 
-    (loss, (reconstruction, kl)), gradients = jax.value_and_grad(bound, has_aux=True)(start.params)
+    (loss, (reconstruction, kl)), gradients = jax.value_and_grad(bound, has_aux=True)(
+        start.params
+    )
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = OPTIMIZER.update(gradients, OPTIMIZER.init(start.params), start.params)
     jax.tree.map(
@@ -153,7 +166,9 @@ def test_evaluation_draws_the_same_codes_after_every_epoch_without_dropout() -> 
     noise = jnp.concatenate(
         [codes(run.train_state._replace(step=jnp.int32(i)), 8, "evaluation") for i in range(2)]
     )[:9]
-    logits, _ = MODEL.decode_latent(run.params, run.state, mean + jnp.exp(log_variance / 2) * noise)
+    logits, _ = MODEL.decode_latent(
+        run.params, run.state, mean + jnp.exp(log_variance / 2) * noise
+    )
     expected = (
         dl.gaussian_divergence(mean, log_variance)
         - dl.bernoulli_log_likelihood(logits, jnp.asarray(X[:9]))
@@ -199,7 +214,9 @@ def test_early_stopping_watches_the_bound_of_held_out_data() -> None:
 
 
 def test_numbers_that_are_no_probabilities_want_another_likelihood() -> None:
-    with pytest.raises(ValueError, match=r"data inputs: binary_cross_entropy: .* lie outside 0…1"):
+    with pytest.raises(
+        ValueError, match=r"data inputs: binary_cross_entropy: .* lie outside 0…1"
+    ):
         dl.train(STEP, 3 * X, progress=False)
     step = dl.Variational(
         MODEL, OPTIMIZER, likelihood=functools.partial(dl.gaussian_log_likelihood, scale=0.5)
@@ -215,7 +232,9 @@ def test_what_does_not_fit_is_refused() -> None:
         match=r"the decoder gives shape \(8, 6\) for inputs of shape \(8, 3, 2\) — end it with Reshape",
     ):
         dl.train(dl.Variational(flat, OPTIMIZER), X, **OPTIONS)
-    with pytest.raises(ValueError, match="beta weighs the divergence and is at least 0, got -1"):
+    with pytest.raises(
+        ValueError, match="beta weighs the divergence and is at least 0, got -1"
+    ):
         dl.Variational(MODEL, OPTIMIZER, beta=-1.0)
     with pytest.raises(
         ValueError, match="expected floating-point numbers, or images in uint8, got int32"
