@@ -31,13 +31,14 @@ from jaxdl.population.members import Members, MembersLoop, MembersState, OverMem
 from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
 from jaxdl.training import sources
+from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.identity import run_identity
 from jaxdl.training.iteration import initial_state
 from jaxdl.training.loop import Loop, ended_earlier
 from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import Ends, LoopState
-from jaxdl.training.program import Cursor, Execution, Program
+from jaxdl.training.program import Execution, Program
 from jaxdl.training.progress import progress as progress_bar
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.saving import Saver

@@ -16,6 +16,7 @@ from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
 from jaxdl.losses.classification import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
+from jaxdl.population.evaluations import _Evaluating, _Predicting
 from jaxdl.population.members import (
     MembersEvalState,
     MembersEvaluation,
@@ -23,13 +24,11 @@ from jaxdl.population.members import (
     Recipe,
     eval_params,
 )
-from jaxdl.training import checks, sources
+from jaxdl.training import checks, data_checks, sources
 from jaxdl.training.feed import ResidentFeed, lists_read
 from jaxdl.training.iteration import measure
 from jaxdl.training.run import Best, EarlyStopping, Run
 from jaxdl.training.state import EvalState
-from jaxdl.training.step import Step
-from jaxdl.training.steps.supervised import Evaluation, Prediction
 
 
 class Ensemble(NamedTuple):
@@ -163,7 +162,7 @@ class Runs:
             batch_size: examples at a time, for each member.
         """
         batch = Batch(host_arrays("inputs", inputs), ())
-        checks.check_lengths("inputs", batch, lists_read(inputs))
+        data_checks.check_lengths("inputs", batch, lists_read(inputs))
         feed = sources.resident(
             batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False
         )
@@ -348,44 +347,6 @@ class Runs:
             params = eval_params(OverMembers(len(cohort), cohort.axis), state.members)
             members = EvalState(params, state.members.state, state.members.key)
         return MembersEvalState(members, state.hyperparameters)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Predicting(Recipe):
-    """Each member's model, whose outputs are gathered."""
-
-    recipe: Recipe
-
-    @property
-    def single(self) -> Any:
-        return self(dict(getattr(self.recipe, "some", ())))
-
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        return _Evaluated(Prediction(self.recipe(values).model))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Evaluating(Recipe):
-    """Each member's model, measured by a loss and metrics."""
-
-    recipe: Recipe
-    loss: Loss | None
-    metrics: Any
-
-    @property
-    def single(self) -> Any:
-        return self(dict(getattr(self.recipe, "some", ())))
-
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        return _Evaluated(Evaluation(self.recipe(values).model, self.loss, self.metrics))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Evaluated:
-    step: Step
-
-    def evaluation(self) -> Step:
-        return self.step
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from jaxdl.population.memory import available_bytes, step_bytes
 from jaxdl.population.plan import Plan
 from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
-from jaxdl.training import checks, sources
+from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.fit import total_steps
 from jaxdl.training.interrupts import catch_interrupts
@@ -243,7 +243,7 @@ def sweep(
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
     checks.warn_of_moments(single.accumulate, start.state, feed.example)
-    checks.check_monitor(early_stopping, single, start, feed, held)
+    step_checks.check_monitor(early_stopping, single, start, feed, held)
     epochs = checks.check_count("epochs", epochs)
     if steps is not None:
         steps = checks.check_count("steps", steps)
@@ -255,7 +255,7 @@ def sweep(
         recipe=recipe,
         feed=feed,
         held=held,
-        whole=None if whole is None else checks.check_arrays("data", whole),
+        whole=None if whole is None else data_checks.check_arrays("data", whole),
         share=share,
         shuffle=shuffle,
         execution=as_execution(compile, feed),

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
+from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Feed, FirstChunkFeed
 from jaxdl.training.iteration import UNLIMITED, Iteration, initial_state, measure
 from jaxdl.training.loop_options import copied
-from jaxdl.training.program import Cursor, Execution, Program
+from jaxdl.training.program import Execution, Program
 from jaxdl.training.state import TrainState
 from jaxdl.training.steps.supervised import Supervised
 

@@ -11,7 +11,7 @@ from jaxdl.core.arrays import convert_foreign, host_arrays
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.data.source import Batch
 from jaxdl.layers.precision import in_precision
-from jaxdl.training import checks, sources
+from jaxdl.training import checks, data_checks, sources
 from jaxdl.training.feed import lists_read
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.iteration import measure
@@ -89,7 +89,7 @@ def predict(
     checks.check_execution(compile)
     mesh = as_mesh(devices)
     batch = Batch(host_arrays("inputs", inputs), ())
-    checks.check_lengths("inputs", batch, lists_read(inputs))
+    data_checks.check_lengths("inputs", batch, lists_read(inputs))
     feed = sources.resident(
         batch, checks.check_count("batch_size", batch_size), threefry.of_seed(0), False, mesh
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdl.core.arrays import as_numpy, host_arrays
 from jaxdl.data.source import Batch, Resident, ResidentMembers, Source
-from jaxdl.training.program import Cursor
+from jaxdl.training.cursor import Cursor
 
 
 class Chunk(NamedTuple):

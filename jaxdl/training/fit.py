@@ -20,7 +20,7 @@ from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
-from jaxdl.training import checks, sources
+from jaxdl.training import checks, sources, step_checks
 from jaxdl.training.feed import Feed
 from jaxdl.training.guard import IfNotFinite
 from jaxdl.training.interrupts import catch_interrupts
@@ -253,8 +253,8 @@ def _start(
         return first_state(step, batch, key)
     params, state = _arrays(initial)
     expected_params, expected_state = _expected(step.model, frozen_shapes(batch))
-    checks.check_same_tree("initial params", expected_params, params)
-    checks.check_same_tree("initial state", expected_state, state)
+    step_checks.check_same_tree("initial params", expected_params, params)
+    step_checks.check_same_tree("initial state", expected_state, state)
     return _restarted(step, params, state, key)._replace(key=step_key(key))
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jaxdl.compiling.jitted import gc_disabled
+from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
 from jaxdl.training.pace import Pace, known
-from jaxdl.training.program import ChunkResult, Cursor, Execution, Program
+from jaxdl.training.program import ChunkResult, Execution, Program
 from jaxdl.training.step import Step
 
 UNLIMITED = 2**30

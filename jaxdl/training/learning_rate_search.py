@@ -58,7 +58,8 @@ class LearningRateSearch:
 
     def __repr__(self) -> str:
         end = "diverged" if self.diverged else "ended"
-        return f"LearningRateSearch(suggestion={self.suggestion:.3g}, {end} at {self.rates[-1]:.3g})"
+        last = f"{end} at {self.rates[-1]:.3g}"
+        return f"LearningRateSearch(suggestion={self.suggestion:.3g}, {last})"
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws the loss over the rate, on a logarithmic axis; a matplotlib `Figure`, saved where a

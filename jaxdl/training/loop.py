@@ -11,7 +11,7 @@ from jaxdl.checkpoint.digest import digest_of
 from jaxdl.core.number import is_true
 from jaxdl.core.warnings import warn
 from jaxdl.debugging.origin import first_not_finite
-from jaxdl.training.checks import metric_names
+from jaxdl.training.cursor import Cursor, EpochCarry, batch_at
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.finite import is_finite
 from jaxdl.training.identity import run_identity
@@ -19,12 +19,13 @@ from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
 from jaxdl.training.loop_options import EpochEnd, LoopOptions, copied
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
-from jaxdl.training.program import Cursor, EpochCarry, Program, batch_at
+from jaxdl.training.program import Program
 from jaxdl.training.progress import Progress, progress
 from jaxdl.training.run import Best, EarlyStopping, Run
 from jaxdl.training.saving import Saver, ending_well
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep, Updating
+from jaxdl.training.step_checks import metric_names
 from jaxdl.training.stream_feed import DataEndedError
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from jaxdl.training.program import Cursor, EpochCarry, EpochMetrics
+from jaxdl.training.cursor import Cursor, EpochCarry
+from jaxdl.training.program import EpochMetrics
 from jaxdl.training.run import Best, History
 
 FIRST = Cursor(0, 0)

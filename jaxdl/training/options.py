@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxdl.core.layer import Layer
 from jaxdl.layers.precision import in_precision
 from jaxdl.metrics.metric import Metric
-from jaxdl.training import arguments, checks
+from jaxdl.training import arguments, checks, data_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.steps.supervised import Supervised
@@ -68,7 +68,9 @@ class SupervisedOptions:
                 )
         given["metrics"] = checks.check_metrics(given.get("metrics"))
         if class_weight is not None:
-            given["class_weights"] = checks.check_class_weight(class_weight, _targets(feed))
+            given["class_weights"] = data_checks.check_class_weight(
+                class_weight, _targets(feed)
+            )
         return cls(**given)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,8 @@ from jax import Array
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.compiling.target import single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
-from jaxdl.data.source import Batch, Source
+from jaxdl.data.source import Source
+from jaxdl.training.cursor import Cursor, EpochCarry, Permutations, permutations
 from jaxdl.training.epoch_loop import (
     Dispatched,
     Epochs,
@@ -32,19 +33,15 @@ from jaxdl.training.sums import HostVectors, scalar, totals, zero_sums
 Execution = Literal["eager", "step", "epoch"]
 """How a step is run: operation by operation, by one compiled step, or by one compiled loop."""
 
+
 SUMMED_BYTES = 2**24
 """How much memory the rows of sums in one run may take, where those of two epochs have not more."""
+
+
 DRAWN_AHEAD = 2**13
 """For how many places permutations are drawn at once, where one run needs fewer: each draw takes
 half a millisecond by itself.
 """
-
-
-class Cursor(NamedTuple):
-    """Where in the data a run of a program begins: an epoch, and a step within it."""
-
-    epoch: int
-    step: int
 
 
 class EpochMetrics(NamedTuple):
@@ -61,29 +58,6 @@ class EpochMetrics(NamedTuple):
     sums: dict[str, Any]
     gathered: dict[str, Any]
     observed: dict[str, Any]
-
-
-class Permutations(NamedTuple):
-    """The permutations of so many epochs from a first, drawn before the run that needs them."""
-
-    places: Any
-    first: int
-    epochs: int
-
-
-class EpochCarry(NamedTuple):
-    """What an epoch hands from one run of a program to the next.
-
-    Sums are carried on, and not added up run by run, so that they do not depend on where the clock
-    cut an epoch into runs.
-
-    Args:
-        sums: for each dtype [2, elements], the sums so far and what rounding has lost of them.
-        permutations: that were drawn already; None where they have to be drawn anew.
-    """
-
-    sums: HostVectors
-    permutations: Permutations | None = None
 
 
 class ChunkResult(NamedTuple):
@@ -165,7 +139,7 @@ class Program:
         """
         fixed = self._fixed(source)
         ahead = min(fixed.rows, source.ahead(DRAWN_AHEAD))
-        drawn, first = _permutations(source, carry, cursor, steps, ahead)
+        drawn, first = permutations(source, carry, cursor, steps, ahead)
         if self.execution == "epoch":
             ran = self._compiled(fixed, source, state, carry, drawn, first, steps)
             return self._fetched(fixed, source, state, ran, drawn, first, steps)
@@ -352,29 +326,6 @@ class Program:
             return {}
         observed = jax.device_get(compiled_observe(fixed.form, fixed.numbers, state))
         return {name: scalar(value) for name, value in observed.items()}
-
-
-def batch_at(source: Source, carry: EpochCarry, cursor: Cursor, steps: int) -> Batch:
-    """The batch that a run from a place in the data gives to its step of that number, from 0."""
-    drawn, first = _permutations(source, carry, cursor, steps + 1)
-    index = (first + steps) % source.steps
-    return source.batch(drawn.places, np.int32(first + steps - index), np.int32(index))
-
-
-def _permutations(
-    source: Source, carry: EpochCarry, cursor: Cursor, steps: int, ahead: int = 1
-) -> tuple[Permutations, int]:
-    """The permutations for so many steps from a place, and how many steps after their beginning
-    that is.
-
-    Where they have to be drawn, they are of `ahead` epochs at least.
-    """
-    last = cursor.epoch + max(cursor.step + steps - 1, 0) // source.steps
-    drawn = carry.permutations
-    if drawn is None or not drawn.first <= cursor.epoch <= last < drawn.first + drawn.epochs:
-        count = max(last - cursor.epoch + 1, ahead)
-        drawn = Permutations(source.orders(cursor.epoch, count), cursor.epoch, count)
-    return drawn, (cursor.epoch - drawn.first) * source.steps + cursor.step
 
 
 def _sharding(state: PyTree) -> jax.sharding.Sharding | None:

@@ -18,11 +18,11 @@ from jaxdl.checkpoint.differences import differences
 from jaxdl.checkpoint.error import CheckpointError
 from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.store import Store
+from jaxdl.training.cursor import Cursor, EpochCarry
 from jaxdl.training.feed import Feed
 from jaxdl.training.identity import Identity, with_hyperparameters_of
 from jaxdl.training.loop_state import Ends, LoopState, MetricAccumulator
 from jaxdl.training.outcome import outcome
-from jaxdl.training.program import Cursor, EpochCarry
 from jaxdl.training.run import Best
 from jaxdl.training.step import Updating
 from jaxdl.training.sums import scalar, totals

@@ -15,7 +15,7 @@ from jaxdl.compiling import threefry
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.padded import Padded
 from jaxdl.data.source import Batch, Resident
-from jaxdl.training import arguments, checks
+from jaxdl.training import arguments, checks, data_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.spread import parts, whole
 from jaxdl.training.stream_feed import StreamFeed
@@ -79,7 +79,7 @@ def as_feed(
                 "steps_per_epoch: an epoch of arrays is one pass over them — use steps to end "
                 "sooner."
             )
-        batch = checks.check_arrays(name, data, labelled)
+        batch = data_checks.check_arrays(name, data, labelled)
         if check is not None:
             check(name, batch)
         return resident(batch, batch_size, key, shuffle, mesh, drop_last)
@@ -158,7 +158,7 @@ def split(data: Any, validation: Any, key: Array, labelled: bool = True) -> tupl
             "validation: a share can be set aside of arrays only — give a stream a validation set "
             "of its own."
         )
-    batch = checks.check_arrays("data", data, labelled)
+    batch = data_checks.check_arrays("data", data, labelled)
     parts = [
         jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(batch[:3]))
         for rows in split_rows(validation, batch.size, key)
@@ -168,6 +168,6 @@ def split(data: Any, validation: Any, key: Array, labelled: bool = True) -> tupl
 
 def split_rows(share: float, size: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
     """Which examples are for training, and which for validation."""
-    count = checks.check_split(share, size)
+    count = data_checks.check_split(share, size)
     order = np.asarray(jax.random.permutation(fold_in_name(key, "split"), size))
     return order[count:], order[:count]

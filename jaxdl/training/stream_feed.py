@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from jaxdl.checkpoint.digest import digest_of
 from jaxdl.data.source import Batch, Stack
+from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Chunk, _filled, _result, _rows, _shape, _shown, as_batch
-from jaxdl.training.program import Cursor
 from jaxdl.training.spread import parts, split
 
 STACK_STEPS = 16

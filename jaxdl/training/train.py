@@ -17,7 +17,7 @@ from jaxdl.compiling.jitted import jit_once
 from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
-from jaxdl.training import arguments, checks, sources
+from jaxdl.training import arguments, checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import Guarded, IfNotFinite
 from jaxdl.training.interrupts import catch_interrupts
@@ -100,7 +100,7 @@ def train(
     >>> list(run.history)
     ['loss', 'learning_rate', 'seconds']
     """
-    checks.check_step(step)
+    step_checks.check_step(step)
     checks.check_execution(compile)
     key = sources.as_key(seed)
     batch_size = checks.check_count("batch_size", batch_size)
@@ -119,14 +119,14 @@ def train(
     began = time.perf_counter()
     start = _start(step, feed.example, key, initial)
     prepared = time.perf_counter() - began
-    checks.check_step_runs(step, start, feed)
+    step_checks.check_step_runs(step, start, feed)
     check_functions("data", step, start, feed)
     held = None
     if validation_set is not None:
         held = sources.as_feed(
             "validation", validation_set, batch_size=batch_size, key=key, **stream
         )
-        checks.check_measures(step, start, held)
+        step_checks.check_measures(step, start, held)
         check_functions("validation", step, start, held)
     return run(
         step,
@@ -173,14 +173,14 @@ def run(
         arguments.check_flag(name, value)
     if not (checkpoint is None or isinstance(checkpoint, Checkpoints)):
         raise TypeError(f"checkpoint: expected Checkpoints('runs/name'), got {checkpoint!r}.")
-    checks.check_monitor(early_stopping, step, start, feed, held)
+    step_checks.check_monitor(early_stopping, step, start, feed, held)
     checks.check_if_not_finite(if_not_finite, debug, start)
     if if_not_finite != "stop":
         step = Guarded(step, if_not_finite)
         start = step.begin(start)
     start = distinct_arrays(start)
     epochs = checks.check_count("epochs", epochs)
-    checks.check_read_again(held, epochs if steps is None else 2)
+    data_checks.check_read_again(held, epochs if steps is None else 2)
     if steps is not None:
         steps = checks.check_count("steps", steps)
         epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
@@ -226,7 +226,7 @@ def _start(
         return first_state(step, example, key)
     start: Any = copied(initial._replace(guard=None))  # the run donates its state
     expected = jax.eval_shape(lambda key: step.init(key, example), key)
-    checks.check_same_tree("initial", expected, start)
+    step_checks.check_same_tree("initial", expected, start)
     return start
 
 

@@ -10,7 +10,7 @@ import jaxdl as dl
 from jaxdl import losses
 from jaxdl.compiling.loops import outermost_loops
 from jaxdl.training import outcome, program
-from jaxdl.training.checks import check_arrays
+from jaxdl.training.data_checks import check_arrays
 from jaxdl.training.sources import resident
 from jaxdl.training.step_form import closed_step
 

@@ -299,7 +299,7 @@ def test_dropout_and_order_change_from_step_to_step_and_epoch_to_epoch():
 def loop_arguments():
     """What the compiled loop of a step is called with, the platform left open."""
     from jaxdl.training import program
-    from jaxdl.training.checks import check_arrays
+    from jaxdl.training.data_checks import check_arrays
     from jaxdl.training.sources import resident
 
     feed = resident(check_arrays("data", (X, Y)), 16, jax.random.key(0), True)

@@ -19,7 +19,8 @@ from jaxdl.data.source import Batch
 from jaxdl.losses.weighted import weighted_sum
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
-from jaxdl.training.checks import check_count, check_intensities, check_optimizer
+from jaxdl.training.checks import check_count, check_optimizer
+from jaxdl.training.data_checks import check_intensities
 from jaxdl.training.finite import are_finite
 from jaxdl.training.state import EvalState, Measured, TrainState, step_key
 from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep

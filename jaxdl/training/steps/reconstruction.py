@@ -17,7 +17,8 @@ from jaxdl.data.source import Batch
 from jaxdl.losses.per_example import format_shapes
 from jaxdl.ops.floating import as_floating
 from jaxdl.training.arguments import check_function
-from jaxdl.training.checks import check_as_targets, check_intensities, check_optimizer
+from jaxdl.training.checks import check_optimizer
+from jaxdl.training.data_checks import check_as_targets, check_intensities
 from jaxdl.training.state import EvalState, Measured, TrainState
 from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
 from jaxdl.training.steps.supervised import Evaluation, Supervised

@@ -23,7 +23,8 @@ from jaxdl.models.autoencoder import VariationalAutoencoder, draw
 from jaxdl.ops.floating import as_floating, widest
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.arguments import check_function
-from jaxdl.training.checks import check_as_targets, check_intensities, check_optimizer
+from jaxdl.training.checks import check_optimizer
+from jaxdl.training.data_checks import check_as_targets, check_intensities
 from jaxdl.training.finite import are_finite
 from jaxdl.training.state import EvalState, Measured, TrainState, step_key
 from jaxdl.training.step import EvaluationStep, PerExample, TrainingStep
