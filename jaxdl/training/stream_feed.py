@@ -128,7 +128,11 @@ class StreamFeed:
                 "and load_state_dict(state), as "
                 "torchdata's StatefulDataLoader is and jaxdl.data's Buckets and RandomWindows are."
             )
-        told = {"batches an epoch": self.steps, "first batch": _shown(self._model)}
+        told = {
+            "batches an epoch": self.steps,
+            "drop_last": self.drop_last,
+            "first batch": _shown(self._model),
+        }
         stream: Any = self.stream
         if hasattr(stream, "identity"):
             return told | {"batches": stream.identity()}
