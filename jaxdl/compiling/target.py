@@ -31,7 +31,7 @@ class Target(NamedTuple):
         platform: the only platform that the program is compiled for, such as "cpu", "cuda" or
             "tpu"; None where it may be any.
         program: whether it becomes part of one of the library's own programs, which never run
-            operation by operation, and on a CPU are compiled with `ops.direct.CPU_OPTIONS`.
+            operation by operation, and on a CPU are compiled with `ops.conv_algorithm.CPU_OPTIONS`.
         population: whether it is mapped by `jax.vmap` over the members of a population.
     """
 

@@ -6,19 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.core.hashable import check_hashable
 from jaxdl.core.number import is_number
-
-
-def check_hashable(name: str, value: Any) -> None:
-    """Refuses what cannot be a static argument of a program."""
-    try:
-        hash(value)
-    except TypeError as error:
-        raise TypeError(
-            f"{name}: {type(value).__name__} cannot be hashed ({error}), as what a program is "
-            f"compiled for has to be — make it "
-            "of numbers, words, tuples, functions and frozen dataclasses."
-        ) from None
 
 
 def check_function(name: str, value: Any, called: str) -> None:

@@ -14,6 +14,7 @@ from jaxdl.compiling import threefry
 from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.error import LayerError
 from jaxdl.core.function import as_layer
+from jaxdl.core.hashable import check_hashable
 from jaxdl.core.layer import Layer
 from jaxdl.core.number import is_number
 from jaxdl.core.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
@@ -25,7 +26,7 @@ from jaxdl.losses.per_example import format_shapes
 from jaxdl.metrics.accuracy import accuracy
 from jaxdl.metrics.metric import Mean, Metric, as_metric
 from jaxdl.optim.learning_rate import schedule_free
-from jaxdl.training.arguments import check_function, check_hashable
+from jaxdl.training.arguments import check_function
 from jaxdl.training.data_checks import check_counts, check_lengths
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.mixing import check_unmixed

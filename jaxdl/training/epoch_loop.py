@@ -264,7 +264,7 @@ def one_step(
     def made() -> tuple[Dispatched, dict[str, PyTree]]:
         after, measured = applied(step, before.state, batch, index)
         good = _finite(step, measured)
-        if not _keeps_last_finite(step):
+        if not (target().program and _keeps_last_finite(step)):
             after = select(good, after, before.state)
         sums = select(good, plus(before.sums, measured.sums), before.sums)
         return Dispatched(after, sums, before.made + good.astype(jnp.int32)), measured.gathered
@@ -298,5 +298,5 @@ def _finite(step: Step, measured: Measured) -> Array:
 
 
 def _keeps_last_finite(step: Step) -> bool:
-    """Whether the step itself leaves out updates that are not finite, as some do in programs."""
-    return isinstance(step, UpdateStep) and step.keeps_last_finite and target().program
+    """Whether the step itself leaves out updates that are not finite, in a program."""
+    return isinstance(step, UpdateStep) and step.keeps_last_finite

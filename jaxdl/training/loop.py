@@ -80,8 +80,7 @@ def ended_earlier(checkpoint: Checkpoints | None, stopped: str) -> str:
     warn(
         f"checkpoint: {checkpoint.folder} holds this run, and it had ended ({stopped}): it is "
         f"returned, and nothing was trained — give more epochs to go on, or another folder to "
-        f"train "
-        f"anew.",
+        f"train anew.",
         UserWarning,
     )
     return f"{stopped} (in an earlier call)"
@@ -294,9 +293,8 @@ class Loop:
             here.cursor = Cursor(epoch, here.metrics.steps)
             if last and not (advance.ends or spent or here.metrics.steps == self.feed.steps):
                 return None
-            if (
-                last and self.saver is not None
-            ):  # what follows may take long, and be interrupted
+            # What follows may take long, and be interrupted.
+            if last and self.saver is not None:
                 self.stable = dataclasses.replace(here.copy(), carry=result.carry, ended=True)
             why = self._close_epoch(shown, quiet=not last)
             if why or spent:

@@ -109,12 +109,7 @@ def applied(step: Step, state: PyTree, batch: Batch, index: Index) -> tuple[PyTr
     if isinstance(step, UpdateStep):
         return step(state, batch)
     assert isinstance(step, EvaluationStep)
-    return state, step(numbered_batch(state, index), batch)
-
-
-def numbered_batch(state: PyTree, index: Index) -> PyTree:
-    """The state of an evaluation for the batch of that number."""
-    return state.numbered(index) if hasattr(state, "numbered") else state._replace(step=index)
+    return state, step(state._replace(step=index), batch)
 
 
 def observe(step: StepForm, numbers: PyTree, state: PyTree) -> dict[str, Array]:

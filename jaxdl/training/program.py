@@ -142,7 +142,7 @@ class Program:
         drawn, first = permutations(source, carry, cursor, steps, ahead)
         if self.execution == "epoch":
             ran = self._compiled(fixed, source, state, carry, drawn, first, steps)
-            return self._fetched(fixed, source, state, ran, drawn, first, steps)
+            return self._fetched(fixed, source, state, ran, drawn, first)
         return self._dispatched(fixed, source, state, carry, drawn, first, steps)
 
     def init_carry(self, source: Source) -> EpochCarry:
@@ -223,7 +223,6 @@ class Program:
         ran: Epochs,
         drawn: Permutations,
         start: int,
-        steps: int,
     ) -> ChunkResult:
         """What a compiled loop measured, epoch by epoch, on the host; waits for the loop to end."""
         inner = ran.steps

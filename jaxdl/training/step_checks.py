@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.core.hashable import check_hashable
 from jaxdl.core.tree import named_leaves
-from jaxdl.training.arguments import check_hashable
 from jaxdl.training.data_checks import check_counts
 from jaxdl.training.feed import Feed
 from jaxdl.training.outcome import outcome
