@@ -329,9 +329,9 @@ class Program:
 
 def _sharding(state: PyTree) -> jax.sharding.Sharding | None:
     """Where what is beside a state lies: on its devices, where it is bound to them."""
-    leaf = jax.tree.leaves(state)[0]
-    if isinstance(leaf, Array) and leaf.committed and leaf.sharding.is_fully_replicated:
-        return leaf.sharding
+    for leaf in jax.tree.leaves(state)[:1]:  # a model of nothing has none
+        if isinstance(leaf, Array) and leaf.committed and leaf.sharding.is_fully_replicated:
+            return leaf.sharding
     return None
 
 

@@ -347,3 +347,14 @@ def test_with_64_bits_enabled_all_ways_train(way):
         run = train(way, epochs=2)
     assert all(np.isfinite(run.history["loss"]))
     assert run.history["validation_loss"][1] != run.history["validation_loss"][0]
+
+
+@pytest.mark.parametrize("compile", ["epoch", "step", "eager"])
+def test_a_model_without_parameters_or_state_predicts_and_evaluates(compile):
+    x = np.ones((7, 3), np.float32)
+    empty = dl.Sequential()
+    np.testing.assert_array_equal(dl.predict(empty, {}, {}, x, compile=compile), x)
+    measured = dl.evaluate(
+        empty, {}, {}, (x, x + 2), loss=dl.losses.mean_squared_error, compile=compile
+    )
+    assert measured == {"loss": 4.0}
