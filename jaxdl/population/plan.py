@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import CheckpointError, reason
 from jaxdl.compiling.jitted import jit_once
@@ -38,9 +37,8 @@ from jaxdl.training.iteration import initial_state
 from jaxdl.training.loop import Loop, ended_earlier
 from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import Ends, LoopState
-from jaxdl.training.program import Execution, Program
+from jaxdl.training.program import Program
 from jaxdl.training.progress import progress as progress_bar
-from jaxdl.training.run import EarlyStopping
 from jaxdl.training.saving import Saver
 from jaxdl.training.state import distinct_arrays
 from jaxdl.training.step import Updating
@@ -53,27 +51,21 @@ class Plan:
 
     recipe: SupervisedRecipe
     feed: Feed
-    held: Feed | None
     whole: Any
     share: float | None
     shuffle: bool
-    execution: Execution
-    early_stopping: EarlyStopping | None
-    epochs: int
-    steps: int | None
-    show: bool
+    loop: LoopOptions
     small: bool
     devices: tuple[Any, ...]
     at_a_time: int
     cut_for: int
     rungs: tuple[int, ...]
     monitor: tuple[str, str]
-    checkpoint: Checkpoints | None = None
 
     def run(self, members: tuple[Member, ...]) -> Runs:
-        if self.checkpoint is not None:
+        if self.loop.checkpoint is not None:
             kept = _kept_cut(
-                Path(self.checkpoint.folder),
+                Path(self.loop.checkpoint.folder),
                 {"at_a_time": self.at_a_time, "cut_for": self.cut_for},
             )
             return dataclasses.replace(self, **kept)._run(members)
@@ -84,20 +76,22 @@ class Plan:
             return self._result(members, [self._alone(members[0])])
         ended: list[Cohort] = []
         going = self._cut([Cohort.unborn(members)])
-        for rung, until in enumerate((*self.rungs, self.epochs)):
+        for rung, until in enumerate((*self.rungs, self.loop.epochs)):
             going = self._trained(going, rung, until)
-            if until == self.epochs or any(cohort.interrupted for cohort in going):
+            if until == self.loop.epochs or any(cohort.interrupted for cohort in going):
                 break
             going, dropped = self._halved(going, until)
             ended += dropped
         return self._result(members, ended + going)
 
     def _result(self, members: tuple[Member, ...], cohorts: list[Cohort]) -> Runs:
-        if self.checkpoint is not None and not any(
+        if self.loop.checkpoint is not None and not any(
             cohort.made or cohort.interrupted for cohort in cohorts
         ):
-            ended_earlier(self.checkpoint, "finished")
-        return Runs(members, tuple(cohorts), self.recipe, self.monitor, self.early_stopping)
+            ended_earlier(self.loop.checkpoint, "finished")
+        return Runs(
+            members, tuple(cohorts), self.recipe, self.monitor, self.loop.early_stopping
+        )
 
     def _alone(self, member: Member) -> Cohort:
         """A population of one is an ordinary run, in the program that `fit` has for it."""
@@ -105,10 +99,14 @@ class Plan:
         start = first_state(step, self.feed.example, sources.as_key(member.seed))
         here, program = self._begun(step, self.feed, start)
         with contextlib.ExitStack() as stack:
-            saver, here = self._saver(stack, (member,), 0, step, self.feed, self.held, here)
-            options = self._options(self.epochs, self.held, self.show)
+            saver, here = self._saver(
+                stack, (member,), 0, step, self.feed, self.loop.validation, here
+            )
+            options = self._options(self.loop.epochs, self.loop.validation, self.loop.progress)
             loop = Loop(step, self.feed, here, options, saver, program)
-            shown = stack.enter_context(progress_bar(self.show, self.epochs, self.feed.steps))
+            shown = stack.enter_context(
+                progress_bar(self.loop.progress, self.loop.epochs, self.feed.steps)
+            )
             before = here.steps
             why = loop.run(shown)
         return Cohort.of_one(member, loop, why, loop.here.steps - before)
@@ -116,17 +114,17 @@ class Plan:
     def _begun(self, step: Updating, feed: Feed, start: Any) -> tuple[LoopState, Program]:
         """Where a group is before the first step, and its program; the state is donated to it."""
         start = distinct_arrays(start)
-        program = Program(self.execution, step, start)
+        program = Program(self.loop.execution, step, start)
         return initial_state(program, feed, start), program
 
     def _options(self, until: int, held: Feed | None, show: bool) -> LoopOptions:
-        return LoopOptions(
+        return dataclasses.replace(
+            self.loop,
             epochs=until,
-            steps=self.steps if until == self.epochs else None,
-            execution=self.execution,
+            steps=self.loop.steps if until == self.loop.epochs else None,
             validation=held,
-            early_stopping=self.early_stopping,
             progress=show,
+            checkpoint=None,
         )
 
     def _saver(
@@ -140,16 +138,15 @@ class Plan:
         here: LoopState,
     ) -> tuple[Saver | None, LoopState]:
         """The checkpoints of a group, and where it goes on."""
-        if self.checkpoint is None:
+        if self.loop.checkpoint is None:
             return None, here
-        folder = Path(self.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
+        folder = Path(self.loop.checkpoint.folder) / f"rung-{rung}-member-{members[0].number}"
         told = {
             "members": [{"seed": member.seed, **member.hyperparameters} for member in members]
         }
-        identity = run_identity(step, feed, here.state, held, self.early_stopping, told)
-        saver = Saver(
-            dataclasses.replace(self.checkpoint, folder=folder), step, feed, here, identity
-        )
+        identity = run_identity(step, feed, here.state, held, self.loop.early_stopping, told)
+        checkpoint = dataclasses.replace(self.loop.checkpoint, folder=folder)
+        saver = Saver(checkpoint, step, feed, here, identity)
         stack.callback(saver.close)
         return saver, saver.resume() or here
 
@@ -179,18 +176,18 @@ class Plan:
             return done
 
         if len(self.devices) == 1 or len(cohorts) == 1:
-            return work(self.devices[0], cohorts, self.show)
+            return work(self.devices[0], cohorts, self.loop.progress)
         queues = [cohorts[k :: len(self.devices)] for k in range(len(self.devices))]
         queues = [queue for queue in queues if queue]
         devices = self.devices[: len(queues)]
         told = threading.Event()
         with (
-            _termination_interrupts(self.checkpoint is not None, told),
+            _termination_interrupts(self.loop.checkpoint is not None, told),
             concurrent.futures.ThreadPoolExecutor(
                 len(queues), thread_name_prefix="jaxdl-device"
             ) as pool,
         ):
-            shown = [self.show and k == 0 for k in range(len(queues))]
+            shown = [self.loop.progress and k == 0 for k in range(len(queues))]
             futures = [
                 pool.submit(work, *task) for task in zip(devices, queues, shown, strict=True)
             ]
@@ -254,7 +251,7 @@ class Plan:
         own share aside.
         """
         feed = self.feed
-        held = self.held
+        held = self.loop.validation
         rows = None
         held_rows = None
         over = OverMembers(len(keys), -1 if self.small else 0)

@@ -4,12 +4,11 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 import numpy as np
 
-from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
 from jaxdl.core.layer import Layer
 from jaxdl.core.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
@@ -24,46 +23,29 @@ from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
-from jaxdl.training.fit import total_steps
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.options import Precision, SupervisedOptions
+from jaxdl.training.options import SupervisedArguments, SupervisedOptions, check_names
 from jaxdl.training.run import EarlyStopping
+from jaxdl.training.run_options import RunArguments, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState
 from jaxdl.training.steps.supervised import Supervised
-from jaxdl.training.train import Compile, as_execution
-from jaxdl.training.update import Augment
 
 SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
 SHARE_OF_MEMORY = 0.8
 
 
-class Options(TypedDict, total=False):
+class Arguments(RunArguments, SupervisedArguments, total=False):
     """What a population takes from `fit`, with the same meaning."""
+
+
+class FitArguments(Arguments, total=False):
+    """The same, with the loss and the optimizer."""
 
     loss: Loss
     optimizer: Optimizer
     learning_rate: LearningRate | None
-    epochs: int
-    steps: int | None
-    batch_size: int
-    metrics: Mapping[str, Any] | None
-    validation: Any
-    class_weight: Mapping[int, float] | Sequence[float] | None
-    clip_norm: float | None
-    accumulate: int
-    average: float | None
-    augment: Augment | None
-    early_stopping: EarlyStopping | None
-    shuffle: bool
-    steps_per_epoch: int | None
-    new_shapes: bool
-    drop_last: bool
-    precision: Precision | None
-    compile: Compile
-    progress: bool
-    checkpoint: Checkpoints | None
 
 
 @without_mesh()
@@ -74,7 +56,7 @@ def fit_many(
     seeds: int | Sequence[int],
     at_a_time: int | None = None,
     devices: Sequence[Any] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[FitArguments],
 ) -> Runs:
     """Trains a model many times from different seeds, as one program.
 
@@ -132,19 +114,7 @@ def sweep(
     monitor: str | None = None,
     at_a_time: int | None = None,
     devices: Sequence[Any] | None = None,
-    epochs: int = 1,
-    steps: int | None = None,
-    batch_size: int = 32,
-    validation: Any = None,
-    early_stopping: EarlyStopping | None = None,
-    shuffle: bool = True,
-    steps_per_epoch: int | None = None,
-    new_shapes: bool = False,
-    drop_last: bool = False,
-    compile: Compile = "auto",
-    progress: bool = True,
-    checkpoint: Checkpoints | None = None,
-    **options: Any,
+    **options: Unpack[Arguments],
 ) -> Runs:
     """Trains a model for many hyperparameters and seeds, as one program.
 
@@ -172,13 +142,11 @@ def sweep(
             else the "validation_loss", else the "loss". Of a loss the least is best, of any other
             figure the largest.
         at_a_time, devices: as in `fit_many`.
-        epochs, steps, batch_size, validation, early_stopping, shuffle, steps_per_epoch, new_shapes,
-            drop_last, compile, progress: as in `fit`. Early stopping ends each member by itself.
-        options: `metrics`, `class_weight`, `clip_norm`, `accumulate`, `average`, `augment` and
-            `precision`, as in `fit`.
-        checkpoint: where the population saves itself, a folder for each group of members and each
-            rung; one that finds itself there goes on as if it had not stopped, to the bit. Each
-            member keeps its own best epoch: `best` is not for it.
+        options: `epochs` and the others of `fit`, all but `initial`, `callbacks`, `if_not_finite`
+            and `debug`. Early stopping ends each member by itself. A `checkpoint` is where the
+            population saves itself, a folder for each group of members and each rung; one that
+            finds itself there goes on as if it had not stopped, to the bit. Each member keeps its
+            own best epoch: `best` of `Checkpoints` is not for it.
 
     Returns:
         The runs.
@@ -196,82 +164,57 @@ def sweep(
     >>> runs.best_member.hyperparameters
     {'learning_rate': 0.5}
     """
-    checks.check_execution(compile)
-    if checkpoint is not None and checkpoint.best is not None:
+    check_names("sweep", options, Arguments)
+    run_options = RunOptions.of(options)
+    if run_options.checkpoint is not None and run_options.checkpoint.best is not None:
         raise ValueError(
             "checkpoint: each member of a population keeps its own best epoch — leave out best of "
             "Checkpoints."
         )
     members = _members(over, seeds, combine)
-    batch_size = checks.check_count("batch_size", batch_size)
-    first_key = sources.as_key(members[0].seed)
-    train_set, validation_set = sources.split(data, validation, first_key)
-    feed = sources.as_feed(
-        "data",
-        train_set,
-        batch_size=batch_size,
-        key=first_key,
-        shuffle=shuffle,
-        steps_per_epoch=steps_per_epoch,
-        new_shapes=new_shapes,
-        drop_last=drop_last,
-    )
+    feed, held = run_options.feeds(data, sources.as_key(members[0].seed))
     recipe = SupervisedRecipe(
         model=model,
         loss=loss,
         optimizer=optimizer,
-        options=SupervisedOptions.of("sweep", feed, options),
+        options=SupervisedOptions.of(feed, options),
         learning_rate=learning_rate,
-        steps=total_steps(feed, epochs, steps),
+        steps=run_options.total_steps(feed),
         steps_per_epoch=feed.steps,
         names=tuple(sorted(members[0].hyperparameters)),
         some=tuple(sorted(members[0].hyperparameters.items())),
     )
     recipe.check()
-    single = recipe.single
-    checks.check_accumulate(single.accumulate, feed.example)
-    start = _first_state(single, frozen_shapes(feed.example))
-    held = None
-    if validation_set is not None:
-        held = sources.as_feed(
-            "validation",
-            validation_set,
-            batch_size=batch_size,
-            key=first_key,
-            new_shapes=new_shapes,
-        )
-        checks.check_fit("validation", single, start, held, held.example)
-    checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
-    checks.warn_of_moments(single.accumulate, start.state, feed.example)
-    step_checks.check_monitor(early_stopping, single, start, feed, held)
-    epochs = checks.check_count("epochs", epochs)
-    if steps is not None:
-        steps = checks.check_count("steps", steps)
-        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
-    whole = data if isinstance(validation, float) else None
-    share = validation if isinstance(validation, float) else None
-    chosen = _devices(devices, len(members))
+    start = _checked_start(recipe.single, feed, held)
+    stopping = run_options.early_stopping
+    step_checks.check_monitor(stopping, recipe.single, start, feed, held)
+    devices = _devices(devices, len(members))
     plan = Plan(
         recipe=recipe,
         feed=feed,
-        held=held,
-        whole=None if whole is None else data_checks.check_arrays("data", whole),
-        share=share,
-        shuffle=shuffle,
-        execution=as_execution(compile, feed),
-        early_stopping=early_stopping,
-        epochs=epochs,
-        steps=steps,
-        show=progress,
+        whole=None if run_options.share is None else data_checks.check_arrays("data", data),
+        share=run_options.share,
+        shuffle=run_options.shuffle,
+        loop=run_options.loop(feed, held),
         small=parameter_count(start.params) <= SMALL,
-        devices=chosen,
-        cut_for=len(chosen),
-        at_a_time=_at_a_time(at_a_time, len(members), start, single, feed),
-        rungs=_rungs(halving, epochs, feed),
-        monitor=_monitor(monitor, early_stopping, held),
-        checkpoint=checkpoint,
+        devices=devices,
+        cut_for=len(devices),
+        at_a_time=_at_a_time(at_a_time, len(members), start, recipe.single, feed),
+        rungs=_rungs(halving, run_options.total_epochs(feed), feed),
+        monitor=_monitor(monitor, stopping, held),
     )
     return plan.run(members)
+
+
+def _checked_start(single: Supervised, feed: Feed, held: Feed | None) -> TrainState:
+    """The shapes of a member's first state, once the data are known to fit it."""
+    checks.check_accumulate(single.accumulate, feed.example)
+    start = _first_state(single, frozen_shapes(feed.example))
+    if held is not None:
+        checks.check_fit("validation", single, start, held, held.example)
+    checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
+    checks.warn_of_moments(single.accumulate, start.state, feed.example)
+    return start
 
 
 @functools.lru_cache(maxsize=64)

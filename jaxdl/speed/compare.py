@@ -5,10 +5,10 @@ import dataclasses
 import functools
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed
 from jaxdl.training.fit import first_start
 from jaxdl.training.loop_options import copied
-from jaxdl.training.options import SupervisedOptions
+from jaxdl.training.options import SupervisedArguments, SupervisedOptions
+from jaxdl.training.options import check_names as check_options
 from jaxdl.training.outcome import stepped
 from jaxdl.training.program import Execution
 from jaxdl.training.state import TrainState
@@ -62,7 +63,7 @@ def compare(
     widest_spread: float = 0.25,
     device: DeviceSpeed | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Unpack[SupervisedArguments],
 ) -> SpeedReport:
     """Trains a model from one start in several ways, and tells what each costs.
 
@@ -97,79 +98,84 @@ def compare(
     chosen = check_names("executions", executions, EXECUTIONS)
     check_rounds(rounds, seconds, widest_spread)
     steps = checks.check_count("steps", steps)
+    check_options("compare", options, SupervisedArguments)
     model = checks.check_model(model)
     key = sources.as_key(seed)
-    batch_size = checks.check_count("batch_size", batch_size)
+    size = checks.check_count("batch_size", batch_size)
     feed = sources.as_feed(
-        "data", data, batch_size=batch_size, key=key, shuffle=shuffle, drop_last=drop_last
+        "data", data, batch_size=size, key=key, shuffle=shuffle, drop_last=drop_last
     )
     epoch = feed.first.source.steps
     transformation = as_optimizer(optimizer, learning_rate, epoch, epoch)
-    chosen_options = SupervisedOptions.of("compare", feed, options)
-    step = chosen_options.step(model, loss, transformation)
+    supervised = SupervisedOptions.of(feed, options)
+    step = supervised.step(model, loss, transformation)
     start = first_start(step, feed, key, None)
-    runners = {
-        mode: Runner(mode, dataclasses.replace(step, loss=_afresh(loss)), feed, start)
-        for mode in chosen
-    }
-    warmed = {
-        mode: _warmed(functools.partial(runner.advance, steps), runner.compile)
-        for mode, runner in runners.items()
-    }
-    trained = {mode: copied(runner.here.state.params) for mode, runner in runners.items()}
-    lost = None
-    precision = chosen_options.precision
-    if precision is not None:
-        in_full = dataclasses.replace(chosen_options, precision=None)
-        full_step = in_full.step(model, loss, transformation)
-        full = Runner("step", full_step, feed, first_start(full_step, feed, key, None))
-        full.advance(steps)
-        lost = _cost_of_precision(precision, runners[chosen[0]], full)
+    ready = {mode: _made_ready(mode, step, feed, start, steps) for mode in chosen}
+    runners = {mode: each.runner for mode, each in ready.items()}
+    in_full = dataclasses.replace(supervised, precision=None)
+    full = in_full.step(model, loss, transformation)
+    lost = _cost_of_precision(supervised.precision, runners[chosen[0]], full, key, steps)
     before = device or measure_device()
-    cost = _cost(step, feed, start)
-    most = next(iter(runners.values())).iteration.max_steps
     times = in_turn(
-        {way: runner.advance for way, runner in runners.items()},
+        {mode: runner.advance for mode, runner in runners.items()},
         rounds,
         seconds,
-        dict.fromkeys(chosen, most),
+        {mode: runner.iteration.max_steps for mode, runner in runners.items()},
     )
-    device = device or before.best(measure_device())
-    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
-    size = feed.first.source.batch_size
-    judge = functools.partial(
-        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=size
-    )
-    return SpeedReport(
-        name or _short(model),
-        "step",
-        tuple(
-            judge(
-                way, warmed[way], times[way], cost, difference(trained[chosen[0]], trained[way])
-            )
-            for way in chosen
-        ),
-        device,
-        dtype,
-        size,
-        widest_spread,
-        steps,
-        "parameters",
-        cost.exact,
-        warmed[chosen[0]].peak_of,
-        _versions(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        lost,
+    return report_of(
+        _ways(ready, times, _cost(step, feed, start)),
+        device or before.best(measure_device()),
+        name=name or _short(model),
+        unit="step",
+        examples=feed.first.source.batch_size,
+        widest_spread=widest_spread,
+        compared=steps,
+        results="parameters",
+        precision=lost,
     )
 
 
-def _cost_of_precision(dtype: str, narrow: "Runner", whole: "Runner") -> PrecisionCost:
-    """What the data say of both, each in its own precision."""
+class _Ready(NamedTuple):
+    """A way that has been warmed up, and the parameters after that."""
+
+    runner: Runner
+    warmed: "Warmed"
+    params: Any
+
+
+def _made_ready(
+    mode: Execution, step: Supervised, feed: Feed, start: TrainState, steps: int
+) -> _Ready:
+    """Compiles a way anew, and makes so many steps."""
+    runner = Runner(mode, dataclasses.replace(step, loss=_afresh(step.loss)), feed, start)
+    warmed = _warmed(functools.partial(runner.advance, steps), runner.compile)
+    return _Ready(runner, warmed, copied(runner.here.state.params))
+
+
+def _ways(
+    ready: Mapping[str, _Ready], times: Mapping[str, Steady], cost: Cost
+) -> dict[str, "Way"]:
+    first = next(iter(ready.values())).params
+    return {
+        mode: Way(each.warmed, times[mode], cost, difference(first, each.params))
+        for mode, each in ready.items()
+    }
+
+
+def _cost_of_precision(
+    dtype: str | None, narrow: Runner, full_step: Supervised, key: Array, steps: int
+) -> PrecisionCost | None:
+    """What the data say after so many steps in a narrow dtype, and after the same in float32."""
+    if dtype is None:
+        return None
+    feed = narrow.feed
+    full = Runner("step", full_step, feed, first_start(full_step, feed, key, None))
+    full.advance(steps)
     return PrecisionCost(
         dtype,
         narrow.metrics(),
-        whole.metrics(),
-        difference(whole.here.state.params, narrow.here.state.params),
+        full.metrics(),
+        difference(full.here.state.params, narrow.here.state.params),
     )
 
 
@@ -204,48 +210,99 @@ def _warmed(warm_up: Callable[[], None], compile: Callable[[], None] | None) -> 
     return Warmed(compiled, at_first, first_seconds, held, kind)
 
 
-def _judged(
-    name: str,
-    warmed: Warmed,
-    times: Steady,
-    cost: Cost,
-    apart: float,
+class Way(NamedTuple):
+    """What was measured of one way to do the work.
+
+    Args:
+        warmed: as it was made ready.
+        times: of its rounds.
+        cost: of one step or call.
+        apart: the largest difference of its results from those of the first way.
+    """
+
+    warmed: Warmed
+    times: Steady
+    cost: Cost
+    apart: float
+
+
+def report_of(
+    ways: Mapping[str, Way],
+    device: DeviceSpeed,
     *,
+    name: str,
+    unit: str,
+    examples: int | None,
+    widest_spread: float,
+    compared: int,
+    results: str,
+    precision: PrecisionCost | None = None,
+) -> SpeedReport:
+    """The report of what was measured; described at `SpeedReport`."""
+    first = next(iter(ways.values()))
+    dtype = first.cost.dtype if first.cost.dtype in device.matrix_product else "float32"
+    executions = [
+        _execution(mode, way, device, dtype, widest_spread, examples)
+        for mode, way in ways.items()
+    ]
+    return SpeedReport(
+        name,
+        unit,
+        tuple(executions),
+        device,
+        dtype,
+        examples,
+        widest_spread,
+        compared,
+        results,
+        all(way.cost.exact for way in ways.values()),
+        first.warmed.peak_of,
+        _versions(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        precision,
+    )
+
+
+def _execution(
+    name: str,
+    way: Way,
     device: DeviceSpeed,
     dtype: str,
     widest_spread: float,
     examples: int | None,
 ) -> ExecutionSpeed:
     """A way's figures; those that follow from its time only where that means something."""
+    times = way.times
     seconds = times.median if times.known(widest_spread) else None
 
     def a_second(amount: float | None) -> float | None:
         return None if seconds is None or amount is None else amount / seconds
 
-    flops = a_second(cost.flops)
-    moved = a_second(cost.bytes)
-    compiled = warmed.compiled
+    flops = a_second(way.cost.flops)
+    moved = a_second(way.cost.bytes)
+    compiled = way.warmed.compiled
+    at_first = way.warmed.at_first
     held = [each.memory_bytes for each in compiled if each.memory_bytes is not None]
     return ExecutionSpeed(
         name,
         len(compiled),
         sum(each.cached for each in compiled),
-        sum(each.trace_seconds + each.lower_seconds for each in warmed.at_first),
-        sum(each.compile_seconds for each in warmed.at_first),
-        warmed.first_seconds,
+        sum(each.trace_seconds + each.lower_seconds for each in at_first),
+        sum(each.compile_seconds for each in at_first),
+        way.warmed.first_seconds,
         times.seconds,
         times.repeats,
         times.spread,
         seconds,
         a_second(examples),
-        cost.flops,
-        cost.bytes,
+        way.cost.flops,
+        way.cost.bytes,
         flops,
         None if flops is None else flops / device.matrix_product[dtype],
         None if moved is None else moved / device.bandwidth,
         None if name == "eager" else max(held, default=None),
-        warmed.peak_bytes,
-        apart,
+        way.warmed.peak_bytes,
+        way.apart,
     )
 
 

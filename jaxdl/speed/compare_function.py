@@ -1,23 +1,21 @@
 """`compare_function`: a function as it is, under `jit`, and under `vmap`, timed in turn."""
 
-import functools
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import jax
 
 from jaxdl.speed.compare import (
+    Way,
     _afresh,
     _blocking,
     _check_arrays,
     _divided,
-    _judged,
     _repeated,
     _short,
-    _versions,
     _warmed,
     difference,
+    report_of,
 )
 from jaxdl.speed.cost import cost_of
 from jaxdl.speed.device import DeviceSpeed, measure_device
@@ -86,36 +84,18 @@ def compare_function(
         outputs["vmap"] = jax.tree.map(lambda leaf: leaf[0], outputs["vmap"])
     before = device or measure_device()
     times = in_turn({way: _repeated(call) for way, call in calls.items()}, rounds, seconds)
-    device = device or before.best(measure_device())
-    times = {
-        way: Steady(tuple(each / parts[way] for each in time.seconds), time.repeats)
-        for way, time in times.items()
-    }
-    dtype = cost.dtype if cost.dtype in device.matrix_product else "float32"
-    judge = functools.partial(
-        _judged, device=device, dtype=dtype, widest_spread=widest_spread, examples=None
-    )
-    return SpeedReport(
-        name or getattr(function, "__name__", None) or _short(function),
-        "call",
-        tuple(
-            judge(
-                way,
-                warmed[way],
-                times[way],
-                costs[way],
-                difference(outputs["eager"], outputs[way]),
-            )
-            for way in calls
-        ),
-        device,
-        dtype,
-        None,
-        widest_spread,
-        1,
-        "outputs",
-        all(each.exact for each in costs.values()),
-        warmed["eager"].peak_of,
-        _versions(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
+    ways = {}
+    for way, time in times.items():
+        each = Steady(tuple(taken / parts[way] for taken in time.seconds), time.repeats)
+        apart = difference(outputs["eager"], outputs[way])
+        ways[way] = Way(warmed[way], each, costs[way], apart)
+    return report_of(
+        ways,
+        device or before.best(measure_device()),
+        name=name or getattr(function, "__name__", None) or _short(function),
+        unit="call",
+        examples=None,
+        widest_spread=widest_spread,
+        compared=1,
+        results="outputs",
     )

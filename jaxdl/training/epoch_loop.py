@@ -152,68 +152,86 @@ def epoch_loop(
         rows, observed: room for what is measured of each epoch.
         limits: where the run begins and ends.
     """
-    numbered = step.step(numbers)
-    put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-
-    def advance(state: PyTree, index: Array, start: Array) -> tuple[PyTree, Measured]:
-        batch = source.batch(orders, start, index)
-        before = state if given is None else given
-        after, measured = stepped(step, platform, numbers, before, batch, index)
-        return (after if given is None else ()), measured
-
-    def one(steps: Steps, start: Array) -> Steps:
-        after, measured = advance(steps.state, steps.place - start, start)
-        # The first epoch goes on with the sums it was given: it may have begun before, and a stack
-        # of a stream is a part of one.
-        fresh = (steps.place == start) & (start > limits.first)
-        before = {
-            d: jnp.where(fresh, jnp.zeros_like(both), both) for d, both in steps.sums.items()
-        }
-        row = steps.place - limits.first
-        gathered = jax.tree.map(
-            lambda rows, each: put(rows, each, row), steps.gathered, measured.gathered
-        )
-        added = plus(before, measured.sums)
-        if given is not None:
-            return Steps((), added, gathered, steps.place + 1, steps.finite)
-        good = _finite(numbered, measured)
-        if whole:  # such a loop goes on to its end
-            good = good & steps.finite
-        if whole or not _keeps_last_finite(numbered):
-            after = select(good, after, steps.state)
-        added = select(good, added, before)
-        return Steps(after, added, gathered, steps.place + good.astype(jnp.int32), good)
-
-    def epoch(epochs: Epochs) -> Epochs:
-        start = epochs.start
-        after = start + np.int32(source.steps)
-        if whole:
-            steps = lax.fori_loop(
-                0, source.steps, lambda _, steps: one(steps, start), epochs.steps
-            )
-        else:
-            steps = lax.while_loop(
-                lambda s: (s.place < limits.end) & (s.place < after) & s.finite,
-                lambda s: one(s, start),
-                epochs.steps,
-            )
-        rows = jax.tree.map(
-            lambda rows, each: put(rows, each, epochs.row), epochs.sums, steps.sums
-        )
-        scalars = observe(step, numbers, steps.state) if given is None else {}
-        observed = jax.tree.map(
-            lambda rows, each: put(rows, each, epochs.row), epochs.observed, scalars
-        )
-        return Epochs(steps, rows, observed, after, epochs.row + 1)
-
-    shapes = form_outcome(step, frozen_shapes((source, state if given is None else given)))
+    kernel = _Kernel(step, whole, platform, numbers, source, given, orders, limits)
+    before = state if given is None else given
+    shapes = form_outcome(step, frozen_shapes((source, before)))
     gathered = jax.tree.map(
         lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.measured.gathered
     )
     steps = Steps(state, sums, gathered, limits.first, jnp.asarray(True))
     epochs = Epochs(steps, rows, observed, limits.start, limits.row)
     return lax.while_loop(
-        lambda e: (e.steps.place < limits.end) & e.steps.finite, epoch, epochs
+        lambda e: (e.steps.place < limits.end) & e.steps.finite, kernel.epoch, epochs
+    )
+
+
+class _Kernel(NamedTuple):
+    """What the loops of `epoch_loop` repeat; described there."""
+
+    step: StepForm
+    whole: bool
+    platform: str | None
+    numbers: PyTree
+    source: Source
+    given: PyTree
+    orders: Array
+    limits: Bounds
+
+    def epoch(self, epochs: Epochs) -> Epochs:
+        """One epoch, or the part of it that the run has."""
+        start = epochs.start
+        after = start + np.int32(self.source.steps)
+        if self.whole:
+            steps = lax.fori_loop(
+                0, self.source.steps, lambda _, steps: self.one(steps, start), epochs.steps
+            )
+        else:
+            steps = lax.while_loop(
+                lambda s: (s.place < self.limits.end) & (s.place < after) & s.finite,
+                lambda s: self.one(s, start),
+                epochs.steps,
+            )
+        scalars = {}
+        if self.given is None:
+            scalars = observe(self.step, self.numbers, steps.state)
+        rows = _placed(epochs.sums, steps.sums, epochs.row)
+        observed = _placed(epochs.observed, scalars, epochs.row)
+        return Epochs(steps, rows, observed, after, epochs.row + 1)
+
+    def one(self, steps: Steps, start: Array) -> Steps:
+        """One step of the epoch that begins at `start`."""
+        after, measured = self._advance(steps.state, steps.place - start, start)
+        # The first epoch goes on with the sums it was given: it may have begun before, and a stack
+        # of a stream is a part of one.
+        fresh = (steps.place == start) & (start > self.limits.first)
+        before = {
+            d: jnp.where(fresh, jnp.zeros_like(both), both) for d, both in steps.sums.items()
+        }
+        row = steps.place - self.limits.first
+        gathered = _placed(steps.gathered, measured.gathered, row)
+        added = plus(before, measured.sums)
+        if self.given is not None:
+            return Steps((), added, gathered, steps.place + 1, steps.finite)
+        numbered = self.step.step(self.numbers)
+        good = _finite(numbered, measured)
+        if self.whole:  # such a loop goes on to its end
+            good = good & steps.finite
+        if self.whole or not _keeps_last_finite(numbered):
+            after = select(good, after, steps.state)
+        added = select(good, added, before)
+        return Steps(after, added, gathered, steps.place + good.astype(jnp.int32), good)
+
+    def _advance(self, state: PyTree, index: Array, start: Array) -> tuple[PyTree, Measured]:
+        batch = self.source.batch(self.orders, start, index)
+        before = state if self.given is None else self.given
+        after, measured = stepped(self.step, self.platform, self.numbers, before, batch, index)
+        return (after if self.given is None else ()), measured
+
+
+def _placed(rows: PyTree, each: PyTree, row: Array) -> PyTree:
+    """The rows with one of them written."""
+    return jax.tree.map(
+        lambda rows, each: lax.dynamic_update_index_in_dim(rows, each, row, axis=0), rows, each
     )
 
 

@@ -16,10 +16,10 @@ from jaxdl.training.feed import lists_read
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.iteration import measure
 from jaxdl.training.options import Loss, Precision
+from jaxdl.training.run_options import Compile, as_execution
 from jaxdl.training.spread import as_mesh, whole, without_mesh
 from jaxdl.training.state import EvalState
 from jaxdl.training.steps.supervised import Evaluation, Prediction
-from jaxdl.training.train import Compile, as_execution
 
 
 @catch_interrupts()

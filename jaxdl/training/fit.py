@@ -27,11 +27,12 @@ from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loop_options import Callback
 from jaxdl.training.options import Loss, Precision, SupervisedOptions
 from jaxdl.training.run import EarlyStopping, Run
+from jaxdl.training.run_options import Compile, RunOptions
 from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.training.state import TrainState, step_key
 from jaxdl.training.step_form import StepForm, open_step
 from jaxdl.training.steps.supervised import Supervised
-from jaxdl.training.train import Compile, first_state, run
+from jaxdl.training.train import first_state, run
 from jaxdl.training.update import Augment
 
 
@@ -159,71 +160,22 @@ def fit(
     Raises:
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
     """
+    given = dict(locals())
+    options = RunOptions.of(given)
     model = checks.check_model(model)
-    checks.check_execution(compile)
     mesh = as_mesh(devices)
     key = sources.as_key(seed)
-    batch_size = checks.check_count("batch_size", batch_size)
-    train_set, validation_set = sources.split(data, validation, key)
-    feed = sources.as_feed(
-        "data",
-        train_set,
-        batch_size=batch_size,
-        key=key,
-        shuffle=shuffle,
-        steps_per_epoch=steps_per_epoch,
-        new_shapes=new_shapes,
-        mesh=mesh,
-        drop_last=drop_last,
+    feed, held = options.feeds(data, key, mesh)
+    transformation = as_optimizer(
+        optimizer, learning_rate, options.total_steps(feed), feed.steps
     )
-    options = SupervisedOptions.of(
-        "fit",
-        feed,
-        {
-            "metrics": metrics,
-            "clip_norm": clip_norm,
-            "accumulate": accumulate,
-            "average": average,
-            "augment": augment,
-            "class_weight": class_weight,
-            "precision": precision,
-        },
-    )
-    total = total_steps(feed, epochs, steps)
-    step = options.step(
-        model, loss, as_optimizer(optimizer, learning_rate, total, feed.steps), mesh
-    )
+    step = SupervisedOptions.of(feed, given).step(model, loss, transformation, mesh)
     began = time.perf_counter()
     start = first_start(step, feed, key, initial)
     prepared = time.perf_counter() - began
-    held = None
-    if validation_set is not None:
-        held = sources.as_feed(
-            "validation",
-            validation_set,
-            batch_size=batch_size,
-            key=key,
-            new_shapes=new_shapes,
-            mesh=mesh,
-        )
+    if held is not None:
         checks.check_fit("validation", step, start, held, held.example)
-    made = run(
-        step,
-        feed,
-        start,
-        held,
-        epochs=epochs,
-        steps=steps,
-        early_stopping=early_stopping,
-        callbacks=callbacks,
-        compile=compile,
-        progress=progress,
-        checkpoint=checkpoint,
-        if_not_finite=if_not_finite,
-        debug=debug,
-        initial=initial,
-        prepared=prepared,
-    )
+    made = run(step, feed, held, start, options, initial=initial, prepared=prepared)
     return made if mesh is None else made.on(mesh.devices[0])
 
 
@@ -237,13 +189,6 @@ def first_start(
     checks.check_fit("data", step, start, feed, checks.augmented(step, feed.example))
     checks.warn_of_moments(step.accumulate, start.state, feed.example)
     return start if step.mesh is None else jax.device_put(start, whole(step.mesh))
-
-
-def total_steps(feed: Feed, epochs: int, steps: int | None) -> int | None:
-    """The steps of the whole run, or None where nobody knows."""
-    if steps is not None:
-        return checks.check_count("steps", steps)
-    return None if feed.steps is None else feed.steps * checks.check_count("epochs", epochs)
 
 
 def _start(

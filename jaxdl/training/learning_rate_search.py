@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +23,18 @@ from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed
 from jaxdl.training.fit import first_start
 from jaxdl.training.iteration import Iteration, initial_state
-from jaxdl.training.options import Loss, Precision, SupervisedOptions
+from jaxdl.training.options import (
+    Loss,
+    SupervisedArguments,
+    SupervisedOptions,
+    check_names,
+)
 from jaxdl.training.program import Program
+from jaxdl.training.run_options import Compile, as_execution
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import Measured, TrainState, distinct_arrays
 from jaxdl.training.step import UpdateStep
 from jaxdl.training.steps.supervised import Supervised
-from jaxdl.training.train import Compile, as_execution
-from jaxdl.training.update import Augment
 
 FEWEST = 10
 """How many steps have to be made before the loss diverges."""
@@ -105,13 +109,10 @@ def find_learning_rate(
     steps: int = 200,
     batch_size: int = 32,
     drop_last: bool = False,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    augment: Augment | None = None,
-    precision: Precision | None = None,
     seed: int | Array = 0,
     initial: tuple[Params, State] | None = None,
     compile: Compile = "auto",
+    **options: Unpack[SupervisedArguments],
 ) -> LearningRateSearch:
     """Suggests a learning rate from one short training in which it grows.
 
@@ -130,13 +131,13 @@ def find_learning_rate(
     Source: Smith, *Cyclical learning rates for training neural networks* (2017), section 3.3.
 
     Args:
-        model, data, loss, batch_size, drop_last, clip_norm, accumulate, augment, precision,
-        initial, compile: as in `fit`.
+        model, data, loss, batch_size, drop_last, initial, compile: as in `fit`.
         optimizer: a function of a learning rate, such as `functools.partial(optax.sgd,
             momentum=0.9)`; or a name.
         lowest, highest: the first and the last rate.
         steps: how many; the data are gone through as often as that needs.
         seed: of the initial weights, the order of the batches and all else that is drawn.
+        options: `clip_norm`, `accumulate`, `augment`, `precision` and others, as in `fit`.
 
     Raises:
         ValueError: the loss diverges at once, or does not fall at any rate; or an argument does not
@@ -149,6 +150,7 @@ def find_learning_rate(
     True
     """
     checks.check_execution(compile)
+    check_names("find_learning_rate", options, SupervisedArguments)
     steps = checks.check_count("steps", steps, 2 * FEWEST)
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
@@ -170,11 +172,9 @@ def find_learning_rate(
         new_shapes=False,
         drop_last=drop_last,
     )
-    options = SupervisedOptions(
-        clip_norm=clip_norm, accumulate=accumulate, augment=augment, precision=precision
-    )
+    supervised = SupervisedOptions.of(feed, options)
     growing = as_optimizer(optimizer, _growing(float(lowest), float(highest), steps))
-    step = options.step(checks.check_model(model), loss, growing)
+    step = supervised.step(checks.check_model(model), loss, growing)
     start = first_start(step, feed, key, initial)
     losses, diverged = _losses(_RangeTest(step), feed, start, steps, compile)
     rates = lowest * (highest / lowest) ** (np.arange(len(losses)) / (steps - 1))

@@ -1,8 +1,8 @@
 """The options of supervised training, passed whole to all that trains a model on a loss."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 import optax
 from jax import Array
@@ -13,6 +13,7 @@ from jaxdl.layers.precision import in_precision
 from jaxdl.metrics.metric import Metric
 from jaxdl.training import arguments, checks, data_checks
 from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.run_options import chosen
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.steps.supervised import Supervised
 from jaxdl.training.update import Augment
@@ -21,10 +22,23 @@ Loss = Callable[..., Array]
 Precision = Literal["bfloat16", "float16"]
 
 
+class SupervisedArguments(TypedDict, total=False):
+    """What `fit_many`, `sweep`, `compare` and `find_learning_rate` take from `fit` beside a model,
+    a loss and an optimizer, with the same meaning.
+    """
+
+    metrics: Mapping[str, Any] | None
+    clip_norm: float | None
+    accumulate: int
+    average: float | None
+    augment: Augment | None
+    class_weight: Mapping[int, float] | Sequence[float] | None
+    precision: Precision | None
+
+
 @dataclasses.dataclass(frozen=True)
 class SupervisedOptions:
-    """What `fit`, `fit_many`, `sweep`, `compare` and `find_learning_rate` take beside a model, a
-    loss and an optimizer; described at `fit`.
+    """The options of supervised training, described at `fit`.
 
     Args:
         metrics: by name.
@@ -45,33 +59,24 @@ class SupervisedOptions:
     precision: Precision | None = None
 
     @classmethod
-    def of(cls, caller: str, feed: Feed, given: Mapping[str, Any]) -> "SupervisedOptions":
-        """The options that a caller was given by name, checked.
+    def of(cls, feed: Feed, given: Mapping[str, Any]) -> "SupervisedOptions":
+        """Those among a caller's arguments, checked; what else it was given is left alone.
 
         Args:
-            caller: the function that errors name.
             feed: the data, for the classes that `class_weight` weighs.
             given: `metrics` and `class_weight` as `fit` takes them, and the other fields.
 
         Raises:
-            TypeError: there is no such option.
             ValueError, TypeError: the value of one does not fit.
         """
-        given = dict(given)
-        class_weight = given.pop("class_weight", None)
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            if name not in names:
-                known = ", ".join(["class_weight", *names])
-                raise TypeError(
-                    f"{caller}: there is no argument {name!r} — options are {known}."
-                )
-        given["metrics"] = checks.check_metrics(given.get("metrics"))
+        taken = chosen(given, [field.name for field in dataclasses.fields(cls)])
+        taken["metrics"] = checks.check_metrics(given.get("metrics"))
+        class_weight = given.get("class_weight")
         if class_weight is not None:
-            given["class_weights"] = data_checks.check_class_weight(
+            taken["class_weights"] = data_checks.check_class_weight(
                 class_weight, _targets(feed)
             )
-        return cls(**given)
+        return cls(**taken)
 
     def __post_init__(self) -> None:
         checks.check_precision(self.precision)
@@ -131,3 +136,13 @@ def _targets(feed: Feed) -> Any:
             "instead."
         )
     return feed.source.targets
+
+
+def check_names(caller: str, given: Mapping[str, Any], known: type) -> None:
+    """Refuses an argument that a `TypedDict` class does not have."""
+    names = list(known.__annotations__)
+    for name in given:
+        if name not in names:
+            raise TypeError(
+                f"{caller}: there is no argument {name!r} — options are {', '.join(names)}."
+            )

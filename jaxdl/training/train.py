@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax import Array
@@ -17,21 +17,19 @@ from jaxdl.compiling.jitted import jit_once
 from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
-from jaxdl.training import arguments, checks, data_checks, sources, step_checks
-from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training import checks, sources, step_checks
+from jaxdl.training.feed import Feed
 from jaxdl.training.guard import Guarded, IfNotFinite
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loop import run_training
-from jaxdl.training.loop_options import Callback, LoopOptions, copied
+from jaxdl.training.loop_options import Callback, copied
 from jaxdl.training.mixing import check_functions
-from jaxdl.training.program import Execution
 from jaxdl.training.run import EarlyStopping, Run
+from jaxdl.training.run_options import Compile, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep
 from jaxdl.training.step_form import StepForm, open_step
-
-Compile = Literal["eager", "step", "epoch", "auto"]
 
 
 @catch_interrupts()
@@ -100,109 +98,50 @@ def train(
     >>> list(run.history)
     ['loss', 'learning_rate', 'seconds']
     """
+    options = RunOptions.of(locals())
     step_checks.check_step(step)
-    checks.check_execution(compile)
     key = sources.as_key(seed)
-    batch_size = checks.check_count("batch_size", batch_size)
-    train_set, validation_set = sources.split(data, validation, key, labelled=False)
-    stream: dict[str, Any] = {"new_shapes": new_shapes, "labelled": False, "check": step.check}
-    feed = sources.as_feed(
-        "data",
-        train_set,
-        batch_size=batch_size,
-        key=key,
-        shuffle=shuffle,
-        steps_per_epoch=steps_per_epoch,
-        drop_last=drop_last,
-        **stream,
-    )
+    feed, held = options.feeds(data, key, labelled=False, check=step.check)
     began = time.perf_counter()
     start = _start(step, feed.example, key, initial)
     prepared = time.perf_counter() - began
     step_checks.check_step_runs(step, start, feed)
     check_functions("data", step, start, feed)
-    held = None
-    if validation_set is not None:
-        held = sources.as_feed(
-            "validation", validation_set, batch_size=batch_size, key=key, **stream
-        )
+    if held is not None:
         step_checks.check_measures(step, start, held)
         check_functions("validation", step, start, held)
-    return run(
-        step,
-        feed,
-        start,
-        held,
-        epochs=epochs,
-        steps=steps,
-        early_stopping=early_stopping,
-        callbacks=callbacks,
-        compile=compile,
-        progress=progress,
-        checkpoint=checkpoint,
-        if_not_finite=if_not_finite,
-        debug=debug,
-        initial=initial,
-        prepared=prepared,
-    )
+    return run(step, feed, held, start, options, initial=initial, prepared=prepared)
 
 
 def run(
     step: TrainingStep,
     feed: Feed,
-    start: TrainState,
     held: Feed | None,
+    start: TrainState,
+    options: RunOptions,
     *,
-    epochs: int,
-    steps: int | None,
-    early_stopping: EarlyStopping | None,
-    callbacks: Sequence[Callback],
-    compile: Compile,
-    progress: bool,
-    checkpoint: Checkpoints | None,
-    if_not_finite: IfNotFinite,
-    debug: bool,
-    initial: Any = None,
-    prepared: float = 0.0,
+    initial: Any,
+    prepared: float,
 ) -> Run:
-    """The loop for a step whose data and first state are known to fit it; that state has taken
-    `prepared` seconds.
+    """The loop for a step whose data and first state are known to fit it.
+
+    Args:
+        step: what is done with each batch.
+        feed: the data.
+        held: those to validate with.
+        start: the first state.
+        options: how the run goes on and ends.
+        initial: what a caller has given to start from, which tells the run from others.
+        prepared: how many seconds the first state has taken.
     """
-    arguments.check_callbacks(callbacks)
-    for name, value in (("progress", progress), ("debug", debug)):
-        arguments.check_flag(name, value)
-    if not (checkpoint is None or isinstance(checkpoint, Checkpoints)):
-        raise TypeError(f"checkpoint: expected Checkpoints('runs/name'), got {checkpoint!r}.")
-    step_checks.check_monitor(early_stopping, step, start, feed, held)
-    checks.check_if_not_finite(if_not_finite, debug, start)
-    if if_not_finite != "stop":
-        step = Guarded(step, if_not_finite)
+    step_checks.check_monitor(options.early_stopping, step, start, feed, held)
+    checks.check_if_not_finite(options.if_not_finite, options.debug, start)
+    if options.if_not_finite != "stop":
+        step = Guarded(step, options.if_not_finite)
         start = step.begin(start)
     start = distinct_arrays(start)
-    epochs = checks.check_count("epochs", epochs)
-    data_checks.check_read_again(held, epochs if steps is None else 2)
-    if steps is not None:
-        steps = checks.check_count("steps", steps)
-        epochs = 2**30 if feed.steps is None else -(-steps // feed.steps)
-    options = LoopOptions(
-        epochs=epochs,
-        steps=steps,
-        execution=as_execution(compile, feed),
-        validation=held,
-        early_stopping=early_stopping,
-        callbacks=tuple(callbacks),
-        progress=progress,
-        checkpoint=checkpoint,
-        debug=debug,
-    )
-    return run_training(step, feed, start, options, initial=initial, prepared=prepared)
-
-
-def as_execution(compile: Compile, feed: Feed) -> Execution:
-    """What "auto" means for this data."""
-    if compile == "auto":
-        return "epoch" if isinstance(feed, ResidentFeed) else "step"
-    return compile
+    loop = options.loop(feed, held)
+    return run_training(step, feed, start, loop, initial=initial, prepared=prepared)
 
 
 def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
