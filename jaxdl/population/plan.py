@@ -7,10 +7,8 @@ import functools
 import itertools
 import json
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from jaxdl.training import sources
 from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.identity import run_identity
+from jaxdl.training.interrupts import TERMINATED, termination_interrupts
 from jaxdl.training.iteration import initial_state
 from jaxdl.training.loop import Loop, ended_earlier
 from jaxdl.training.loop_options import LoopOptions
@@ -182,7 +181,7 @@ class Plan:
         devices = self.devices[: len(queues)]
         told = threading.Event()
         with (
-            _termination_interrupts(self.loop.checkpoint is not None, told),
+            termination_interrupts(self.loop.checkpoint is not None, told),
             concurrent.futures.ThreadPoolExecutor(
                 len(queues), thread_name_prefix="jaxdl-device"
             ) as pool,
@@ -199,7 +198,7 @@ class Plan:
                     loop.interrupted.set()
             done = [future.result() for future in futures]
         if told.is_set():
-            raise SystemExit(128 + signal.SIGTERM)
+            raise SystemExit(TERMINATED)
         return [
             cohort
             for column in itertools.zip_longest(*done)
@@ -339,24 +338,3 @@ def _kept_cut(folder: Path, cut: dict[str, int]) -> dict[str, int]:
             f"groups — move {folder} away to "
             "start anew."
         ) from error
-
-
-@contextlib.contextmanager
-def _termination_interrupts(wanted: bool, told: threading.Event) -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt meanwhile, and noted; in the main thread, where it is
-    wanted.
-    """
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        del number, frame
-        told.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,8 +5,9 @@ object ends, and one raised while a program runs would lose the state that it wa
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 
 class InterruptHandler:
@@ -27,6 +28,34 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
 
+Handler = Callable[[int, FrameType | None], Any]
+TERMINATED = 128 + signal.SIGTERM
+"""The status of a process that ends after SIGTERM."""
+
+
+@contextlib.contextmanager
+def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
+    """Signals go to a handler meanwhile; in the main thread."""
+    before = handlers_of(*numbers)
+    try:
+        for number in numbers:
+            signal.signal(number, handler)
+        yield
+    finally:
+        handle_by(before)
+
+
+def handlers_of(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Where signals go."""
+    return {number: signal.getsignal(number) for number in numbers}
+
+
+def handle_by(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Signals go there from now on."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def catch_interrupts() -> Iterator[None]:
     """Records Ctrl-C meanwhile, in the main thread and where nobody else handles it."""
@@ -34,11 +63,26 @@ def catch_interrupts() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, InterruptHandler())
-    try:
+    with handled(InterruptHandler(), signal.SIGINT):
         yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def termination_interrupts(wanted: bool, told: threading.Event) -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt meanwhile, and noted; in the main thread, where it is
+    wanted.
+    """
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        told.set()
+        raise KeyboardInterrupt
+
+    with handled(handle, signal.SIGTERM):
+        yield
 
 
 @contextlib.contextmanager

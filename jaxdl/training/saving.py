@@ -21,6 +21,7 @@ from jaxdl.checkpoint.store import Store
 from jaxdl.training.cursor import Cursor, EpochCarry
 from jaxdl.training.feed import Feed
 from jaxdl.training.identity import Identity, with_hyperparameters_of
+from jaxdl.training.interrupts import TERMINATED, handle_by, handled, handlers_of
 from jaxdl.training.loop_state import Ends, LoopState, MetricAccumulator
 from jaxdl.training.outcome import outcome
 from jaxdl.training.run import Best
@@ -342,35 +343,29 @@ def ending_well(
         del frame
         told.append(number)
         interrupted.set()
-        for each, before in handlers.items():
-            signal.signal(each, before)
+        handle_by(handlers)
 
     def watch() -> None:
-        if (
-            reader.recv(1) != b"\0"
-        ):  # the number of the signal; a zero says that the run is over
+        # The number of the signal; a zero says that the run is over.
+        if reader.recv(1) != b"\0":
             interrupted.set()
-            with contextlib.suppress(
-                RuntimeError
-            ):  # a program has the state: the loop saves it then
+            # While a program has the state, the loop saves it when that returns.
+            with contextlib.suppress(RuntimeError):
                 saver.save(stable(), "interrupted", wait=SECONDS_TO_SAVE)
 
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    handlers = handlers_of(signal.SIGINT, signal.SIGTERM)
     watcher = threading.Thread(target=watch, name="jaxdl-signals", daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
-        for each in handlers:
-            signal.signal(each, handle)
-        yield
+        with handled(handle, signal.SIGINT, signal.SIGTERM):
+            yield
     finally:
         signal.set_wakeup_fd(before)
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
         writer.setblocking(True)
         writer.send(b"\0")
         watcher.join()
         reader.close()
         writer.close()
     if signal.SIGTERM in told:
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(TERMINATED)
