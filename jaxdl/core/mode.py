@@ -1,8 +1,6 @@
 """The modes of a pass through a model: training, which carries the random key, and evaluation."""
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +33,9 @@ class Train:
         TypeError: the key is not a typed key.
     """
 
-    mask: Any
+    key: Array
+    mask: Mask
     across: str | None
-    _root: Array
-    _folds: tuple[ArrayLike, ...]
     is_nested: bool = dataclasses.field(compare=False)
 
     def __init__(self, key: Array, mask: Mask = None, across: str | None = None) -> None:
@@ -46,14 +43,7 @@ class Train:
             raise TypeError(
                 f"Train(key): expected a typed key, jax.random.key(seed), got {describe(key)}."
             )
-        self._set(key, (), mask, (across, False))
-
-    @property
-    def key(self) -> Array:
-        """The key of this pass or part, derived on access: programs that draw nothing derive
-        none.
-        """
-        return functools.reduce(fold_in, self._folds, self._root)
+        self._set(key, mask, (across, False))
 
     def for_part(self, name: str) -> "Train":
         """The mode of a part, whose key is folded with the part's name.
@@ -69,7 +59,7 @@ class Train:
         Args:
             data: an integer scalar, such as a step or the index of a device.
         """
-        return self._replace(self.mask, (*self._folds, data), self.is_nested)
+        return self._replace(fold_in(self.key, data), self.mask, self.is_nested)
 
     def with_mask(self, mask: Mask) -> "Train":
         """The mode with another mask.
@@ -77,7 +67,7 @@ class Train:
         Args:
             mask: [batch] bool, or None.
         """
-        return self._replace(mask, self._folds, self.is_nested)
+        return self._replace(self.key, mask, self.is_nested)
 
     def nested(self) -> "Train":
         """The mode of the parts of a model, whose inputs are prepared already: the padding of
@@ -85,15 +75,14 @@ class Train:
         """
         if self.is_nested:
             return self
-        return self._replace(self.mask, self._folds, True)
+        return self._replace(self.key, self.mask, True)
 
-    def _replace(self, mask: Mask, folds: tuple[ArrayLike, ...], is_nested: bool) -> "Train":
-        return Train.tree_unflatten((self.across, is_nested), (self._root, mask, folds))
+    def _replace(self, key: Array, mask: Mask, is_nested: bool) -> "Train":
+        return Train.tree_unflatten((self.across, is_nested), (key, mask))
 
-    def _set(self, root: object, folds: object, mask: object, static: Static) -> None:
+    def _set(self, key: object, mask: object, static: Static) -> None:
         across, is_nested = static
-        object.__setattr__(self, "_root", root)
-        object.__setattr__(self, "_folds", folds)
+        object.__setattr__(self, "key", key)
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "across", across)
         object.__setattr__(self, "is_nested", is_nested)
@@ -101,15 +90,15 @@ class Train:
     def __repr__(self) -> str:
         return f"Train({self.key!r}, mask={self.mask!r}, across={self.across!r})"
 
-    def tree_flatten(self) -> tuple[tuple[object, object, object], Static]:
-        return (self._root, self.mask, self._folds), (self.across, self.is_nested)
+    def tree_flatten(self) -> tuple[tuple[object, object], Static]:
+        return (self.key, self.mask), (self.across, self.is_nested)
 
     @classmethod
-    def tree_unflatten(cls, static: Static, children: tuple[object, object, object]) -> "Train":
+    def tree_unflatten(cls, static: Static, children: tuple[object, object]) -> "Train":
         # JAX also unflattens placeholders, which __init__ would refuse.
         mode = object.__new__(cls)
-        root, mask, folds = children
-        mode._set(root, folds, mask, static)
+        key, mask = children
+        mode._set(key, mask, static)
         return mode
 
 

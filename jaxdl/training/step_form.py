@@ -49,11 +49,9 @@ class StepForm:
         """The step with these numbers, which may be traced scalars."""
 
         def built(optimizer: Any) -> Any:
-            return (
-                optimizer.built(numbers) if isinstance(optimizer, OptimizerForm) else optimizer
-            )
+            return optimizer.built(numbers)
 
-        return _with_optimizers(self.template, built, OptimizerForm)
+        return _with_optimizers(self.template, built, (OptimizerForm, ClosedOptimizer))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +72,32 @@ class OptimizerForm:
         return self.form.built(numbers[self.first : self.first + self.form.count])
 
 
+@dataclasses.dataclass(frozen=True)
+class ClosedOptimizer:
+    """An optimizer with its numbers; equal for those that one call builds with the same ones.
+
+    Args:
+        form: of the optimizer.
+        own: its numbers.
+        example: one that is equal.
+    """
+
+    form: Form
+    own: Numbers
+    example: optax.GradientTransformation = dataclasses.field(compare=False, repr=False)
+
+    def built(self, numbers: Any) -> optax.GradientTransformation:
+        del numbers
+        return self.example
+
+
 def open_step(step: Step) -> tuple[StepForm, Numbers]:
     """A step's form and the numbers of its optimizers: `form.step(numbers)` does what the step
     does.
 
     Those of its fields that are optimizers, and those of steps among its fields, are opened. What
-    cannot be opened stays as it
-    is, with its numbers: a hand-made optimizer, or a step that is no dataclass or holds more than
-    its fields.
+    cannot be opened stays as it is, with its numbers: a hand-made optimizer, or a step that is no
+    dataclass or holds more than its fields.
     """
     numbers: list[Number] = []
 
@@ -98,8 +114,16 @@ def open_step(step: Step) -> tuple[StepForm, Numbers]:
 
 
 def closed_step(step: Step) -> StepForm:
-    """The form of a step that keeps its numbers."""
-    return _first(StepForm(step))
+    """The form of a step that keeps its numbers; equal for equal ones."""
+
+    def form(optimizer: Any) -> Any:
+        try:
+            form, own = opened(optimizer)
+        except UnlikeError:
+            return optimizer
+        return ClosedOptimizer(form, own, optimizer)
+
+    return _first(StepForm(_with_optimizers(step, form, optax.GradientTransformation)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,7 +131,9 @@ def _first(form: StepForm) -> StepForm:
     return form
 
 
-def _with_optimizers(step: Step, change: Callable[[Any], Any], kind: type) -> Step:
+def _with_optimizers(
+    step: Step, change: Callable[[Any], Any], kind: type | tuple[type, ...]
+) -> Step:
     """The step with those of its fields changed that are of a kind, and those of the steps among
     its fields.
     """

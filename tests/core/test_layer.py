@@ -110,18 +110,16 @@ def test_a_mode_within_a_part_has_a_key_of_its_own() -> None:
 
 
 def test_programs_in_which_nothing_draws_derive_no_key() -> None:
-    def named(model: dl.Layer) -> list[str]:
+    def derives(model: dl.Layer) -> bool:
         params, state = model.init(KEY, X)
-        jaxpr = jax.make_jaxpr(
-            lambda key, step: model.apply(params, state, X, dl.Train(key).fold_in(step))[0]
-        )(KEY, 0)
-        return [str(equation.primitive) for equation in jaxpr.jaxpr.eqns]
 
-    assert named(dl.Sequential(dl.Sequential(dl.Dense(3)), Scale())) == named(
-        dl.Sequential(dl.Dense(3), Scale())
-    )
-    assert not any("random" in name for name in named(dl.Sequential(dl.Dense(3))))
-    assert any("random" in name for name in named(dl.Sequential(dl.Dense(3), dl.Dropout(0.5))))
+        def apply(key: jax.Array, step: int) -> jax.Array:
+            return model.apply(params, state, X, dl.Train(key).fold_in(step))[0]
+
+        return " xor(" in jax.jit(apply).lower(KEY, 0).compile().as_text()
+
+    assert not derives(dl.Sequential(dl.Sequential(dl.Dense(3)), Scale()))
+    assert derives(dl.Sequential(dl.Dense(3), dl.Dropout(0.5)))
 
 
 def test_a_key_derived_in_a_program_is_that_derived_outside() -> None:
@@ -133,7 +131,7 @@ def test_a_key_derived_in_a_program_is_that_derived_outside() -> None:
             == mode.key
         )
     assert jax.jit(lambda mode: mode.key)(mode) == mode.key
-    assert jax.tree.leaves(mode) == [KEY, 5, np.uint32(zlib.crc32(b"a"))]
+    assert jax.tree.leaves(mode) == [mode.key]
 
 
 def test_names_are_folded_in_by_their_letters() -> None:

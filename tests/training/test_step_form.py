@@ -12,7 +12,7 @@ import pytest
 import jaxdl as dl
 from jaxdl import losses, optim
 from jaxdl.training import program
-from jaxdl.training.step_form import open_step
+from jaxdl.training.step_form import closed_step, open_step
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 T = X.sum(1, keepdims=True)
@@ -148,6 +148,25 @@ def test_an_optimizer_that_decides_by_a_number_keeps_it() -> None:
     """optax.sm3 asks in Python whether its momentum is positive."""
     runs = [fit(optimizer=optax.sm3(rate)) for rate in (0.25, 0.5)]
     assert [run.history["learning_rate"][0] for run in runs] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("build", [lambda: optax.sm3(0.25), lambda: optax.sgd(1)])
+def test_optimizers_that_keep_their_numbers_share_a_program_where_these_are_equal(build) -> None:
+    first, again = (closed_step(step_of(build())) for _ in range(2))
+    assert first is again
+    fit(optimizer=build())
+    compiled = program.epoch_loop._cache_size()
+    fit(optimizer=build())
+    assert program.epoch_loop._cache_size() == compiled
+
+
+def test_optimizers_of_other_numbers_are_other_closed_steps() -> None:
+    first, other = (closed_step(step_of(optax.sm3(rate))) for rate in (0.25, 0.5))
+    assert first != other
+
+
+def step_of(optimizer: optax.GradientTransformation) -> dl.Supervised:
+    return dl.Supervised(MODEL, losses.mean_squared_error, optimizer)
 
 
 @dataclasses.dataclass(frozen=True)
