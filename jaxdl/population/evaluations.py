@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdl.losses.classification import Loss
-from jaxdl.population.members import (
-    Recipe,
-)
-from jaxdl.training.step import Step
+from jaxdl.training.step import Recipe, Step
 from jaxdl.training.steps.supervised import Evaluation, Prediction
 
 

@@ -1,9 +1,7 @@
 """Many models in one step: each with its own weights, batches, hyperparameters and end."""
 
-import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -26,31 +24,10 @@ from jaxdl.training.loop_options import copied
 from jaxdl.training.loop_state import Ends
 from jaxdl.training.run import Best
 from jaxdl.training.state import EvalState, Measured, TrainState
-from jaxdl.training.step import EvaluationStep, Updating
+from jaxdl.training.step import EvaluationStep, Recipe, Updating
 
 Hyperparameters = dict[str, Array]
 FOREVER = np.int32(2**31 - 1)
-
-
-class Recipe(abc.ABC):
-    """A step as a function of its hyperparameters; a hashable value."""
-
-    @property
-    @abc.abstractmethod
-    def single(self) -> Any:
-        """The step of some member, by which figures are reported."""
-
-    def described(self) -> dict[str, Description]:
-        """What the steps are, part by part; see `Updating`."""
-        return self.single.described()
-
-    @abc.abstractmethod
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        """The step for hyperparameters that are numbers, or scalars that are being traced: a
-        `TrainingStep`.
-
-        Of a population that is evaluated alone, its `evaluation` is enough.
-        """
 
 
 class MembersState(NamedTuple):

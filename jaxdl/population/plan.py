@@ -41,6 +41,7 @@ from jaxdl.training.progress import progress as progress_bar
 from jaxdl.training.saving import Saver
 from jaxdl.training.state import distinct_arrays
 from jaxdl.training.step import Updating
+from jaxdl.training.step_form import StepForm, open_step
 from jaxdl.training.train import first_state
 
 
@@ -222,9 +223,10 @@ class Plan:
             state = cohort.state
             began = time.perf_counter()
             if state is None:
-                state = _started(
-                    step, jnp.stack(keys), cohort.hyperparameters(), frozen_shapes(feed.example)
-                )
+                form, numbers = open_step(step)
+                example = frozen_shapes(feed.example)
+                values = cohort.hyperparameters()
+                state = _started(form, example, numbers, jnp.stack(keys), values)
             state = state if device is None else jax.device_put(state, device)
             prepared = time.perf_counter() - began
             here, program = self._begun(step, feed, state)
@@ -308,11 +310,16 @@ def _order_keys(keys: Array) -> Array:
     return jax.vmap(lambda key: fold_in_name(key, "order"))(keys)
 
 
-@functools.partial(jit_once, static_argnums=(0, 3))
+@functools.partial(jit_once, static_argnums=(0, 1))
 def _started(
-    step: Members, keys: Array, hyperparameters: dict[str, Array], example: Shapes
+    step: StepForm,
+    example: Shapes,
+    numbers: Any,
+    keys: Array,
+    hyperparameters: dict[str, Array],
 ) -> MembersState:
-    return step.start(keys, hyperparameters, thawed_shapes(example))
+    members: Any = step.step(numbers)
+    return members.start(keys, hyperparameters, thawed_shapes(example))
 
 
 def _kept_cut(folder: Path, cut: dict[str, int]) -> dict[str, int]:

@@ -16,9 +16,9 @@ from jaxdl.core.function import as_layer
 from jaxdl.core.layer import Layer
 from jaxdl.optim.optimizers import as_optimizer, takes, with_hyperparameters
 from jaxdl.optim.schedules import Schedule
-from jaxdl.population.members import Recipe
 from jaxdl.training import checks
 from jaxdl.training.options import SupervisedOptions
+from jaxdl.training.step import Recipe
 from jaxdl.training.steps.supervised import Supervised
 
 
@@ -45,6 +45,17 @@ class SupervisedRecipe(Recipe):
         loss = functools.partial(self.loss, **taken) if taken else self.loss
         model = as_layer(self._given(self.model, values))
         return self.options.step(model, loss, self._optimizer(values))
+
+    def resolved(self) -> "SupervisedRecipe":
+        """The same with its optimizer made, where no hyperparameter decides it: programs then take
+        its numbers as arguments.
+        """
+        if any(
+            _named(part, self.names) for part in (takes(self.optimizer), self.learning_rate)
+        ):
+            return self
+        optimizer = self._optimizer({})
+        return dataclasses.replace(self, optimizer=optimizer, learning_rate=None)
 
     def described(self) -> dict[str, Description]:
         """The step of some member, and the functions that make the others'."""

@@ -21,7 +21,6 @@ from jaxdl.population.members import (
     MembersEvalState,
     MembersEvaluation,
     OverMembers,
-    Recipe,
     eval_params,
 )
 from jaxdl.training import checks, data_checks, sources
@@ -29,6 +28,7 @@ from jaxdl.training.feed import ResidentFeed, lists_read
 from jaxdl.training.iteration import measure
 from jaxdl.training.run import Best, EarlyStopping, Run
 from jaxdl.training.state import EvalState
+from jaxdl.training.step import Recipe
 
 
 class Ensemble(NamedTuple):

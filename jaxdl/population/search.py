@@ -185,6 +185,7 @@ def sweep(
         some=tuple(sorted(members[0].hyperparameters.items())),
     )
     recipe.check()
+    recipe = recipe.resolved()
     start = _checked_start(recipe.single, feed, held)
     stopping = run_options.early_stopping
     step_checks.check_monitor(stopping, recipe.single, start, feed, held)

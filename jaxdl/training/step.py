@@ -1,7 +1,7 @@
 """The protocol of steps: what is trained, and how, differs here and nowhere else."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -167,4 +167,25 @@ class TrainingStep(Updating):
 
         Raises:
             ValueError: the data do not fit, in a sentence.
+        """
+
+
+class Recipe(abc.ABC):
+    """A step as a function of its hyperparameters; a hashable value."""
+
+    @property
+    @abc.abstractmethod
+    def single(self) -> Any:
+        """The step of some member, by which figures are reported."""
+
+    def described(self) -> dict[str, Description]:
+        """What the steps are, part by part; see `Updating`."""
+        return self.single.described()
+
+    @abc.abstractmethod
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """The step for hyperparameters that are numbers, or scalars that are being traced: a
+        `TrainingStep`.
+
+        Of what is evaluated alone, its `evaluation` is enough.
         """

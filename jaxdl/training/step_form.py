@@ -6,14 +6,15 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import optax
 
 from jaxdl.optim.forms import Form, Number, UnlikeError, opened
-from jaxdl.training.step import Step
+from jaxdl.training.step import Recipe, Step
 
 Numbers = tuple[Number, ...]
+Holder = TypeVar("Holder", bound=Step | Recipe)
 
 
 class StepForm:
@@ -132,10 +133,10 @@ def _first(form: StepForm) -> StepForm:
 
 
 def _with_optimizers(
-    step: Step, change: Callable[[Any], Any], kind: type | tuple[type, ...]
-) -> Step:
-    """The step with those of its fields changed that are of a kind, and those of the steps among
-    its fields.
+    step: Holder, change: Callable[[Any], Any], kind: type | tuple[type, ...]
+) -> Holder:
+    """The step with those of its fields changed that are of a kind, and those of the steps and
+    recipes among its fields.
     """
     if not _is_its_fields(step):
         return step
@@ -144,7 +145,7 @@ def _with_optimizers(
         value = getattr(step, field.name)
         if isinstance(value, kind):
             changed[field.name] = change(value)
-        elif isinstance(value, Step):
+        elif isinstance(value, (Step, Recipe)):
             changed[field.name] = _with_optimizers(value, change, kind)
     step = copy.copy(step)
     for name, value in changed.items():

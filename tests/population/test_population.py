@@ -508,3 +508,35 @@ def test_the_models_take_a_traced_dropout(build: Any) -> None:
     y = np.arange(16, dtype=np.int32) % 3
     runs = dl.sweep(build, (x, y), {"dropout": [0.1, 0.5]}, **SETTINGS | {"epochs": 1})
     assert np.isfinite(runs.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda rate: {"optimizer": optax.adam(rate)},
+        lambda rate: {"optimizer": "adam", "learning_rate": rate},
+        lambda rate: {"optimizer": "sgd", "learning_rate": dl.optim.Cosine(rate)},
+    ],
+)
+def test_populations_of_other_rates_share_their_programs(given):
+    x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
+
+    def trained(rate):
+        return dl.fit_many(
+            dl.Dense(1),
+            (x, 2 * x),
+            seeds=3,
+            loss=losses.mean_squared_error,
+            epochs=2,
+            validation=0.25,
+            progress=False,
+            **given(rate),
+        )
+
+    slow = trained(0.01)
+    with dl.why_compiled(show=False) as why:
+        fast = trained(0.02)
+    assert [each.function for each in why.functions] == []
+    rates = [runs.history["learning_rate"][0] for runs in (slow, fast)]
+    np.testing.assert_allclose(2 * rates[0], rates[1], rtol=1e-6)
+    assert not np.array_equal(slow[0].params["kernel"], fast[0].params["kernel"])

@@ -151,7 +151,9 @@ def test_an_optimizer_that_decides_by_a_number_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("build", [lambda: optax.sm3(0.25), lambda: optax.sgd(1)])
-def test_optimizers_that_keep_their_numbers_share_a_program_where_these_are_equal(build) -> None:
+def test_optimizers_that_keep_their_numbers_share_a_program_where_these_are_equal(
+    build,
+) -> None:
     first, again = (closed_step(step_of(build())) for _ in range(2))
     assert first is again
     fit(optimizer=build())
