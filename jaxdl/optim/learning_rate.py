@@ -157,11 +157,18 @@ def schedule_free(optimizer_state: Any) -> list[Any]:
 
     They are recognised by name, so that `optax.contrib` need not be imported.
     """
+    if not _has_schedule_free(jax.tree.structure(optimizer_state)):
+        return []
     return [
         state
         for state in _states(optimizer_state)
         if type(state).__name__ == "ScheduleFreeState"
     ]
+
+
+@functools.lru_cache(maxsize=256)
+def _has_schedule_free(structure: jax.tree_util.PyTreeDef) -> bool:
+    return "ScheduleFreeState" in str(structure)
 
 
 def _factor(

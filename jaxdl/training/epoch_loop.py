@@ -87,10 +87,12 @@ class Bounds(NamedTuple):
     row: Any
 
 
-def bounds(source: Source, first: int, steps: int) -> Bounds:
-    """Of so many steps from that one; computed on the host, where a program would need kernels."""
+def bounds(source: Source, first: int, steps: int) -> np.ndarray:
+    """Of so many steps from that one, as one array, which is handed over sooner than four; computed
+    on the host, where a program would need kernels.
+    """
     row = first // source.steps
-    return Bounds(*map(np.int32, (first, first + steps, row * source.steps, row)))
+    return np.array((first, first + steps, row * source.steps, row), np.int32)
 
 
 def _loop_options(
@@ -131,7 +133,7 @@ def epoch_loop(
     sums: Vectors,
     rows: Vectors,
     observed: dict[str, Array],
-    limits: Bounds,
+    limits: Array,
 ) -> Epochs:
     """Runs steps, epoch by epoch, until the end or an update that is not finite.
 
@@ -150,18 +152,19 @@ def epoch_loop(
         orders: the permutations.
         sums: of the epoch at hand.
         rows, observed: room for what is measured of each epoch.
-        limits: where the run begins and ends.
+        limits: where the run begins and ends, `bounds`.
     """
-    kernel = _Kernel(step, whole, platform, numbers, source, given, orders, limits)
+    between = Bounds(*limits)
+    kernel = _Kernel(step, whole, platform, numbers, source, given, orders, between)
     before = state if given is None else given
     shapes = form_outcome(step, frozen_shapes((source, before)))
     gathered = jax.tree.map(
         lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.measured.gathered
     )
-    steps = Steps(state, sums, gathered, limits.first, jnp.asarray(True))
-    epochs = Epochs(steps, rows, observed, limits.start, limits.row)
+    steps = Steps(state, sums, gathered, between.first, jnp.asarray(True))
+    epochs = Epochs(steps, rows, observed, between.start, between.row)
     return lax.while_loop(
-        lambda e: (e.steps.place < limits.end) & e.steps.finite, kernel.epoch, epochs
+        lambda e: (e.steps.place < between.end) & e.steps.finite, kernel.epoch, epochs
     )
 
 

@@ -28,7 +28,7 @@ from jaxdl.training.epoch_loop import (
 from jaxdl.training.outcome import Outcome, capacity, opened_outcome
 from jaxdl.training.step import EvaluationStep, Step
 from jaxdl.training.step_form import Numbers, StepForm
-from jaxdl.training.sums import HostVectors, scalar, totals, zero_sums
+from jaxdl.training.sums import HostVectors, Layout, in_float64, scalar
 
 Execution = Literal["eager", "step", "epoch"]
 """How a step is run: operation by operation, by one compiled step, or by one compiled loop."""
@@ -85,6 +85,7 @@ class _Fixed(NamedTuple):
         form, numbers: the step's; numbers are on the device.
         shapes: of the data and the state.
         outcome: of one step.
+        layout: of its sums.
         capacity: how many steps' gathered rows one run may hold.
         rows: how many epochs one run may touch: each has a row of sums.
         room: rows for the sums and for what is observed of each epoch, on the device.
@@ -95,6 +96,7 @@ class _Fixed(NamedTuple):
     numbers: Numbers
     shapes: Shapes
     outcome: Outcome
+    layout: Layout
     capacity: int
     rows: int
     room: tuple[Any, Any]
@@ -147,7 +149,7 @@ class Program:
 
     def init_carry(self, source: Source) -> EpochCarry:
         """What an epoch carries before its first step."""
-        return EpochCarry(zero_sums(self._fixed(source).outcome.measured.sums))
+        return EpochCarry(self._fixed(source).layout.zeros())
 
     def max_steps(self, source: Source) -> int:
         """The most steps that one run may make, so that its buffers hold what it measures."""
@@ -178,7 +180,8 @@ class Program:
     def _found(self, source: Source) -> _Fixed:
         shapes = frozen_shapes((source, thawed_shapes(self._state)))
         form, numbers, found = opened_outcome(self.step, shapes)
-        zeros = zero_sums(found.measured.sums)
+        layout = Layout(found.measured.sums)
+        zeros = layout.zeros()
         rows = _rows(source, zeros)
         sums = {dtype: np.zeros((rows, *each.shape), dtype) for dtype, each in zeros.items()}
         observed = {
@@ -187,7 +190,8 @@ class Program:
         }
         numbers, room = jax.device_put((numbers, (sums, observed)), self._placed)
         loop = epoch_loop.with_options(options(found.loops))
-        return _Fixed(form, numbers, shapes, found, capacity(source, found), rows, room, loop)
+        room_of = capacity(source, found)
+        return _Fixed(form, numbers, shapes, found, layout, room_of, rows, room, loop)
 
     def _compiled(
         self,
@@ -226,12 +230,14 @@ class Program:
     ) -> ChunkResult:
         """What a compiled loop measured, epoch by epoch, on the host; waits for the loop to end."""
         inner = ran.steps
-        rows, observed, sums, place, finite = jax.device_get(
+        rows, observed, sums, place, finite = fetched(
             (ran.sums, ran.observed, inner.sums, inner.place, inner.finite)
         )
         gathered = jax.tree.map(np.asarray, inner.gathered)
-        summed = totals(rows, fixed.outcome.measured.sums)
         made = int(place) - start
+        begins = start // source.steps
+        ends = begins + -(-made // source.steps) + 1
+        summed = in_float64({dtype: each[begins:ends] for dtype, each in rows.items()})
         epochs = []
         first = 0
         while first < made:
@@ -240,7 +246,9 @@ class Program:
             taken = jax.tree.map(
                 lambda rows, a=first, b=end: _concatenated(rows[a:b]), gathered
             )
-            row = jax.tree.map(lambda total, epoch=epoch: total[epoch], summed)
+            row = fixed.layout.tree(
+                {dtype: each[epoch - begins] for dtype, each in summed.items()}
+            )
             scalars = {name: scalar(values[epoch]) for name, values in observed.items()}
             epochs.append(EpochMetrics(end - first, row, taken, scalars))
             first = end
@@ -274,7 +282,7 @@ class Program:
             finite = made == count
             if made:
                 observed = self._observed(fixed, state)
-                summed = totals(carry.sums, fixed.outcome.measured.sums)
+                summed = fixed.layout.totals(carry.sums)
                 epochs.append(EpochMetrics(made, summed, _stacked(rows[:made]), observed))
             done += made
             if steps == 0:
@@ -305,7 +313,7 @@ class Program:
             here, row = one(source, given, here, drawn.places, begins, np.int32(index))
             rows.append(row)
         jax.block_until_ready(here)
-        sums = jax.device_get(here.sums)
+        sums = fetched(here.sums)
         made_steps = int(here.made) - first if count else 0
         if not count and self._evaluates:
             sums = carry.sums
@@ -323,7 +331,7 @@ class Program:
     def _observed(self, fixed: _Fixed, state: Any) -> dict[str, Any]:
         if not fixed.outcome.observed:
             return {}
-        observed = jax.device_get(compiled_observe(fixed.form, fixed.numbers, state))
+        observed = fetched(compiled_observe(fixed.form, fixed.numbers, state))
         return {name: scalar(value) for name, value in observed.items()}
 
 
@@ -333,6 +341,16 @@ def _sharding(state: PyTree) -> jax.sharding.Sharding | None:
         if isinstance(leaf, Array) and leaf.committed and leaf.sharding.is_fully_replicated:
             return leaf.sharding
     return None
+
+
+def fetched(tree: PyTree) -> PyTree:
+    """The arrays of a tree on the host.
+
+    On a CPU they are there, and asking for a copy of each takes longer than reading it.
+    """
+    if single_platform() == "cpu":
+        return jax.tree.map(np.asarray, tree)
+    return jax.device_get(tree)
 
 
 def _rows(source: Source, sums: HostVectors) -> int:

@@ -26,7 +26,7 @@ from jaxdl.training.loop_state import Ends, LoopState, MetricAccumulator
 from jaxdl.training.outcome import outcome
 from jaxdl.training.run import Best
 from jaxdl.training.step import Updating
-from jaxdl.training.sums import scalar, totals
+from jaxdl.training.sums import Layout, scalar
 
 SECONDS_TO_SAVE = 30.0
 """How long a run that is told to end may take to save itself."""
@@ -128,7 +128,7 @@ class Saver:
         if told.get("ended"):
             here.ended = True
             shapes = outcome(self.step, self.feed.first.source, self.fresh.state).measured.sums
-            here.metrics.sums = totals(here.carry.sums, shapes)
+            here.metrics.sums = Layout(shapes).totals(here.carry.sums)
             observed = jax.device_get(self.step.observe(here.state))
             here.metrics.observed = {name: scalar(value) for name, value in observed.items()}
         self.stopped = told["stopped"]

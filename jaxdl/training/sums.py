@@ -24,35 +24,55 @@ def as_vectors(tree: PyTree) -> dict[str, Array]:
     return {dtype: _joined(leaves) for dtype, leaves in by_dtype.items()}
 
 
-def vector_sizes(shapes: PyTree) -> dict[str, int]:
-    """How long those vectors are for a tree of such shapes."""
-    sizes: dict[str, int] = {}
-    for leaf in jax.tree.leaves(shapes):
-        sizes[str(leaf.dtype)] = sizes.get(str(leaf.dtype), 0) + math.prod(leaf.shape)
-    return sizes
+class Layout:
+    """Where the elements of a tree lie in its vectors.
+
+    Args:
+        shapes: of the tree.
+    """
+
+    def __init__(self, shapes: PyTree) -> None:
+        leaves, self._structure = jax.tree.flatten(shapes)
+        self._sizes: dict[str, int] = {}
+        self._places: list[tuple[str, slice, tuple[int, ...]]] = []
+        for leaf in leaves:
+            dtype = str(leaf.dtype)
+            first = self._sizes.get(dtype, 0)
+            self._sizes[dtype] = first + math.prod(leaf.shape)
+            place = slice(first, self._sizes[dtype])
+            self._places.append((dtype, place, tuple(leaf.shape)))
+
+    def zeros(self) -> HostVectors:
+        """The sums before the first step."""
+        return {dtype: np.zeros((2, size), dtype) for dtype, size in self._sizes.items()}
+
+    def totals(self, sums: Mapping[str, np.ndarray]) -> PyTree:
+        """The sums [2, elements] in float64, compensation included, as the tree."""
+        return self.tree(in_float64(sums))
+
+    def tree(self, vectors: Mapping[str, np.ndarray]) -> PyTree:
+        """The tree with these elements; axes in front of a vector are kept."""
+        leaves = []
+        for dtype, place, shape in self._places:
+            part = vectors[dtype][..., place]
+            leaves.append(part.reshape((*part.shape[:-1], *shape)))
+        return self._structure.unflatten(leaves)
 
 
-def zero_sums(shapes: PyTree) -> HostVectors:
-    """The sums before the first step, for a tree of such shapes."""
-    return {dtype: np.zeros((2, size), dtype) for dtype, size in vector_sizes(shapes).items()}
+def in_float64(sums: Mapping[str, np.ndarray]) -> HostVectors:
+    """The sums [..., 2, elements] in float64, compensation included."""
+    vectors = {}
+    for dtype, each in sums.items():
+        both = each.astype(np.float64)
+        rounded = both[..., 0, :]
+        vectors[dtype] = np.where(np.isfinite(rounded), both.sum(-2), rounded)
+    return vectors
 
 
 def plus(sums: Mapping[str, Array], tree: PyTree) -> Vectors:
     """The sums with the elements of a tree added."""
     terms = as_vectors(tree)
     return {dtype: _both_added(both, terms[dtype]) for dtype, both in sums.items()}
-
-
-def totals(sums: Mapping[str, np.ndarray], shapes: PyTree) -> PyTree:
-    """The sums [..., 2, elements] in float64, compensation included, as the tree of these
-    shapes.
-    """
-    vectors = {}
-    for dtype, each in sums.items():
-        both = np.asarray(each, np.float64)
-        rounded = both[..., 0, :]
-        vectors[dtype] = np.where(np.isfinite(rounded), both.sum(-2), rounded)
-    return _from_vectors(vectors, shapes)
 
 
 def scalar(value: Any) -> Any:
@@ -73,20 +93,6 @@ def _joined(vectors: list[Array]) -> Array:
     for number, vector in enumerate(vectors[1:], 1):
         joined = jnp.where(index == number, vector, joined)
     return joined
-
-
-def _from_vectors(vectors: Mapping[str, np.ndarray], shapes: PyTree) -> PyTree:
-    """The tree of such shapes with these elements; axes in front of a vector are kept."""
-    leaves, structure = jax.tree.flatten(shapes)
-    first = dict.fromkeys(vectors, 0)
-    found = []
-    for leaf in leaves:
-        dtype = str(leaf.dtype)
-        last = first[dtype] + math.prod(leaf.shape)
-        part = vectors[dtype][..., first[dtype] : last]
-        found.append(part.reshape((*part.shape[:-1], *leaf.shape)))
-        first[dtype] = last
-    return structure.unflatten(found)
 
 
 def _both_added(both: Array, term: Array) -> Array:

@@ -90,7 +90,7 @@ def test_figures_do_not_depend_on_where_the_clock_cuts_an_epoch(way, monkeypatch
 
 
 def test_sums_keep_what_rounding_would_lose():
-    from jaxdl.training.sums import plus, totals
+    from jaxdl.training.sums import Layout, plus
 
     terms = jnp.full(100_000, 0.1, jnp.float32)
 
@@ -100,16 +100,15 @@ def test_sums_keep_what_rounding_would_lose():
     zeros = {"float32": jnp.zeros((2, 1), jnp.float32)}
     sums, _ = jax.jit(lambda t: jax.lax.scan(add, zeros, t))(terms)
     exact = 100_000 * np.float64(np.float32(0.1))
-    total = totals(jax.device_get(sums), {"loss": jax.ShapeDtypeStruct((), jnp.float32)})[
-        "loss"
-    ]
+    layout = Layout({"loss": jax.ShapeDtypeStruct((), jnp.float32)})
+    total = layout.totals(jax.device_get(sums))["loss"]
     assert abs(total - exact) / exact < 1e-6
     assert abs(float(sums["float32"][0, 0]) - exact) / exact > 1e-5  # what plain addition gives
 
 
 @pytest.mark.parametrize("shapes", [[()], [(), (), ()], [(), (3,), (2, 2)], [()] * 20])
 def test_sums_lie_side_by_side_and_come_back(shapes):
-    from jaxdl.training.sums import _from_vectors, as_vectors
+    from jaxdl.training.sums import Layout, as_vectors
 
     tree = {
         f"figure_{place}": jnp.asarray(RNG.normal(size=shape), jnp.float32)
@@ -121,7 +120,7 @@ def test_sums_lie_side_by_side_and_come_back(shapes):
     )
     jax.tree.map(
         np.testing.assert_array_equal,
-        _from_vectors({"float32": np.asarray(vector)}, tree),
+        Layout(tree).tree({"float32": np.asarray(vector)}),
         tree,
     )
 
