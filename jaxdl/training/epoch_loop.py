@@ -87,12 +87,10 @@ class Bounds(NamedTuple):
     row: Any
 
 
-def bounds(source: Source, first: int, steps: int) -> np.ndarray:
-    """Of so many steps from that one, as one array, which is handed over sooner than four; computed
-    on the host, where a program would need kernels.
-    """
+def bounds(source: Source, first: int, steps: int) -> Bounds:
+    """Of so many steps from that one; computed on the host, where a program would need kernels."""
     row = first // source.steps
-    return np.array((first, first + steps, row * source.steps, row), np.int32)
+    return Bounds(*map(np.int32, (first, first + steps, row * source.steps, row)))
 
 
 def _loop_options(
@@ -133,7 +131,7 @@ def epoch_loop(
     sums: Vectors,
     rows: Vectors,
     observed: dict[str, Array],
-    limits: Array,
+    limits: Bounds,
 ) -> Epochs:
     """Runs steps, epoch by epoch, until the end or an update that is not finite.
 
@@ -152,19 +150,18 @@ def epoch_loop(
         orders: the permutations.
         sums: of the epoch at hand.
         rows, observed: room for what is measured of each epoch.
-        limits: where the run begins and ends, `bounds`.
+        limits: where the run begins and ends.
     """
-    between = Bounds(*limits)
-    kernel = _Kernel(step, whole, platform, numbers, source, given, orders, between)
+    kernel = _Kernel(step, whole, platform, numbers, source, given, orders, limits)
     before = state if given is None else given
     shapes = form_outcome(step, frozen_shapes((source, before)))
     gathered = jax.tree.map(
         lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes.measured.gathered
     )
-    steps = Steps(state, sums, gathered, between.first, jnp.asarray(True))
-    epochs = Epochs(steps, rows, observed, between.start, between.row)
+    steps = Steps(state, sums, gathered, limits.first, jnp.asarray(True))
+    epochs = Epochs(steps, rows, observed, limits.start, limits.row)
     return lax.while_loop(
-        lambda e: (e.steps.place < between.end) & e.steps.finite, kernel.epoch, epochs
+        lambda e: (e.steps.place < limits.end) & e.steps.finite, kernel.epoch, epochs
     )
 
 
