@@ -21,7 +21,7 @@ def as_vectors(tree: PyTree) -> dict[str, Array]:
     by_dtype: dict[str, list[Array]] = {}
     for leaf in jax.tree.leaves(tree):
         by_dtype.setdefault(str(leaf.dtype), []).append(leaf.reshape(-1))
-    return {dtype: _joined(leaves) for dtype, leaves in by_dtype.items()}
+    return {dtype: jnp.concatenate(leaves) for dtype, leaves in by_dtype.items()}
 
 
 class Layout:
@@ -78,21 +78,6 @@ def plus(sums: Mapping[str, Array], tree: PyTree) -> Vectors:
 def scalar(value: Any) -> Any:
     """A float, or an array with one for each member."""
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
-
-
-def _joined(vectors: list[Array]) -> Array:
-    """One vector after another.
-
-    A few scalars are placed by selects: on a CPU that is a part of the kernel that takes them,
-    where a concatenation would be a kernel of its own.
-    """
-    if len(vectors) > 8 or any(vector.size != 1 for vector in vectors):
-        return jnp.concatenate(vectors)
-    index = lax.iota(jnp.int32, len(vectors))
-    joined = jnp.broadcast_to(vectors[0], index.shape)
-    for number, vector in enumerate(vectors[1:], 1):
-        joined = jnp.where(index == number, vector, joined)
-    return joined
 
 
 def _both_added(both: Array, term: Array) -> Array:
