@@ -40,7 +40,14 @@ def blocks(path: Path, language: str = "python") -> Iterator[tuple[int, str]]:
         yield text[: found.start(1)].count("\n") + 1, found[1]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+QUICK = ("README", "tour", "contract")
+BY_TIER = [
+    pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.slow, id=path.stem)
+    for path in PAGES
+]
+
+
+@pytest.mark.parametrize("path", BY_TIER)
 def test_code_runs_as_printed(path, tmp_path, monkeypatch, unchecked):
     page = types.ModuleType(f"page_{path.stem}")
     monkeypatch.setitem(sys.modules, page.__name__, page)

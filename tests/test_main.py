@@ -64,6 +64,7 @@ def test_list_shows_experiments_and_what_they_expect(
     assert "shared" not in printed
 
 
+@pytest.mark.slow
 def test_compare_prints_a_report_and_writes_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

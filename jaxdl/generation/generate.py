@@ -131,7 +131,7 @@ def generate(
             positions.
 
     >>> import jax, jax.numpy as jnp, jaxdl as dl
-    >>> model = dl.models.gpt(65, layers=2, heads=2, features=16, context=32)
+    >>> model = dl.models.gpt(65, layers=1, heads=2, features=16, context=32)
     >>> prompt = jnp.zeros((3, 5), jnp.int32)
     >>> params, state = model.init(jax.random.key(0), prompt)
     >>> dl.generate(model, params, state, prompt, 10, key=jax.random.key(1), top_k=20).shape

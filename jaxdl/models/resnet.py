@@ -41,7 +41,7 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
     >>> import jax, jax.numpy as jnp
     >>> model = resnet(32, 64, 128)
     >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
-    >>> params, state = model.init(jax.random.key(0), images)
+    >>> params, state = jax.eval_shape(model.init, jax.random.key(0), images)
     >>> list(params)
     ['stage_0', 'stage_1', 'stage_2', 'logits']
     """

@@ -56,7 +56,7 @@ def vit(
     >>> import jax, jax.numpy as jnp
     >>> model = vit(10, patch=7, layers=2, heads=4, features=32)
     >>> images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)
-    >>> params, state = model.init(jax.random.key(0), images)
+    >>> params, state = jax.eval_shape(model.init, jax.random.key(0), images)
     >>> params["positions"]["embedding"].shape
     (16, 32)
     """

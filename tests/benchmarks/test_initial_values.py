@@ -29,6 +29,7 @@ def alike(ours: Any, theirs: Any) -> None:
     assert ks_2samp(ours, theirs).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_the_start_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)

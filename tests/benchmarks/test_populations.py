@@ -8,6 +8,7 @@ import pytest
 from benchmarks import populations
 
 
+@pytest.mark.slow
 def test_it_measures_both_and_says_what_is_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

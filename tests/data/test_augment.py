@@ -88,6 +88,7 @@ def test_cutout_zeroes_a_square_around_any_pixel(size: int):
     np.testing.assert_array_equal(cut[..., 0], cut[..., 1])
 
 
+@pytest.mark.slow
 def test_mixup_mixes_each_with_one_other_by_a_beta_distributed_weight():
     batch, alpha = 600, 0.5
     targets = jnp.eye(batch)  # so that each row shows the weights that it was mixed by
@@ -121,6 +122,7 @@ def test_every_dtype_is_kept_and_moved_alike(move: Callable[..., jax.Array], dty
     np.testing.assert_array_equal(moved.astype(jnp.float32), move(KEY, images))
 
 
+@pytest.mark.slow
 @moves
 def test_scan_and_vmap_give_what_a_loop_gives(move: Callable[..., jax.Array]):
     batches = jnp.asarray(numbered(12)).reshape(3, 4, 8, 6, 2)

@@ -141,6 +141,7 @@ def test_what_does_not_fit_is_refused(unchecked: None):
         pad([np.array(3)], 3)
 
 
+@pytest.mark.slow
 def test_fit_counts_every_sequence_once_and_compiles_each_bucket_once():
     model = dl.Sequential(dl.Embedding(50, 4), dl.SimpleRNN(4, sequence=False), dl.Dense(1))
     before = program.compiled_step._cache_size()
@@ -158,6 +159,7 @@ def test_fit_counts_every_sequence_once_and_compiles_each_bucket_once():
     assert program.compiled_step._cache_size() == before + 4
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_evaluation_over_buckets_equals_that_over_one_padded_array():
     model = dl.Sequential(dl.Embedding(50, 4), dl.LSTM(4, sequence=False), dl.Dense(1))

@@ -263,6 +263,7 @@ def test_batches_that_are_not_the_official_ones_are_refused(tmp_path: Path):
         data.cifar10(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(path.is_file() for path in REAL), reason="CIFAR-10 is not in JAXDL_DATA"
 )
@@ -283,3 +284,19 @@ def test_the_real_photographs():
     np.testing.assert_allclose(
         mean, [0.4914, 0.4822, 0.4465], atol=1e-4
     )  # as everyone normalises with
+
+
+def test_the_classes_stand_in_the_order_of_the_archive_s_labels():
+    """Krizhevsky, *Learning multiple layers of features from tiny images* (2009): batches.meta."""
+    assert data.CIFAR10_CLASSES == (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )

@@ -328,6 +328,7 @@ def until(came: Callable[[], bool]) -> None:
     pytest.fail("nothing came within a minute")
 
 
+@pytest.mark.slow
 def test_two_processes_get_whole_data_and_never_half(server, tmp_path):
     url = server.add("numbers", BODY, stalls_at=100_000)
     both = [process_for(tmp_path, url) for _ in range(2)]
@@ -347,6 +348,7 @@ def test_two_processes_get_whole_data_and_never_half(server, tmp_path):
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_where_the_process_that_downloads_is_killed_the_other_goes_on(server, tmp_path):
     url = server.add("numbers", BODY, stalls_at=100_000)
     first, second = process_for(tmp_path, url), process_for(tmp_path, url)

@@ -140,6 +140,7 @@ def test_a_review_that_is_no_text_is_named(tmp_path: Path):
         read_imdb(tmp_path, (Collection.of(_PATTERN, files),), urls=())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(path.exists() for path in REAL), reason="IMDB is not in JAXDL_DATA")
 @pytest.mark.once
 def test_the_real_reviews():

@@ -155,6 +155,7 @@ def test_recordings_that_are_not_the_official_ones_and_unknown_features_are_refu
         data.spoken_digits(tmp_path, features=unknown)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(path.exists() for path in REAL), reason="the spoken digits are not in JAXDL_DATA"
 )

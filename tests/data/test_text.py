@@ -155,6 +155,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
             use()
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1))
 def test_characters_come_back(text: str):
     characters = Characters.of(text)

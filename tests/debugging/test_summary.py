@@ -45,6 +45,7 @@ def test_a_convolution_counts_its_patches_times_its_kernel() -> None:
     assert whole.rows[0].output == (4, 8, 10, 8)
 
 
+@pytest.mark.slow
 def test_rows_follow_the_data_and_name_their_place() -> None:
     block = dl.Residual(dl.Sequential(dl.Conv(4, 3), dl.BatchNorm(), jax.nn.relu))
     model = dl.Sequential(dl.Conv(4, 3), block, flat=dl.Flatten(), out=dl.Dense(2))

@@ -144,6 +144,7 @@ def test_the_cross_entropy_of_large_numbers_is_finite() -> None:
     assert by_a.tolist() == [[1, -1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiment.NETWORKS)
 def test_the_gradients_of_a_network_are_its_slopes_in_any_direction(name: str) -> None:
     by_hand, params, (x, targets) = (

@@ -57,7 +57,7 @@ def without_a_cache(model: Any, params: Any, state: Any, steps: int, **how: Any)
     return tokens
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_a_cache_changes_nothing(model: Any) -> None:
     params, state = drawn(model)
@@ -92,6 +92,7 @@ def test_the_likeliest_token_needs_no_key() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_sequence_ends_at_the_stop_token() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)

@@ -205,7 +205,7 @@ def test_states_and_gradients_equal_those_of_flax(kind: Any) -> None:
     close(jax.value_and_grad(ours, (0, 1))(params, x), expected)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @every_layer
 @pytest.mark.parametrize(
     "options",

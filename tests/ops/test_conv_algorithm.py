@@ -46,6 +46,7 @@ def convolutions(draw: Any) -> dict[str, Any]:
     return {"x": (examples, *space, inputs), "kernel": (*window, inputs, outputs), "pads": pads}
 
 
+@pytest.mark.slow
 @settings(max_examples=CASES)
 @given(convolutions())
 def test_it_and_its_derivatives_of_two_orders_are_those_of_xla(case: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def trained(optimizer, steps=5):
     return params
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
 def test_of_other_numbers_it_is_the_one_that_optax_builds_of_them(name):
     (form, _), (other, numbers) = opened(MAKE[name](0.01)), opened(MAKE[name](0.02))

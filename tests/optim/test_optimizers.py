@@ -113,7 +113,7 @@ def test_what_is_none_is_refused(options, message):
         fit((X, T), **options)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_a_schedule_free_run_means_the_average(clip_norm, way):

@@ -69,7 +69,7 @@ def assert_same_run(member: dl.Run, single: dl.Run, tolerance: float = 1e-5) -> 
     assert member.stopped == single.stopped
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["last", "first"])
 def test_each_member_is_the_single_run_with_its_seed(
     axis: str, monkeypatch: pytest.MonkeyPatch
@@ -165,6 +165,7 @@ def test_a_stream_gives_all_members_the_same_batches() -> None:
         assert_same_run(runs[seed], dl.fit(MODEL, stream, seed=seed, **SETTINGS))
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_hyperparameters_of_optimizer_loss_and_model_are_swept_by_one_program(
     monkeypatch: pytest.MonkeyPatch,
@@ -323,6 +324,7 @@ def test_the_best_member_and_the_ranking() -> None:
     assert runs.best_member == runs.members[runs.ranking[0]]
 
 
+@pytest.mark.slow
 def test_an_ensemble_predicts_and_each_member_is_evaluated() -> None:
     x, y = blobs(50)
     runs = dl.fit_many(MODEL, blobs(), seeds=3, at_a_time=2, **SETTINGS)
@@ -347,6 +349,7 @@ def test_an_ensemble_predicts_and_each_member_is_evaluated() -> None:
         assert figures["accuracy"][i] == single["accuracy"]
 
 
+@pytest.mark.slow
 def test_results_as_table_json_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +513,7 @@ def test_the_models_take_a_traced_dropout(build: Any) -> None:
     assert np.isfinite(runs.history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [

@@ -96,6 +96,7 @@ def test_a_population_that_crashed_goes_on_to_the_same_bits(
         assert_same_bits(trained(checkpoint=saved), whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_population_stops_at_once_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def report(machine: DeviceSpeed) -> dl.SpeedReport:
     )
 
 
+@pytest.mark.slow
 def test_the_execution_modes_agree_and_each_is_measured(report: dl.SpeedReport) -> None:
     assert [each.name for each in report.executions] == ["eager", "step", "epoch"]
     assert report.difference is not None
@@ -224,6 +225,7 @@ def test_an_optimizer_by_name_and_a_precision_are_taken_as_by_fit(machine: Devic
     )
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_precision_is_reported_with_what_it_costs(
     machine: DeviceSpeed, tmp_path: Path

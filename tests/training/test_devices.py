@@ -38,6 +38,7 @@ MODEL = dl.Sequential(
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_on_four_devices(request: pytest.FixtureRequest, tier: str) -> None:
     """All of this file again, in a process whose CPU is four devices."""

@@ -218,7 +218,7 @@ print(run.stopped, len(run.history["loss"]), flush=True)
 """
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["epoch", "step"])
 @pytest.mark.once
 def test_ctrl_c_ends_a_run_soon_with_its_history(way):
@@ -260,6 +260,7 @@ def test_a_ctrl_c_that_python_drops_ends_a_run_too(way, monkeypatch):
     assert signal.signal(signal.SIGINT, handler) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_progress_is_plain_lines_without_a_terminal(capsys):
     dl.fit(
         MODEL,

@@ -94,6 +94,7 @@ def test_where_parameters_are_given_none_are_drawn():
     )
 
 
+@pytest.mark.slow
 def test_sample_weights_weigh_loss_and_metrics():
     weights = RNG.uniform(0, 2, 43).astype(np.float32)
     params, state = CLASSIFIER.init(jax.random.key(3), X)

@@ -122,7 +122,7 @@ def test_a_test_is_one_program_and_a_second_one_none():
     np.testing.assert_array_equal(first.losses, second.losses)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["step", pytest.param("eager", marks=pytest.mark.once)])
 def test_ways_and_streams_find_the_same(way):
     options = {"batch_size": 4, "steps": 30, "lowest": 1e-3, "highest": 30.0}

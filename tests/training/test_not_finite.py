@@ -291,6 +291,7 @@ class Logarithm(dl.Layer):
         return jnp.log(x), state
 
 
+@pytest.mark.slow
 def test_debug_names_the_layer_and_the_operation():
     model = dl.Sequential(
         first=dl.Dense(4),

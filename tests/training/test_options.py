@@ -38,6 +38,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.slow
 def test_an_option_does_the_same_in_a_population_as_in_fit():
     model = dl.Dense(1)
     initial = model.init(jax.random.key(0), X)

@@ -28,7 +28,7 @@ fit = functools.partial(
 )
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_all_that_is_kept_is_float32(precision):
     run = fit(

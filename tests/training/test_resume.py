@@ -93,7 +93,7 @@ def assert_same_bits(first: dl.Run, second: dl.Run) -> None:
     assert (first.best and first.best[:2]) == (second.best and second.best[:2])
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["epoch", "step"])
 @pytest.mark.parametrize("every", ["1 epoch", "1 step", "3 steps"])
 def test_a_run_that_crashed_goes_on_to_the_same_bits(
@@ -148,7 +148,7 @@ def test_early_stopping_ends_a_run_once_and_for_all(tmp_path: Path) -> None:
     assert_same_bits(dataclasses.replace(again, stopped=first.stopped), first)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("steps_per_epoch", [None, 4])
 def test_streams_are_taken_up_where_they_were(
@@ -359,7 +359,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:accumulate=2. the moments of BatchNorm")
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_run_of_other_settings_is_refused_by_their_name(saved: Path, name: str) -> None:

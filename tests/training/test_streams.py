@@ -32,7 +32,7 @@ def batches(size=8, arrays=(X, Y)):
         yield tuple(a[i : i + size] for a in arrays)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way", [pytest.param("eager", marks=pytest.mark.once), "step", "epoch", "auto"]
 )
@@ -258,6 +258,7 @@ def test_lengths_within_a_batch_are_compared():
         fit([(X[:8], Y[:7])])
 
 
+@pytest.mark.slow
 def test_a_changed_shape_is_refused_or_compiled_anew():
     model = dl.Sequential(dl.GlobalAvgPool(), dl.Dense(3))
     stream = [(RNG.normal(size=(4, n, 2)).astype(np.float32), Y[:4]) for n in (5, 5, 7, 7, 5)]

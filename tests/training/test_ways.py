@@ -167,6 +167,7 @@ def test_large_sums_of_few_epochs_at_a_time_are_the_same_sums(monkeypatch):
     np.testing.assert_array_equal(whole.history["confusion"], parts.history["confusion"])
 
 
+@pytest.mark.slow
 def test_a_run_draws_an_order_once(monkeypatch):
     """Also where the clock cuts an epoch into many runs."""
     from jaxdl.data import source

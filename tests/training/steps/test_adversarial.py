@@ -102,7 +102,7 @@ def reference() -> dl.Run:
     return dl.train(NORMALISED, X, compile="epoch", **OPTIONS)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_both_updates_are_those_by_hand(smoothing: float) -> None:
     step = players(ADAM, SGD, dl.NonSaturating(smoothing))

@@ -125,7 +125,7 @@ def batches(*arrays):
     return [tuple(a[i : i + SIZE] for a in arrays) for i in (0, SIZE)]
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("loss", [contrastive, of_batch])
 @pytest.mark.parametrize("data", [(X, Y), batches(X, Y)], ids=["arrays", "stream"])

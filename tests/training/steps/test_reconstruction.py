@@ -24,6 +24,7 @@ def noisy(key: Any, x: Any) -> Any:
     return jnp.clip(x + 0.5 * jax.random.normal(key, x.shape), 0, 1)
 
 
+@pytest.mark.slow
 def test_it_is_fit_with_the_inputs_as_targets() -> None:
     step = dl.Reconstruction(MODEL, losses.binary_cross_entropy, OPTIMIZER)
     run = dl.train(step, X, validation=X[:5], **OPTIONS)

@@ -93,7 +93,7 @@ def test_likelihoods_are_those_of_pytorch() -> None:
     np.testing.assert_allclose(given, expected, rtol=1e-5)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1.0, pytest.param(4.0, marks=pytest.mark.once)])
 def test_a_step_descends_the_bound_and_rows_that_fill_up_do_not_count(beta: float) -> None:
     step = dl.Variational(PLAIN, OPTIMIZER, beta)
