@@ -42,8 +42,8 @@ def resnet(*features: int, blocks: int = 1, classes: int = 10) -> Sequential:
     >>> model = resnet(32, 64, 128)
     >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
     >>> params, state = jax.eval_shape(model.init, jax.random.key(0), images)
-    >>> list(params)
-    ['stage_0', 'stage_1', 'stage_2', 'logits']
+    >>> sorted(params)
+    ['logits', 'stage_0', 'stage_1', 'stage_2']
     """
     stages = {
         f"stage_{index}": stage(channels, blocks) for index, channels in enumerate(features)
