@@ -49,8 +49,9 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
         query: Any,
         key: Any,
         value: Any,
-        *,
+        bias: Any,
         mask: Any,
+        *,
         is_causal: bool,
         implementation: str | None,
     ) -> Any:
