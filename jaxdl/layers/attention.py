@@ -1,7 +1,7 @@
 """Multi-head attention, of a sequence to itself or to another."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -169,20 +169,32 @@ class MultiHeadAttention(Layer):
         bias = added_bias(_NAME, attend, self.heads)
         query, key, value = self._project(params, attend, jnp.zeros((), jnp.int32))
         is_training = isinstance(mode, Train)
-        settings: dict[str, Any] = {
-            "bias": bias,
-            "causal": self.causal,
-            "soft_cap": self.logit_soft_cap,
-            "dropout": self.dropout if is_training else 0.0,
-            "dropout_key": mode.key if is_training else None,
-        }
+        dropout = self.dropout if is_training else 0.0
+        dropout_key = mode.key if is_training else None
         if not self.return_weights:
             heads = ops.attention.attention(
-                query, key, value, mask, flash=self.flash, **settings
+                query,
+                key,
+                value,
+                mask,
+                bias=bias,
+                causal=self.causal,
+                soft_cap=self.logit_soft_cap,
+                dropout=dropout,
+                dropout_key=dropout_key,
+                flash=self.flash,
             )
             return _like(attend.queries, self._output(params, heads)), state
         heads, weights = ops.attention.attention_and_weights(
-            query, key, value, mask, **settings
+            query,
+            key,
+            value,
+            mask,
+            bias=bias,
+            causal=self.causal,
+            soft_cap=self.logit_soft_cap,
+            dropout=dropout,
+            dropout_key=dropout_key,
         )
         if isinstance(attend.queries, Padded):
             weights = jnp.where(attend.queries.mask[:, None, :, None], weights, 0)
@@ -225,13 +237,13 @@ class MultiHeadAttention(Layer):
         self, params: Params, cache: Cache, attend: Attend, span: Span
     ) -> tuple[Array, Cache]:
         query, key, value = self._project(params, attend, span.start)
-        settings: dict[str, Any] = {"soft_cap": self.logit_soft_cap}
+        cap = self.logit_soft_cap
         count = query.shape[1]
         if not cache:
             rest = ((0, 0), (0, span.max_length - count), (0, 0), (0, 0))
             cache = {"key": jnp.pad(key, rest), "value": jnp.pad(value, rest)}
             heads = ops.attention.attention(
-                query, key, value, causal=True, flash=self.flash, **settings
+                query, key, value, causal=True, soft_cap=cap, flash=self.flash
             )
             return self._output(params, heads), cache
         start = (0, span.start, 0, 0)
@@ -240,7 +252,7 @@ class MultiHeadAttention(Layer):
             "value": lax.dynamic_update_slice(cache["value"], value, start),
         }
         mask = _before(span.start, count, span.max_length)
-        heads = ops.attention.attention(query, cache["key"], cache["value"], mask, **settings)
+        heads = ops.attention.attention(query, cache["key"], cache["value"], mask, soft_cap=cap)
         return self._output(params, heads), cache
 
     def _decode_cross(

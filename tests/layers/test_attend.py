@@ -30,7 +30,7 @@ def drawn(layer: Any, x: Any) -> Any:
     return perturbed(layer.init(jax.random.key(0), x)[0])
 
 
-def heads_of(width: int, value_width: int) -> dict[str, jax.Array]:
+def heads_of(width: int, value_width: int) -> dict[str, Any]:
     """Queries, keys and values, of which two heads share one."""
     return {
         "query": normal(5, (BATCH, TIME, HEADS, width)),
@@ -92,6 +92,20 @@ def test_a_soft_cap_is_the_equation(cap: float | None) -> None:
     close(ops.attention.attention(**inputs, bias=BIAS, soft_cap=cap), expected)
     y, _ = ops.attention.attention_and_weights(**inputs, bias=BIAS, soft_cap=cap)
     close(y, expected)
+
+
+def test_soft_caps_are_swept_as_tracers() -> None:
+    inputs = heads_of(6, 6)
+    caps = jnp.array([0.7, 3.0])
+    swept = jax.vmap(lambda cap: ops.attention.attention(**inputs, soft_cap=cap))(caps)
+    for y, cap in zip(swept, (0.7, 3.0), strict=True):
+        close(y, by_hand(**inputs, bias=jnp.zeros_like(BIAS), cap=cap))
+    layer = dl.MultiHeadAttention(HEADS, logit_soft_cap=0.7)
+    params = drawn(layer, X)
+    traced = jax.jit(
+        lambda cap: dl.MultiHeadAttention(HEADS, logit_soft_cap=cap).apply(params, {}, X)[0]
+    )
+    close(traced(caps[0]), layer.apply(params, {}, X)[0])
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -38,8 +38,8 @@ def test_pairs_turn_and_the_other_features_stay(features: int, interleaved: bool
     close(y, by_hand(X, features, interleaved, 500.0))
     np.testing.assert_array_equal(y[..., features:], X[..., features:])
     moved = rotary(X, jnp.asarray(STEPS + 7))
-    products = (jnp.einsum("bqhd,bkhd->bhqk", each, each) for each in (y, moved))
-    close(*products, 1e-4)
+    ours, theirs = (jnp.einsum("bqhd,bkhd->bhqk", each, each) for each in (moved, y))
+    close(ours, theirs, 1e-4)
 
 
 def test_interleaved_pairs_are_halves_in_another_order() -> None:
@@ -62,13 +62,14 @@ def test_the_flag_is_the_default() -> None:
 
 
 def test_only_pairs_within_a_head_are_turned(unchecked: None) -> None:
-    for build, sentence in (
-        (lambda: dl.Rotary(3), "features is an even number"),
-        (lambda: dl.Rotary(base=0.0), "base is a finite number above 0"),
-        (lambda: dl.Rotary(interleaved=1), "interleaved is True or False"),
-    ):
+    wrong: dict[str, dict[str, Any]] = {
+        "features is an even number": {"features": 3},
+        "base is a finite number above 0": {"base": 0.0},
+        "interleaved is True or False": {"interleaved": 1},
+    }
+    for sentence, arguments in wrong.items():
         with pytest.raises(LayerError, match=sentence):
-            build()
+            dl.Rotary(**arguments)
     layer = dl.MultiHeadAttention(2, rotary=dl.Rotary(6))
     with pytest.raises(LayerError, match="turn 6 features of each head, and a head has 4"):
         layer.init(jax.random.key(0), normal(1, (2, 5, 8)))
