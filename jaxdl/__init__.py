@@ -54,11 +54,13 @@ from jaxdl.layers import PReLU as PReLU
 from jaxdl.layers import Reshape as Reshape
 from jaxdl.layers import Residual as Residual
 from jaxdl.layers import RMSNorm as RMSNorm
+from jaxdl.layers import Rotary as Rotary
 from jaxdl.layers import Sequential as Sequential
 from jaxdl.layers import SimpleRNN as SimpleRNN
 from jaxdl.layers import SinusoidalPositions as SinusoidalPositions
 from jaxdl.layers import Tied as Tied
 from jaxdl.layers import TransformerBlock as TransformerBlock
+from jaxdl.layers import TransformerDecoderBlock as TransformerDecoderBlock
 from jaxdl.layers import in_precision as in_precision
 from jaxdl.layers import initializers as initializers
 from jaxdl.ops import activations as activations

@@ -14,6 +14,7 @@ from jaxdl.core.arrays import host_array
 from jaxdl.core.layer import Layer, Params, Span, State
 from jaxdl.core.padded import Padded
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.layers.attend import Attend
 
 Tokens = Array | np.ndarray
 """Integers."""
@@ -130,7 +131,12 @@ def check_prompt(prompt: Array | np.ndarray) -> None:
 
 
 def check_tokens(
-    model: Layer, params: Params, state: State, prompt: Tokens, stop: int | None
+    model: Layer,
+    params: Params,
+    state: State,
+    prompt: Tokens,
+    stop: int | None,
+    memory: PyTree = None,
 ) -> None:
     """Checks that tokens are among those that the model knows.
 
@@ -138,7 +144,8 @@ def check_tokens(
         ValueError: one is not.
     """
     tokens = jax.ShapeDtypeStruct(prompt.shape, jnp.int32)
-    vocabulary = _vocabulary(model, frozen_shapes((params, state, tokens)))
+    x = tokens if memory is None else Attend(tokens, memory)
+    vocabulary = _vocabulary(model, frozen_shapes((params, state, x)))
     if stop is not None and not 0 <= stop < vocabulary:
         raise ValueError(
             f"generate: stop is one of the tokens 0 … {vocabulary - 1} of the model, got {stop}."
@@ -156,13 +163,14 @@ def check_tokens(
 
 @functools.lru_cache(maxsize=64)
 def _vocabulary(model: Layer, shapes: Shapes) -> int:
-    params, state, tokens = thawed_shapes(shapes)
+    params, state, x = thawed_shapes(shapes)
+    tokens = x.queries if isinstance(x, Attend) else x
 
-    def logits(params: Params, state: State, tokens: Array) -> PyTree:
+    def logits(params: Params, state: State, x: PyTree) -> PyTree:
         span = Span(jnp.zeros((), jnp.int32), tokens.shape[1])
-        return model.decode(params, state, {}, tokens, span)[0]
+        return model.decode(params, state, {}, x, span)[0]
 
-    found = jax.eval_shape(logits, params, state, tokens)
+    found = jax.eval_shape(logits, params, state, x)
     check_logits(found, tokens)
     return found.shape[-1]
 

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Int32, Key
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.layer import Cache, Layer, Params, Span, State
 from jaxdl.core.padded import Padded
 from jaxdl.generation.checks import (
@@ -23,6 +24,7 @@ from jaxdl.generation.checks import (
     tokens_and_lengths,
 )
 from jaxdl.generation.sampling import draw
+from jaxdl.layers.attend import Attend
 
 Tokens = Int32[Array, "batch time"]
 Continued = Int32[Array, "batch length"]
@@ -44,6 +46,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int | None = None,
+    memory: PyTree = None,
 ) -> Padded:
     """Prompts of different lengths: each continued from its own end."""
 
@@ -61,6 +64,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: None = None,
+    memory: PyTree = None,
 ) -> Continued:
     """Without a token to stop at: all sequences continued by so many steps."""
 
@@ -78,6 +82,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int,
+    memory: PyTree = None,
 ) -> Padded:
     """With one: each ends behind it, so that their lengths differ."""
 
@@ -94,6 +99,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int | None = None,
+    memory: PyTree = None,
 ) -> Array | Padded:
     """Continues sequences of tokens by a language model: token t + 1 is drawn from softmax(logits_t
     / temperature).
@@ -119,6 +125,8 @@ def generate(
             no more than its rounding counts as reached.
         stop: the token that ends a sequence. Behind it the sequence is filled with it, and the
             program ends when all have.
+        memory: the sequence that a decoder attends to, such as the output of an encoder, [batch,
+            keys, features] or `Padded`: the model maps `Attend(tokens, memory)` to logits.
 
     Returns:
         [batch, time + steps] int32, the prompt included; of a `Padded` prompt, and with a stop
@@ -144,7 +152,7 @@ def generate(
         check_lengths(lengths, tokens.shape)
         lengths = jnp.asarray(lengths).astype(jnp.int32)
         tokens = jnp.where(Padded(tokens, lengths).mask, tokens, 0 if stop is None else stop)
-    check_tokens(model, params, state, tokens, stop)
+    check_tokens(model, params, state, tokens, stop, memory)
     tokens = jnp.asarray(tokens).astype(jnp.int32)
     if key is None:
         key = jax.random.key(0)
@@ -162,6 +170,7 @@ def generate(
         top_k,
         top_p,
         stop,
+        memory,
     )
     return tokens if lengths is None and stop is None else Padded(tokens, ends)
 
@@ -183,6 +192,7 @@ def _generated(
     top_k: int | None,
     top_p: float | None,
     stop: int | None,
+    memory: PyTree,
 ) -> tuple[Continued, Int32[Array, " batch"]]:
     """The sequences and where they end, of prompts that are all at least as long as the
     shortest.
@@ -192,7 +202,8 @@ def _generated(
     fill = 0 if stop is None else stop
 
     def read(cache: Cache, tokens: Array, start: Array) -> tuple[Array, Cache]:
-        logits, cache = model.decode(params, state, cache, tokens, Span(start, max_length))
+        x = tokens if memory is None else Attend(tokens, memory)
+        logits, cache = model.decode(params, state, cache, x, Span(start, max_length))
         check_logits(logits, tokens)
         return logits[:, -1], cache
 

@@ -1,7 +1,7 @@
 """Layers: ops with parameters."""
 
 from jaxdl.layers import initializers as initializers
-from jaxdl.layers.attention import Attend as Attend
+from jaxdl.layers.attend import Attend as Attend
 from jaxdl.layers.attention import MultiHeadAttention as MultiHeadAttention
 from jaxdl.layers.combine import Frozen as Frozen
 from jaxdl.layers.combine import Map as Map
@@ -22,6 +22,7 @@ from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
 from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool
 from jaxdl.layers.pool import MaxPool as MaxPool
 from jaxdl.layers.positions import LearnedPositions as LearnedPositions
+from jaxdl.layers.positions import Rotary as Rotary
 from jaxdl.layers.positions import SinusoidalPositions as SinusoidalPositions
 from jaxdl.layers.precision import in_precision as in_precision
 from jaxdl.layers.prelu import PReLU as PReLU
@@ -34,4 +35,5 @@ from jaxdl.layers.sequential import Tied as Tied
 from jaxdl.layers.shape import Flatten as Flatten
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.transformer import TransformerBlock as TransformerBlock
+from jaxdl.layers.transformer import TransformerDecoderBlock as TransformerDecoderBlock
 from jaxdl.layers.wiring import Composite as Composite

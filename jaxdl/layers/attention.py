@@ -1,9 +1,8 @@
 """Multi-head attention, of a sequence to itself or to another."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -13,46 +12,20 @@ from jaxdl.core.error import LayerError
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Cache, Layer, Params, Span, State, refuse_padded
 from jaxdl.core.mode import Eval, Mode, Train
+from jaxdl.core.number import is_number
 from jaxdl.core.padded import Padded
 from jaxdl.layers import arguments, inputs, parameters
+from jaxdl.layers.attend import Attend, added_bias, as_attend, attended
 from jaxdl.layers.dense import lecun_normal, zeros
 from jaxdl.layers.initializers import Initializer
+from jaxdl.layers.positions import Rotary, as_rotary
 from jaxdl.ops.floating import DType
 from jaxdl.ops.linear import linear
 from jaxdl.ops.sharding import gather_unless_divisible
 
 _NAME = "MultiHeadAttention"
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Attend:
-    """The input of `MultiHeadAttention` to another sequence, or with a mask.
-
-    Args:
-        queries: [batch, queries, features], or `Padded`: the sequence that attends.
-        keys_values: [batch, keys, features], or `Padded`: the sequence that is attended to; None is
-            the queries themselves.
-        mask: bool, [queries, keys] or [batch | 1, heads | 1, queries, keys], True where a query
-            attends to a key; None is True everywhere. It applies in addition to `causal` and the
-            lengths of `Padded`.
-
-    >>> import jax, jax.numpy as jnp, jaxdl as dl
-    >>> layer = dl.MultiHeadAttention(2)
-    >>> x = dl.Attend(jnp.ones((1, 3, 4)), keys_values=jnp.ones((1, 5, 6)))
-    >>> params, state = layer.init(jax.random.key(0), x)
-    >>> layer.apply(params, state, x)[0].shape
-    (1, 3, 4)
-    """
-
-    queries: Any
-    keys_values: Any = None
-    mask: Any = None
-
-    @property
-    def source(self) -> PyTree:
-        """The sequence that is attended to."""
-        return self.queries if self.keys_values is None else self.keys_values
+Shapes = dict[str, tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +33,12 @@ class MultiHeadAttention(Layer):
     """y = [h₁ … hₙ] O + b, with hᵢ = softmax(q kᵀ / √width) v in each head: [batch, time, inputs]
     to [batch, time, features].
 
-    q, k and v are x Q, x K and x V with their biases, split into heads of features / heads. Of
-    `Padded` sequences only the steps within the lengths are read; attention to another sequence, or
-    with a mask, takes an `Attend`. A query that attends to no key has zeros for its heads. Source:
-    Vaswani et al., 2017, section 3.2.2; rotary positions: Su et al., 2021; fewer key/value
-    heads: Ainslie et al., 2023.
+    q, k and v are x Q, x K and x V with their biases, split into heads. Attention to another
+    sequence, or with a mask or a bias of the logits, takes an `Attend`. Of `Padded` sequences only
+    the steps within the lengths are read. A query that attends to no key has zeros for its heads,
+    so that y is b. Source: Vaswani et al., 2017, section 3.2.2; rotary positions: Su et al., 2021;
+    fewer key/value heads: Ainslie et al., 2023; the soft cap: Gemma Team, 2024 (Gemma 2), section
+    2.
 
     Parameters: `query`, `key`, `value` and `out`, each with `kernel` and `bias` as in `Dense`. Flax
     and Keras have the features as two axes, heads and width; PyTorch's `in_proj_weight` is the
@@ -75,28 +49,42 @@ class MultiHeadAttention(Layer):
         causal: whether step i attends only to the steps 0 … i.
         kv_heads: the number of heads of k and v, each shared by heads / kv_heads of q; None is as
             many as q.
-        rotary: whether q and k are rotated by their positions (`ops.attention.rotary`).
+        rotary: whether q and k are rotated by their positions, or a `Rotary`, which says how.
         dropout: the probability that a weight is dropped in training.
         flash: whether a kernel of the device that never forms the weights may be used, so that
             memory grows with the length and not with its square (`ops.attention.attention`); it has
             no second derivatives and no forward mode.
         use_bias: whether biases are added.
-        features: the size of an output, and of all heads of q together; None is that of the
-            queries.
+        features: the size of an output; None is that of the queries.
         kernel_init, out_kernel_init, bias_init: from `dl.initializers`; `out_kernel_init` is that
             of `out`.
         dtype: of the computation; None is the input's own.
         param_dtype: of the stored parameters.
+        head_features: the width of a head of q and k; None is features / heads.
+        value_features: the width of a head of v; None is that of q and k.
+        logit_soft_cap: replaces the logits s = q kᵀ / √width by cap · tanh(s / cap), before a bias
+            is added; None leaves them.
+        return_weights: whether the output is a pair (y, weights), with the weights before dropout
+            [batch, heads, queries, keys], which are 0 for a query in the padding.
 
     Raises:
         LayerError: an argument is invalid, the heads do not divide the features, or an input is not
-            [batch, time, features], has other features than at init, or a mask of another shape.
+            [batch, time, features], has other features than at init, or a mask or a bias that does
+            not broadcast to the weights.
+
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
+    >>> layer = dl.MultiHeadAttention(4, head_features=8, return_weights=True)
+    >>> x = dl.Attend(jnp.ones((2, 3, 6)), mask=jnp.tril(jnp.ones((3, 3), bool)))
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> (y, weights), state = layer.apply(params, state, x)
+    >>> y.shape, weights.shape
+    ((2, 3, 6), (2, 4, 3, 3))
     """
 
     heads: int
     causal: bool = False
     kv_heads: int | None = None
-    rotary: bool = False
+    rotary: bool | Rotary = False
     dropout: float | Array = 0.0
     flash: bool = False
     use_bias: bool = True
@@ -106,11 +94,15 @@ class MultiHeadAttention(Layer):
     bias_init: Initializer = zeros
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    head_features: int | None = None
+    value_features: int | None = None
+    logit_soft_cap: float | Array | None = None
+    return_weights: bool = False
     takes_bytes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         arguments.check_positive(_NAME, heads=self.heads)
-        for name in ("kv_heads", "features"):
+        for name in ("kv_heads", "features", "head_features", "value_features"):
             if getattr(self, name) is not None:
                 arguments.check_positive(_NAME, **{name: getattr(self, name)})
         if self.heads % self._kv_heads:
@@ -119,7 +111,9 @@ class MultiHeadAttention(Layer):
                 f"kv_heads is a divisor of the {self.heads} heads that share them, got "
                 f"{self.kv_heads}.",
             )
+        as_rotary(_NAME, self.rotary)
         arguments.check_probability(_NAME, dropout=self.dropout)
+        _check_soft_cap(self.logit_soft_cap)
         arguments.check_fields(self)
 
     @property
@@ -127,17 +121,9 @@ class MultiHeadAttention(Layer):
         return self.heads if self.kv_heads is None else self.kv_heads
 
     def init(self, key: Array, x: PyTree) -> tuple[Params, State]:
-        attend = _as_attend(x)
+        attend = as_attend(_NAME, x)
         inputs.check_floating(_NAME, attend.queries, self.dtype)
-        in_features = attend.queries.shape[-1]
-        features = self._out_features(in_features)
-        source_features = attend.source.shape[-1]
-        shapes = {
-            "query": (in_features, features),
-            "key": (source_features, self._kv_features(features)),
-            "value": (source_features, self._kv_features(features)),
-            "out": (features, features),
-        }
+        shapes = self._shapes(attend.queries, attend.source, attend.value_source)
         params = {
             name: self._draw(name, fold_in_name(key, name), shape)
             for name, shape in shapes.items()
@@ -148,87 +134,150 @@ class MultiHeadAttention(Layer):
         kernel_init = "out_kernel_init" if name == "out" else "kernel_init"
         return parameters.draw_affine(self, key, shape, kernel_init)
 
-    def _out_features(self, in_features: int) -> int:
+    def _shapes(self, queries: PyTree, keys: PyTree, values: PyTree) -> Shapes:
+        """The shapes of the kernels, for sequences [batch, time, features]."""
+        in_features = queries.shape[-1]
         features = in_features if self.features is None else self.features
-        if features % self.heads:
+        width = self._head_features(features)
+        value_width = width if self.value_features is None else self.value_features
+        return {
+            "query": (in_features, self.heads * width),
+            "key": (keys.shape[-1], self._kv_heads * width),
+            "value": (values.shape[-1], self._kv_heads * value_width),
+            "out": (self.heads * value_width, features),
+        }
+
+    def _head_features(self, features: int) -> int:
+        """The width of a head of q and k."""
+        if self.head_features is None and features % self.heads:
             raise LayerError(
                 _NAME,
                 f"{features} features cannot be split among {self.heads} heads — choose features "
-                f"that are a multiple of them.",
+                f"that are a multiple of them, or the width of a head, head_features.",
             )
-        if self.rotary and features // self.heads % 2:
-            raise LayerError(
-                _NAME,
-                f"rotary positions turn pairs of features, and {features} features in {self.heads} "
-                f"heads leave an odd number — "
-                "choose fewer heads or more features.",
-            )
-        return features
-
-    def _kv_features(self, features: int) -> int:
-        return features // self.heads * self._kv_heads
+        width = features // self.heads if self.head_features is None else self.head_features
+        rotary = as_rotary(_NAME, self.rotary)
+        if rotary is not None:
+            rotary.check_width(_NAME, width)
+        return width
 
     def apply(
         self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
     ) -> tuple[PyTree, State]:
-        attend = _as_attend(x)
-        queries = self._values(attend.queries)
-        source = queries if attend.keys_values is None else self._values(attend.keys_values)
-        mask = _mask(attend, self.heads)
-        query, key, value = self._project(params, queries, source, jnp.zeros((), jnp.int32))
+        attend = as_attend(_NAME, x)
+        mask = attended(_NAME, attend, self.heads)
+        bias = added_bias(_NAME, attend, self.heads)
+        query, key, value = self._project(params, attend, jnp.zeros((), jnp.int32))
         is_training = isinstance(mode, Train)
-        heads = ops.attention.attention(
+        dropout = self.dropout if is_training else 0.0
+        dropout_key = mode.key if is_training else None
+        if not self.return_weights:
+            heads = ops.attention.attention(
+                query,
+                key,
+                value,
+                mask,
+                bias=bias,
+                causal=self.causal,
+                soft_cap=self.logit_soft_cap,
+                dropout=dropout,
+                dropout_key=dropout_key,
+                flash=self.flash,
+            )
+            return _like(attend.queries, self._output(params, heads)), state
+        heads, weights = ops.attention.attention_and_weights(
             query,
             key,
             value,
             mask,
+            bias=bias,
             causal=self.causal,
-            dropout=self.dropout if is_training else 0.0,
-            dropout_key=mode.key if is_training else None,
-            flash=self.flash,
+            soft_cap=self.logit_soft_cap,
+            dropout=dropout,
+            dropout_key=dropout_key,
         )
-        y = self._output(params, heads)
         if isinstance(attend.queries, Padded):
-            y = Padded(y, attend.queries.lengths)
-        return y, state
+            weights = jnp.where(attend.queries.mask[:, None, :, None], weights, 0)
+        return (_like(attend.queries, self._output(params, heads)), weights), state
 
     def decode(
         self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
     ) -> tuple[Array, Cache]:
         """Reads the next steps; the cache has `key` and `value`, [batch, max_length, kv_heads,
-        width].
+        width], or of another sequence, an `Attend`, those of all its steps.
 
         Raises:
-            LayerError: the attention is not causal, or x is an `Attend` or `Padded`.
+            LayerError: the attention of a sequence to itself is not causal, or has a mask or a
+                bias; the weights are returned; or the steps are `Padded`.
         """
         del state
+        if self.return_weights:
+            raise LayerError(
+                _NAME, "with return_weights=True it does not read a sequence step by step."
+            )
+        attend = as_attend(_NAME, x)
+        refuse_padded(_NAME, attend.queries)
+        if attend.keys_values is not None:
+            return self._decode_cross(params, cache, attend, span)
         if not self.causal:
             raise LayerError(
                 _NAME,
                 "without causal=True a step attends to those after it, and cannot be read before "
                 "they are.",
             )
-        if isinstance(x, Attend):
+        if not attend.is_plain:
             raise LayerError(
                 _NAME,
-                "only self attention without a mask reads a sequence step by step.",
+                "a sequence that attends to itself with a mask, a bias or other values is not read "
+                "step by step.",
             )
-        refuse_padded(_NAME, x)
-        x = self._values(x)
-        query, key, value = self._project(params, x, x, span.start)
+        return self._decode_self(params, cache, attend, span)
+
+    def _decode_self(
+        self, params: Params, cache: Cache, attend: Attend, span: Span
+    ) -> tuple[Array, Cache]:
+        query, key, value = self._project(params, attend, span.start)
+        cap = self.logit_soft_cap
+        count = query.shape[1]
         if not cache:
-            rest = ((0, 0), (0, span.max_length - x.shape[1]), (0, 0), (0, 0))
+            rest = ((0, 0), (0, span.max_length - count), (0, 0), (0, 0))
             cache = {"key": jnp.pad(key, rest), "value": jnp.pad(value, rest)}
-            heads = ops.attention.attention(query, key, value, causal=True, flash=self.flash)
+            heads = ops.attention.attention(
+                query, key, value, causal=True, soft_cap=cap, flash=self.flash
+            )
             return self._output(params, heads), cache
         start = (0, span.start, 0, 0)
         cache = {
             "key": lax.dynamic_update_slice(cache["key"], key, start),
             "value": lax.dynamic_update_slice(cache["value"], value, start),
         }
-        steps = jnp.arange(span.max_length, dtype=jnp.int32)
-        mask = steps[None] <= _positions(span.start, x.shape[1])[:, None]
-        heads = ops.attention.attention(query, cache["key"], cache["value"], mask[None, None])
+        mask = _before(span.start, count, span.max_length)
+        heads = ops.attention.attention(query, cache["key"], cache["value"], mask, soft_cap=cap)
+        return self._output(params, heads), cache
+
+    def _decode_cross(
+        self, params: Params, cache: Cache, attend: Attend, span: Span
+    ) -> tuple[Array, Cache]:
+        """Attention of the next steps to another sequence, which is projected once."""
+        _check_parameters(self, params, attend)
+        query = self._query(params, self._values(attend.queries), span.start)
+        if not cache:
+            keys = self._values(attend.source).astype(query.dtype)
+            values = self._values(attend.value_source).astype(query.dtype)
+            key, value = self._key_value(params, keys, values, jnp.zeros((), jnp.int32))
+            cache = {"key": key, "value": value}
+        mask = attended(_NAME, attend, self.heads)
+        if self.causal:
+            before = _before(span.start, query.shape[1], attend.source.shape[1])
+            mask = before if mask is None else mask & before
+        heads = ops.attention.attention(
+            query,
+            cache["key"],
+            cache["value"],
+            mask,
+            bias=added_bias(_NAME, attend, self.heads),
+            soft_cap=self.logit_soft_cap,
+        )
         return self._output(params, heads), cache
 
     def _values(self, x: PyTree) -> Array:
@@ -241,18 +290,33 @@ class MultiHeadAttention(Layer):
         return jnp.where(x.mask[..., None], values, 0)
 
     def _project(
-        self, params: Params, queries: Array, source: Array, start: Array
+        self, params: Params, attend: Attend, start: Array
     ) -> tuple[Array, Array, Array]:
         """q, k and v of the steps from `start` on, [batch, time, heads, width]."""
-        _check_parameters(self, params, queries, source)
-        source = source.astype(queries.dtype)
-        query = self._split(params["query"], queries, self.heads)
-        key = self._split(params["key"], source, self._kv_heads)
-        value = self._split(params["value"], source, self._kv_heads)
-        if self.rotary:
-            query = ops.attention.rotary(query, _positions(start, query.shape[1]))
-            key = ops.attention.rotary(key, _positions(start, key.shape[1]))
-        return query, key, value
+        _check_parameters(self, params, attend)
+        queries = self._values(attend.queries)
+        keys = queries
+        if attend.keys_values is not None:
+            keys = self._values(attend.keys_values).astype(queries.dtype)
+        values = keys
+        if attend.values is not None:
+            values = self._values(attend.values).astype(queries.dtype)
+        query = self._query(params, queries, start)
+        return query, *self._key_value(params, keys, values, start)
+
+    def _query(self, params: Params, queries: Array, start: Array) -> Array:
+        return self._rotate(self._split(params["query"], queries, self.heads), start)
+
+    def _key_value(
+        self, params: Params, keys: Array, values: Array, start: Array
+    ) -> tuple[Array, Array]:
+        key = self._split(params["key"], keys, self._kv_heads)
+        value = self._split(params["value"], values, self._kv_heads)
+        return self._rotate(key, start), value
+
+    def _rotate(self, x: Array, start: Array) -> Array:
+        rotary = as_rotary(_NAME, self.rotary)
+        return x if rotary is None else rotary(x, _positions(start, x.shape[1]))
 
     def _split(self, params: Params, x: Array, heads: int) -> Array:
         """A dense layer of x, split into heads."""
@@ -266,67 +330,41 @@ class MultiHeadAttention(Layer):
         return linear(heads.reshape(batch, time, count * width), out["kernel"], out.get("bias"))
 
 
-def _check_parameters(
-    layer: MultiHeadAttention, params: Params, queries: Array, source: Array
-) -> None:
-    for name, x in (("query", queries), ("key", source), ("value", source)):
+def _check_soft_cap(cap: object) -> None:
+    if cap is None or arguments.is_traced(cap):
+        return
+    if not (is_number(cap) and cap > 0):
+        raise LayerError(
+            _NAME, f"logit_soft_cap is a finite number above 0, or None, got {cap!r}."
+        )
+
+
+def _check_parameters(layer: MultiHeadAttention, params: Params, attend: Attend) -> None:
+    sequences = {
+        "query": attend.queries,
+        "key": attend.source,
+        "value": attend.value_source,
+    }
+    for name, x in sequences.items():
         part = parameters.lookup(_NAME, params, name)
         parameters.check_shapes(_NAME, part, kernel=(None, None))
         inputs.check_features(_NAME, x, part["kernel"].shape[0])
-    features = layer._out_features(queries.shape[-1])
-    kv_features = layer._kv_features(features)
-    kernels = {
-        "query": (None, features),
-        "key": (None, kv_features),
-        "value": (None, kv_features),
-        "out": (features, features),
-    }
-    for name, kernel in kernels.items():
+    for name, kernel in layer._shapes(*sequences.values()).items():
         part = parameters.lookup(_NAME, params, name)
         bias = kernel[1:] if layer.use_bias else None
         parameters.check_shapes(_NAME, part, kernel=kernel, bias=bias)
+
+
+def _like(queries: PyTree, y: Array) -> PyTree:
+    """y, with the lengths of the queries if they are `Padded`."""
+    return Padded(y, queries.lengths) if isinstance(queries, Padded) else y
 
 
 def _positions(start: Array, steps: int) -> Array:
     return start + jnp.arange(steps, dtype=jnp.int32)
 
 
-def _as_attend(x: PyTree) -> Attend:
-    """The input as an `Attend`, whose sequences are checked."""
-    attend = x if isinstance(x, Attend) else Attend(x)
-    for sequence in (attend.queries, attend.keys_values):
-        if sequence is not None:
-            inputs.check_sequences(_NAME, sequence)
-            inputs.features(_NAME, sequence)
-    return attend
-
-
-def _mask(attend: Attend, heads: int) -> Array | None:
-    """The mask and the lengths, [batch | 1, heads | 1, queries | 1, keys] bool; None if all keys
-    are attended to.
-    """
-    source = attend.source
-    within = source.mask[:, None, None] if isinstance(source, Padded) else None
-    if attend.mask is None:
-        return within
-    mask = attend.mask[None, None] if attend.mask.ndim == 2 else attend.mask
-    _check_mask(attend, mask, heads)
-    return mask if within is None else mask & within
-
-
-def _check_mask(attend: Attend, mask: Array, heads: int) -> None:
-    batch, queries = attend.queries.shape[:2]
-    keys = attend.source.shape[1]
-    fits = (
-        mask.ndim == 4
-        and mask.shape[0] in (1, batch)
-        and mask.shape[1] in (1, heads)
-        and mask.shape[2:] == (queries, keys)
-    )
-    if mask.dtype != jnp.bool_ or not fits:
-        raise LayerError(
-            _NAME,
-            f"expected a mask of bool, True where a query may see a key, of shape [{queries}, "
-            f"{keys}] or [{batch} or 1, "
-            f"{heads} or 1, {queries}, {keys}], got {attend.mask.dtype}{list(attend.mask.shape)}.",
-        )
+def _before(start: Array, steps: int, keys: int) -> Array:
+    """[1, 1, steps, keys] bool: the keys at or before each of the steps from `start` on."""
+    mask = jnp.arange(keys, dtype=jnp.int32)[None] <= _positions(start, steps)[:, None]
+    return mask[None, None]

@@ -1,5 +1,5 @@
-"""Positions, added to the vectors of a sequence: attention alone does not depend on the order of
-its steps.
+"""Positions: attention alone does not depend on the order of its steps. They are added to the
+vectors of a sequence, or rotate the queries and keys of attention.
 """
 
 import dataclasses
@@ -7,14 +7,19 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Cache, OnPadded, Params, Span, State, Stateless
+from jaxdl.core.number import is_integer, is_number
+from jaxdl.core.representation import call_repr
+from jaxdl.core.values import Value
 from jaxdl.layers import arguments, inputs, parameters
 from jaxdl.layers.initializers import Initializer, Normal
+from jaxdl.ops.attention import rotary
 from jaxdl.ops.floating import DType, widest
 
 embedding_normal: Initializer = Normal(0.02)
@@ -141,6 +146,97 @@ class LearnedPositions(Stateless):
         # The gradient is summed over the batch in the wide dtype.
         wide = widest(x.dtype)
         return (x.astype(wide) + rows[None].astype(wide)).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary(Value):
+    """How the queries and keys of attention are rotated by their positions
+    (`ops.attention.rotary`): the argument `rotary` of `MultiHeadAttention` and of the blocks of
+    transformers.
+
+    Source: Su et al., 2021, section 3.2.
+
+    Args:
+        features: how many features of each head are rotated, the first ones; None is all.
+        interleaved: whether neighbours are paired, as in GPT-J, and not the two halves, as in
+            GPT-NeoX and Llama.
+        base: of the angles, position · base^(−2i / features).
+
+    Raises:
+        LayerError: an argument is invalid.
+
+    >>> import jaxdl as dl
+    >>> gpt_j = dl.MultiHeadAttention(16, causal=True, rotary=dl.Rotary(64, interleaved=True))
+    """
+
+    features: int | None = None
+    interleaved: bool = False
+    base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        arguments.check_flag("Rotary", interleaved=self.interleaved)
+        features = self.features
+        is_even = is_integer(features) and features > 0 and features % 2 == 0
+        if features is not None and not is_even:
+            raise LayerError(
+                "Rotary",
+                f"features is an even number of at least 2, since pairs are rotated, got "
+                f"{features!r}.",
+            )
+        if not (is_number(self.base) and self.base > 0):
+            raise LayerError("Rotary", f"base is a finite number above 0, got {self.base!r}.")
+
+    def __call__(
+        self, x: Float[Array, "batch time heads width"], positions: Int[Array, " time"]
+    ) -> Float[Array, "batch time heads width"]:
+        """The rotated queries or keys.
+
+        Args:
+            x: [batch, time, heads, width].
+            positions: [time] int32.
+        """
+        return rotary(
+            x,
+            positions,
+            features=self.features,
+            interleaved=self.interleaved,
+            base=float(self.base),
+        )
+
+    def check_width(self, layer: str, width: int) -> None:
+        """Checks that heads of a width can be rotated.
+
+        Raises:
+            LayerError: they cannot.
+        """
+        if self.features is None and width % 2:
+            raise LayerError(
+                layer,
+                f"rotary positions turn pairs of features, and the {width} features of a head "
+                f"leave an odd number — choose another number of heads or features.",
+            )
+        if self.features is not None and self.features > width:
+            raise LayerError(
+                layer,
+                f"rotary positions turn {self.features} features of each head, and a head has "
+                f"{width}.",
+            )
+
+    def __repr__(self) -> str:
+        return call_repr(self)
+
+
+def as_rotary(layer: str, rotary: object) -> Rotary | None:
+    """The argument `rotary` of a layer as a `Rotary`, or None.
+
+    Raises:
+        LayerError: it is neither a flag nor a `Rotary`.
+    """
+    if isinstance(rotary, Rotary):
+        return rotary
+    if not isinstance(rotary, (bool, np.bool_)):
+        raise LayerError(layer, f"rotary is True or False, or a Rotary, got {rotary!r}.")
+    return Rotary() if rotary else None
 
 
 def _check_sequences(layer: str, x: PyTree) -> None:

@@ -152,7 +152,9 @@ _recurrent = {
 _attention = {
     "causal": FLAG,
     "kv_heads": st.none() | COUNT,
-    "rotary": FLAG,
+    "rotary": FLAG | st.builds(dl.Rotary, st.none() | st.just(2), FLAG),
+    "head_features": st.none() | COUNT,
+    "logit_soft_cap": st.none() | st.sampled_from([1, 30.0]),
     "dropout": RATE,
     "use_bias": FLAG,
 }
@@ -204,6 +206,7 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
     dl.MultiHeadAttention: {
         "heads": st.integers(1, 3),
         "features": st.none() | COUNT,
+        "value_features": st.none() | COUNT,
         "out_kernel_init": INIT,
         **_attention,
         **_dense,

@@ -39,6 +39,17 @@ class Gated(dl.Composite):
 
 
 @dataclasses.dataclass(frozen=True)
+class Decoder(dl.Composite):
+    """A decoder of a sequence to itself, whose memory is wider."""
+
+    blocks: dl.Layer
+
+    def wire(self, wiring: Any, x: Any) -> Any:
+        memory = wiring.part("memory", dl.Dense(8), x)
+        return wiring.part("blocks", self.blocks, dl.Attend(x, memory)).queries
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A layer and an input of it.
 
@@ -47,12 +58,14 @@ class Entry:
         shape: of the input, batch first.
         indices: how many there are, where the input is indices.
         stochastic: whether training draws random numbers.
+        covers: the kind of a part that the entry is about, if its input is no array.
     """
 
     layer: Any
     shape: tuple[int, ...]
     indices: int | None = None
     stochastic: bool = False
+    covers: type | None = None
 
     def input(self, seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
         rng = np.random.default_rng(seed)
@@ -143,12 +156,39 @@ CATALOGUE: dict[str, Entry] = {
     "attention with dropout": Entry(
         dl.MultiHeadAttention(3, dropout=0.4), SEQUENCES, stochastic=True
     ),
+    "attention, wide heads and values, soft cap, partly rotary": Entry(
+        dl.MultiHeadAttention(
+            2,
+            causal=True,
+            rotary=dl.Rotary(2),
+            head_features=4,
+            value_features=5,
+            logit_soft_cap=1.5,
+        ),
+        SEQUENCES,
+    ),
     "sinusoidal positions": Entry(dl.SinusoidalPositions(), SEQUENCES),
     "learned positions": Entry(dl.LearnedPositions(7), SEQUENCES),
     "transformer block": Entry(dl.TransformerBlock(2, 8, causal=True), SEQUENCES),
     "transformer block, post, dropout": Entry(
         dl.TransformerBlock(
             2, norm="post", dropout=0.4, activation=activations.silu, norm_layer=dl.RMSNorm()
+        ),
+        SEQUENCES,
+        stochastic=True,
+    ),
+    "transformer decoder block": Entry(
+        Decoder(
+            dl.TransformerDecoderBlock(
+                2, 8, rotary=dl.Rotary(2, interleaved=True), head_features=4, logit_soft_cap=2.0
+            )
+        ),
+        SEQUENCES,
+        covers=dl.TransformerDecoderBlock,
+    ),
+    "transformer decoder blocks, post, dropout": Entry(
+        Decoder(
+            dl.Sequential(*[dl.TransformerDecoderBlock(2, 8, norm="post", dropout=0.4)] * 2)
         ),
         SEQUENCES,
         stochastic=True,
@@ -212,7 +252,7 @@ CATALOGUE: dict[str, Entry] = {
 
 def missing(public: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """The public layers that are in no entry, by name."""
-    covered = {type(entry.layer) for entry in entries}
+    covered = {entry.covers or type(entry.layer) for entry in entries}
     layers = {
         name: kind
         for name, kind in public.items()

@@ -18,7 +18,7 @@ import pytest
 import jaxdl as dl
 from jaxdl.core.function import as_layer
 from jaxdl.core.tree import named_leaves, shapes
-from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
+from tests.laws.catalogue import CATALOGUE, Decoder, Entry, Gated, attend, missing
 
 LEAF_NAMES = {
     "kernel",
@@ -65,6 +65,7 @@ def rebuilt(layer: Any) -> Any:
         **vars(dl.activations),
         **vars(dl.initializers),
         "partial": functools.partial,
+        "Decoder": Decoder,
         "Gated": Gated,
         "attend": attend,
     }

@@ -49,8 +49,9 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
         query: Any,
         key: Any,
         value: Any,
-        *,
+        bias: Any,
         mask: Any,
+        *,
         is_causal: bool,
         implementation: str | None,
     ) -> Any:
@@ -73,13 +74,16 @@ def test_programs_for_cuda_alone_have_the_kernel(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_a_mask_or_dropout_leaves_the_kernel_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_kernel_lacks_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "_cudnn_supports", lambda query: True)
     query, key, value = drawn(jnp.bfloat16)
-    for how in (
+    settings: list[dict[str, Any]] = [
         {"mask": jnp.ones((1, 1, 64, 64), bool)},
+        {"bias": jnp.ones((1, 1, 64, 64), jnp.bfloat16)},
+        {"soft_cap": 5.0},
         {"dropout": 0.5, "dropout_key": jax.random.key(0)},
-    ):
+    ]
+    for how in settings:
         ops.attention(
             query, key, value, flash=True, **how
         )  # on this machine the kernel would be an error
