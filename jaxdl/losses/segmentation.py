@@ -46,9 +46,9 @@ def dice(
     medical image segmentation* (2016), section 3, where the denominator is of squares.
 
     Example:
-        >>> logits = jnp.array([[[9.0], [-9.0]], [[9.0], [9.0]]])
-        >>> dice(logits, jnp.array([[1, 0], [1, 0]]), smoothing=0.0).round(2)
-        Array([0.  , 0.33], dtype=float32)
+        >>> logits = jnp.array([[[99.0], [-99.0], [-99.0]], [[99.0], [99.0], [99.0]]])
+        >>> dice(logits, jnp.array([[1, 0, 0], [1, 0, 0]]), smoothing=0.0)
+        Array([0. , 0.5], dtype=float32)
     """
     smoothing = check_setting("dice", "smoothing", smoothing, least=0)
     logits, labels, valid = without_padding("dice", logits, labels)
