@@ -32,6 +32,7 @@ from jaxdl.layers.recurrent import SimpleRNN as SimpleRNN
 from jaxdl.layers.sequential import Sequential as Sequential
 from jaxdl.layers.sequential import Tied as Tied
 from jaxdl.layers.shape import Flatten as Flatten
+from jaxdl.layers.shape import Identity as Identity
 from jaxdl.layers.shape import Reshape as Reshape
 from jaxdl.layers.transformer import TransformerBlock as TransformerBlock
 from jaxdl.layers.wiring import Composite as Composite

@@ -225,6 +225,7 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
         "dtype": DTYPE,
         "param_dtype": PARAM_DTYPE,
     },
+    dl.Identity: {},
     dl.Flatten: {},
     dl.Reshape: {
         "shape": st.integers(1, 12)

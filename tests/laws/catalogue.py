@@ -17,7 +17,7 @@ from jaxdl.core.tree import map_named
 
 leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(activations, name) for name in ("relu", "softmax", "step", "tanh")
+    name: getattr(activations, name) for name in ("glu", "relu", "softmax", "step", "tanh")
 }
 
 
@@ -153,6 +153,7 @@ CATALOGUE: dict[str, Entry] = {
         SEQUENCES,
         stochastic=True,
     ),
+    "identity": Entry(dl.Identity(), IMAGES),
     "flatten": Entry(dl.Flatten(), IMAGES),
     "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
     "prelu": Entry(dl.PReLU(), IMAGES),
