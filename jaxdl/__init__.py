@@ -43,8 +43,8 @@ from jaxdl.layers import Frozen as Frozen
 from jaxdl.layers import GlobalAvgPool as GlobalAvgPool
 from jaxdl.layers import GlobalMaxPool as GlobalMaxPool
 from jaxdl.layers import GroupNorm as GroupNorm
-from jaxdl.layers import InstanceNorm as InstanceNorm
 from jaxdl.layers import Identity as Identity
+from jaxdl.layers import InstanceNorm as InstanceNorm
 from jaxdl.layers import LayerNorm as LayerNorm
 from jaxdl.layers import LearnedPositions as LearnedPositions
 from jaxdl.layers import Map as Map
