@@ -17,6 +17,8 @@ from jaxdl.layers.norm import GroupNorm as GroupNorm
 from jaxdl.layers.norm import InstanceNorm as InstanceNorm
 from jaxdl.layers.norm import LayerNorm as LayerNorm
 from jaxdl.layers.norm import RMSNorm as RMSNorm
+from jaxdl.layers.pool import AdaptiveAvgPool as AdaptiveAvgPool
+from jaxdl.layers.pool import AdaptiveMaxPool as AdaptiveMaxPool
 from jaxdl.layers.pool import AvgPool as AvgPool
 from jaxdl.layers.pool import GlobalAvgPool as GlobalAvgPool
 from jaxdl.layers.pool import GlobalMaxPool as GlobalMaxPool
@@ -29,6 +31,9 @@ from jaxdl.layers.recurrent import GRU as GRU
 from jaxdl.layers.recurrent import LSTM as LSTM
 from jaxdl.layers.recurrent import Bidirectional as Bidirectional
 from jaxdl.layers.recurrent import SimpleRNN as SimpleRNN
+from jaxdl.layers.resize import Pad as Pad
+from jaxdl.layers.resize import Resize as Resize
+from jaxdl.layers.resize import Upsample as Upsample
 from jaxdl.layers.sequential import Sequential as Sequential
 from jaxdl.layers.sequential import Tied as Tied
 from jaxdl.layers.shape import Flatten as Flatten

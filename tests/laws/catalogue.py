@@ -96,11 +96,20 @@ CATALOGUE: dict[str, Entry] = {
     "conv transpose dilated": Entry(
         dl.ConvTranspose(3, 2, padding=((2, 1), (1, 1)), dilation=2), IMAGES
     ),
+    "conv transpose grouped": Entry(
+        dl.ConvTranspose(6, 3, stride=2, padding=1, groups=2, output_padding=1), IMAGES
+    ),
     "max pool": Entry(dl.MaxPool(2), IMAGES),
     "max pool overlapping": Entry(dl.MaxPool(3, 2, "SAME"), IMAGES),
     "max pool 1d": Entry(dl.MaxPool(2, padding=((1, 0),)), SEQUENCES),
     "average pool": Entry(dl.AvgPool((2, 3)), IMAGES),
     "average pool overlapping": Entry(dl.AvgPool(3, 2, "SAME", count_padding=False), IMAGES),
+    "max pool dilated": Entry(dl.MaxPool(2, 1, "SAME", dilation=(2, 3)), IMAGES),
+    "average pool dilated": Entry(
+        dl.AvgPool(2, 1, padding=((1, 1), (0, 2)), dilation=2), IMAGES
+    ),
+    "adaptive max pool": Entry(dl.AdaptiveMaxPool((3, 2)), IMAGES),
+    "adaptive average pool": Entry(dl.AdaptiveAvgPool(2), VOLUMES),
     "global max pool": Entry(dl.GlobalMaxPool(), IMAGES),
     "global average pool": Entry(dl.GlobalAvgPool(), IMAGES),
     "batch norm": Entry(dl.BatchNorm(momentum=0.9), VECTORS),
@@ -153,6 +162,14 @@ CATALOGUE: dict[str, Entry] = {
         SEQUENCES,
         stochastic=True,
     ),
+    "pad": Entry(dl.Pad(((1, 0), (0, 2))), IMAGES),
+    "pad, reflect": Entry(dl.Pad(2, "reflect"), IMAGES),
+    "pad, replicate": Entry(dl.Pad(1, "replicate"), VOLUMES),
+    "pad, circular": Entry(dl.Pad(2, "circular"), SEQUENCES),
+    "upsample": Entry(dl.Upsample(2), IMAGES),
+    "upsample, cubic": Entry(dl.Upsample((2, 1), "cubic"), IMAGES),
+    "resize, nearest": Entry(dl.Resize((3, 4), "nearest"), IMAGES),
+    "resize, antialiased": Entry(dl.Resize(3, antialias=True), VOLUMES),
     "identity": Entry(dl.Identity(), IMAGES),
     "flatten": Entry(dl.Flatten(), IMAGES),
     "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
