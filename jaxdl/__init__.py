@@ -28,12 +28,14 @@ from jaxdl.debugging import summary as summary
 from jaxdl.generation import generate as generate
 from jaxdl.layers import GRU as GRU
 from jaxdl.layers import LSTM as LSTM
+from jaxdl.layers import RNN as RNN
 from jaxdl.layers import AdaptiveAvgPool as AdaptiveAvgPool
 from jaxdl.layers import AdaptiveMaxPool as AdaptiveMaxPool
 from jaxdl.layers import Attend as Attend
 from jaxdl.layers import AvgPool as AvgPool
 from jaxdl.layers import BatchNorm as BatchNorm
 from jaxdl.layers import Bidirectional as Bidirectional
+from jaxdl.layers import Cell as Cell
 from jaxdl.layers import Composite as Composite
 from jaxdl.layers import Conv as Conv
 from jaxdl.layers import ConvTranspose as ConvTranspose
@@ -50,6 +52,7 @@ from jaxdl.layers import InstanceNorm as InstanceNorm
 from jaxdl.layers import LayerNorm as LayerNorm
 from jaxdl.layers import LearnedPositions as LearnedPositions
 from jaxdl.layers import Map as Map
+from jaxdl.layers import Masked as Masked
 from jaxdl.layers import MaxPool as MaxPool
 from jaxdl.layers import MultiHeadAttention as MultiHeadAttention
 from jaxdl.layers import Pad as Pad

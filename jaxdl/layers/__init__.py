@@ -3,6 +3,8 @@
 from jaxdl.layers import initializers as initializers
 from jaxdl.layers.attention import Attend as Attend
 from jaxdl.layers.attention import MultiHeadAttention as MultiHeadAttention
+from jaxdl.layers.cells import RNN as RNN
+from jaxdl.layers.cells import Cell as Cell
 from jaxdl.layers.combine import Frozen as Frozen
 from jaxdl.layers.combine import Map as Map
 from jaxdl.layers.combine import Parallel as Parallel
@@ -12,6 +14,7 @@ from jaxdl.layers.conv import ConvTranspose as ConvTranspose
 from jaxdl.layers.dense import Dense as Dense
 from jaxdl.layers.dense import Embedding as Embedding
 from jaxdl.layers.dropout import Dropout as Dropout
+from jaxdl.layers.masked import Masked as Masked
 from jaxdl.layers.norm import BatchNorm as BatchNorm
 from jaxdl.layers.norm import GroupNorm as GroupNorm
 from jaxdl.layers.norm import InstanceNorm as InstanceNorm

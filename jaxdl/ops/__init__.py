@@ -14,4 +14,5 @@ from jaxdl.ops import norm as norm
 from jaxdl.ops import pad as pad
 from jaxdl.ops import pool as pool
 from jaxdl.ops import recurrent as recurrent
+from jaxdl.ops import recurrent_variants as recurrent_variants
 from jaxdl.ops import resize as resize

@@ -210,8 +210,13 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
     dl.InstanceNorm: _norm,
     dl.Dropout: {"rate": RATE, "channels": FLAG},
     dl.SimpleRNN: {**_recurrent, "activation": ACTIVATION},
-    dl.LSTM: {**_recurrent, "forget_bias": st.sampled_from([0.0, 1.0, 2])},
-    dl.GRU: _recurrent,
+    dl.LSTM: {
+        **_recurrent,
+        "forget_bias": st.sampled_from([0.0, 1.0, 2]),
+        "projection": st.none() | COUNT,
+        "peepholes": FLAG,
+    },
+    dl.GRU: {**_recurrent, "reset_after": FLAG},
     dl.MultiHeadAttention: {
         "heads": st.integers(1, 3),
         "features": st.none() | COUNT,

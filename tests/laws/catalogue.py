@@ -39,6 +39,30 @@ class Gated(dl.Composite):
 
 
 @dataclasses.dataclass(frozen=True)
+class Leaky(dl.Cell):
+    """A cell such as a user writes, whose state has two parts."""
+
+    features: int
+
+    def weights(self, key: Any, x: Any) -> Any:
+        shape = (x.shape[-1], self.features)
+        kernel = jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+        return {"kernel": kernel, "scale": jnp.ones(self.features, jnp.float32)}
+
+    def first(self, x: Any) -> Any:
+        zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
+        return zeros, zeros
+
+    def project(self, params: Any, steps: Any) -> Any:
+        return steps @ params["kernel"]
+
+    def step(self, params: Any, state: Any, x: Any) -> Any:
+        hidden, mean = state
+        mean = 0.5 * mean + 0.5 * x
+        return jnp.tanh(mean + params["scale"][None] * hidden), mean
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A layer and an input of it.
 
@@ -138,6 +162,16 @@ CATALOGUE: dict[str, Entry] = {
     "gru with dropout": Entry(
         dl.GRU(3, recurrent_dropout=0.5, use_bias=False), SEQUENCES, stochastic=True
     ),
+    "gru, reset before the product": Entry(
+        dl.GRU(3, reset_after=False, recurrent_dropout=0.5), SEQUENCES, stochastic=True
+    ),
+    "lstm, projection, peepholes": Entry(dl.LSTM(4, projection=3, peepholes=True), SEQUENCES),
+    "rnn": Entry(dl.RNN(Leaky(3)), SEQUENCES),
+    "rnn backward, last step, dropout": Entry(
+        dl.RNN(Leaky(3), sequence=False, backward=True, dropout=0.4), SEQUENCES, stochastic=True
+    ),
+    "bidirectional rnn": Entry(dl.Bidirectional(dl.RNN(Leaky(3))), SEQUENCES),
+    "masked": Entry(dl.Masked(dl.LSTM(3)), SEQUENCES),
     "bidirectional": Entry(dl.Bidirectional(dl.GRU(3)), SEQUENCES),
     "bidirectional, added": Entry(
         dl.Bidirectional(dl.SimpleRNN(3, sequence=False), combine="add"), SEQUENCES

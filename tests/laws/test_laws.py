@@ -18,7 +18,7 @@ import pytest
 import jaxdl as dl
 from jaxdl.core.function import as_layer
 from jaxdl.core.tree import named_leaves, shapes
-from tests.laws.catalogue import CATALOGUE, Entry, Gated, attend, missing
+from tests.laws.catalogue import CATALOGUE, Entry, Gated, Leaky, attend, missing
 
 LEAF_NAMES = {
     "kernel",
@@ -28,6 +28,10 @@ LEAF_NAMES = {
     "scale",
     "embedding",
     "negative_slope",
+    "projection_kernel",
+    "peepholes",
+    "u",
+    "v",
     "mean",
     "var",
 }
@@ -66,6 +70,7 @@ def rebuilt(layer: Any) -> Any:
         **vars(dl.initializers),
         "partial": functools.partial,
         "Gated": Gated,
+        "Leaky": Leaky,
         "attend": attend,
     }
     return as_layer(eval(repr(layer), names))
