@@ -65,9 +65,11 @@ from jaxdl.layers import RMSNorm as RMSNorm
 from jaxdl.layers import Sequential as Sequential
 from jaxdl.layers import SimpleRNN as SimpleRNN
 from jaxdl.layers import SinusoidalPositions as SinusoidalPositions
+from jaxdl.layers import SpectralNorm as SpectralNorm
 from jaxdl.layers import Tied as Tied
 from jaxdl.layers import TransformerBlock as TransformerBlock
 from jaxdl.layers import Upsample as Upsample
+from jaxdl.layers import WeightNorm as WeightNorm
 from jaxdl.layers import in_precision as in_precision
 from jaxdl.layers import initializers as initializers
 from jaxdl.ops import activations as activations

@@ -14,6 +14,8 @@ from jaxdl.layers.conv import ConvTranspose as ConvTranspose
 from jaxdl.layers.dense import Dense as Dense
 from jaxdl.layers.dense import Embedding as Embedding
 from jaxdl.layers.dropout import Dropout as Dropout
+from jaxdl.layers.kernel_norm import SpectralNorm as SpectralNorm
+from jaxdl.layers.kernel_norm import WeightNorm as WeightNorm
 from jaxdl.layers.masked import Masked as Masked
 from jaxdl.layers.norm import BatchNorm as BatchNorm
 from jaxdl.layers.norm import GroupNorm as GroupNorm

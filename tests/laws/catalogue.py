@@ -71,12 +71,14 @@ class Entry:
         shape: of the input, batch first.
         indices: how many there are, where the input is indices.
         stochastic: whether training draws random numbers.
+        has_constants: whether the gradient in training holds some of what it computes constant.
     """
 
     layer: Any
     shape: tuple[int, ...]
     indices: int | None = None
     stochastic: bool = False
+    has_constants: bool = False
 
     def input(self, seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
         rng = np.random.default_rng(seed)
@@ -144,6 +146,10 @@ CATALOGUE: dict[str, Entry] = {
     "group norm": Entry(dl.GroupNorm(2), IMAGES),
     "group norm of vectors": Entry(dl.GroupNorm(3, use_bias=False), VECTORS),
     "instance norm": Entry(dl.InstanceNorm(epsilon=1e-3), IMAGES),
+    "spectral norm": Entry(
+        dl.SpectralNorm(dl.Conv(3, 3), iterations=2), IMAGES, has_constants=True
+    ),
+    "weight norm": Entry(dl.WeightNorm(dl.Dense(3)), VECTORS),
     "dropout": Entry(dl.Dropout(0.4), SEQUENCES, stochastic=True),
     "dropout of channels": Entry(dl.Dropout(0.5, channels=True), IMAGES, stochastic=True),
     "embedding": Entry(dl.Embedding(7, 3), (4, 5), indices=7),

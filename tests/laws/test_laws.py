@@ -141,6 +141,7 @@ def test_vmap_equals_a_loop(entry: Entry) -> None:
 @pytest.mark.once
 def test_gradients_equal_finite_differences(entry: Entry) -> None:
     """Of first and second order, forwards and backwards, along one direction of all parameters and inputs together."""
+    mode = EVAL if entry.has_constants else TRAIN
     with jax.enable_x64(True):
         params, state = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), entry.drawn())
         x = entry.input(dtype=jnp.float64)
@@ -152,7 +153,7 @@ def test_gradients_equal_finite_differences(entry: Entry) -> None:
 
         def objective(point: Any) -> Any:
             y, _ = entry.layer.apply(
-                point[0], state, point[1] if indices is None else indices, TRAIN
+                point[0], state, point[1] if indices is None else indices, mode
             )
             return jnp.sum(weights * y)
 
