@@ -69,24 +69,12 @@ class Conv(Stateless):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        arguments.check_positive("Conv", features=self.features, groups=self.groups)
         _check_arguments(self)
-        if self.features % self.groups:
-            raise LayerError(
-                "Conv",
-                f"{self.features} features cannot be split into {self.groups} groups of one size.",
-            )
 
     def weights(self, key: Array, x: PyTree) -> Params:
         window, _, _ = _sizes(self, x)
         inputs.check_floating("Conv", x, self.dtype)
-        channels = x.shape[-1]
-        if channels % self.groups:
-            raise LayerError(
-                "Conv",
-                f"{channels} input channels cannot be split into {self.groups} groups of one size.",
-            )
-        shape = (*window, channels // self.groups, self.features)
+        shape = (*window, _channels_of_group(self, x), self.features)
         params = parameters.draw_affine(self, key, shape)
         self._check_window(x)
         return params
@@ -118,7 +106,8 @@ class ConvTranspose(Stateless):
     *space · stride, features] with "SAME".
 
     x↑ is the input with `stride − 1` zeros between its elements, as in `jax.lax.conv_transpose` and
-    Flax. Parameters: `kernel` W [*kernel_size, channels, features], `bias` b [features].
+    Flax. Parameters: `kernel` W [*kernel_size, channels / groups, features], `bias` b [features].
+    PyTorch has the window reversed along each dimension, and the channels of all groups first.
 
     Args:
         features: the number of output channels.
@@ -127,10 +116,22 @@ class ConvTranspose(Stateless):
             high) pairs, added to the dilated input, or an int or one for each dimension, PyTorch's
             padding: that of the convolution whose transpose this is, which is cropped from both
             sides of all outputs that meet the input.
+        groups: the number of blocks that channels are split into, as in `Conv`.
+        output_padding: PyTorch's: with an int or one for each dimension as padding, the number of
+            outputs added at the end of each dimension, below its stride or dilation: a convolution
+            with a stride maps inputs of several sizes to one, of which this chooses. There are
+            (space − 1) · stride − 2 · padding + dilation · (kernel_size − 1) + output_padding + 1
+            outputs.
         use_bias, kernel_init, bias_init, dtype, param_dtype: as in `Conv`.
 
     Raises:
         LayerError: as in `Conv`.
+
+    >>> import jax, jax.numpy as jnp, jaxdl as dl
+    >>> layer = dl.ConvTranspose(8, 3, stride=2, padding=1, output_padding=1)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 7, 7, 4)))
+    >>> layer.apply(params, state, jnp.ones((1, 7, 7, 4)))[0].shape
+    (1, 14, 14, 8)
     """
 
     features: int
@@ -138,6 +139,8 @@ class ConvTranspose(Stateless):
     stride: Sizes = 1
     padding: Padding = "SAME"
     dilation: Sizes = 1
+    groups: int = 1
+    output_padding: Sizes = 0
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
     bias_init: Initializer = zeros
@@ -145,13 +148,13 @@ class ConvTranspose(Stateless):
     param_dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
-        arguments.check_positive("ConvTranspose", features=self.features)
         _check_arguments(self)
+        _check_output_padding(self.output_padding, self.padding)
 
     def weights(self, key: Array, x: PyTree) -> Params:
         window, _, _ = _sizes(self, x)
         inputs.check_floating("ConvTranspose", x, self.dtype)
-        shape = (*window, x.shape[-1], self.features)
+        shape = (*window, _channels_of_group(self, x), self.features)
         params = parameters.draw_affine(self, key, shape)
         self._check_window(x)
         return params
@@ -159,7 +162,8 @@ class ConvTranspose(Stateless):
     def forward(self, params: Params, x: Array) -> Array:
         window, stride, dilation = _sizes(self, x)
         _check_parameters(self, params, x, window)
-        inputs.check_features("ConvTranspose", x, params["kernel"].shape[-2], "channels")
+        channels = params["kernel"].shape[-2] * self.groups
+        inputs.check_features("ConvTranspose", x, channels, "channels")
         self._check_window(x)
         y = ops.conv_transpose.conv_transpose(
             inputs.as_computed("ConvTranspose", x, self.dtype),
@@ -167,6 +171,7 @@ class ConvTranspose(Stateless):
             stride=stride,
             padding=self._resolve_padding(x),
             dilation=dilation,
+            groups=self.groups,
         )
         return add_bias(y, params["bias"]) if self.use_bias else y
 
@@ -182,18 +187,59 @@ class ConvTranspose(Stateless):
         padding = inputs.resolve_padding("ConvTranspose", x, self.padding)
         if isinstance(padding, str) or not arguments.is_symmetric_padding(self.padding):
             return padding
-        window, _, dilation = _sizes(self, x)
-        pairs = zip(extents(window, dilation), padding, strict=True)
-        return tuple((extent - 1 - low, extent - 1 - high) for extent, (low, high) in pairs)
+        window, stride, dilation = _sizes(self, x)
+        (added,) = inputs.per_dimension("ConvTranspose", x, output_padding=self.output_padding)
+        for extra, step, apart in zip(added, stride, dilation, strict=True):
+            if extra and extra >= max(step, apart):
+                raise LayerError(
+                    "ConvTranspose",
+                    f"output_padding is below the stride or the dilation, got {extra} with stride "
+                    f"{step} and dilation {apart} — those outputs would meet no input.",
+                )
+        reach = extents(window, dilation)
+        sides = zip(reach, padding, added, strict=True)
+        return tuple((e - 1 - low, e - 1 - high + extra) for e, (low, high), extra in sides)
+
+
+def _check_output_padding(output_padding: object, padding: object) -> None:
+    if not arguments.is_symmetric_padding(output_padding):
+        raise LayerError(
+            "ConvTranspose",
+            f"output_padding is a whole number of at least 0, or a tuple of such, got "
+            f"{output_padding!r}.",
+        )
+    if output_padding != 0 and not arguments.is_symmetric_padding(padding):
+        raise LayerError(
+            "ConvTranspose",
+            f"output_padding belongs to PyTorch's padding, whole numbers, got padding "
+            f"{padding!r} — write (low, high) pairs with a larger high.",
+        )
 
 
 def _check_arguments(layer: Conv | ConvTranspose) -> None:
     name = type(layer).__name__
+    arguments.check_positive(name, features=layer.features, groups=layer.groups)
     arguments.check_sizes(
         name, kernel_size=layer.kernel_size, stride=layer.stride, dilation=layer.dilation
     )
     arguments.check_padding(name, layer.padding)
     arguments.check_fields(layer)
+    if layer.features % layer.groups:
+        raise LayerError(
+            name,
+            f"{layer.features} features cannot be split into {layer.groups} groups of one size.",
+        )
+
+
+def _channels_of_group(layer: Conv | ConvTranspose, x: PyTree) -> int:
+    """The number of input channels of each group."""
+    channels = x.shape[-1]
+    if channels % layer.groups:
+        raise LayerError(
+            type(layer).__name__,
+            f"{channels} input channels cannot be split into {layer.groups} groups of one size.",
+        )
+    return channels // layer.groups
 
 
 def _sizes(layer: Conv | ConvTranspose, x: PyTree) -> tuple[tuple[int, ...], ...]:

@@ -125,13 +125,14 @@ def check_non_empty(layer: str, x: PyTree) -> None:
         )
 
 
-def check_sequences(layer: str, x: PyTree) -> None:
-    """Checks that an input is [batch, time, features]."""
-    if not hasattr(x, "shape") or len(x.shape) != 3:
+def check_sequences(layer: str, x: PyTree, of_vectors: bool = True) -> None:
+    """Checks that an input is [batch, time, features], or [batch, time, ...]."""
+    rank = len(x.shape) if hasattr(x, "shape") else 0
+    if rank < 2 or (of_vectors and rank != 3):
+        expected = "[batch, time, features]" if of_vectors else "[batch, time, ...]"
         raise LayerError(
             layer,
-            f"expected [batch, time, features], got {describe_shape(x)} — one sequence alone "
-            f"needs x[None].",
+            f"expected {expected}, got {describe_shape(x)} — one sequence alone needs x[None].",
         )
 
 

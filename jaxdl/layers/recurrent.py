@@ -15,13 +15,14 @@ from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
 from jaxdl.core.layer import Params
 from jaxdl.layers import arguments
-from jaxdl.layers.recurrence import Recurrent, check_arguments
+from jaxdl.layers.gated import Gated, check_arguments
+from jaxdl.layers.recurrence import Recurrent
 from jaxdl.layers.wiring import Composite, Wiring
 from jaxdl.ops.floating import DType
 
 
 @dataclasses.dataclass(frozen=True)
-class SimpleRNN(Recurrent):
+class SimpleRNN(Gated):
     """hₜ = φ(xₜ W + hₜ₋₁ R + b), [batch, time, inputs] to [batch, time, features] (Elman, 1990).
 
     `Padded` sequences give the states that each gives alone, as `Padded` with zeros for padding.
@@ -70,7 +71,7 @@ class SimpleRNN(Recurrent):
 
 
 @dataclasses.dataclass(frozen=True)
-class LSTM(Recurrent):
+class LSTM(Gated):
     """The long short-term memory, [batch, time, inputs] to [batch, time, features].
 
         i, f, o = σ(z),  g = tanh(z),  with z = xₜ W + hₜ₋₁ R + b in four parts i, f, g, o
@@ -79,9 +80,16 @@ class LSTM(Recurrent):
     Source: Hochreiter and Schmidhuber, 1997; Gers et al., 2000, for the forget gate. `Padded`
     sequences give the states that each gives alone, as `Padded` with zeros for padding.
 
+    With `projection`, hₜ = (o ⊙ tanh(cₜ)) P (Sak et al., 2014, without its non-recurrent
+    projection; PyTorch's `proj_size`). With `peepholes`, the gates see the cell: p ⊙ cₜ₋₁ is added
+    to the parts i and f of z, and p ⊙ cₜ to the part o (Gers and Schmidhuber, 2000). Both take the
+    gradient of the recurrent kernel step by step, which is slower.
+
     Parameters: `kernel` W [inputs, 4 · features], `recurrent_kernel` R [features, 4 · features],
     `bias` b [4 · features], the gates in the order i, f, g, o: that of Keras and PyTorch (of the
-    latter transposed, and its two biases added), and of Flax's cells, concatenated.
+    latter transposed, and its two biases added), and of Flax's cells, concatenated; with a
+    projection, R has `projection` rows, and `projection_kernel` P is [features, projection];
+    `peepholes` p [3 · features], in the order i, f, o.
 
     Args:
         features: the size of a state.
@@ -89,13 +97,16 @@ class LSTM(Recurrent):
             features].
         backward: as in `SimpleRNN`.
         carry: whether the input is a pair (sequences, initial state), whose state is a pair (h, c),
-            each [batch, features], or None for zeros, and the output a pair (states, final state).
+            each [batch, features] (h [batch, projection]), or None for zeros, and the output a pair
+            (states, final state).
         dropout, recurrent_dropout, use_bias: as in `SimpleRNN`.
         kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates
-            at once.
+            at once. P is drawn by kernel_init, and p by bias_init.
         dtype, param_dtype: as in `SimpleRNN`.
         forget_bias: is added to the initial bias of the forget gate (Jozefowicz et al., 2015,
             section 2.2).
+        projection: the size of h; None is no projection, and a size of `features`.
+        peepholes: whether the gates see the cell.
 
     Raises:
         LayerError: as in `SimpleRNN`.
@@ -103,35 +114,62 @@ class LSTM(Recurrent):
 
     gates: ClassVar[int] = 4
     forget_bias: float = 1.0
+    projection: int | None = None
+    peepholes: bool = False
 
     def __post_init__(self) -> None:
         check_arguments(self)
+        if self.projection is not None:
+            arguments.check_positive("LSTM", projection=self.projection)
 
     def biases(self, key: Array) -> Params:
         bias = self.draw("bias_init", key, (self.gates * self.features,))
         forget_gate = slice(self.features, 2 * self.features)
         return {"bias": bias.at[forget_gate].add(self.forget_bias)}
 
+    def hidden_size(self) -> int:
+        return self.features if self.projection is None else self.projection
+
+    def others(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        others = {}
+        if self.projection is not None:
+            others["projection_kernel"] = ("kernel_init", (self.features, self.projection))
+        if self.peepholes:
+            others["peepholes"] = ("bias_init", (3 * self.features,))
+        return others
+
     def first(self, batch: int, dtype: DType) -> tuple[Array, Array]:
-        shape = (batch, self.features)
-        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+        hidden = jnp.zeros((batch, self.hidden_size()), dtype)
+        return hidden, jnp.zeros((batch, self.features), dtype)
 
     def states(
         self, params: Params, projected: Array, first: tuple[Array, Array], mask: Array | None
     ) -> tuple[Array, Array]:
-        return ops.recurrent.lstm(projected, params["recurrent_kernel"], *first, mask)
+        kernel = params["recurrent_kernel"]
+        if not self.others():
+            return ops.recurrent.lstm(projected, kernel, *first, mask)
+        return ops.recurrent_variants.lstm(
+            projected,
+            kernel,
+            *first,
+            mask,
+            peepholes=params.get("peepholes"),
+            projection=params.get("projection_kernel"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class GRU(Recurrent):
+class GRU(Gated):
     """The gated recurrent unit, [batch, time, inputs] to [batch, time, features].
 
         r, z = σ(xₜ W + b + u),  n = tanh(xₜ W + b + r ⊙ (u + bᵣ)),  with u = hₜ₋₁ R, each in three
         parts,  hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
     Source: Cho et al., 2014; the reset comes after the product, as in cuDNN, PyTorch, Flax and
-    Keras. `Padded` sequences give the states that each gives alone, as `Padded` with zeros for
-    padding.
+    Keras. With reset_after=False it comes before, as in the paper and in ONNX: n = tanh(xₜ W + b +
+    (r ⊙ hₜ₋₁) R), of the third part of each. There is no bᵣ then, and the gradient of the recurrent
+    kernel is taken step by step, which is slower. `Padded` sequences give the states that each
+    gives alone, as `Padded` with zeros for padding.
 
     Parameters: `kernel` W [inputs, 3 · features], `recurrent_kernel` R [features, 3 · features],
     `bias` b [3 · features], `recurrent_bias` bᵣ [features], the gates in the order r, z, n. PyTorch
@@ -144,22 +182,25 @@ class GRU(Recurrent):
         kernel_init, recurrent_kernel_init, bias_init: from `dl.initializers`; each draws all gates
             at once.
         dtype, param_dtype: as in `SimpleRNN`.
+        reset_after: whether r is multiplied with the product, or with the state before it.
 
     Raises:
         LayerError: as in `SimpleRNN`.
     """
 
     gates: ClassVar[int] = 3
+    reset_after: bool = True
 
     def __post_init__(self) -> None:
         check_arguments(self)
 
     def biases(self, key: Array) -> Params:
         key, recurrent_key = jax.random.split(key)
-        return {
-            "bias": self.draw("bias_init", key, (self.gates * self.features,)),
-            "recurrent_bias": self.draw("bias_init", recurrent_key, (self.features,)),
-        }
+        bias = self.draw("bias_init", key, (self.gates * self.features,))
+        if not self.reset_after:
+            return {"bias": bias}
+        recurrent_bias = self.draw("bias_init", recurrent_key, (self.features,))
+        return {"bias": bias, "recurrent_bias": recurrent_bias}
 
     def first(self, batch: int, dtype: DType) -> Array:
         return jnp.zeros((batch, self.features), dtype)
@@ -167,8 +208,11 @@ class GRU(Recurrent):
     def states(
         self, params: Params, projected: Array, first: Array, mask: Array | None
     ) -> Array:
+        kernel = params["recurrent_kernel"]
+        if not self.reset_after:
+            return ops.recurrent_variants.gru_reset_before(projected, kernel, first, mask)
         bias = params.get("recurrent_bias", jnp.zeros(self.features, projected.dtype))
-        return ops.recurrent.gru(projected, params["recurrent_kernel"], bias, first, mask)
+        return ops.recurrent.gru(projected, kernel, bias, first, mask)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Layers that reshape their input."""
+"""Layers that reshape their input, or pass it on."""
 
 import dataclasses
 import math
@@ -6,10 +6,30 @@ from typing import ClassVar
 
 from jax import Array
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.error import LayerError
-from jaxdl.core.layer import Parameterless
+from jaxdl.core.layer import OnPadded, Parameterless
 from jaxdl.layers import arguments, inputs
 from jaxdl.ops.sharding import reshape
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity(Parameterless):
+    """y = x, of any input: a part that does nothing, such as where a model has a part only
+    sometimes.
+
+    >>> import jax.numpy as jnp, jaxdl as dl
+    >>> normalization = dl.Identity()
+    >>> model = dl.Sequential(dl.Dense(3), normalization)
+    >>> dl.Identity().apply({}, {}, jnp.arange(3))[0]
+    Array([0, 1, 2], dtype=int32)
+    """
+
+    padded: ClassVar[OnPadded] = "pointwise"
+    takes_bytes: ClassVar[bool] = True
+
+    def compute(self, x: PyTree) -> PyTree:
+        return x
 
 
 @dataclasses.dataclass(frozen=True)

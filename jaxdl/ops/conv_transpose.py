@@ -6,6 +6,7 @@ platforms use that.
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple, TypedDict
 
 import jax
@@ -32,21 +33,23 @@ class _Options(TypedDict):
 
 def conv_transpose(
     x: Float[Array, "batch *space inputs"],
-    kernel: Float[Array, "*window inputs outputs"],
+    kernel: Float[Array, "*window inputs_of_group outputs"],
     *,
     stride: Sizes,
     padding: str | Pads,
     dilation: Sizes,
+    groups: int = 1,
 ) -> Float[Array, "batch *out outputs"]:
     """The convolution of x with `stride − 1` zeros between its elements, as
     `jax.lax.conv_transpose` defines it.
 
     Args:
         x: [batch, *space, inputs].
-        kernel: [*window, inputs, outputs].
+        kernel: [*window, inputs / groups, outputs]; group g makes the g-th block of outputs.
         stride, dilation: one for each spatial dimension.
         padding: "SAME" gives space · stride outputs, "VALID" all that meet the input, and (low,
             high) for each spatial dimension pads the dilated input.
+        groups: the number of blocks that input channels are split into, each with its own kernel.
 
     Returns:
         [batch, *out, outputs], in x's dtype.
@@ -57,13 +60,14 @@ def conv_transpose(
         stride=stride,
         padding=padding,
         dilation=dilation,
+        groups=groups,
         mapped=target().population,
         platform=target().platform,
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("stride", "padding", "dilation", "mapped", "platform")
+    jax.jit, static_argnames=("stride", "padding", "dilation", "groups", "mapped", "platform")
 )
 def _conv_transpose(
     x: Array,
@@ -72,6 +76,7 @@ def _conv_transpose(
     stride: Sizes,
     padding: str | Pads,
     dilation: Sizes,
+    groups: int,
     mapped: bool,
     platform: str | None,
 ) -> Array:
@@ -84,15 +89,25 @@ def _conv_transpose(
         pads = padding
     options = _Options(stride=stride, pads=pads, dilation=dilation)
     *_, inputs, outputs = kernel.shape
-    sum_overlaps = MIN_INPUTS_PER_OUTPUT * outputs < inputs
-    on_cpu = _by_overlaps if sum_overlaps else _by_phases
+    sum_overlaps = MIN_INPUTS_PER_OUTPUT * outputs < inputs * groups
+    on_cpu = functools.partial(_by_overlaps if sum_overlaps else _by_phases, **options)
     return by_platform(
         platform,
         x,
         kernel,
-        cpu=functools.partial(on_cpu, **options),
-        default=functools.partial(_by_xla, **options),
+        cpu=on_cpu if groups == 1 else functools.partial(_by_groups, on_cpu, groups),
+        default=functools.partial(_by_xla, **options, groups=groups),
     )
+
+
+def _by_groups(
+    function: Callable[[Array, Array], Array], groups: int, x: Array, kernel: Array
+) -> Array:
+    """A function of x and the kernel, mapped over the groups."""
+    split = x.reshape(*x.shape[:-1], groups, -1)
+    kernels = kernel.reshape(*kernel.shape[:-1], groups, -1)
+    y = jax.vmap(function, (-2, -2), -2)(split, kernels)
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def _resolve(extent: int, stride: int, padding: str) -> tuple[int, int]:
@@ -106,10 +121,18 @@ def _resolve(extent: int, stride: int, padding: str) -> tuple[int, int]:
     return low, total - low
 
 
-def _by_xla(x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
-    dimensions = layout(x.ndim - 2)
-    return lax.conv_transpose(
-        x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=dimensions
+def _by_xla(
+    x: Array, kernel: Array, *, stride: Sizes, pads: Pads, dilation: Sizes, groups: int = 1
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1,) * len(stride),
+        pads,
+        lhs_dilation=stride,
+        rhs_dilation=dilation,
+        dimension_numbers=layout(x.ndim - 2),
+        feature_group_count=groups,
     )
 
 

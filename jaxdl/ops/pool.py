@@ -32,6 +32,16 @@ class _Windows(NamedTuple):
     window: Sizes
     stride: Sizes
     pads: Pads
+    dilation: Sizes
+
+    @property
+    def is_dilated(self) -> bool:
+        return any(apart > 1 for apart in self.dilation)
+
+    @property
+    def are_disjoint(self) -> bool:
+        """Whether the windows lie side by side."""
+        return self.stride == self.window and not self.is_dilated
 
 
 def max_pool(
@@ -40,42 +50,61 @@ def max_pool(
     window: Sizes,
     stride: Sizes,
     padding: str | Pads,
+    dilation: Sizes | None = None,
 ) -> Shaped[Array, "batch *out channels"]:
-    """y[n, p, c] = max_k x[n, p·stride + k − low, c], over the elements inside x.
+    """y[n, p, c] = max_k x[n, p·stride + k·dilation − low, c], over the elements inside x.
 
     Args:
         x: [batch, *space, channels], of real numbers.
         window, stride: one for each spatial dimension.
         padding: "SAME", "VALID" or (low, high) for each spatial dimension.
+        dilation: one for each spatial dimension; None is 1.
 
     Returns:
         [batch, *out, channels], in x's dtype.
     """
-    platform = target().platform
-    x = gathered(x, -1)
-    return _max_pool(x, window=window, stride=stride, padding=padding, platform=platform)
+    return _max_pool(
+        gathered(x, -1),
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation or (1,) * len(window),
+        platform=target().platform,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "platform"))
+@functools.partial(
+    jax.jit, static_argnames=("window", "stride", "padding", "dilation", "platform")
+)
 def _max_pool(
-    x: Array, *, window: Sizes, stride: Sizes, padding: str | Pads, platform: str | None
+    x: Array,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: str | Pads,
+    dilation: Sizes,
+    platform: str | None,
 ) -> Array:
-    windows = _windows(x, window, stride, padding)
+    windows = _windows(x, window, stride, padding, dilation)
     is_floating = jnp.issubdtype(x.dtype, jnp.floating)
     lowest = -np.inf if is_floating else jnp.iinfo(x.dtype).min
     overlap = any(step < size for step, size in zip(stride, window, strict=True))
     # The gradients of overlapping windows are summed in the wide dtype.
-    wide = x.astype(widest(x.dtype)) if overlap and is_floating else x
+    has_sums = is_floating and (overlap or windows.is_dilated)
+    wide = x.astype(widest(x.dtype)) if has_sums else x
     on_cpu = functools.partial(_max_by_slices, windows=windows, lowest=lowest)
     default = functools.partial(_max_by_xla, windows=windows, lowest=lowest)
+    if windows.is_dilated:
+        # JAX has no gradient of a dilated `reduce_window`.
+        default = on_cpu
     return by_platform(platform, wide, cpu=on_cpu, default=default).astype(x.dtype)
 
 
-def _windows(x: Array, window: Sizes, stride: Sizes, padding: str | Pads) -> _Windows:
-    ones = (1,) * len(window)
-    return _Windows(
-        window, stride, resolve_padding(x.shape[1:-1], window, stride, padding, ones)
-    )
+def _windows(
+    x: Array, window: Sizes, stride: Sizes, padding: str | Pads, dilation: Sizes
+) -> _Windows:
+    pads = resolve_padding(x.shape[1:-1], window, stride, padding, dilation)
+    return _Windows(window, stride, pads, dilation)
 
 
 def avg_pool(
@@ -85,8 +114,9 @@ def avg_pool(
     stride: Sizes,
     padding: str | Pads,
     count_padding: bool = True,
+    dilation: Sizes | None = None,
 ) -> Float[Array, "batch *out channels"]:
-    """y[n, p, c] = mean_k x[n, p·stride + k − low, c].
+    """y[n, p, c] = mean_k x[n, p·stride + k·dilation − low, c].
 
     Args:
         x: [batch, *space, channels].
@@ -94,6 +124,7 @@ def avg_pool(
         padding: "SAME", "VALID" or (low, high) for each spatial dimension.
         count_padding: whether the mean is over the whole window, with zeros for padding, or over
             the elements inside x.
+        dilation: one for each spatial dimension; None is 1.
 
     Returns:
         [batch, *out, channels], in x's dtype.
@@ -104,12 +135,14 @@ def avg_pool(
         stride=stride,
         padding=padding,
         count_padding=count_padding,
+        dilation=dilation or (1,) * len(window),
         platform=target().platform,
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("window", "stride", "padding", "count_padding", "platform")
+    jax.jit,
+    static_argnames=("window", "stride", "padding", "count_padding", "dilation", "platform"),
 )
 def _avg_pool(
     x: Array,
@@ -118,9 +151,10 @@ def _avg_pool(
     stride: Sizes,
     padding: str | Pads,
     count_padding: bool,
+    dilation: Sizes,
     platform: str | None,
 ) -> Array:
-    windows = _windows(x, window, stride, padding)
+    windows = _windows(x, window, stride, padding, dilation)
     wide = x.astype(widest(x.dtype))
     total = _window_sum(wide, windows, platform)
     if count_padding:
@@ -191,35 +225,35 @@ def _blocks(x: Array, window: Sizes) -> Array:
 
 
 def _max_by_slices(x: Array, *, windows: _Windows, lowest: float) -> Array:
-    window, stride, pads = windows
-    is_disjoint = stride == window
-    slices = math.prod(window) if is_disjoint else sum(window)
-    if slices > MAX_SLICES:
+    window = windows.window
+    slices = math.prod(window) if windows.are_disjoint else sum(window)
+    if slices > MAX_SLICES and not windows.is_dilated:
         return _max_by_xla(x, windows=windows, lowest=lowest)
-    x = pad_space(x, pads, lowest)
-    if is_disjoint:
+    x = pad_space(x, windows.pads, lowest)
+    if windows.are_disjoint:
         return disjoint_maximum(x, window)
-    return _reduce_by_slices(first_maximum, x, window, stride)
+    return _reduce_by_slices(first_maximum, x, windows)
 
 
 def _sum_by_slices(x: Array, *, windows: _Windows) -> Array:
-    window, stride, pads = windows
-    if sum(window) > MAX_SLICES:
+    if sum(windows.window) > MAX_SLICES:
         return _sum_by_xla(x, windows=windows)
-    return _reduce_by_slices(lax.add, pad_space(x, pads, 0), window, stride)
+    return _reduce_by_slices(lax.add, pad_space(x, windows.pads, 0), windows)
 
 
 def _reduce_by_slices(
-    operation: Callable[[Array, Array], Array], x: Array, window: Sizes, stride: Sizes
+    operation: Callable[[Array, Array], Array], x: Array, windows: _Windows
 ) -> Array:
-    """Reduces the last dimension first, so that the first of equal maxima in row-major order is
-    taken, as in `reduce_window`.
+    """Reduces the last dimension of padded x first, so that the first of equal maxima in row-major
+    order is taken, as in `reduce_window`.
     """
-    dimensions = len(window)
+    dimensions = len(windows.window)
+    sizes = (windows.window, windows.stride, windows.dilation)
     for axis in reversed(range(dimensions)):
-        along = tuple(window[axis] if i == axis else 1 for i in range(dimensions))
-        step = tuple(stride[axis] if i == axis else 1 for i in range(dimensions))
-        x = functools.reduce(operation, shifted_slices(x, along, step, (1,) * dimensions))
+        along = [
+            tuple(size[axis] if i == axis else 1 for i in range(dimensions)) for size in sizes
+        ]
+        x = functools.reduce(operation, shifted_slices(x, *along))
     return x
 
 
@@ -234,6 +268,12 @@ def _sum_by_xla(x: Array, *, windows: _Windows) -> Array:
 def _reduce_window(
     x: Array, start: np.ndarray, operation: Callable[..., Array], windows: _Windows
 ) -> Array:
-    window, stride, pads = windows
-    pads = ((0, 0), *pads, (0, 0))
-    return lax.reduce_window(x, start, operation, (1, *window, 1), (1, *stride, 1), pads)
+    return lax.reduce_window(
+        x,
+        start,
+        operation,
+        (1, *windows.window, 1),
+        (1, *windows.stride, 1),
+        ((0, 0), *windows.pads, (0, 0)),
+        window_dilation=(1, *windows.dilation, 1),
+    )

@@ -307,16 +307,46 @@ def reverse_sequences(x: Array, lengths: Array | None) -> Array:
 
 
 def last_states(first: Array, states: Array, lengths: Array | None) -> Array:
-    """The state of each sequence after its last step, [batch, features]; the initial one of an
-    empty sequence.
+    """The state of each sequence after its last step, [batch, ...]; the initial one of an empty
+    sequence.
 
     Args:
-        first: [batch, features], the initial states.
-        states: [time, batch, features].
+        first: [batch, ...], the initial states.
+        states: [time, batch, ...].
         lengths: [batch] int32, or None if all have the full length.
     """
     if lengths is None:
         return states[-1]
-    rows = jnp.maximum(lengths - 1, 0)[None, :, None]
+    per_sequence = lengths.reshape(lengths.shape + (1,) * (first.ndim - 1))
+    rows = jnp.maximum(per_sequence - 1, 0)[None]
     last = jnp.take_along_axis(states, rows, 0)[0]
-    return jnp.where(lengths[:, None] > 0, last, first)
+    return jnp.where(per_sequence > 0, last, first)
+
+
+def compact(x: Array, mask: Array) -> Array:
+    """The steps that a mask counts, moved to the front of each sequence in their order, and the
+    others after them.
+
+    Args:
+        x: [batch, time, ...].
+        mask: [batch, time] bool.
+    """
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    return jnp.take_along_axis(x, _like(order, x), 1)
+
+
+def spread(x: Array, mask: Array) -> Array:
+    """The inverse of `compact`, with zeros for the steps that the mask leaves out.
+
+    Args:
+        x: [batch, time, ...].
+        mask: [batch, time] bool.
+    """
+    position = jnp.cumsum(mask, 1, dtype=jnp.int32) - 1
+    steps = jnp.take_along_axis(x, _like(jnp.maximum(position, 0), x), 1)
+    return jnp.where(_like(mask, x), steps, jnp.zeros((), x.dtype))
+
+
+def _like(mask: Array, x: Array) -> Array:
+    """[batch, time], with an axis of size 1 for each further axis of x."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 2))

@@ -122,6 +122,7 @@ INIT = st.sampled_from(
 BIAS_INIT = st.sampled_from([init.zeros, init.ones, init.normal(0.1)])
 DTYPE = st.sampled_from([None, jnp.float32, jnp.bfloat16, "float16", np.dtype("float32")])
 PARAM_DTYPE = st.sampled_from([jnp.float32, jnp.bfloat16, "float16"])
+METHOD = st.sampled_from(["nearest", "linear", "cubic", "cubic-pytorch"])
 EPSILON = st.sampled_from([1e-6, 1e-3, 1, 0.0])
 ACTIVATION = st.sampled_from([jnp.tanh, activations.relu, activations.gelu, jax.nn.silu])
 
@@ -183,15 +184,25 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
         "stride": SIZES,
         "padding": PADS,
         "dilation": SIZES,
+        "groups": st.sampled_from([1, 1, 2, 3]),
+        "output_padding": st.integers(0, 1),
         **_dense,
     },
-    dl.MaxPool: {"window": SIZES, "stride": st.none() | SIZES, "padding": PADS},
+    dl.MaxPool: {
+        "window": SIZES,
+        "stride": st.none() | SIZES,
+        "padding": PADS,
+        "dilation": SIZES,
+    },
     dl.AvgPool: {
         "window": SIZES,
         "stride": st.none() | SIZES,
         "padding": PADS,
         "count_padding": FLAG,
+        "dilation": SIZES,
     },
+    dl.AdaptiveMaxPool: {"size": SIZES},
+    dl.AdaptiveAvgPool: {"size": SIZES},
     dl.GlobalMaxPool: {},
     dl.GlobalAvgPool: {},
     dl.BatchNorm: {"momentum": st.sampled_from([0.0, 0.9, 0.99]), **_norm},
@@ -201,8 +212,13 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
     dl.InstanceNorm: _norm,
     dl.Dropout: {"rate": RATE, "channels": FLAG},
     dl.SimpleRNN: {**_recurrent, "activation": ACTIVATION},
-    dl.LSTM: {**_recurrent, "forget_bias": st.sampled_from([0.0, 1.0, 2])},
-    dl.GRU: _recurrent,
+    dl.LSTM: {
+        **_recurrent,
+        "forget_bias": st.sampled_from([0.0, 1.0, 2]),
+        "projection": st.none() | COUNT,
+        "peepholes": FLAG,
+    },
+    dl.GRU: {**_recurrent, "reset_after": FLAG},
     dl.MultiHeadAttention: {
         "heads": st.integers(1, 3),
         "features": st.none() | COUNT,
@@ -228,6 +244,13 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
         "dtype": DTYPE,
         "param_dtype": PARAM_DTYPE,
     },
+    dl.Pad: {
+        "padding": COUNT | PADS,
+        "fill": st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+    },
+    dl.Upsample: {"scale": SIZES, "method": METHOD},
+    dl.Resize: {"size": SIZES, "method": METHOD, "antialias": FLAG},
+    dl.Identity: {},
     dl.Flatten: {},
     dl.Reshape: {
         "shape": st.integers(1, 12)
@@ -239,7 +262,10 @@ ARGUMENTS: Mapping[type, Mapping[str, st.SearchStrategy[Any]]] = {
         "param_dtype": PARAM_DTYPE,
     },
 }
-REQUIRED = ("features", "kernel_size", "window", "rate", "count", "heads", "shape")
+REQUIRED = (
+    *("features", "kernel_size", "window", "rate", "count", "heads", "shape"),
+    *("padding", "scale", "size"),
+)
 
 
 @st.composite

@@ -17,7 +17,7 @@ from jaxdl.core.tree import map_named
 
 leaky = functools.partial(activations.leaky_relu, negative_slope=0.2)
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(activations, name) for name in ("relu", "softmax", "step", "tanh")
+    name: getattr(activations, name) for name in ("glu", "relu", "softmax", "step", "tanh")
 }
 
 
@@ -50,6 +50,30 @@ class Decoder(dl.Composite):
 
 
 @dataclasses.dataclass(frozen=True)
+class Leaky(dl.Cell):
+    """A cell such as a user writes, whose state has two parts."""
+
+    features: int
+
+    def weights(self, key: Any, x: Any) -> Any:
+        shape = (x.shape[-1], self.features)
+        kernel = jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+        return {"kernel": kernel, "scale": jnp.ones(self.features, jnp.float32)}
+
+    def first(self, x: Any) -> Any:
+        zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
+        return zeros, zeros
+
+    def project(self, params: Any, steps: Any) -> Any:
+        return steps @ params["kernel"]
+
+    def step(self, params: Any, state: Any, x: Any) -> Any:
+        hidden, mean = state
+        mean = 0.5 * mean + 0.5 * x
+        return jnp.tanh(mean + params["scale"][None] * hidden), mean
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A layer and an input of it.
 
@@ -59,6 +83,7 @@ class Entry:
         indices: how many there are, where the input is indices.
         stochastic: whether training draws random numbers.
         covers: the kind of a part that the entry is about, if its input is no array.
+        has_constants: whether the gradient in training holds some of what it computes constant.
     """
 
     layer: Any
@@ -66,6 +91,7 @@ class Entry:
     indices: int | None = None
     stochastic: bool = False
     covers: type | None = None
+    has_constants: bool = False
 
     def input(self, seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
         rng = np.random.default_rng(seed)
@@ -109,11 +135,20 @@ CATALOGUE: dict[str, Entry] = {
     "conv transpose dilated": Entry(
         dl.ConvTranspose(3, 2, padding=((2, 1), (1, 1)), dilation=2), IMAGES
     ),
+    "conv transpose grouped": Entry(
+        dl.ConvTranspose(6, 3, stride=2, padding=1, groups=2, output_padding=1), IMAGES
+    ),
     "max pool": Entry(dl.MaxPool(2), IMAGES),
     "max pool overlapping": Entry(dl.MaxPool(3, 2, "SAME"), IMAGES),
     "max pool 1d": Entry(dl.MaxPool(2, padding=((1, 0),)), SEQUENCES),
     "average pool": Entry(dl.AvgPool((2, 3)), IMAGES),
     "average pool overlapping": Entry(dl.AvgPool(3, 2, "SAME", count_padding=False), IMAGES),
+    "max pool dilated": Entry(dl.MaxPool(2, 1, "SAME", dilation=(2, 3)), IMAGES),
+    "average pool dilated": Entry(
+        dl.AvgPool(2, 1, padding=((1, 1), (0, 2)), dilation=2), IMAGES
+    ),
+    "adaptive max pool": Entry(dl.AdaptiveMaxPool((3, 2)), IMAGES),
+    "adaptive average pool": Entry(dl.AdaptiveAvgPool(2), VOLUMES),
     "global max pool": Entry(dl.GlobalMaxPool(), IMAGES),
     "global average pool": Entry(dl.GlobalAvgPool(), IMAGES),
     "batch norm": Entry(dl.BatchNorm(momentum=0.9), VECTORS),
@@ -124,6 +159,10 @@ CATALOGUE: dict[str, Entry] = {
     "group norm": Entry(dl.GroupNorm(2), IMAGES),
     "group norm of vectors": Entry(dl.GroupNorm(3, use_bias=False), VECTORS),
     "instance norm": Entry(dl.InstanceNorm(epsilon=1e-3), IMAGES),
+    "spectral norm": Entry(
+        dl.SpectralNorm(dl.Conv(3, 3), iterations=2), IMAGES, has_constants=True
+    ),
+    "weight norm": Entry(dl.WeightNorm(dl.Dense(3)), VECTORS),
     "dropout": Entry(dl.Dropout(0.4), SEQUENCES, stochastic=True),
     "dropout of channels": Entry(dl.Dropout(0.5, channels=True), IMAGES, stochastic=True),
     "embedding": Entry(dl.Embedding(7, 3), (4, 5), indices=7),
@@ -142,6 +181,16 @@ CATALOGUE: dict[str, Entry] = {
     "gru with dropout": Entry(
         dl.GRU(3, recurrent_dropout=0.5, use_bias=False), SEQUENCES, stochastic=True
     ),
+    "gru, reset before the product": Entry(
+        dl.GRU(3, reset_after=False, recurrent_dropout=0.5), SEQUENCES, stochastic=True
+    ),
+    "lstm, projection, peepholes": Entry(dl.LSTM(4, projection=3, peepholes=True), SEQUENCES),
+    "rnn": Entry(dl.RNN(Leaky(3)), SEQUENCES),
+    "rnn backward, last step, dropout": Entry(
+        dl.RNN(Leaky(3), sequence=False, backward=True, dropout=0.4), SEQUENCES, stochastic=True
+    ),
+    "bidirectional rnn": Entry(dl.Bidirectional(dl.RNN(Leaky(3))), SEQUENCES),
+    "masked": Entry(dl.Masked(dl.LSTM(3)), SEQUENCES),
     "bidirectional": Entry(dl.Bidirectional(dl.GRU(3)), SEQUENCES),
     "bidirectional, added": Entry(
         dl.Bidirectional(dl.SimpleRNN(3, sequence=False), combine="add"), SEQUENCES
@@ -193,6 +242,15 @@ CATALOGUE: dict[str, Entry] = {
         SEQUENCES,
         stochastic=True,
     ),
+    "pad": Entry(dl.Pad(((1, 0), (0, 2))), IMAGES),
+    "pad, reflect": Entry(dl.Pad(2, "reflect"), IMAGES),
+    "pad, replicate": Entry(dl.Pad(1, "replicate"), VOLUMES),
+    "pad, circular": Entry(dl.Pad(2, "circular"), SEQUENCES),
+    "upsample": Entry(dl.Upsample(2), IMAGES),
+    "upsample, cubic": Entry(dl.Upsample((2, 1), "cubic"), IMAGES),
+    "resize, nearest": Entry(dl.Resize((3, 4), "nearest"), IMAGES),
+    "resize, antialiased": Entry(dl.Resize(3, antialias=True), VOLUMES),
+    "identity": Entry(dl.Identity(), IMAGES),
     "flatten": Entry(dl.Flatten(), IMAGES),
     "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
     "prelu": Entry(dl.PReLU(), IMAGES),

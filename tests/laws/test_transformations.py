@@ -112,6 +112,7 @@ WITHOUT_RULES = {
 }
 BY_JAX_ITSELF = {
     "relu": "jax.nn.relu: jet leaks the tracers of a function with a rule of its own under jax.jit",
+    "adaptive max pool": "the maximum of two, with a rule of its own under jax.jit",
 }
 
 

@@ -172,6 +172,47 @@ def test_whole_numbers_pad_as_in_pytorch(
         )
 
 
+GROUPED = {
+    "line": (LINE, 3, {"stride": 2, "groups": 2}),
+    "line, output padding": (LINE, 3, {"stride": 3, "padding": 1, "output_padding": 2}),
+    "image": (IMAGE, (3, 2), {"stride": (2, 1), "padding": (1, 0), "groups": 2}),
+    "image, output padding": (
+        IMAGE,
+        3,
+        {"stride": (2, 3), "padding": 1, "output_padding": (1, 2), "groups": 4},
+    ),
+    "image, dilation": (
+        IMAGE,
+        3,
+        {"padding": 2, "dilation": 2, "output_padding": 1, "groups": 2},
+    ),
+    "volume": (VOLUME, 2, {"stride": 2, "groups": 2, "output_padding": (0, 1, 1)}),
+}
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(("shape", "window", "options"), GROUPED.values(), ids=GROUPED.keys())
+def test_groups_and_output_padding_of_a_transpose_are_those_of_pytorch(
+    shape: Any, window: Any, options: dict[str, Any]
+) -> None:
+    """Its kernel is [channels, features / groups, *window], with the window reversed."""
+    functional = pytest.importorskip("torch").nn.functional
+    dimensions = len(shape) - 2
+    groups = options.get("groups", 1)
+    layer = dl.ConvTranspose(2 * groups, window, **{"padding": 0, **options})
+    params, x = drawn(layer, shape)
+    transpose = getattr(functional, f"conv_transpose{dimensions}d")
+
+    def forward(params: Any, x: Any) -> Any:
+        space = tuple(range(2, dimensions + 2))
+        blocks = params["kernel"].chunk(groups, -1)
+        blocks = [block.movedim((-2, -1), (0, 1)).flip(space) for block in blocks]
+        kernel = pytest.importorskip("torch").cat(blocks)
+        return transpose(x, kernel, params["bias"], **options)
+
+    close(layer_figures(layer, params, x), torch_figures(forward, params, x))
+
+
 def same_pads(space: Any, window: Any, stride: Any, dilation: Any) -> Any:
     """⌈space / stride⌉ outputs, the odd zero at the end."""
     pads = []
@@ -310,6 +351,19 @@ def test_initial_kernels_are_those_of_flax() -> None:
             lambda: dl.ConvTranspose(3, 3, stride=-1),
             "ConvTranspose: stride is a whole number of at least 1, got -1.",
         ),
+        (
+            lambda: dl.ConvTranspose(3, 3, groups=2),
+            "ConvTranspose: 3 features cannot be split into 2 groups of one size.",
+        ),
+        (
+            lambda: dl.ConvTranspose(3, 3, padding=1, output_padding=-1),
+            "ConvTranspose: output_padding is a whole number of at least 0, or a tuple of such, got -1.",
+        ),
+        (
+            lambda: dl.ConvTranspose(3, 3, output_padding=1),
+            "ConvTranspose: output_padding belongs to PyTorch's padding, whole numbers, got padding 'SAME' — write (low, high) "
+            "pairs with a larger high.",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -344,6 +398,17 @@ def test_wrong_arguments(build: Any, text: str) -> None:
             dl.Conv(4, 3, groups=2),
             (1, 8, 8, 3),
             "Conv: 3 input channels cannot be split into 2 groups of one size.",
+        ),
+        (
+            dl.ConvTranspose(4, 3, groups=2),
+            (1, 8, 8, 3),
+            "ConvTranspose: 3 input channels cannot be split into 2 groups of one size.",
+        ),
+        (
+            dl.ConvTranspose(4, 3, stride=2, padding=1, output_padding=2),
+            (1, 8, 3),
+            "ConvTranspose: output_padding is below the stride or the dilation, got 2 with stride 2 and dilation 1 — those "
+            "outputs would meet no input.",
         ),
         (
             dl.Conv(3, 3, padding="VALID", dilation=4),

@@ -179,6 +179,84 @@ def test_average_pool_is_that_of_pytorch(
     close(layer_figures(layer, {}, x), torch_figures(forward, {}, x), 1e-6)
 
 
+DILATED = {
+    "line": (LINE, {"window": 3, "stride": 1, "padding": 1, "dilation": 2}),
+    "window side by side": (IMAGE, {"window": 2, "stride": 2, "dilation": 2}),
+    "padded": (IMAGE, {"window": (3, 2), "stride": (1, 2), "padding": 1, "dilation": (2, 3)}),
+    "volume": (VOLUME, {"window": 2, "stride": 1, "dilation": (2, 1, 3)}),
+}
+dilated = pytest.mark.parametrize(("shape", "arguments"), DILATED.values(), ids=DILATED.keys())
+
+
+@pytest.mark.sampled(2)
+@dilated
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_dilated_maximum_is_that_of_pytorch(
+    shape: tuple[int, ...], arguments: dict[str, Any], ties: bool
+) -> None:
+    x = normal(0, shape)
+    x = jnp.round(x) if ties else x
+    options = {"kernel_size" if name == "window" else name: v for name, v in arguments.items()}
+    pool = functional("max_pool", len(shape) - 2)
+    theirs = torch_figures(lambda _, x: pool(x, **options), {}, x)
+    close(layer_figures(dl.MaxPool(**arguments), {}, x), theirs, 1e-6)
+
+
+@pytest.mark.sampled(2)
+@dilated
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_a_dilated_mean_is_a_convolution_of_pytorch(
+    shape: tuple[int, ...], arguments: dict[str, Any], count_padding: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    dimensions = len(shape) - 2
+    window, stride, _ = spread(arguments, dimensions)
+    options = {
+        "stride": stride,
+        "padding": arguments.get("padding", 0),
+        "dilation": arguments["dilation"],
+        "groups": shape[-1],
+    }
+    kernel = torch.ones((shape[-1], 1, *window))
+    conv = functional("conv", dimensions)
+
+    def forward(_: Any, x: Any) -> Any:
+        total = conv(x, kernel, **options)
+        count = conv(torch.ones_like(x), kernel, **options)
+        return total / (np.prod(window) if count_padding else count)
+
+    layer = dl.AvgPool(**arguments, count_padding=count_padding)
+    x = normal(0, shape)
+    close(layer_figures(layer, {}, x), torch_figures(forward, {}, x), 1e-6)
+
+
+ADAPTIVE = {
+    "line": (LINE, 4),
+    "line, larger": (LINE, 12),
+    "image": (IMAGE, (3, 4)),
+    "image, dividing": (IMAGE, (7, 3)),
+    "image, one of them dividing": (IMAGE, (1, 4)),
+    "volume": (VOLUME, 3),
+}
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
+@pytest.mark.parametrize("ties", [False, True])
+def test_adaptive_pools_are_those_of_pytorch(
+    shape: tuple[int, ...], size: Any, ties: bool
+) -> None:
+    x = normal(0, shape)
+    x = jnp.round(x) if ties else x
+    pools = {
+        dl.AdaptiveMaxPool(size): functional("adaptive_max_pool", len(shape) - 2),
+        dl.AdaptiveAvgPool(size): functional("adaptive_avg_pool", len(shape) - 2),
+    }
+    for layer, pool in pools.items():
+        theirs = torch_figures(lambda _, x, pool=pool: pool(x, size), {}, x)
+        close(layer_figures(layer, {}, x), theirs, 1e-6)
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("shape", [LINE, IMAGE, VOLUME])
 def test_global_pools_are_those_of_pytorch(shape: tuple[int, ...]) -> None:
@@ -211,11 +289,11 @@ def test_padding_never_wins() -> None:
 def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     scaled = images.astype(np.float32) / np.float32(255)
-    for layer in (dl.MaxPool(2), dl.GlobalMaxPool()):
+    for layer in (dl.MaxPool(2), dl.GlobalMaxPool(), dl.AdaptiveMaxPool(3)):
         y, _ = layer.apply({}, {}, images)
         assert y.dtype == jnp.uint8
         close(y.astype(jnp.float32) / 255, layer.apply({}, {}, scaled)[0], 1e-6)
-    for layer in (dl.AvgPool(2), dl.GlobalAvgPool()):
+    for layer in (dl.AvgPool(2), dl.GlobalAvgPool(), dl.AdaptiveAvgPool(3)):
         close(layer.apply({}, {}, images)[0], layer.apply({}, {}, scaled)[0], 1e-6)
 
 
@@ -235,6 +313,14 @@ def test_bytes_stay_bytes_in_a_maximum_and_become_intensities_in_a_mean() -> Non
             lambda: dl.AvgPool(2, padding="FULL"),
             "AvgPool: padding is 'SAME', 'VALID', a whole number of at least 0 (on both sides of all dimensions, or a tuple "
             "with one for each) or a tuple of (low, high) pairs, got 'FULL'.",
+        ),
+        (
+            lambda: dl.MaxPool(2, dilation=0),
+            "MaxPool: dilation is a whole number of at least 1, got 0.",
+        ),
+        (
+            lambda: dl.AdaptiveMaxPool(0),
+            "AdaptiveMaxPool: size is a whole number of at least 1, got 0.",
         ),
         (
             lambda: dl.MaxPool(2, padding=((0, -1),)),
@@ -275,6 +361,23 @@ def test_wrong_arguments(build: Any, text: str) -> None:
             (2, 8, 1, 3),
             "MaxPool: the window reaches over 2 elements of spatial dimension 1, but an input of shape (2, 8, 1, 3) has only 1 "
             "there, padding included — use padding='SAME', a smaller window or fewer poolings.",
+        ),
+        (
+            dl.MaxPool(2, padding=((1, 1),), dilation=3),
+            (2, 2, 1),
+            "MaxPool: with padding, a dilation of 3 leaves windows over 2 elements with nothing inside — dilate by less.",
+        ),
+        (
+            dl.AvgPool(3, dilation=4),
+            (2, 8, 1),
+            "AvgPool: the window reaches over 9 elements of spatial dimension 0, but an input of shape (2, 8, 1) has only 8 "
+            "there, padding included — use padding='SAME', a smaller window or fewer poolings.",
+        ),
+        (
+            dl.AdaptiveAvgPool((2, 2)),
+            (2, 8, 1),
+            "AdaptiveAvgPool: size (2, 2) has 2 entries, but an input of shape (2, 8, 1) has 1 spatial dimension — an int stands "
+            "for all of them.",
         ),
         (
             dl.GlobalMaxPool(),

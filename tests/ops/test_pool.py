@@ -36,7 +36,7 @@ def windows(draw: Any) -> dict[str, Any]:
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
     return {
         "x": (draw(st.integers(1, 2)), *(k + n for k, n in zip(window, extra, strict=True)), 2),
-        "windows": ops._Windows(window, stride, pads),
+        "windows": ops._Windows(window, stride, pads, (1,) * dimensions),
     }
 
 
@@ -69,6 +69,19 @@ def test_a_sum_by_slices_is_that_of_xla(case: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.sampled
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("dilation", [(2, 1), (3, 2)])
+def test_a_dilated_sum_by_slices_is_that_of_xla(stride: Any, dilation: Any) -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 2)), jnp.float32)
+    windows = ops._Windows((2, 3), stride, ((1, 0), (2, 2)), dilation)
+    ours = with_gradient(lambda x: ops._sum_by_slices(x, windows=windows), x)
+    theirs = with_gradient(lambda x: ops._sum_by_xla(x, windows=windows), x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs
+    )
+
+
 def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
     gradient = jax.grad(
         lambda x: ops.max_pool(x, window=(2, 2), stride=(2, 2), padding="VALID").sum()
@@ -92,7 +105,7 @@ def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
 def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: Any) -> None:
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 7, 7, 2)), jnp.float32)
-    windows = ops._Windows(window, stride, ((1, 0), (0, 1)))
+    windows = ops._Windows(window, stride, ((1, 0), (0, 1)), (1, 1))
     arguments: Any = {"windows": windows, "lowest": -np.inf}
     ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x)
     theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x)
@@ -103,7 +116,7 @@ def test_the_first_of_many_equal_elements_is_that_of_xla(window: Any, stride: An
 
 def test_a_window_of_more_places_than_a_byte_counts() -> None:
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2 * 258, 1)), jnp.float32)
-    windows = ops._Windows((258,), (258,), ((0, 0),))
+    windows = ops._Windows((258,), (258,), ((0, 0),), (1,))
     arguments: Any = {"windows": windows, "lowest": -np.inf}
     ours = with_gradient(lambda x: ops._max_by_slices(x, **arguments), x.at[0, 257].set(9))
     theirs = with_gradient(lambda x: ops._max_by_xla(x, **arguments), x.at[0, 257].set(9))
@@ -114,7 +127,7 @@ def test_a_window_of_more_places_than_a_byte_counts() -> None:
 @pytest.mark.parametrize("branch", [ops._max_by_slices, ops._max_by_xla])
 def test_nan_wins(branch: Any) -> None:
     x = jnp.zeros((1, 4, 1)).at[0, 1, 0].set(jnp.nan)
-    y = branch(x, windows=ops._Windows((2,), (1,), ((0, 0),)), lowest=-np.inf)
+    y = branch(x, windows=ops._Windows((2,), (1,), ((0, 0),), (1,)), lowest=-np.inf)
     np.testing.assert_array_equal(jnp.isnan(y[0, :, 0]), [True, True, False])
 
 
