@@ -1,6 +1,7 @@
 """The modes of a pass through a model: training, which carries the random key, and evaluation."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class Train:
     """
 
     key: Array
-    mask: Mask
+    mask: Any
     across: str | None
     is_nested: bool = dataclasses.field(compare=False)
 

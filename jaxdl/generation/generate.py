@@ -201,11 +201,7 @@ def _generated(
     max_length = time + steps
     fill = 0 if stop is None else stop
 
-    def read(cache: Cache, tokens: Array, start: Array) -> tuple[Array, Cache]:
-        x = tokens if memory is None else Attend(tokens, memory)
-        logits, cache = model.decode(params, state, cache, x, Span(start, max_length))
-        check_logits(logits, tokens)
-        return logits[:, -1], cache
+    read = functools.partial(_read, model, (params, state), memory, max_length)
 
     def chosen(
         logits: Array, position: Array, tokens: Array, ends: Array
@@ -244,3 +240,21 @@ def _generated(
     tokens, ends = chosen(logits, position, tokens, ends)
     _, tokens, ends, _ = lax.while_loop(unfinished, step, (position + 1, tokens, ends, cache))
     return tokens, ends
+
+
+def _read(
+    model: Layer,
+    given: tuple[Params, State],
+    memory: PyTree,
+    max_length: int,
+    cache: Cache,
+    tokens: Array,
+    start: Array,
+) -> tuple[Array, Cache]:
+    """The logits that follow some tokens, the first of which is at `start`, and the cache after
+    them.
+    """
+    x = tokens if memory is None else Attend(tokens, memory)
+    logits, cache = model.decode(*given, cache, x, Span(start, max_length))
+    check_logits(logits, tokens)
+    return logits[:, -1], cache

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -167,7 +167,7 @@ def schedule_free(optimizer_state: Any) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _has_schedule_free(structure: jax.tree_util.PyTreeDef) -> bool:
+def _has_schedule_free(structure: Hashable) -> bool:
     return "ScheduleFreeState" in str(structure)
 
 
