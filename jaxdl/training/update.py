@@ -108,11 +108,8 @@ def measure(
 def report(
     metrics: tuple[tuple[str, Metric], ...], sums: dict[str, Any], gathered: dict[str, Any]
 ) -> dict[str, float | np.ndarray]:
-    """The mean loss and each metric of an epoch."""
-    figures: dict[str, float | np.ndarray] = (
-        means({"loss": sums["loss"]}) if "loss" in sums else {}
-    )
-    return figures | {
+    """The mean loss, those that layers added, and each metric of an epoch."""
+    return loss_means(sums) | {
         name: metric.result(sums[name], gathered[name]) for name, metric in metrics
     }
 
@@ -126,7 +123,7 @@ def report_members(
     """`report` for every member of a population, [members, ...]: means at once, and other metrics
     one by one.
     """
-    figures = {"loss": _ratios(*sums["loss"])} if "loss" in sums else {}
+    figures = {name: _ratios(*pair) for name, pair in _losses(sums).items()}
     for name, metric in metrics:
         if isinstance(metric, Mean):
             figures[name] = _ratios(sums[name]["total"], sums[name]["weight"])
@@ -147,6 +144,16 @@ def _ratios(totals: Any, weights: Any) -> np.ndarray:
     totals = np.asarray(totals, np.float64)
     weights = np.asarray(weights, np.float64)
     return np.divide(totals, weights, out=np.full(totals.shape, np.nan), where=weights != 0)
+
+
+def loss_means(sums: dict[str, Any]) -> dict[str, Any]:
+    """The mean loss of an epoch, where there is one, and those that layers added to it."""
+    return means(_losses(sums))
+
+
+def _losses(sums: dict[str, Any]) -> dict[str, Any]:
+    loss = {"loss": sums["loss"]} if "loss" in sums else {}
+    return loss | sums.get("losses", {})
 
 
 def means(sums: dict[str, Any]) -> dict[str, Any]:
