@@ -91,6 +91,7 @@ from jaxdl.speed import why_compiled as why_compiled
 from jaxdl.training import Adversarial as Adversarial
 from jaxdl.training import AdversarialLoss as AdversarialLoss
 from jaxdl.training import Batch as Batch
+from jaxdl.training import Constants as Constants
 from jaxdl.training import EarlyStopping as EarlyStopping
 from jaxdl.training import EpochEnd as EpochEnd
 from jaxdl.training import EvalState as EvalState
@@ -98,7 +99,9 @@ from jaxdl.training import EvaluationStep as EvaluationStep
 from jaxdl.training import Guarded as Guarded
 from jaxdl.training import LearningRateSearch as LearningRateSearch
 from jaxdl.training import Measured as Measured
+from jaxdl.training import Minimize as Minimize
 from jaxdl.training import NonSaturating as NonSaturating
+from jaxdl.training import Objective as Objective
 from jaxdl.training import Reconstruction as Reconstruction
 from jaxdl.training import Run as Run
 from jaxdl.training import Supervised as Supervised

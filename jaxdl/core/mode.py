@@ -106,28 +106,43 @@ class Train:
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """The mode of an evaluation pass: nothing is drawn, running statistics are used, and the state
-    is returned unchanged.
+    """The mode of an evaluation pass: layers draw nothing, running statistics are used, and the
+    state is returned unchanged.
+
+    Args:
+        key: a typed key of what an objective draws in evaluation, such as noise; None where there
+            is none.
     """
 
-    is_nested: bool = dataclasses.field(default=False, compare=False, repr=False)
+    is_nested: bool = dataclasses.field(default=False, compare=False, repr=False, kw_only=True)
+    key: Any = dataclasses.field(default=None, compare=False, repr=False)
 
     def for_part(self, name: str) -> "Eval":
-        """The mode of a part: itself."""
-        del name
-        return self
+        """The mode of a part: itself, and of another key, where there is one.
+
+        Args:
+            name: the name of the part.
+        """
+        return self if self.key is None else self.fold_in(name_hash(name))
+
+    def fold_in(self, data: ArrayLike) -> "Eval":
+        """The mode with `jax.random.fold_in(key, data)` as its key.
+
+        Args:
+            data: an integer scalar.
+        """
+        return Eval(fold_in(self.key, data), is_nested=self.is_nested)
 
     def nested(self) -> "Eval":
         """The mode of the parts of a model, as in `Train`."""
-        return Eval(True)
+        return Eval(self.key, is_nested=True)
 
-    def tree_flatten(self) -> tuple[tuple[()], bool]:
-        return (), self.is_nested
+    def tree_flatten(self) -> tuple[tuple[object], bool]:
+        return (self.key,), self.is_nested
 
     @classmethod
-    def tree_unflatten(cls, is_nested: bool, children: tuple[()]) -> "Eval":
-        del children
-        return cls(is_nested)
+    def tree_unflatten(cls, is_nested: bool, children: tuple[object]) -> "Eval":
+        return cls(children[0], is_nested=is_nested)
 
 
 Mode = Train | Eval

@@ -7,6 +7,8 @@ from jaxdl.training.guard import Guarded as Guarded
 from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
 from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
 from jaxdl.training.loop_options import EpochEnd as EpochEnd
+from jaxdl.training.objective import Constants as Constants
+from jaxdl.training.objective import Objective as Objective
 from jaxdl.training.run import EarlyStopping as EarlyStopping
 from jaxdl.training.run import Run as Run
 from jaxdl.training.state import EvalState as EvalState
@@ -19,6 +21,7 @@ from jaxdl.training.steps.adversarial import Adversarial as Adversarial
 from jaxdl.training.steps.adversarial_loss import AdversarialLoss as AdversarialLoss
 from jaxdl.training.steps.adversarial_loss import NonSaturating as NonSaturating
 from jaxdl.training.steps.adversarial_loss import Wasserstein as Wasserstein
+from jaxdl.training.steps.minimize import Minimize as Minimize
 from jaxdl.training.steps.reconstruction import Reconstruction as Reconstruction
 from jaxdl.training.steps.supervised import Supervised as Supervised
 from jaxdl.training.steps.variational import Variational as Variational

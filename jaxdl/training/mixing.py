@@ -216,11 +216,13 @@ def _is_concrete(tree: Any) -> bool:
 
 
 def _drawn(shapes: Any, batch: int, seed: int) -> Any:
-    """Arrays of such shapes: floating-point ones between 0 and 1, others of ones."""
+    """Arrays of such shapes: floating-point ones between 0 and 1, bytes, others of ones."""
     rng = np.random.default_rng(seed)
 
     def draw(leaf: Any) -> np.ndarray:
         shape = (batch, *leaf.shape[1:])
+        if leaf.dtype == np.uint8:  # images, which no table is indexed by
+            return rng.integers(0, 256, shape, np.uint8)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return np.ones(shape, leaf.dtype)
         return rng.uniform(0.05, 0.95, shape).astype(leaf.dtype)

@@ -14,8 +14,10 @@ from jaxdl.metrics.metric import Metric
 from jaxdl.training import arguments, checks
 from jaxdl.training.class_weights import check_class_weight, check_class_weight_of_stream
 from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.objective import Objective
 from jaxdl.training.run_options import chosen
 from jaxdl.training.scaling import LossScaling
+from jaxdl.training.steps.minimize import Minimize
 from jaxdl.training.steps.supervised import Supervised
 from jaxdl.training.stream_feed import StreamFeed
 from jaxdl.training.update import Augment
@@ -24,18 +26,23 @@ Loss = Callable[..., Array]
 Precision = Literal["bfloat16", "float16"]
 
 
-class SupervisedArguments(TypedDict, total=False):
+class ObjectiveArguments(TypedDict, total=False):
+    """What `train` takes from `fit` for an `Objective`, with the same meaning."""
+
+    clip_norm: float | None
+    accumulate: int
+    average: float | None
+    precision: Precision | None
+
+
+class SupervisedArguments(ObjectiveArguments, total=False):
     """What `fit_many`, `sweep`, `compare` and `find_learning_rate` take from `fit` beside a model,
     a loss and an optimizer, with the same meaning.
     """
 
     metrics: Mapping[str, Any] | None
-    clip_norm: float | None
-    accumulate: int
-    average: float | None
     augment: Augment | None
     class_weight: Mapping[int, float] | Sequence[float] | None
-    precision: Precision | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +120,35 @@ class SupervisedOptions:
             average=self.average,
             augment=self.augment,
             class_weights=self.class_weights,
+            loss_scaling=LossScaling() if self.precision == "float16" else None,
+            mesh=mesh,
+        )
+
+    def minimize(
+        self,
+        objective: Objective,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh | None = None,
+    ) -> Minimize:
+        """The step that these options make of an objective.
+
+        Raises:
+            ValueError: its examples mix, and a batch is to be computed in parts.
+        """
+        checks.check_average(self.average, optimizer)
+        if objective.mixes and self.accumulate > 1:
+            raise ValueError(
+                f"accumulate: the examples of a batch meet in {type(objective).__name__}, so that "
+                f"a part of it would be another batch — leave it out, or give a smaller "
+                f"batch_size."
+            )
+        if self.precision is not None:
+            objective = objective.computing_in(self.precision)
+        return Minimize(
+            of=objective,
+            optimizer=self.clipped(optimizer),
+            accumulate=self.accumulate,
+            average=self.average,
             loss_scaling=LossScaling() if self.precision == "float16" else None,
             mesh=mesh,
         )

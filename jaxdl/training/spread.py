@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -10,7 +10,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.core.mode import Train
+from jaxdl.core.mode import Eval, Train
+
+AnyMode = TypeVar("AnyMode", Train, Eval)
 
 AXIS = "devices"
 """The axis of a mesh that a batch is split along."""
@@ -131,7 +133,7 @@ def gathered(tree: Any, across: str | None) -> Any:
     return jax.tree.map(lambda leaf: lax.all_gather(leaf, across, tiled=True), tree)
 
 
-def own_draws(mode: Train, across: str | None) -> Train:
+def own_draws(mode: AnyMode, across: str | None) -> AnyMode:
     """The mode with a key of the part's own; where there is one part, the mode."""
     if across is None or lax.axis_size(across) == 1:
         return mode

@@ -1,5 +1,6 @@
 """Checks of training steps, and of what a run monitors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 
 from jaxdl.core.hashable import check_hashable
 from jaxdl.core.tree import named_leaves
+from jaxdl.data.source import Batch
 from jaxdl.training.data_checks import check_counts
 from jaxdl.training.feed import Feed
 from jaxdl.training.outcome import outcome
@@ -32,17 +34,18 @@ def check_same_tree(name: str, expected: Any, given: Any) -> None:
         raise ValueError(f"{name}: {'; '.join(problems)}.")
 
 
-def check_step(step: Any) -> None:
-    """Refuses what is not a training step."""
+def check_step(step: Any) -> Callable[[str, Batch], None]:
+    """Refuses what is not a training step; gives what refuses data that it cannot use."""
     if not isinstance(step, TrainingStep):
         called = (
             f"the class {step.__name__} — call it" if isinstance(step, type) else f"{step!r}"
         )
         raise TypeError(
-            f"step: expected a training step such as Reconstruction(model, loss, optimizer), got "
-            f"{called}."
+            f"step: expected an Objective, or a training step such as Reconstruction(model, loss, "
+            f"optimizer), got {called}."
         )
     check_hashable("step", step)
+    return step.check
 
 
 def check_step_runs(step: TrainingStep, start: TrainState, feed: Feed) -> None:

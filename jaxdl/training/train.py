@@ -4,10 +4,11 @@ import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.compiling import threefry
@@ -15,8 +16,10 @@ from jaxdl.compiling.draws import Computes
 from jaxdl.compiling.initialization import Made, made_of, values_of
 from jaxdl.compiling.jitted import jit_once
 from jaxdl.compiling.target import compiling_for, single_platform
+from jaxdl.core.hashable import check_hashable
 from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
+from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
 from jaxdl.training.feed import Feed
 from jaxdl.training.guard import Guarded, IfNotFinite
@@ -24,20 +27,25 @@ from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loop import run_training
 from jaxdl.training.loop_options import Callback, copied
 from jaxdl.training.mixing import check_functions
+from jaxdl.training.objective import Objective
+from jaxdl.training.options import ObjectiveArguments, SupervisedOptions, check_names
 from jaxdl.training.run import EarlyStopping, Run
 from jaxdl.training.run_options import Compile, RunOptions
-from jaxdl.training.spread import without_mesh
+from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep
 from jaxdl.training.step_form import StepForm, open_step
+from jaxdl.training.steps.minimize import Minimize
 
 
 @catch_interrupts()
 @without_mesh()
 def train(
-    step: TrainingStep,
+    step: TrainingStep | Objective,
     data: Any,
     *,
+    optimizer: Optimizer | None = None,
+    learning_rate: LearningRate | None = None,
     epochs: int = 1,
     steps: int | None = None,
     batch_size: int = 32,
@@ -55,20 +63,23 @@ def train(
     checkpoint: Checkpoints | None = None,
     if_not_finite: IfNotFinite = "stop",
     debug: bool = False,
+    devices: Sequence[Any] | None = None,
+    **options: Unpack[ObjectiveArguments],
 ) -> Run:
-    """Runs a training step over data: what `fit` is for a model and its loss, for an autoencoder, a
-    GAN, a step of one's own.
+    """Minimises an objective, or runs a training step, over data: what `fit` is for a model and its
+    loss, for an objective of one's own, an autoencoder, a GAN.
 
     History, validation, early stopping, the progress bar, Ctrl-C and the ways to run are those of
     `fit`.
 
     Args:
-        step: `Reconstruction`, `Variational`, `Adversarial`, `Supervised`, or any other
-            `TrainingStep`.
+        step: an `Objective`, with an optimizer; or a `TrainingStep`, which has its own:
+            `Reconstruction`, `Variational`, `Adversarial`, `Supervised`, or any other.
         data: inputs alone, as an array or a dict of arrays; `(inputs,)`, `(inputs, targets)` or
             `(inputs, targets, weights)`, where targets may be None; or anything that yields one of
             these a batch at a time (a list is such a stream). Inputs keep their dtype on the
             device, so that images may stay uint8.
+        optimizer, learning_rate: of an objective, as in `fit`.
         epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes, drop_last: as in `fit`.
         validation: data of the same kind, measured after each epoch by `step.evaluation()`; or the
             share of the examples to set aside for it.
@@ -83,6 +94,8 @@ def train(
         checkpoint: where the run saves itself; one that finds itself there goes on as if it had not
             stopped, to the bit.
         if_not_finite, debug: as in `fit`.
+        devices: as in `fit`, for an objective.
+        options: `clip_norm`, `accumulate`, `average` and `precision` as in `fit`, for an objective.
 
     Returns:
         The run; after Ctrl-C, or a figure that is not finite, the run so far. Its `params` and
@@ -98,19 +111,56 @@ def train(
     >>> list(run.history)
     ['loss', 'learning_rate', 'seconds']
     """
-    options = RunOptions.of(locals())
-    step_checks.check_step(step)
+    run_options = RunOptions.of(locals())
     key = sources.as_key(seed)
-    feed, held = options.feeds(data, key, labelled=False, check=step.check)
+    mesh = as_mesh(devices)
+    made = None if isinstance(step, Objective) else step
+    check = None if made is None else step_checks.check_step(made)
+    feed, held = run_options.feeds(data, key, mesh, labelled=False, check=check)
+    if isinstance(step, Objective):
+        total = run_options.total_steps(feed)
+        made = _minimized(step, feed, optimizer, learning_rate, total, mesh, options)
+    elif optimizer is not None or learning_rate is not None or devices is not None or options:
+        raise TypeError(
+            f"train: {type(step).__name__} is a training step, which has its own optimizer and "
+            f"options — optimizer, learning_rate, devices, "
+            f"{', '.join(ObjectiveArguments.__annotations__)} are for an Objective."
+        )
+    assert made is not None
     began = time.perf_counter()
-    start = _start(step, feed.example, key, initial)
+    start = _start(made, feed.example, key, initial)
     prepared = time.perf_counter() - began
-    step_checks.check_step_runs(step, start, feed)
-    check_functions("data", step, start, feed)
+    start = start if mesh is None else jax.device_put(start, whole(mesh))
+    step_checks.check_step_runs(made, start, feed)
+    check_functions("data", made, start, feed)
     if held is not None:
-        step_checks.check_measures(step, start, held)
-        check_functions("validation", step, start, held)
-    return run(step, feed, held, start, options, initial=initial, prepared=prepared)
+        step_checks.check_measures(made, start, held)
+        check_functions("validation", made, start, held)
+    done = run(made, feed, held, start, run_options, initial=initial, prepared=prepared)
+    return done if mesh is None else done.on(mesh.devices[0])
+
+
+def _minimized(
+    objective: Objective,
+    feed: Feed,
+    optimizer: Optimizer | None,
+    learning_rate: LearningRate | None,
+    total: int | None,
+    mesh: Mesh | None,
+    options: ObjectiveArguments,
+) -> Minimize:
+    """The step of an objective."""
+    if optimizer is None:
+        raise TypeError(
+            f"optimizer: {type(objective).__name__} is an Objective, which one minimises — give "
+            f"optimizer=optax.adam(1e-3)."
+        )
+    check_hashable("step", objective)
+    check_names("train", options, ObjectiveArguments)
+    supervised = SupervisedOptions.of(feed, options)
+    checks.check_accumulate(supervised.accumulate, feed.example, parts(mesh))
+    transformation = as_optimizer(optimizer, learning_rate, total, feed.steps)
+    return supervised.minimize(objective, transformation, mesh)
 
 
 def run(
