@@ -17,8 +17,10 @@ from jaxdl.core.layer import Layer
 from jaxdl.optim.optimizers import as_optimizer, takes, with_hyperparameters
 from jaxdl.optim.schedules import Schedule
 from jaxdl.training import checks
+from jaxdl.training.objective import Objective
 from jaxdl.training.options import SupervisedOptions
 from jaxdl.training.step import Recipe
+from jaxdl.training.steps.minimize import Minimize
 from jaxdl.training.steps.supervised import Supervised
 
 
@@ -37,13 +39,16 @@ class SupervisedRecipe(Recipe):
     some: tuple[tuple[str, float], ...] = dataclasses.field(compare=False)
 
     @property
-    def single(self) -> Supervised:
+    def single(self) -> Supervised | Minimize:
         return self(dict(self.some))
 
-    def __call__(self, values: Mapping[str, Any]) -> Supervised:
+    def __call__(self, values: Mapping[str, Any]) -> Supervised | Minimize:
+        objective = self._given(self.model, values)
+        if isinstance(objective, Objective):
+            return self.options.minimize(objective, self._optimizer(values))
         taken = {name: values[name] for name in _named(self.loss, self.names)}
         loss = functools.partial(self.loss, **taken) if taken else self.loss
-        model = as_layer(self._given(self.model, values))
+        model = as_layer(objective)
         return self.options.step(model, loss, self._optimizer(values))
 
     def resolved(self) -> "SupervisedRecipe":
@@ -74,8 +79,8 @@ class SupervisedRecipe(Recipe):
             name: describe(maker) for name, maker in named.items()
         }
 
-    def model_of(self, values: Mapping[str, Any]) -> Layer:
-        return self.options.computing(as_layer(self._given(self.model, values)))
+    def model_of(self, values: Mapping[str, Any]) -> Any:
+        return self(values).model
 
     def check(self) -> None:
         """Refuses hyperparameters that nothing takes."""
@@ -123,15 +128,20 @@ class SupervisedRecipe(Recipe):
         )
 
     def _given(self, part: Any, values: Mapping[str, Any]) -> Any:
-        names = _named(part, self.names)
-        return part(**{name: values[name] for name in names}) if names else part
+        return built_of(part, values)
+
+
+def built_of(part: Any, values: Mapping[str, Any]) -> Any:
+    """What a function of hyperparameters makes of those it names; all else as it is."""
+    names = _named(part, tuple(values))
+    return part(**{name: values[name] for name in names}) if names else part
 
 
 def _named(part: Any, names: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the hyperparameters a function names among its arguments."""
     if (
         not names
-        or isinstance(part, (Layer, Schedule, optax.GradientTransformation))
+        or isinstance(part, (Layer, Objective, Schedule, optax.GradientTransformation))
         or not callable(part)
     ):
         return ()

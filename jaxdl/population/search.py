@@ -19,16 +19,24 @@ from jaxdl.optim.schedules import Schedule
 from jaxdl.population.cohort import Member
 from jaxdl.population.memory import available_bytes, step_bytes
 from jaxdl.population.plan import Plan
-from jaxdl.population.recipe import SupervisedRecipe
+from jaxdl.population.recipe import SupervisedRecipe, built_of
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.options import SupervisedArguments, SupervisedOptions, check_names
+from jaxdl.training.mixing import check_functions
+from jaxdl.training.objective import Objective
+from jaxdl.training.options import (
+    ObjectiveArguments,
+    SupervisedArguments,
+    SupervisedOptions,
+    check_names,
+)
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.run_options import RunArguments, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState
+from jaxdl.training.steps.minimize import Minimize
 from jaxdl.training.steps.supervised import Supervised
 
 SMALL = 4096
@@ -43,14 +51,14 @@ class Arguments(RunArguments, SupervisedArguments, total=False):
 class FitArguments(Arguments, total=False):
     """The same, with the loss and the optimizer."""
 
-    loss: Loss
+    loss: Loss | None
     optimizer: Optimizer
     learning_rate: LearningRate | None
 
 
 @without_mesh()
 def fit_many(
-    model: Layer,
+    model: Layer | Objective,
     data: Any,
     *,
     seeds: int | Sequence[int],
@@ -64,7 +72,7 @@ def fit_many(
     and share of validation data.
 
     Args:
-        model, data: as in `fit`.
+        model, data: as in `fit`; or an `Objective` and its data, as in `train`.
         seeds: how many, from 0 on; or which.
         at_a_time: how many members are trained together; None takes as many as fit in memory, and
             says so where it is fewer than all.
@@ -101,11 +109,11 @@ def fit_many(
 @catch_interrupts()
 @without_mesh()
 def sweep(
-    model: Layer | Callable[..., Any],
+    model: Layer | Objective | Callable[..., Any],
     data: Any,
     over: Mapping[str, Sequence[float]],
     *,
-    loss: Loss,
+    loss: Loss | None = None,
     optimizer: Optimizer,
     learning_rate: LearningRate | Callable[..., Schedule] | None = None,
     seeds: int | Sequence[int] = 1,
@@ -125,10 +133,10 @@ def sweep(
     of them: a rate, a weight, a slope, and not a number of features.
 
     Args:
-        model: as in `fit`, or a function of hyperparameters that returns a model.
-        data: as in `fit`.
+        model: as in `fit`, or an `Objective`; or a function of hyperparameters that returns one.
+        data: as in `fit`, or in `train`.
         over: the values of each hyperparameter, by name.
-        loss: as in `fit`; it may name hyperparameters.
+        loss: as in `fit`; it may name hyperparameters. None for an objective.
         optimizer: as in `fit`, or a function of hyperparameters that returns one.
         learning_rate: as in `fit`, or a function of hyperparameters that returns a schedule, such
             as `optim.Cosine`.
@@ -172,7 +180,9 @@ def sweep(
             "Checkpoints."
         )
     members = _members(over, seeds, combine)
-    feed, held = run_options.feeds(data, sources.as_key(members[0].seed))
+    labelled = not _is_objective(model, members[0], loss, options)
+    key = sources.as_key(members[0].seed)
+    feed, held = run_options.feeds(data, key, labelled=labelled)
     recipe = SupervisedRecipe(
         model=model,
         loss=loss,
@@ -193,7 +203,7 @@ def sweep(
     plan = Plan(
         recipe=recipe,
         feed=feed,
-        whole=None if run_options.share is None else data_checks.check_arrays("data", data),
+        whole=run_options.share and data_checks.check_arrays("data", data, labelled),
         share=run_options.share,
         shuffle=run_options.shuffle,
         loop=run_options.loop(feed, held),
@@ -207,10 +217,47 @@ def sweep(
     return plan.run(members)
 
 
-def _checked_start(single: Supervised, feed: Feed, held: Feed | None) -> TrainState:
+def _is_objective(
+    model: Any, member: Member, loss: Loss | None, options: Mapping[str, Any]
+) -> bool:
+    """Whether an objective is minimised.
+
+    Raises:
+        TypeError: a loss is missing, or is given beside an objective, or options that it has not.
+    """
+    made = built_of(model, member.hyperparameters)
+    if not isinstance(made, Objective):
+        if loss is None:
+            raise TypeError(
+                "loss: give the loss of the model, such as losses.mean_squared_error."
+            )
+        return False
+    if loss is not None:
+        raise TypeError(
+            f"loss: {type(made).__name__} is an Objective, which has its own — leave it out."
+        )
+    others = (
+        SupervisedArguments.__annotations__.keys() - ObjectiveArguments.__annotations__.keys()
+    )
+    for name in options:
+        if name in others:
+            raise TypeError(
+                f"{name}: {type(made).__name__} is an Objective — {name} is for a model and its "
+                f"loss."
+            )
+    return True
+
+
+def _checked_start(single: Supervised | Minimize, feed: Feed, held: Feed | None) -> TrainState:
     """The shapes of a member's first state, once the data are known to fit it."""
     checks.check_accumulate(single.accumulate, feed.example)
     start = _first_state(single, frozen_shapes(feed.example))
+    if isinstance(single, Minimize):
+        step_checks.check_step_runs(single, start, feed)
+        check_functions("data", single, start, feed)
+        if held is not None:
+            step_checks.check_measures(single, start, held)
+        return start
     if held is not None:
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
@@ -219,7 +266,7 @@ def _checked_start(single: Supervised, feed: Feed, held: Feed | None) -> TrainSt
 
 
 @functools.lru_cache(maxsize=64)
-def _first_state(step: Supervised, example: Shapes) -> TrainState:
+def _first_state(step: Supervised | Minimize, example: Shapes) -> TrainState:
     key = threefry.of_seed(0)
     return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), key)
 
@@ -286,7 +333,7 @@ def _devices(devices: Sequence[Any] | None, members: int) -> tuple[Any, ...]:
 
 
 def _at_a_time(
-    asked: int | None, members: int, start: TrainState, single: Supervised, feed: Feed
+    asked: int | None, members: int, start: TrainState, single: Any, feed: Feed
 ) -> int:
     if asked is not None:
         return checks.check_count("at_a_time", asked)

@@ -214,3 +214,36 @@ def test_a_model_without_a_field_model_defines_init():
 
     with pytest.raises(TypeError, match="Bare: it has no layer as its field 'model'"):
         dl.train(Bare(), X, optimizer=optax.adam(0.01), **SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_population_of_an_objective_is_its_runs():
+    model = dl.Sequential(dl.Dense(4), jax.nn.relu, dl.Dense(1))
+    given = {**SETTINGS, "optimizer": optax.sgd(0.1)}
+    runs = dl.fit_many(Regression(model), (X, Y), seeds=3, validation=0.25, **given)
+    assert len(runs) == 3
+    for seed, member in enumerate(runs):
+        run = dl.train(Regression(model), (X, Y), seed=seed, validation=0.25, **given)
+        equal(member.params, run.params, rtol=1e-5, atol=1e-6)
+        for name in ("loss", "error", "validation_loss"):
+            equal(member.history[name], run.history[name], rtol=1e-5)
+    assert runs.predict(X).mean.shape == (40, 1)
+
+
+@pytest.mark.slow
+def test_hyperparameters_of_an_objective_are_swept():
+    runs = dl.sweep(
+        lambda temperature: Contrast(dl.Dense(4), temperature),
+        X,
+        {"temperature": [0.2, 0.5]},
+        optimizer=optax.adam(0.01),
+        **SETTINGS,
+    )
+    alone = dl.train(Contrast(dl.Dense(4), 0.5), X, optimizer=optax.adam(0.01), **SETTINGS)
+    equal(runs[1].params, alone.params, rtol=1e-4, atol=1e-6)
+    with pytest.raises(TypeError, match="loss: Contrast is an Objective"):
+        dl.fit_many(
+            Contrast(dl.Dense(4)), X, seeds=2, loss=losses.mean_squared_error, optimizer="adam"
+        )
+    with pytest.raises(TypeError, match="metrics: Contrast is an Objective"):
+        dl.fit_many(Contrast(dl.Dense(4)), X, seeds=2, metrics={}, optimizer="adam")
