@@ -117,6 +117,50 @@ def test_the_numbers_are_those_of_one_device(way):
 
 
 @pytest.mark.slow
+@dataclasses.dataclass(frozen=True)
+class Each(dl.Objective):
+    """The loss of each example."""
+
+    model: dl.Layer
+
+    def loss(self, params, state, batch, mode):
+        outputs, state = self.model.apply(params, state, batch.inputs, mode)
+        each = losses.softmax_cross_entropy(outputs, batch.targets)
+        return each, state, {"right": metrics.accuracy(outputs, batch.targets)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed(Each):
+    """What is least alike of each two examples of a batch, as one number."""
+
+    mixes = True
+
+    def loss(self, params, state, batch, mode):
+        outputs, state = self.model.apply(params, state, batch.inputs, mode)
+        present = jnp.ones(batch.size, bool) if batch.mask is None else batch.mask
+        apart = jnp.square(outputs[:, None] - outputs[None]).sum(-1)
+        both = present[:, None] & present[None]
+        return jnp.mean(apart, where=both), state, {}
+
+
+@several
+@pytest.mark.parametrize("kind", [Each, Mixed])
+def test_an_objective_is_minimised_as_on_one_device(kind):
+    def trained(devices):
+        return dl.train(
+            kind(MODEL),
+            (X, Y),
+            optimizer=OPTIMIZER,
+            epochs=2,
+            batch_size=16,
+            validation=(X[:21], Y[:21]),
+            devices=devices,
+            progress=False,
+        )
+
+    same(trained(None), trained(four()))
+
+
 @several
 @pytest.mark.once
 def test_eagerly():
