@@ -5,8 +5,10 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.mode import Mode
 from jaxdl.core.values import Value
@@ -99,16 +101,22 @@ class Objective(Value, abc.ABC):
         return dataclasses.replace(self, **narrow)  # pyright: ignore[reportArgumentType]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Constants(Value):
     """Arrays as a value that hashes, such as the parameters of a teacher: a field of an `Objective`
     whose `init` puts them into its state. It is equal to itself alone.
 
     Args:
-        tree: of arrays; they are not copied.
+        tree: of arrays; those of JAX are not copied.
     """
 
-    def __init__(self, tree: Any) -> None:
-        self.tree = jax.tree.map(jax.numpy.asarray, tree)
+    tree: PyTree
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", jax.tree.map(jnp.asarray, self.tree))
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __repr__(self) -> str:
         count = sum(leaf.size for leaf in jax.tree.leaves(self.tree))

@@ -176,6 +176,22 @@ def test_a_frozen_teacher_stands_in_the_state():
     equal(run.params, weights, atol=0.02, rtol=0)
 
 
+def test_a_run_with_another_teacher_is_another_run(tmp_path):
+    teacher = dl.Dense(2)
+    weights, _ = teacher.init(jax.random.key(5), X)
+
+    def trained(scale: float, epochs: int) -> dl.Run:
+        constants = dl.Constants(jax.tree.map(lambda leaf: scale * leaf, weights))
+        objective = Distillation(dl.Dense(2), teacher, constants)
+        given = SETTINGS | {"epochs": epochs, "checkpoint": dl.Checkpoints(tmp_path)}
+        return dl.train(objective, X, optimizer=optax.sgd(0.1), **given)
+
+    trained(1.0, 1)
+    assert len(trained(1.0, 2).history["loss"]) == 2
+    with pytest.raises(dl.CheckpointError, match=r"of\.weights\.tree"):
+        trained(2.0, 3)
+
+
 @pytest.mark.parametrize(
     ("returned", "sentence"),
     [
