@@ -98,12 +98,14 @@ from jaxdl.training import EvalState as EvalState
 from jaxdl.training import EvaluationStep as EvaluationStep
 from jaxdl.training import Guarded as Guarded
 from jaxdl.training import LearningRateSearch as LearningRateSearch
+from jaxdl.training import MadeStep as MadeStep
 from jaxdl.training import Measured as Measured
 from jaxdl.training import Minimize as Minimize
 from jaxdl.training import NonSaturating as NonSaturating
 from jaxdl.training import Objective as Objective
 from jaxdl.training import Reconstruction as Reconstruction
 from jaxdl.training import Run as Run
+from jaxdl.training import Stage as Stage
 from jaxdl.training import Supervised as Supervised
 from jaxdl.training import TrainingStep as TrainingStep
 from jaxdl.training import TrainState as TrainState
@@ -115,6 +117,8 @@ from jaxdl.training import find_learning_rate as find_learning_rate
 from jaxdl.training import fit as fit
 from jaxdl.training import gaussian_divergence as gaussian_divergence
 from jaxdl.training import gaussian_log_likelihood as gaussian_log_likelihood
+from jaxdl.training import iterate as iterate
+from jaxdl.training import make_step as make_step
 from jaxdl.training import predict as predict
 from jaxdl.training import train as train
 

@@ -4,6 +4,10 @@ from jaxdl.training.evaluation import evaluate as evaluate
 from jaxdl.training.evaluation import predict as predict
 from jaxdl.training.fit import fit as fit
 from jaxdl.training.guard import Guarded as Guarded
+from jaxdl.training.iterate import MadeStep as MadeStep
+from jaxdl.training.iterate import Stage as Stage
+from jaxdl.training.iterate import iterate as iterate
+from jaxdl.training.iterate import make_step as make_step
 from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
 from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
 from jaxdl.training.loop_options import EpochEnd as EpochEnd

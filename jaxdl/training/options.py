@@ -68,11 +68,11 @@ class SupervisedOptions:
     precision: Precision | None = None
 
     @classmethod
-    def of(cls, feed: Feed, given: Mapping[str, Any]) -> "SupervisedOptions":
+    def of(cls, feed: Feed | None, given: Mapping[str, Any]) -> "SupervisedOptions":
         """Those among a caller's arguments, checked; what else it was given is left alone.
 
         Args:
-            feed: the data, for the classes that `class_weight` weighs.
+            feed: the data, for the classes that `class_weight` weighs; None where it is not given.
             given: `metrics` and `class_weight` as `fit` takes them, and the other fields.
 
         Raises:
@@ -174,7 +174,7 @@ def check_names(caller: str, given: Mapping[str, Any], known: type) -> None:
             )
 
 
-def _class_weights(class_weight: Any, feed: Feed) -> tuple[float, ...] | None:
+def _class_weights(class_weight: Any, feed: Feed | None) -> tuple[float, ...] | None:
     """Weights of classes by their number, for the data."""
     if isinstance(feed, StreamFeed):
         return check_class_weight_of_stream(class_weight, feed.first_targets)

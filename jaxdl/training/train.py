@@ -128,16 +128,24 @@ def train(
         )
     assert made is not None
     began = time.perf_counter()
-    start = _start(made, feed.example, key, initial)
+    start = begun_state(made, feed, held, key, initial)
     prepared = time.perf_counter() - began
     start = start if mesh is None else jax.device_put(start, whole(mesh))
-    step_checks.check_step_runs(made, start, feed)
-    check_functions("data", made, start, feed)
-    if held is not None:
-        step_checks.check_measures(made, start, held)
-        check_functions("validation", made, start, held)
     done = run(made, feed, held, start, run_options, initial=initial, prepared=prepared)
     return done if mesh is None else done.on(mesh.devices[0])
+
+
+def begun_state(
+    step: TrainingStep, feed: Feed, held: Feed | None, key: Array, initial: TrainState | None
+) -> TrainState:
+    """The first state, once step and data are known to fit each other."""
+    start = _start(step, feed.example, key, initial)
+    step_checks.check_step_runs(step, start, feed)
+    check_functions("data", step, start, feed)
+    if held is not None:
+        step_checks.check_measures(step, start, held)
+        check_functions("validation", step, start, held)
+    return start
 
 
 def _minimized(

@@ -1,0 +1,285 @@
+"""`make_step` and `iterate`: the parts of `fit` for who owns the loop."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+import jax
+from jax import Array
+
+from jaxdl.core.layer import Layer
+from jaxdl.data.source import Batch
+from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
+from jaxdl.training import checks, sources, step_checks
+from jaxdl.training.feed import Feed
+from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
+from jaxdl.training.loop_options import copied
+from jaxdl.training.loop_state import MetricAccumulator
+from jaxdl.training.objective import Objective
+from jaxdl.training.options import (
+    Loss,
+    ObjectiveArguments,
+    SupervisedArguments,
+    SupervisedOptions,
+    check_names,
+)
+from jaxdl.training.program import Program
+from jaxdl.training.run_options import Compile, RunOptions
+from jaxdl.training.spread import without_mesh
+from jaxdl.training.state import Measured, TrainState, distinct_arrays
+from jaxdl.training.step import TrainingStep
+from jaxdl.training.train import begun_state
+
+
+class MadeStep(NamedTuple):
+    """A training step, and its program.
+
+    Args:
+        step: pure: `step(state, batch) -> (state, measured)`, and `step.init(key, batch)`.
+        jitted: the same under `jax.jit`; it donates the state that it is given.
+    """
+
+    step: TrainingStep
+    jitted: Callable[[TrainState, Batch], tuple[TrainState, Measured]]
+
+
+def make_step(
+    model: Layer | Objective,
+    loss: Loss | None = None,
+    *,
+    optimizer: Optimizer,
+    learning_rate: LearningRate | None = None,
+    steps: int | None = None,
+    **options: Unpack[SupervisedArguments],
+) -> MadeStep:
+    """The step that `fit` makes of a model and its loss, or `train` of an objective.
+
+    Args:
+        model, loss, optimizer, learning_rate: as in `fit`; or an `Objective`, without a loss.
+        steps: how many there will be, where a schedule of the learning rate has to know.
+        options: `metrics`, `clip_norm`, `accumulate`, `average`, `augment` and `precision`, as in
+            `fit`; of an objective, those that `train` takes.
+
+    Returns:
+        `(step, jitted)`.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit.
+
+    >>> import jax, numpy as np, optax, jaxdl as dl
+    >>> step, jitted = dl.make_step(
+    ...     dl.Dense(1), dl.losses.mean_squared_error, optimizer=optax.sgd(0.1)
+    ... )
+    >>> batch = dl.Batch(np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))
+    >>> state = step.init(jax.random.key(0), batch)
+    >>> state, measured = jitted(state, batch)
+    >>> int(state.step), sorted(step.report(measured.sums, measured.gathered))
+    (1, ['loss'])
+    """
+    if "class_weight" in options:
+        raise TypeError(
+            "class_weight: make_step sees no data to know the classes by — weigh the examples of "
+            "each batch, Batch(inputs, targets, weights)."
+        )
+    is_objective = isinstance(model, Objective)
+    check_names(
+        "make_step", options, ObjectiveArguments if is_objective else SupervisedArguments
+    )
+    supervised = SupervisedOptions.of(None, options)
+    transformation = as_optimizer(optimizer, learning_rate, steps, None)
+    if isinstance(model, Objective):
+        if loss is not None:
+            raise TypeError(
+                f"loss: {type(model).__name__} is an Objective, which has its own — leave it out."
+            )
+        step: TrainingStep = supervised.minimize(model, transformation)
+    else:
+        if loss is None:
+            raise TypeError(
+                "loss: give the loss of the model, such as losses.mean_squared_error."
+            )
+        step = supervised.step(checks.check_model(model), loss, transformation)
+    return MadeStep(step, jax.jit(step, donate_argnums=0))
+
+
+class IterateArguments(TypedDict, total=False):
+    """What `iterate` takes from `train`, with the same meaning."""
+
+    epochs: int
+    steps: int | None
+    batch_size: int
+    validation: Any
+    shuffle: bool
+    steps_per_epoch: int | None
+    new_shapes: bool
+    drop_last: bool
+    compile: Compile
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """Where training is after an epoch, or after so many steps.
+
+    Args:
+        epoch: the number of the epoch at hand, from 0.
+        steps: how many were made in all.
+        metrics: by name, over the steps since the last stage; of validation data after them.
+    """
+
+    epoch: int
+    steps: int
+    metrics: dict[str, Any]
+    _state: TrainState = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def train_state(self) -> TrainState:
+        """A copy of the state, made when it is first asked for.
+
+        Raises:
+            RuntimeError: it is asked for after the next stage, when training has gone on from that
+                state.
+        """
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
+            raise RuntimeError(
+                "Stage.train_state: training has gone on from this state, which is no longer in "
+                "memory — read train_state before the next stage, which copies it."
+            )
+        return copied(self._state)
+
+
+@without_mesh()
+def iterate(
+    step: TrainingStep,
+    data: Any,
+    *,
+    every: int | None = None,
+    seed: int | Array = 0,
+    initial: TrainState | None = None,
+    **options: Unpack[IterateArguments],
+) -> Iterator[Stage]:
+    """Trains, and yields after each epoch or so many steps: `train` without its loop.
+
+    What happens between two stages is the caller's: stopping is `break`, and what a stage holds may
+    be shown, saved or compared.
+
+    Args:
+        step: of `make_step`, `Minimize`, `Supervised`, or any other `TrainingStep`.
+        data: as in `train`.
+        every: after how many steps to yield, and at the end; None is after each epoch. Programs are
+            those of a run without it.
+        seed, initial: as in `train`.
+        options: `epochs`, `steps`, `batch_size`, `validation`, `shuffle`, `steps_per_epoch`,
+            `new_shapes`, `drop_last` and `compile`, as in `train`.
+
+    Returns:
+        An iterator of `Stage`.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit, said before anything is compiled.
+        FloatingPointError: while it is iterated, the loss or a gradient was not finite.
+
+    >>> import numpy as np, optax, jaxdl as dl
+    >>> x = np.ones((64, 3), np.float32)
+    >>> step, _ = dl.make_step(dl.Dense(1), dl.losses.mean_squared_error, optimizer="sgd")
+    >>> stages = dl.iterate(step, (x, x[:, :1]), every=3, epochs=4, batch_size=32)
+    >>> [(stage.epoch, stage.steps, len(stage.metrics)) for stage in stages]
+    [(1, 3, 2), (2, 6, 2), (3, 8, 2)]
+    """
+    check_names("iterate", options, IterateArguments)
+    run_options = RunOptions.of(options)
+    if every is not None:
+        checks.check_count("every", every)
+    key = sources.as_key(seed)
+    feed, held = run_options.feeds(
+        data, key, labelled=False, check=step_checks.check_step(step)
+    )
+    start = distinct_arrays(begun_state(step, feed, held, key, initial))
+    loop = run_options.loop(feed, held)
+    program = Program(loop.execution, step, start)
+    iteration = Iteration(program, feed, initial_state(program, feed, start))
+    return _stages(step, iteration, run_options, every, held)
+
+
+def _stages(
+    step: TrainingStep,
+    iteration: Iteration,
+    options: RunOptions,
+    every: int | None,
+    held: Feed | None,
+) -> Iterator[Stage]:
+    loop = options.loop(iteration.feed, held)
+    here = iteration.here
+    last = UNLIMITED if loop.steps is None else loop.steps
+    measurement = None
+    if held is not None:
+        given = step.evaluation_state(here.state)
+        measurement = Measurement(loop.execution, step.evaluation(), given, held)
+    window = _Window()
+
+    def due() -> int:
+        return UNLIMITED if every is None else every - here.steps % every
+
+    iteration.compile()
+    advance = None
+    for advance in iteration.chunks(loop.epochs, lambda: last - here.steps, due):
+        window.add(advance)
+        if not advance.result.finite:
+            raise FloatingPointError(
+                f"iterate: the loss or a gradient was not finite at step {here.steps + 1} — the "
+                f"last stage has the state before; try a smaller learning rate or clip_norm."
+            )
+        if advance.ends if every is None else here.steps % every == 0:
+            yield _stage(step, iteration, advance, window, measurement)
+            window = _Window()
+            iteration.begin_epoch()
+        if here.steps >= last:
+            break
+    if advance is not None and window.steps:
+        yield _stage(step, iteration, advance, window, measurement)
+
+
+class _Window:
+    """What was measured since the last stage: sums begin anew with each epoch, and are banked."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.observed: dict[str, Any] = {}
+        self._banked: Any = None
+        self._open: Any = None
+        self._rows = MetricAccumulator()
+
+    def add(self, advance: Advance) -> None:
+        for number, part in enumerate(advance.result.epochs):
+            self.steps += part.steps
+            self.observed = part.observed
+            self._open = part.sums
+            self._rows.add(part, 0.0)
+            if advance.ends or number < len(advance.result.epochs) - 1:
+                self._banked = self._total()
+                self._open = None
+
+    def _total(self) -> Any:
+        if self._banked is None or self._open is None:
+            return self._open if self._banked is None else self._banked
+        return jax.tree.map(lambda a, b: a + b, self._banked, self._open)
+
+    def report(self, step: TrainingStep) -> dict[str, Any]:
+        return step.report(self._total(), self._rows.joined()) | self.observed
+
+
+def _stage(
+    step: TrainingStep,
+    iteration: Iteration,
+    advance: Advance,
+    window: _Window,
+    measurement: Measurement | None,
+) -> Stage:
+    state = iteration.here.state
+    metrics = window.report(step)
+    if measurement is not None:
+        given = step.evaluation_state(state)
+        measured = measurement.of(given, iteration.interrupted)
+        metrics |= {f"validation_{name}": value for name, value in measured.items()}
+    epoch = advance.chunk.cursor.epoch
+    return Stage(epoch, iteration.here.steps, metrics, state)
