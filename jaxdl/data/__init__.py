@@ -3,8 +3,9 @@
 `cifar`, `idx` (MNIST), `imdb`, `shakespeare`, `spoken_digits` and `tables` load data sets;
 `archive`, `content`, `streams`, `download` and `transfer` read and download their files, which must
 have a known content. `text` and `windows` make examples of texts, `buckets` batches of sequences,
-`sound` features of recordings. `augment` changes images inside the training step; `source` holds
-the arrays and streams of batches that compiled programs loop over.
+`shuffled` batches of a stream's examples in another order, `sound` features of recordings.
+`augment` changes images inside the training step; `source` holds the arrays and streams of batches
+that compiled programs loop over.
 """
 
 from jaxdl.data import augment as augment
@@ -16,6 +17,7 @@ from jaxdl.data.error import DataError as DataError
 from jaxdl.data.idx import mnist as mnist
 from jaxdl.data.imdb import imdb as imdb
 from jaxdl.data.shakespeare import shakespeare as shakespeare
+from jaxdl.data.shuffled import Shuffled as Shuffled
 from jaxdl.data.sound import log_mel as log_mel
 from jaxdl.data.sound import mfcc as mfcc
 from jaxdl.data.sound import read_wav as read_wav

@@ -40,6 +40,7 @@ class Batchwise:
     def __post_init__(self) -> None:
         name = function_name(self.function)
         object.__setattr__(self, "__name__", name)
+        object.__setattr__(self, "__doc__", self.function.__doc__)
         with contextlib.suppress(TypeError, ValueError):
             signature = inspect.signature(self.function)
             object.__setattr__(self, "__signature__", signature)

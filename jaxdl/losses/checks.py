@@ -17,6 +17,20 @@ from jaxdl.losses.classification import (
     kl_divergence,
     softmax_cross_entropy,
 )
+from jaxdl.losses.ctc import check_ctc, ctc
+from jaxdl.losses.likelihood import (
+    GAUSSIAN,
+    gaussian_negative_log_likelihood,
+    poisson_negative_log_likelihood,
+)
+from jaxdl.losses.margins import (
+    check_class_numbers,
+    contrastive,
+    cosine_embedding,
+    margin_ranking,
+    multiclass_hinge,
+    squared_hinge,
+)
 from jaxdl.losses.operands import AnyArray
 from jaxdl.losses.per_example import (
     format_operands,
@@ -30,9 +44,14 @@ from jaxdl.losses.per_example import (
 from jaxdl.losses.regression import (
     cosine_distance,
     huber,
+    log_cosh,
     mean_absolute_error,
+    mean_absolute_percentage_error,
     mean_squared_error,
+    mean_squared_logarithmic_error,
 )
+from jaxdl.losses.segmentation import dice, has_one_column
+from jaxdl.losses.several import PAIR, parts_of
 from jaxdl.losses.shapes import (
     Shape,
     Struct,
@@ -57,6 +76,8 @@ from jaxdl.losses.values import (
     check_classes,
     check_distributions,
     check_finite,
+    check_not_negative,
+    check_not_zero,
     check_signs,
     check_within_unit,
 )
@@ -127,11 +148,15 @@ def check_targets(
     known = (check for each, check in _CHECKS if innermost(each) is function)
     check = next(known, None)
     sources = inputs if has_padded(outputs) else ()
+    if function is innermost(ctc):
+        check_ctc(loss, outputs, targets, weights)
+        return
     if check is None:
         for leaf in jax.tree.leaves(targets, is_leaf=is_padded):
             counted = targets_that_count(leaf, sources)
             check_finite(f"loss '{name}'", counted)
         return
+    outputs = _operand(name, function, outputs)
     check_array(name, "outputs", outputs)
     _check_one_array(name, targets)
     if is_padded(outputs) or is_padded(targets):
@@ -144,6 +169,18 @@ def check_targets(
         )
     shape = (len(values), *outputs.shape[1:])
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
+
+
+def _operand(name: str, function: object, outputs: PyTree) -> PyTree:
+    """What of the outputs the targets are compared with: all, or of several outputs the first."""
+    several = (each for each in _SEVERAL if innermost(each[0]) is function)
+    _, names, of_vectors = next(several, (None, (), False))
+    if not names:
+        return outputs
+    first = jax.eval_shape(lambda outputs: parts_of(name, outputs, names), outputs)[0]
+    if not of_vectors:
+        return first
+    return jax.ShapeDtypeStruct(first.shape[:-1], first.dtype)
 
 
 def _check_one_array(name: str, targets: PyTree) -> None:
@@ -179,7 +216,7 @@ def _with_valid_padding(
     valid = certain_steps(values.shape, targets, sources)
     if valid is None:
         valid = np.zeros(values.shape[:2], bool)
-    one_hot = check is _check_labels and values.shape == shape
+    one_hot = check in (_check_labels, _check_dice) and values.shape == shape
     accepted = np.ones(values.shape[2:])
     if one_hot or check is _check_distributions:
         accepted[..., 1:] = 0
@@ -198,6 +235,18 @@ def _check_binary(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray)
     """Checks that targets lie in 0…1, and have the outputs' shape."""
     _check_real(name, outputs, targets)
     check_within_unit(name, targets)
+
+
+def _check_not_negative(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are at least 0, and have the outputs' shape."""
+    _check_real(name, outputs, targets)
+    check_not_negative(name, targets)
+
+
+def _check_not_zero(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are other than 0, and have the outputs' shape."""
+    _check_real(name, outputs, targets)
+    check_not_zero(name, targets)
 
 
 def _check_signs(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
@@ -229,15 +278,49 @@ def _check_labels(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray)
     _check_distributions(name, outputs, targets)
 
 
+def _check_numbers(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are class numbers."""
+    check_floating(name, outputs)
+    check_class_numbers(name, outputs, targets)
+    check_classes(name, targets, outputs.shape[-1])
+
+
+def _check_dice(name: str, outputs: jax.ShapeDtypeStruct, targets: np.ndarray) -> None:
+    """Checks that targets are labels of one column, or of classes."""
+    if has_one_column(outputs.shape):
+        _check_binary(name, outputs, targets)
+        return
+    _check_labels(name, outputs, targets)
+
+
 _CHECKS: tuple[tuple[Loss, Check], ...] = (
     (mean_squared_error, _check_real),
     (mean_absolute_error, _check_real),
     (huber, _check_real),
+    (log_cosh, _check_real),
+    (gaussian_negative_log_likelihood, _check_real),
+    (poisson_negative_log_likelihood, _check_not_negative),
+    (mean_squared_logarithmic_error, _check_not_negative),
+    (mean_absolute_percentage_error, _check_not_zero),
     (binary_cross_entropy, _check_binary),
     (binary_cross_entropy_from_probabilities, _check_binary),
     (focal, _check_binary),
+    (contrastive, _check_binary),
     (hinge, _check_signs),
+    (squared_hinge, _check_signs),
+    (cosine_embedding, _check_signs),
+    (margin_ranking, _check_signs),
+    (multiclass_hinge, _check_numbers),
+    (dice, _check_dice),
     (kl_divergence, _check_distributions),
     (cosine_distance, _check_vectors),
     (softmax_cross_entropy, _check_labels),
 )
+
+_SEVERAL: tuple[tuple[Loss, tuple[str, ...], bool], ...] = (
+    (gaussian_negative_log_likelihood, GAUSSIAN, False),
+    (margin_ranking, PAIR, False),
+    (cosine_embedding, PAIR, True),
+    (contrastive, PAIR, True),
+)
+"""Losses of several outputs: the names of these, and whether they are vectors with one target."""

@@ -146,6 +146,7 @@ def _values(sequences: Sequences) -> AnyArray:
 
 def _zero_behind(values: AnyArray, valid: Bool[Array, "batch time"]) -> Array:
     """The values, with zeros at the steps that do not count."""
+    values = jnp.asarray(values)
     extra = [1] * (values.ndim - 2)
     mask = valid.reshape(*valid.shape, *extra)
     zero = jnp.zeros((), values.dtype)

@@ -13,6 +13,9 @@ from jaxdl.losses.operands import (
     vectors,
 )
 
+SMALLEST_TARGET = 1e-7
+"""Of a percentage error, as in Keras."""
+
 NORM_MARGIN = 1e-16
 """Of a squared norm: vectors shorter than 1e-8 count as that long, as in PyTorch."""
 
@@ -112,4 +115,89 @@ def cosine_distance(outputs: Sequences, targets: Sequences) -> Float[Array, " ba
     """
     outputs, targets, valid = vectors("cosine_distance", outputs, targets)
     each = optax.cosine_distance(outputs, targets, epsilon=NORM_MARGIN)
+    return over_examples(each, valid)
+
+
+def log_cosh(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
+    """Log-cosh loss of the error e, `log cosh e`: near ½ e² for small errors, `|e| - log 2` for
+    large ones.
+
+    Args:
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
+        targets: of the same shape and any real dtype; a trailing axis of length 1 may be missing on
+            one side.
+
+    Returns:
+        The loss of each example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: the shapes differ, or the outputs are not floating.
+
+    Source: Chen et al., *Log hyperbolic cosine loss improves variational auto-encoder* (2019).
+    """
+    outputs, targets, valid = pair("log_cosh", outputs, targets)
+    each = optax.log_cosh(outputs, targets)
+    return over_examples(each, valid)
+
+
+def mean_absolute_percentage_error(
+    outputs: Sequences, targets: Sequences
+) -> Float[Array, " batch"]:
+    """Mean absolute percentage error, `100 mean |outputs - targets| / |targets|`, in percent.
+
+    Targets nearer to 0 than 1e-7 count as that far, as in Keras; in training a target of 0 is
+    refused.
+
+    Args:
+        outputs: predictions, `[batch, ...]` or `Padded`, floating.
+        targets: other than 0, of the same shape and any real dtype; a trailing axis of length 1 may
+            be missing on one side.
+
+    Returns:
+        The loss of each example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: the shapes differ, or the outputs are not floating.
+
+    Source: de Myttenaere et al., *Mean absolute percentage error for regression models* (2016).
+
+    Example:
+        >>> mean_absolute_percentage_error(jnp.array([1.5, 8.0]), jnp.array([1, 10]))
+        Array([50., 20.], dtype=float32)
+    """
+    name = "mean_absolute_percentage_error"
+    outputs, targets, valid = pair(name, outputs, targets)
+    errors = outputs - targets
+    sizes = jnp.maximum(jnp.abs(targets), SMALLEST_TARGET)
+    # At 0 its derivative is 0, where that of jnp.abs is 1.
+    each = 100 * jnp.maximum(errors, -errors) / sizes
+    return over_examples(each, valid)
+
+
+def mean_squared_logarithmic_error(
+    outputs: Sequences, targets: Sequences
+) -> Float[Array, " batch"]:
+    """Mean squared logarithmic error, `mean (log(1 + outputs) - log(1 + targets))²`.
+
+    Outputs below 0 count as 0, as in Keras, and have no gradient: let the model end in an
+    activation such as `jax.nn.softplus`.
+
+    Args:
+        outputs: predictions of at least 0, `[batch, ...]` or `Padded`, floating.
+        targets: of at least 0, of the same shape and any real dtype; a trailing axis of length 1
+            may be missing on one side.
+
+    Returns:
+        The loss of each example, `[batch]`, in at least float32.
+
+    Raises:
+        ValueError: the shapes differ, or the outputs are not floating.
+
+    Source: as scikit-learn and Keras define it.
+    """
+    name = "mean_squared_logarithmic_error"
+    outputs, targets, valid = pair(name, outputs, targets)
+    outputs = jnp.log1p(jnp.maximum(outputs, 0))
+    targets = jnp.log1p(jnp.maximum(targets, 0))
+    each = optax.squared_error(outputs, targets)
     return over_examples(each, valid)

@@ -58,6 +58,36 @@ def check_within_unit(name: str, targets: np.ndarray) -> None:
     )
 
 
+def check_not_negative(name: str, targets: np.ndarray) -> None:
+    """Checks that targets are at least 0.
+
+    Raises:
+        ValueError: how many are not, and where the first is.
+    """
+    if targets.size == 0 or bounds(targets)[0] >= 0:
+        return
+    wrong = targets < 0
+    raise ValueError(
+        f"{name}: {counted(wrong)} targets lie below 0, {first(wrong, targets)} — the loss is of "
+        "counts and amounts; use mean_squared_error for targets of either sign."
+    )
+
+
+def check_not_zero(name: str, targets: np.ndarray) -> None:
+    """Checks that targets are other than 0.
+
+    Raises:
+        ValueError: how many are 0, and where the first is.
+    """
+    wrong = targets == 0
+    if not wrong.any():
+        return
+    raise ValueError(
+        f"{name}: {counted(wrong)} targets are 0, {first(wrong, targets)} — there is no percentage "
+        "of 0; use mean_absolute_error or log_cosh."
+    )
+
+
 def check_signs(name: str, targets: np.ndarray) -> None:
     """Checks that targets are -1 or +1.
 

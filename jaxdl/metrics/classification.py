@@ -25,10 +25,13 @@ from jaxdl.losses.shapes import (
     check_shapes,
 )
 
-Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""`score(true positives, predicted, actual)`, each `[classes]`."""
+Fraction = Callable[[AnyArray, AnyArray, AnyArray], tuple[AnyArray, AnyArray]]
+"""`fraction(true positives, predicted, actual) -> (numerator, denominator)` of a score, on the host
+or traced."""
 
 Average = Literal["macro", "micro", "weighted"] | None
+LabelAverage = Average | Literal["samples"]
+"""Over classes, or for examples of several labels over examples."""
 
 NO_CLASS = -(2**31)
 """The predicted class where an output is NaN; no label has this number, in range or not."""
@@ -115,6 +118,20 @@ def counts(
         "true_positives", "predicted" and "actual", `[classes]`, or `[1]` of the positive class for
         one column; and "weight", `[1]`, of all examples.
     """
+    sums, binary = counts_of_all(name, outputs, targets, weights, threshold)
+    if not binary:
+        return sums
+    return {key: value[-1:] for key, value in sums.items()}
+
+
+def counts_of_all(
+    name: str,
+    outputs: Sequences,
+    targets: Sequences,
+    weights: Weights,
+    threshold: float,
+) -> tuple[dict[str, Float[Array, "..."]], bool]:
+    """As `counts`, for one column of both classes, `[2]`; and whether there is one column."""
     outputs, targets, valid = without_padding(name, outputs, targets)
     predicted, labels, classes = classified(name, outputs, targets, threshold)
     weight = weight_of_each(weights, labels, valid)
@@ -125,10 +142,65 @@ def counts(
         "true_positives": weight_by_class(labels, hits, classes),
         "predicted": weight_by_class(predicted, weight, classes),
         "actual": weight_by_class(labels, weight, classes),
+        "weight": weight.sum(keepdims=True),
     }
-    if is_binary(outputs):
-        sums = {key: value[1:] for key, value in sums.items()}
-    return {**sums, "weight": weight.sum(keepdims=True)}
+    return sums, is_binary(outputs)
+
+
+def check_multilabel(
+    name: str, outputs: AnyArray, targets: AnyArray
+) -> Int[Array, "batch ... labels"]:
+    """Labels of examples that may have several, 0 and 1, `[batch, ..., labels]`.
+
+    Args:
+        name: the metric, for errors.
+        outputs: `[batch, ..., labels]`.
+        targets: of the same shape, 0 and 1, or -1 and +1.
+
+    Raises:
+        ValueError: the shapes differ, or the targets are floating.
+    """
+    if outputs.shape != targets.shape or outputs.ndim < 2:
+        raise ValueError(
+            f"{name}: outputs of shape {outputs.shape} and targets of shape {targets.shape} do not "
+            "match — with multilabel=True both are [batch, ..., labels], targets 1 for each label "
+            "that an example has and 0 for the others."
+        )
+    check_numeric(name, targets)
+    check_integral(name, targets)
+    return (jnp.asarray(targets).astype(jnp.int32) > 0).astype(jnp.int32)
+
+
+def counts_of_labels(
+    name: str,
+    outputs: Sequences,
+    targets: Sequences,
+    weights: Weights,
+    threshold: float,
+) -> tuple[dict[str, Float[Array, "positions labels"]], Float[Array, " positions"]]:
+    """What of each example's labels is right, predicted and actual, 0 or 1, and its weight.
+
+    An output that is NaN predicts nothing.
+
+    Args:
+        name: the metric, for errors.
+        outputs: `[batch, ..., labels]`.
+        targets: of the same shape.
+        weights: `[batch]`, of the examples.
+        threshold: above it a label is predicted.
+    """
+    outputs, targets, valid = without_padding(name, outputs, targets)
+    outputs = floating(name, outputs)
+    labels = check_multilabel(name, outputs, targets)
+    weight = weight_of_each(weights, labels[..., 0], valid)
+    actual = labels.reshape(-1, labels.shape[-1]).astype(jnp.float32)
+    predicted = (outputs > threshold).reshape(actual.shape).astype(jnp.float32)
+    each = {
+        "true_positives": predicted * actual,
+        "predicted": predicted,
+        "actual": actual,
+    }
+    return each, weight
 
 
 def weight_by_class(
@@ -172,14 +244,16 @@ def weight_of_each(
 def from_counts(
     average: Average,
     sums: dict[str, np.ndarray],
-    score: Score,
+    fraction: Fraction,
+    every: bool = False,
 ) -> float | np.ndarray:
     """A score of classes from the sums of `counts`.
 
     Args:
         average: over the classes; None for the scores of all.
         sums: as `counts` returns them, added over batches.
-        score: `score(true positives, predicted, actual)`, each `[classes]`.
+        fraction: `fraction(true positives, predicted, actual)`, each `[classes]`.
+        every: whether "macro" counts classes that do not occur too.
 
     Returns:
         The average, or the scores `[classes]`; nan without any weight.
@@ -194,9 +268,9 @@ def from_counts(
         return float("nan")
     if single or average == "micro":
         totals = [counted.sum(keepdims=True) for counted in (true, predicted, actual)]
-        return float(score(*totals)[0])
-    scores = score(true, predicted, actual)
-    occurs = (actual != 0) | (predicted != 0)
+        return float(divided(*fraction(*totals))[0])
+    scores = divided(*fraction(true, predicted, actual))
+    occurs = (actual != 0) | (predicted != 0) | every
     return averaged(average, scores, support=actual, occurs=occurs)
 
 
@@ -227,57 +301,19 @@ def averaged(
     return float(mean)
 
 
-def divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """`numerator / denominator`, and 0 where the denominator is 0."""
+def divided(numerator: AnyArray, denominator: AnyArray) -> np.ndarray:
+    """`numerator / denominator`, and 0 where the denominator is 0, on the host."""
     zeros = np.zeros_like(numerator)
     return np.divide(numerator, denominator, out=zeros, where=denominator != 0)
 
 
-def area_under_roc(
-    scores: Float[np.ndarray, " examples"],
-    positive: Bool[np.ndarray, " examples"],
-    weights: Float[np.ndarray, " examples"],
-) -> float:
-    """The weighted fraction of pairs of a positive and a negative example that are in order.
+def check_average(name: str, average: object, samples: bool = False) -> None:
+    """Checks that an average is one of those of a metric.
 
-    Ties count half.
-
-    Returns:
-        From 0 to 1; nan if all examples are positive, or all negative, or a score is nan.
-    """
-    if np.isnan(scores).any():
-        return float("nan")
-    values, group = np.unique(scores, return_inverse=True)
-    positives = np.bincount(group, weights * positive, minlength=len(values))
-    negatives = np.bincount(group, weights * ~positive, minlength=len(values))
-    below = np.concatenate([[0.0], np.cumsum(negatives)[:-1]])
-    pairs = positives.sum() * negatives.sum()
-    if not pairs:
-        return float("nan")
-    ordered = positives * (below + negatives / 2)
-    return float(ordered.sum() / pairs)
-
-
-def log_odds(
-    logits: Float[np.ndarray, "examples classes"],
-) -> Float[np.ndarray, "examples classes"]:
-    """Log-odds of each class, `log p / (1 - p) = x_c - log Σ exp x_j` over j ≠ c, on the host.
-
-    They have the order of the softmax probabilities, and differ where those round to 0 or 1.
-    """
-    before = np.full(logits.shape, -np.inf, logits.dtype)
-    after = np.full(logits.shape, -np.inf, logits.dtype)
-    # NaN, and ∞ - ∞: nothing is known of the class then.
-    with np.errstate(invalid="ignore"):
-        accumulate = np.logaddexp.accumulate
-        before[:, 1:] = accumulate(logits[:, :-1], axis=-1)
-        reverse = accumulate(logits[:, :0:-1], axis=-1)
-        after[:, :-1] = reverse[:, ::-1]
-        return logits - np.logaddexp(before, after)
-
-
-def check_average(name: str, average: object) -> None:
-    """Checks that an average is one of the four.
+    Args:
+        name: the metric, for the error.
+        average: "macro", "micro", "weighted" or None.
+        samples: whether it may be "samples" too.
 
     Raises:
         ValueError: it is not.
@@ -286,6 +322,12 @@ def check_average(name: str, average: object) -> None:
         return
     if isinstance(average, str) and average in ("macro", "micro", "weighted"):
         return
-    raise ValueError(
-        f"{name}: average is {average!r}, expected 'macro', 'micro', 'weighted' or None."
-    )
+    if samples and isinstance(average, str) and average == "samples":
+        return
+    others = "'macro', 'micro', 'weighted'"
+    hint = ""
+    if samples:
+        others = f"{others}, 'samples'"
+    elif average == "samples":
+        hint = " ('samples' is of precision and its like with multilabel=True)"
+    raise ValueError(f"{name}: average is {average!r}, expected {others} or None{hint}.")

@@ -65,7 +65,59 @@ class Metric(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mean(Metric):
+class OfFunction(Metric):
+    """A metric of the values of a per-example function.
+
+    Two `functools.partial` of one function with equal arguments give equal metrics, although Python
+    takes them for different.
+
+    Args:
+        function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
+            hashable arguments.
+
+    Raises:
+        TypeError: an argument bound by a partial cannot be hashed.
+    """
+
+    function: Callable[..., PyTree]
+    arguments: Arguments = dataclasses.field(init=False, default=())
+    keywords: Keywords = dataclasses.field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        function, arguments, keywords = unbound(self.function)
+        check_bound("metric", function, arguments, keywords)
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "keywords", keywords)
+
+    def values(self, outputs: PyTree, targets: PyTree, weights: Weights) -> AnyArray:
+        """The function's value for each example, `[batch]`.
+
+        Raises:
+            ValueError: it returned something else.
+        """
+        values = self.function(*self.arguments, outputs, targets, **dict(self.keywords))
+        if not isinstance(values, AnyArray) or values.shape != weights.shape:
+            name = function_name(self.function)
+            raise ValueError(
+                f"metric '{name}' returned {format_shapes(values)} for a batch of {len(weights)} — "
+                f"return one value for each example ([batch]), of which the {self.what} over "
+                "examples is taken."
+            )
+        return values
+
+    def __repr__(self) -> str:
+        name = function_name(self.function)
+        return f"{type(self).__name__}({format_call(name, self.arguments, self.keywords)})"
+
+    @property
+    @abc.abstractmethod
+    def what(self) -> str:
+        """What is taken of the values, for errors."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Mean(OfFunction):
     """The weighted mean of a per-example function, `Σ w f / Σ w`.
 
     Two `functools.partial` of one function with equal arguments give equal metrics, although Python
@@ -88,20 +140,9 @@ class Mean(Metric):
         Mean(error, scale=2.0)
     """
 
-    function: Callable[..., PyTree]
-    arguments: Arguments = dataclasses.field(init=False, default=())
-    keywords: Keywords = dataclasses.field(init=False, default=())
-
-    def __post_init__(self) -> None:
-        function, arguments, keywords = unbound(self.function)
-        check_bound("metric", function, arguments, keywords)
-        object.__setattr__(self, "function", function)
-        object.__setattr__(self, "arguments", arguments)
-        object.__setattr__(self, "keywords", keywords)
-
-    def __repr__(self) -> str:
-        name = function_name(self.function)
-        return f"Mean({format_call(name, self.arguments, self.keywords)})"
+    @property
+    def what(self) -> str:
+        return "weighted mean"
 
     def measure(
         self,
@@ -109,14 +150,7 @@ class Mean(Metric):
         targets: PyTree,
         weights: Weights,
     ) -> Measured:
-        values = self.function(*self.arguments, outputs, targets, **dict(self.keywords))
-        if not isinstance(values, AnyArray) or values.shape != weights.shape:
-            name = function_name(self.function)
-            raise ValueError(
-                f"metric '{name}' returned {format_shapes(values)} for a batch of {len(weights)} — "
-                "return one value for each example ([batch]), of which the weighted mean over "
-                "examples is taken."
-            )
+        values = self.values(outputs, targets, weights)
         return total_and_weight(values, weights), ()
 
     def result(self, sums: PyTree, gathered: PyTree) -> Result:

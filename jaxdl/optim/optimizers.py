@@ -32,6 +32,12 @@ NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(
         "sgd": ("sgd", 1e-2),
         "rmsprop": ("rmsprop", 1e-3),
         "adagrad": ("adagrad", 1e-2),
+        "nadam": ("nadam", 1e-3),
+        "radam": ("radam", 1e-3),
+        "adamax": ("adamax", 2e-3),
+        "adadelta": ("adadelta", 1.0),
+        "lamb": ("lamb", 1e-3),
+        "adafactor": ("adafactor", 1e-2),
         "lion": ("lion", 1e-4),
         "prodigy": ("contrib.prodigy", 1.0),
         "dadapt_adamw": ("contrib.dadapt_adamw", 1.0),
@@ -45,6 +51,13 @@ NAMES: Mapping[str, tuple[str, float | Cosine]] = MappingProxyType(
     }
 )
 """The function of optax that each name means, and its learning rate where none is given.
+
+All other settings have optax's defaults. The rates are those of Keras for "adam", "adamw", "sgd",
+"rmsprop", "nadam" and "lamb"; of PyTorch for "adagrad", "radam", "adadelta" and "adafactor", which
+for Adadelta is the method's own and for Adafactor the largest relative step of its paper (optax
+multiplies it by the size of the parameters); of the paper for "adamax" (Kingma and Ba, 2015,
+section 7.1) and "lion". Those that estimate their step size, and the schedule-free ones, have what
+their authors advise. Runs that differ in the learning rate alone share a compiled program.
 
 "auto" is Prodigy (Mishchenko and Defazio, 2024), which estimates its step size, with the cosine
 that its authors advise. Of optax's methods that need no rate it did best on the whole: on digits (a

@@ -27,6 +27,7 @@ from jaxdl.metrics.accuracy import accuracy
 from jaxdl.metrics.metric import Mean, Metric, as_metric
 from jaxdl.optim.learning_rate import schedule_free
 from jaxdl.training.arguments import check_function
+from jaxdl.training.class_weights import with_class_weights
 from jaxdl.training.data_checks import check_counts, check_lengths
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.mixing import check_unmixed
@@ -220,6 +221,9 @@ def check_fit(
     if step.loss is not None:
         if getattr(step, "augment", None) is None:
             _check_targets(name, step, start, example, feed)
+        class_weights = getattr(step, "class_weights", None)
+        if class_weights is not None and isinstance(feed, StreamFeed):
+            feed.check = with_class_weights(feed.check, class_weights)
         check_thresholds(step.loss, step.metrics)
     weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
     _check_figures(

@@ -13,11 +13,9 @@ from jaxdl.core.padded import Padded
 from jaxdl.data.source import Batch
 from jaxdl.losses.checks import check_targets
 from jaxdl.losses.targets import targets_that_count
-from jaxdl.training.arguments import by_class
+from jaxdl.training.class_weights import weights_of_labels
 from jaxdl.training.feed import Feed, ResidentFeed, as_weights, lists_read, with_targets
 from jaxdl.training.stream_feed import StreamFeed
-
-MOST_CLASSES = 10**6
 
 
 def check_arrays(name: str, data: Any, labelled: bool = True) -> Batch:
@@ -107,38 +105,6 @@ def check_split(validation: Any, size: int) -> int:
     return count
 
 
-def check_class_weight(class_weight: Any, targets: Any) -> tuple[float, ...] | None:
-    """Weights of classes 0 … n − 1 as a tuple."""
-    if class_weight is None:
-        return None
-    leaves = jax.tree.leaves(targets)
-    if len(leaves) != 1:
-        raise ValueError(
-            f"class_weight: targets have to be one array of class labels, got {len(leaves)} arrays."
-        )
-    leaf = np.asarray(leaves[0])
-    if not np.issubdtype(leaf.dtype, np.integer) and leaf.dtype != np.bool_:
-        raise ValueError(
-            f"class_weight: targets have to be class labels of an integer dtype, got {leaf.dtype}."
-        )
-    if leaf.size != len(leaf):
-        raise ValueError(
-            f"class_weight: each example needs one class label, got targets of shape {leaf.shape}."
-        )
-    classes = int(leaf.max()) + 1
-    weights = by_class(class_weight)
-    missing = sorted(set(np.unique(leaf).tolist()) - set(weights))
-    if missing:
-        raise ValueError(
-            f"class_weight: class {missing[0]} has examples and no weight — give every class one."
-        )
-    if any(label > MOST_CLASSES for label in weights):
-        raise ValueError(
-            f"class_weight: classes are numbered from 0, got class {max(weights)}."
-        )
-    return tuple(float(weights.get(label, 0.0)) for label in range(classes))
-
-
 def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None = None) -> None:
     """Refuses arrays of which no example counts; of a stream that cannot be known before."""
     if not isinstance(feed, ResidentFeed) or (
@@ -148,8 +114,7 @@ def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None 
     source = feed.source
     counts = np.ones(1, bool) if source.weights is None else np.asarray(source.weights) > 0
     if class_weights is not None:
-        classes = np.asarray(jax.tree.leaves(source.targets)[0]).reshape(-1).astype(np.int64)
-        counts = counts & (np.asarray(class_weights) > 0)[classes]
+        counts = counts & (weights_of_labels(class_weights, source.targets) > 0)
     if not counts.any():
         of = "" if class_weights is None else ", with those of their classes,"
         raise ValueError(

@@ -103,7 +103,9 @@ def fit(
         metrics: by name, of `jaxdl.metrics.metric` or any per-example function.
         validation: data of the same kind, measured after each epoch; or the share of the examples
             to set aside for it.
-        class_weight: a weight for each class of integer targets, in the loss alone.
+        class_weight: a weight for each class, in the loss alone, for targets that are class
+            numbers, or one-hot or soft labels y [examples, classes], whose weight is Σ y w. Of a
+            stream, every class from 0 to the last needs one.
         clip_norm: the largest norm a gradient keeps; larger ones are scaled down to it.
         accumulate: computes each batch in so many equal parts, one after another, for less memory.
             Gradients are summed and metrics are of all parts, so the update is that of the whole

@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from jaxdl.core.layer import Layer
 from jaxdl.layers.precision import in_precision
 from jaxdl.metrics.metric import Metric
-from jaxdl.training import arguments, checks, data_checks
+from jaxdl.training import arguments, checks
+from jaxdl.training.class_weights import check_class_weight, check_class_weight_of_stream
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.run_options import chosen
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.stream_feed import StreamFeed
 from jaxdl.training.update import Augment
 
 Loss = Callable[..., Array]
@@ -73,9 +75,7 @@ class SupervisedOptions:
         taken["metrics"] = checks.check_metrics(given.get("metrics"))
         class_weight = given.get("class_weight")
         if class_weight is not None:
-            taken["class_weights"] = data_checks.check_class_weight(
-                class_weight, _targets(feed)
-            )
+            taken["class_weights"] = _class_weights(class_weight, feed)
         return cls(**taken)
 
     def __post_init__(self) -> None:
@@ -128,14 +128,12 @@ class SupervisedOptions:
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
 
 
-def _targets(feed: Feed) -> Any:
-    """The targets of all examples."""
-    if not isinstance(feed, ResidentFeed):
-        raise ValueError(
-            "class_weight: the classes of a stream are not known — give weights as its third item "
-            "instead."
-        )
-    return feed.source.targets
+def _class_weights(class_weight: Any, feed: Feed) -> tuple[float, ...] | None:
+    """Weights of classes by their number, for the data."""
+    if isinstance(feed, StreamFeed):
+        return check_class_weight_of_stream(class_weight, feed.first_targets)
+    assert isinstance(feed, ResidentFeed)
+    return check_class_weight(class_weight, feed.source.targets)
 
 
 def check_names(caller: str, given: Mapping[str, Any], known: type) -> None:

@@ -107,6 +107,37 @@ CASES = {
         ZERO_ONE,
         functools.partial(optax.sigmoid_focal_loss, alpha=0.25, gamma=1.5),
     ),
+    "log_cosh": (losses.log_cosh, LOGITS, OTHER, optax.log_cosh),
+    "percentage": (
+        losses.mean_absolute_percentage_error,
+        LOGITS,
+        OTHER,
+        lambda x, y: 100 * jnp.abs(x - y) / jnp.abs(y),
+    ),
+    "logarithmic": (
+        losses.mean_squared_logarithmic_error,
+        np.exp(LOGITS),
+        np.exp(OTHER),
+        lambda x, y: optax.squared_error(jnp.log1p(x), jnp.log1p(y)),
+    ),
+    "poisson": (
+        losses.poisson_negative_log_likelihood,
+        LOGITS,
+        ZERO_ONE,
+        lambda x, y: jnp.exp(x) - y.astype(x.dtype) * x,
+    ),
+    "squared hinge": (
+        losses.squared_hinge,
+        LOGITS,
+        2 * ZERO_ONE - 1,
+        lambda x, y: jnp.square(optax.hinge_loss(x, y.astype(x.dtype))),
+    ),
+    "multiclass hinge": (
+        losses.multiclass_hinge,
+        LOGITS,
+        NUMBERS,
+        optax.losses.multiclass_hinge_loss,
+    ),
     "kl": (losses.kl_divergence, np.log(distributions(5, 5, 3, 4)), SOFT, optax.kl_divergence),
     "cosine": (losses.cosine_distance, LOGITS, OTHER, optax.cosine_distance),
 }
@@ -118,6 +149,11 @@ ELEMENTWISE = {
     "binary, probabilities",
     "hinge",
     "focal",
+    "log_cosh",
+    "percentage",
+    "logarithmic",
+    "poisson",
+    "squared hinge",
 }
 case = pytest.mark.parametrize("name", CASES)
 

@@ -21,11 +21,15 @@ ELEMENTWISE = [
     losses.binary_cross_entropy,
 ]
 ELEMENTWISE += [losses.binary_cross_entropy_from_probabilities, losses.hinge, losses.focal]
+ELEMENTWISE += [losses.log_cosh, losses.squared_hinge, losses.poisson_negative_log_likelihood]
+ELEMENTWISE += [losses.mean_absolute_percentage_error, losses.mean_squared_logarithmic_error]
 PUBLIC = [
     *ELEMENTWISE,
     losses.softmax_cross_entropy,
     losses.kl_divergence,
     losses.cosine_distance,
+    losses.multiclass_hinge,
+    losses.dice,
 ]
 
 
@@ -258,7 +262,10 @@ def test_checking_sixty_thousand_labels_takes_under_five_milliseconds():
 @pytest.mark.parametrize("loss", PUBLIC)
 @pytest.mark.parametrize("batch", [1, 3, 4, 64])
 def test_every_loss_here_returns_one_number_an_example(loss, batch):
-    check_loss(loss, struct(batch, 3), struct(batch, 3))
+    targets = struct(batch, 3)
+    if loss is losses.multiclass_hinge:
+        targets = struct(batch, dtype=I32)
+    check_loss(loss, struct(batch, 3), targets)
 
 
 def test_a_loss_that_returns_something_else_is_told_so():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import metrics
-from jaxdl.metrics import classification
+from jaxdl.metrics import curves
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_area_under_roc_is_the_share_of_pairs_in_order(rows):
     scores, weights = scores.astype(np.float64), weights.astype(np.float64)
     better = (scores[:, None] > scores) + 0.5 * (scores[:, None] == scores)
     pairs = np.outer(weights * positive, weights * ~positive)
-    got = classification.area_under_roc(scores, positive, weights)
+    got = curves.area_under_roc(scores, positive, weights)
     if pairs.sum() > 1e-200:
         np.testing.assert_allclose(
             got, (pairs * better).sum() / pairs.sum(), rtol=1e-9, atol=1e-12

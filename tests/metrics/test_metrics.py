@@ -12,68 +12,20 @@ import pytest
 
 from jaxdl import metrics
 from jaxdl.core.padded import Padded
-from jaxdl.metrics import as_metric, classification
+from jaxdl.metrics import as_metric, curves
+from tests.metrics.batches import (
+    CLASSES,
+    binary,
+    evaluated,
+    float32,
+    measured,
+    multiclass,
+    regression,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CLASSES = 4
 AVERAGES = ["macro", "micro", "weighted", None]
-
-
-def float32(values):
-    return np.asarray(values, np.float32)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def measured(metric, outputs, targets, weights):
-    return metric.measure(outputs, targets, weights)
-
-
-def evaluated(metric, outputs, targets, weights=None, batches=1):
-    """The metric as a loop takes it: padded batches of one size, sums added in float64, the gathered joined."""
-    metric = as_metric(metric)
-    weights = (
-        np.ones(len(targets), np.float32)
-        if weights is None
-        else np.asarray(weights, np.float32)
-    )
-    size = -(-len(targets) // batches)
-    pieces = []
-    for start in range(0, len(targets), size):
-        rows = [values[start : start + size] for values in (outputs, targets, weights)]
-        padding = [(0, size - len(rows[0]))]
-        rows = [np.pad(values, padding + [(0, 0)] * (values.ndim - 1)) for values in rows]
-        pieces.append(jax.device_get(measured(metric, *rows)))
-    sums = jax.tree.map(
-        lambda *leaves: np.sum(np.stack(leaves).astype(np.float64), axis=0),
-        *[s for s, _ in pieces],
-    )
-    gathered = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[g for _, g in pieces])
-    return metric.result(sums, gathered)
-
-
-def multiclass(seed, n=37, classes=CLASSES):
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, classes, n)
-    logits = generator.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels]
-    weights = generator.uniform(0.1, 2, n) * (generator.uniform(size=n) > 0.3)
-    return logits.astype(np.float32), labels.astype(np.int32), weights.astype(np.float32)
-
-
-def binary(seed, n=37):
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 2, n)
-    logits = np.round(generator.normal(size=n) + labels, 1)  # rounded, so that many are tied
-    weights = generator.uniform(0.1, 2, n) * (generator.uniform(size=n) > 0.3)
-    return logits.astype(np.float32), labels.astype(np.int32), weights.astype(np.float32)
-
-
-def regression(seed, n=37, columns=1):
-    generator = np.random.default_rng(seed)
-    targets = 5 + generator.normal(size=(n, columns))
-    weights = generator.uniform(0.1, 2, n) * (generator.uniform(size=n) > 0.3)
-    outputs = targets + 0.5 * generator.normal(size=(n, columns))
-    return outputs.astype(np.float32), targets.astype(np.float32), weights.astype(np.float32)
 
 
 EVERY = {
@@ -548,16 +500,14 @@ def test_log_odds_are_those_of_softmax_probabilities_in_many_digits():
     logits = np.concatenate(
         [generator.normal(size=(6, 5)), 300 * generator.normal(size=(6, 5))]
     )
-    got = classification.log_odds(logits)
+    got = curves.log_odds(logits)
     with mpmath.workdps(400):
         for row, odds in zip(logits, got, strict=True):
             powers = [mpmath.exp(mpmath.mpf(float(x))) for x in row]
             expected = [float(mpmath.log(power / (sum(powers) - power))) for power in powers]
             np.testing.assert_allclose(odds, expected, rtol=1e-12)
     with np.errstate(all="raise"):
-        ruled_out = classification.log_odds(
-            np.array([[-np.inf, 1.0, 2.0], [-np.inf, 3.0, -np.inf]])
-        )
+        ruled_out = curves.log_odds(np.array([[-np.inf, 1.0, 2.0], [-np.inf, 3.0, -np.inf]]))
     np.testing.assert_array_equal(ruled_out, [[-np.inf, -1, 1], [-np.inf, np.inf, -np.inf]])
 
 

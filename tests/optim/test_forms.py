@@ -34,6 +34,12 @@ MAKE = {
         optax.linear_schedule(rate, 0.0, 10)
     ),
     "MultiSteps": lambda rate: optax.MultiSteps(optax.adam(rate), 2).gradient_transformation(),
+    "nadam": optax.nadam,
+    "radam": optax.radam,
+    "adamax": optax.adamax,
+    "adadelta": optax.adadelta,
+    "lamb": lambda rate: optax.lamb(rate, weight_decay=rate),
+    "adafactor": optax.adafactor,
     "an array": lambda rate: optax.sgd(jnp.float32(rate)),
     "prodigy": contrib.prodigy,
     "schedule-free": contrib.schedule_free_adamw,
@@ -91,6 +97,15 @@ def test_of_other_numbers_it_is_the_one_that_optax_builds_of_them(name):
     )
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected, PARAMS)
     assert max(jax.tree.leaves(moved)) > 1e-7  # Prodigy begins with steps of a millionth
+
+
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_of_each_name_one_form_serves_all_learning_rates(name):
+    (form, _), (other, numbers) = (
+        opened(optim.as_optimizer(name, rate)) for rate in (0.1, 0.3)
+    )
+    assert form == other
+    assert any(np.isclose(abs(float(number)), 0.3) for number in numbers)
 
 
 @pytest.mark.slow

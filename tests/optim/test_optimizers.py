@@ -1,6 +1,7 @@
 """Optimizers by name, by function and rate; and those that mean other parameters than they train."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,65 @@ def test_a_name_is_optax_s_function():
         for o in ("auto", contrib.prodigy(optax.cosine_decay_schedule(1.0, 10)))
     )
     jax.tree.map(np.testing.assert_array_equal, auto.params, prodigy.params)
+
+
+RATES_OF_OTHERS = {
+    "nadam": ("keras", "Nadam"),
+    "lamb": ("keras", "Lamb"),
+    "adam": ("keras", "Adam"),
+    "adamw": ("keras", "AdamW"),
+    "sgd": ("keras", "SGD"),
+    "rmsprop": ("keras", "RMSprop"),
+    "adagrad": ("torch", "Adagrad"),
+    "radam": ("torch", "RAdam"),
+    "adadelta": ("torch", "Adadelta"),
+    "adafactor": ("torch", "Adafactor"),
+    "adamax": ("torch", "Adamax"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RATES_OF_OTHERS)
+def test_learning_rates_are_the_defaults_of_whom_the_documentation_names(name, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    library, kind = RATES_OF_OTHERS[name]
+    if library == "keras":
+        maker = getattr(pytest.importorskip("keras").optimizers, kind)
+    else:
+        maker = getattr(pytest.importorskip("torch").optim, kind)
+    parameters = inspect.signature(maker).parameters
+    default = parameters["learning_rate" if library == "keras" else "lr"].default
+    assert NAMES[name][1] == pytest.approx(float(default))
+
+
+def updates_of_pytorch(make, gradients):
+    torch = pytest.importorskip("torch")
+    weights = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    optimizer = make(torch.optim, [weights])
+    for gradient in gradients:
+        weights.grad = torch.tensor(gradient)
+        optimizer.step()
+    return weights.detach().numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("radam", lambda optim, params: optim.RAdam(params, lr=0.01)),
+        ("adamax", lambda optim, params: optim.Adamax(params, lr=0.01)),
+        ("adadelta", lambda optim, params: optim.Adadelta(params, lr=0.01)),
+    ],
+)
+def test_updates_are_those_of_pytorch(name, make):
+    gradients = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    optimizer = as_optimizer(name, 0.01)
+    params = {"w": jnp.array([1.0, -2.0, 0.5])}
+    state = optimizer.init(params)
+    for gradient in gradients:
+        slopes = {"w": jnp.asarray(gradient)}
+        params, state = updated(optimizer, slopes, state, params, jnp.zeros(()))
+    np.testing.assert_allclose(params["w"], updates_of_pytorch(make, gradients), rtol=1e-4)
 
 
 def test_the_names_cannot_be_changed():

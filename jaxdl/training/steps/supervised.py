@@ -18,6 +18,7 @@ from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.losses.weighted import weighted_sum
 from jaxdl.metrics.metric import Metric
 from jaxdl.optim.learning_rate import estimated
+from jaxdl.training.class_weights import class_weights_of
 from jaxdl.training.finite import apply_if, are_finite
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.spread import added_up, in_parts, own_draws
@@ -131,8 +132,8 @@ class Supervised(TrainingStep):
         average: the decay of an exponential moving average of the parameters, a ← decay · a + (1 −
             decay) · params.
         augment: `augment(key, inputs, targets) -> (inputs, targets)`, inside the step.
-        class_weights: one for each class, for integer or Boolean targets; they weigh the loss and
-            not the metrics.
+        class_weights: one for each class, for targets that are class numbers, or one-hot or soft
+            labels y, whose weight is Σ y w; they weigh the loss and not the metrics.
         loss_scaling: how the loss is scaled, for a model that computes in float16.
         mesh: the devices, in a row, that a batch is split over: each computes its part's share of L
             and of the gradient, which are then added up, and all make the same update. None is the
@@ -291,10 +292,7 @@ class Supervised(TrainingStep):
     def _with_class_weights(self, weights: Array, targets: Any) -> Array:
         if self.class_weights is None:
             return weights
-        labels = targets.reshape(weights.shape).astype(
-            jnp.int32
-        )  # Booleans would be read as a mask
-        return weights * jnp.asarray(self.class_weights, jnp.float32)[labels]
+        return weights * class_weights_of(self.class_weights, targets)
 
     def _averaged(self, average: Params | None, params: Params) -> Params | None:
         if self.average is None or average is None:
