@@ -1,8 +1,8 @@
 """Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
 
 `classification`, `regression`, `likelihood`, `margins`, `segmentation` and `ctc` hold the losses;
-`batchwise` declares those that mix the examples of a batch, as those in `embeddings` do; `checks`
-checks a loss and its targets before training.
+`batchwise` declares those that mix the examples of a batch, as those in `embeddings` do; `ByOutput`
+sums those of several outputs by name; `checks` checks a loss and its targets before training.
 
 Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch,
 time]` give `[batch]`. Outputs, targets or both may be `Padded` sequences: an example's loss is then
@@ -20,6 +20,7 @@ A loss that takes settings is given them by `functools.partial(losses.huber, del
 """
 
 from jaxdl.losses.batchwise import batchwise as batchwise
+from jaxdl.losses.by_output import ByOutput as ByOutput
 from jaxdl.losses.classification import binary_cross_entropy as binary_cross_entropy
 from jaxdl.losses.classification import (
     binary_cross_entropy_from_probabilities as binary_cross_entropy_from_probabilities,

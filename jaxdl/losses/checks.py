@@ -8,6 +8,7 @@ import numpy as np
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.padded import Padded
 from jaxdl.losses.batchwise import check_differentiable
+from jaxdl.losses.by_output import ByOutput, Term, check_targets_of_outputs
 from jaxdl.losses.classification import (
     Loss,
     binary_cross_entropy,
@@ -103,6 +104,9 @@ def check_loss(loss: object, outputs: PyTree, targets: PyTree) -> None:
             f"loss is {loss!r}, expected a function loss(outputs, targets) -> [batch] — pass one "
             "such as losses.mean_squared_error."
         )
+    if isinstance(loss, ByOutput):
+        _check_terms(loss, outputs, targets, lambda term, *pair: check_loss(term.loss, *pair))
+        return
     batch = probe_batch_size(outputs, targets)
     outputs = with_batch_size(outputs, batch)
     targets = with_batch_size(targets, batch)
@@ -143,6 +147,13 @@ def check_targets(
     Raises:
         ValueError: how many targets are wrong, which is the first, and what to do.
     """
+    if isinstance(loss, ByOutput):
+
+        def check_term(term: Term, output: PyTree, target: PyTree) -> None:
+            check_targets(term.loss, output, target, inputs, weights)
+
+        _check_terms(loss, outputs, targets, check_term)
+        return
     name = function_name(loss)
     function = innermost(loss)
     known = (check for each, check in _CHECKS if innermost(each) is function)
@@ -169,6 +180,26 @@ def check_targets(
         )
     shape = (len(values), *outputs.shape[1:])
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
+
+
+def _check_terms(
+    loss: ByOutput,
+    outputs: PyTree,
+    targets: PyTree,
+    check: Callable[[Term, PyTree, PyTree], None],
+) -> None:
+    """Checks each term of a loss by output.
+
+    Raises:
+        ValueError: that of the term, with the name of its output.
+    """
+    check_targets_of_outputs(outputs, targets)
+    for term in loss.terms:
+        pair = term.operands(outputs, targets)
+        try:
+            check(term, *pair)
+        except ValueError as error:
+            raise ValueError(f"output {term.output!r}: {error}") from error
 
 
 def _operand(name: str, function: object, outputs: PyTree) -> PyTree:

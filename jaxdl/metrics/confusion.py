@@ -30,11 +30,11 @@ from jaxdl.metrics.classification import (
     weight_by_pair,
     weight_of_each,
 )
-from jaxdl.metrics.metric import Measured, Metric, Result, ratio, total_and_weight
+from jaxdl.metrics.metric import Measured, OfOutput, Result, ratio, total_and_weight
 
 
 @dataclasses.dataclass(frozen=True)
-class Score(Metric):
+class Score(OfOutput):
     """A score of classes from counts of true positives, of what is predicted and what is actual.
 
     A subclass says the score, in `fraction`.
@@ -50,6 +50,7 @@ class Score(Metric):
             0.5 where outputs are probabilities.
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: the average is none of these, or a setting is out of bounds.
@@ -80,7 +81,7 @@ class Score(Metric):
             actual: what is actual.
         """
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,
@@ -119,6 +120,7 @@ class Precision(Score):
             0.5 where outputs are probabilities.
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: the average is none of these, or the threshold is not finite.
@@ -140,6 +142,7 @@ class Recall(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: as for `Precision`.
@@ -163,6 +166,7 @@ class F1(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: as for `Precision`.
@@ -188,6 +192,7 @@ class FBeta(Score):
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
         beta: β, how many times as important as precision recall is.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: as for `Precision`, or β is negative.
@@ -223,6 +228,7 @@ class IoU(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: as for `Precision`.
@@ -237,13 +243,14 @@ class IoU(Score):
 
 
 @dataclasses.dataclass(frozen=True)
-class BalancedAccuracy(Metric):
+class BalancedAccuracy(OfOutput):
     """Balanced accuracy, the mean of the recalls of the classes that occur among the labels.
 
     With outputs of one column it is the mean of sensitivity and specificity.
 
     Args:
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: the threshold is not finite.
@@ -256,7 +263,7 @@ class BalancedAccuracy(Metric):
     def __post_init__(self) -> None:
         check_setting("BalancedAccuracy", "threshold", self.threshold)
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,
@@ -273,7 +280,7 @@ class BalancedAccuracy(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConfusionMatrix(Metric):
+class ConfusionMatrix(OfOutput):
     """The weight of the examples of each true class (row) and predicted class (column).
 
     The result is `[classes, classes]`, `M[i, j] = Σ w [y = i] [ŷ = j]`; zeros without any weight,
@@ -282,6 +289,7 @@ class ConfusionMatrix(Metric):
     Args:
         classes: the number of classes; 2 for outputs of one column.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         ValueError: there are fewer than two classes, or the threshold is not finite.
@@ -299,7 +307,7 @@ class ConfusionMatrix(Metric):
             )
         check_setting("ConfusionMatrix", "threshold", self.threshold)
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,

@@ -13,7 +13,6 @@ from jaxdl.compiling import threefry
 from jaxdl.core.layer import Layer
 from jaxdl.core.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
 from jaxdl.core.warnings import warn
-from jaxdl.losses.classification import Loss
 from jaxdl.optim.optimizers import LearningRate, Optimizer
 from jaxdl.optim.schedules import Schedule
 from jaxdl.population.cohort import Member
@@ -24,7 +23,8 @@ from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.options import SupervisedArguments, SupervisedOptions, check_names
+from jaxdl.training.loss_terms import as_loss
+from jaxdl.training.options import Loss, SupervisedArguments, SupervisedOptions, check_names
 from jaxdl.training.run import EarlyStopping
 from jaxdl.training.run_options import RunArguments, RunOptions
 from jaxdl.training.spread import without_mesh
@@ -175,7 +175,7 @@ def sweep(
     feed, held = run_options.feeds(data, sources.as_key(members[0].seed))
     recipe = SupervisedRecipe(
         model=model,
-        loss=loss,
+        loss=as_loss(loss),
         optimizer=optimizer,
         options=SupervisedOptions.of(feed, options),
         learning_rate=learning_rate,

@@ -21,10 +21,12 @@ from jaxdl.core.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 from jaxdl.core.warnings import warn
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_batchwise, is_batchwise
+from jaxdl.losses.by_output import ByOutput
 from jaxdl.losses.checks import check_loss, check_targets
 from jaxdl.losses.per_example import format_shapes
 from jaxdl.metrics.accuracy import accuracy
 from jaxdl.metrics.metric import Mean, Metric, as_metric
+from jaxdl.metrics.part import Part
 from jaxdl.optim.learning_rate import schedule_free
 from jaxdl.training.arguments import check_function
 from jaxdl.training.class_weights import with_class_weights
@@ -369,9 +371,9 @@ def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric]
     """Refuses metrics that would take a probability of 0.1 for a yes, because they are told that
     outputs are logits.
     """
-    if loss is not losses.binary_cross_entropy_from_probabilities:
-        return
     for name, metric in metrics:
+        if loss_of_output(loss, metric) is not losses.binary_cross_entropy_from_probabilities:
+            continue
         if decides_at_zero(metric):
             raise ValueError(
                 f"metric {name!r} decides at 0, which is right for logits, and the loss takes "
@@ -380,8 +382,19 @@ def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric]
             )
 
 
+def loss_of_output(loss: Callable[..., Any], metric: Metric) -> Any:
+    """The loss of the output that a metric measures; None where that output has none."""
+    if not isinstance(loss, ByOutput):
+        return loss
+    output = getattr(metric, "output", getattr(metric, "part", None))
+    found = (term.function for term in loss.terms if term.output == output)
+    return next(found, None)
+
+
 def decides_at_zero(metric: Metric) -> bool:
     """Whether a metric tells yes from no at the threshold of logits."""
+    if isinstance(metric, Part):
+        return decides_at_zero(as_metric(metric.metric))
     if isinstance(metric, Mean):
         return (
             metric.function is accuracy and dict(metric.keywords).get("threshold", 0.0) == 0.0

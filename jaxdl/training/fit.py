@@ -84,7 +84,9 @@ def fit(
             one entry an example; or anything that yields such tuples a batch at a time: a
             DataLoader, a list, a function that returns a generator.
         loss: `loss(outputs, targets) -> [batch]`; one that mixes examples is declared,
-            `losses.batchwise(loss)`, and given the `mask` of the rows that count.
+            `losses.batchwise(loss)`, and given the `mask` of the rows that count. Of several
+            outputs it is a dict of losses by their names, or `losses.ByOutput` with weights; each
+            term then has an entry of its own in the history, such as "rating_loss".
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as
             `optax.adam`; or a name: "adam", "sgd", "schedule_free_adamw", … (those of
             `jaxdl.optim.optimizers.NAMES`, each with a learning rate), and "auto", which finds its
