@@ -8,7 +8,9 @@ several outputs; `classification` and `curves` are the arithmetic.
     "r2": metrics.R2()}
 
 Where a model returns a dict of several outputs, a `Metric` takes the name of the one it measures,
-`F1(output="tag")`, and so does a per-example function, `Mean(accuracy, output="tag")`.
+`F1(output="tag")`, and so does a per-example function, `Mean(accuracy, output="tag")`. With
+`ignore=-1` targets of -1 do not count, and every other element of the targets is an example, as in
+`losses.ByPosition`. So is every position where data have weights by position.
 
 Class labels are integers `[batch, ...]` or one-hot `[batch, ..., classes]`. Outputs of one column,
 `[batch]` or `[batch, ..., 1]`, are binary: the positive class is predicted above a threshold (0 for

@@ -51,6 +51,7 @@ class Score(OfOutput):
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average is none of these, or a setting is out of bounds.
@@ -63,6 +64,7 @@ class Score(OfOutput):
     """Settings of a subclass, and their least values."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_average(name, self.average, self.multilabel)
         check_setting(name, "threshold", self.threshold)
@@ -121,6 +123,7 @@ class Precision(Score):
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average is none of these, or the threshold is not finite.
@@ -143,6 +146,7 @@ class Recall(Score):
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -167,6 +171,7 @@ class F1(Score):
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -193,6 +198,7 @@ class FBeta(Score):
         multilabel: as for `Precision`.
         beta: β, how many times as important as precision recall is.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`, or β is negative.
@@ -229,6 +235,7 @@ class IoU(Score):
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -251,6 +258,7 @@ class BalancedAccuracy(OfOutput):
     Args:
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the threshold is not finite.
@@ -261,6 +269,7 @@ class BalancedAccuracy(OfOutput):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_setting("BalancedAccuracy", "threshold", self.threshold)
 
     def measure_output(
@@ -290,6 +299,7 @@ class ConfusionMatrix(OfOutput):
         classes: the number of classes; 2 for outputs of one column.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: there are fewer than two classes, or the threshold is not finite.
@@ -299,6 +309,7 @@ class ConfusionMatrix(OfOutput):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         count = self.classes
         whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
         if not whole or count < 2:

@@ -22,6 +22,7 @@ class Maximum(OfFunction):
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -59,6 +60,7 @@ class Minimum(OfFunction):
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.

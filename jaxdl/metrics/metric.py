@@ -22,7 +22,8 @@ from jaxdl.core.representation import call_repr
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
 from jaxdl.losses.by_output import named_part
-from jaxdl.losses.operands import AnyArray, Weights, as_native
+from jaxdl.losses.by_position import by_position, check_ignore
+from jaxdl.losses.operands import AnyArray, PositionWeights, Weights, as_native
 from jaxdl.losses.per_example import format_shapes, function_name
 from jaxdl.losses.weighted import weighted_sum
 
@@ -41,7 +42,7 @@ class Metric(abc.ABC):
         self,
         outputs: PyTree,
         targets: PyTree,
-        weights: Weights,
+        weights: PositionWeights,
     ) -> Measured:
         """Measures one batch; pure, and traced.
 
@@ -49,6 +50,7 @@ class Metric(abc.ABC):
             outputs: of the model, `[batch, ...]`.
             targets: `[batch, ...]`.
             weights: `[batch]`, the weight of each example; 0 for a row that only pads the batch.
+                Where data have weights by position, training gives each position as an example.
 
         Returns:
             `(sums, gathered)`, two pytrees of arrays, either of which may be `()`. `sums` are added
@@ -77,9 +79,19 @@ class OfOutput(Metric):
         output: the name of the output to measure, where the model returns a dict of several, or its
             index in a tuple; its targets are those of the same name, or all where they are one
             array. None where there is one output.
+        ignore: a target that does not count, such as -1. With it every element of the targets is
+            an example, as in `losses.ByPosition`: `Mean` and what else takes the mean of an
+            example's positions takes that of all positions then.
+
+    Raises:
+        ValueError: `ignore` is not a finite number.
     """
 
     output: Hashable | None = dataclasses.field(default=None, kw_only=True)
+    ignore: float | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_ignore(type(self).__name__, self.ignore)
 
     def __init_subclass__(cls) -> None:
         # A dataclass writes one of its own, unless it finds one.
@@ -103,9 +115,13 @@ class OfOutput(Metric):
         self,
         outputs: PyTree,
         targets: PyTree,
-        weights: Weights,
+        weights: PositionWeights,
     ) -> Measured:
-        return self.measure_output(*self.operands(outputs, targets), weights)
+        output, target = self.operands(outputs, targets)
+        if self.ignore is not None or weights.ndim > 1:
+            name = type(self).__name__
+            output, target, weights = by_position(name, output, target, weights, self.ignore)
+        return self.measure_output(output, target, weights)
 
     def operands(self, outputs: PyTree, targets: PyTree) -> tuple[PyTree, PyTree]:
         """The output that is measured, and its targets.
@@ -150,6 +166,7 @@ class OfFunction(OfOutput):
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`; the mean is over positions then.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -160,6 +177,7 @@ class OfFunction(OfOutput):
     keywords: Keywords = dataclasses.field(init=False, default=())
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         function, arguments, keywords = unbound(self.function)
         check_bound("metric", function, arguments, keywords)
         object.__setattr__(self, "function", function)
@@ -185,8 +203,9 @@ class OfFunction(OfOutput):
     def __repr__(self) -> str:
         name = function_name(self.function)
         keywords = self.keywords
-        if self.output is not None:
-            keywords = (*keywords, ("output", self.output))
+        for setting in ("output", "ignore"):
+            if getattr(self, setting) is not None:
+                keywords = (*keywords, (setting, getattr(self, setting)))
         return f"{type(self).__name__}({format_call(name, self.arguments, keywords)})"
 
     @property

@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable
 from jaxtyping import Array
 
 from jaxdl.compiling.pytree import PyTree
-from jaxdl.losses.operands import Weights
-from jaxdl.metrics.metric import Measured, Metric, Result, as_metric, operands
+from jaxdl.losses.by_position import by_position
+from jaxdl.losses.operands import PositionWeights
+from jaxdl.metrics.metric import Measured, Metric, OfOutput, Result, as_metric, operands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,23 @@ class Part(Metric):
         self,
         outputs: PyTree,
         targets: PyTree,
-        weights: Weights,
+        weights: PositionWeights,
     ) -> Measured:
         output, target = operands(f"Part({self.part!r})", self.part, outputs, targets)
-        return as_metric(self.metric).measure(output, target, weights)
+        return measured(as_metric(self.metric), output, target, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> Result:
         return as_metric(self.metric).result(sums, gathered)
+
+
+def measured(
+    metric: Metric, outputs: PyTree, targets: PyTree, weights: PositionWeights
+) -> Measured:
+    """What a metric measures of a batch whose weights may be by position.
+
+    One that knows of examples alone is given each position as an example.
+    """
+    if weights.ndim > 1 and not isinstance(metric, (OfOutput, Part)):
+        name = type(metric).__name__
+        outputs, targets, weights = by_position(name, outputs, targets, weights, None)
+    return metric.measure(outputs, targets, weights)

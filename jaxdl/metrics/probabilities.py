@@ -21,10 +21,12 @@ class Perplexity(OfOutput):
     """Perplexity, `exp(Σ w H(y, softmax(x)) / Σ w)`, of logits x `[batch, ..., classes]`.
 
     H is the softmax cross-entropy of an example, the mean over its steps, to labels y as
-    `losses.softmax_cross_entropy` takes them.
+    `losses.softmax_cross_entropy` takes them. With `ignore` the mean is over all steps of all
+    examples that count, as is usual for language models of texts of different lengths.
 
     Args:
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Source: Jelinek, Mercer, Bahl, Baker, *Perplexity — a measure of the difficulty of speech
     recognition tasks* (1977).

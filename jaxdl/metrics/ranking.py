@@ -58,6 +58,7 @@ class Ranking(OfOutput):
             each other one, over the examples of the two alone, and averages over the pairs:
             "macro", or "weighted" by how many examples a pair has.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average or `multi_class` is none of these, they do not go together, or a
@@ -71,6 +72,7 @@ class Ranking(OfOutput):
     """The settings that lie within 0 and 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_average(name, self.average)
         self._check_pairs(name)
@@ -175,6 +177,7 @@ class ROCAUC(Ranking):
         multi_class: "ovr", each class against the rest; "ovo", each against each other one over the
             examples of the two alone, averaged over the pairs.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average or `multi_class` is none of these, or they do not go together.
@@ -201,6 +204,7 @@ class AveragePrecision(Ranking):
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`.
@@ -225,6 +229,7 @@ class PrecisionAtRecall(Ranking):
         multi_class: as for `ROCAUC`.
         recall: the least recall, from 0 to 1.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the recall is out of bounds.
@@ -254,6 +259,7 @@ class RecallAtPrecision(Ranking):
         multi_class: as for `ROCAUC`.
         precision: the least precision, from 0 to 1.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the precision is out of bounds.
@@ -280,6 +286,7 @@ class SensitivityAtSpecificity(Ranking):
         multi_class: as for `ROCAUC`.
         specificity: the least specificity, from 0 to 1.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the specificity is out of bounds.
@@ -304,6 +311,7 @@ class SpecificityAtSensitivity(Ranking):
         multi_class: as for `ROCAUC`.
         sensitivity: the least sensitivity, from 0 to 1.
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the sensitivity is out of bounds.

@@ -66,6 +66,7 @@ class R2(OfOutput):
 
     Args:
         output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Source: Wright, *Correlation and causation* (1921).
     """

@@ -15,7 +15,7 @@ from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.mode import Eval, Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
-from jaxdl.losses.weighted import weighted_sum
+from jaxdl.losses.by_position import loss_sum, loss_weights
 from jaxdl.metrics.metric import Metric
 from jaxdl.optim.learning_rate import estimated
 from jaxdl.training.class_weights import class_weights_of
@@ -56,7 +56,8 @@ class Evaluation(EvaluationStep):
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
-            sums["loss"] = (self._loss(outputs, batch, weights, across), weights.sum())
+            counted = loss_weights(self.loss, lambda: outputs, batch.targets, weights)
+            sums["loss"] = (self._loss(outputs, batch, counted, across), counted.sum())
         measured = measure(self.metrics, outputs, batch.targets, weights)
         return added_up(sums | measured.sums, across), measured.gathered
 
@@ -64,7 +65,7 @@ class Evaluation(EvaluationStep):
         """Σ w·loss over the part's rows."""
         assert self.loss is not None
         if not is_batchwise(self.loss):
-            return weighted_sum(self.loss(outputs, batch.targets), weights)
+            return loss_sum(self.loss, outputs, batch.targets, weights)
         share = batch_loss(
             self.loss, outputs, batch, weights, batch.weights is not None, across
         )
@@ -210,7 +211,13 @@ class Supervised(TrainingStep):
             )
             batch = batch._replace(inputs=inputs, targets=targets)
         weights = batch.example_weights()
-        shares, total = in_shares(self._with_class_weights(weights, batch.targets), across)
+        counted = loss_weights(
+            self.loss,
+            lambda: self.model.apply(state.params, state.state, batch.inputs, mode)[0],
+            batch.targets,
+            weights,
+        )
+        shares, total = in_shares(self._with_class_weights(counted, batch.targets), across)
         loss, outputs, new, gradients = self._gradients(state, batch, shares, mode)
         measured = measure(self.metrics, outputs, batch.targets, weights)
         loss, gradients, sums = added_up((loss, gradients, measured.sums), across)
@@ -357,7 +364,7 @@ class Supervised(TrainingStep):
         """What the part's rows add to L."""
         with jax.named_scope("loss"):
             if not is_batchwise(self.loss):
-                return weighted_sum(self.loss(outputs, batch.targets), shares)
+                return loss_sum(self.loss, outputs, batch.targets, shares)
             weights = self._with_class_weights(batch.example_weights(), batch.targets)
             weighted = batch.weights is not None or self.class_weights is not None
             return batch_loss(self.loss, outputs, batch, weights, weighted, across)
