@@ -20,9 +20,9 @@ def _changed_fields(value: object) -> list[str]:
     shown: list[str] = []
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         current = getattr(value, field.name)
-        if _is_required(field):
+        if _is_required(field) and not field.kw_only:
             shown.append(_value_repr(current))
-        elif current != field.default:
+        elif _is_required(field) or current != field.default:
             shown.append(f"{field.name}={_value_repr(current)}")
     return shown
 

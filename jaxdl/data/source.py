@@ -31,7 +31,8 @@ class Batch(NamedTuple):
 
     Args:
         inputs, targets: trees of arrays, [batch, ...].
-        weights: [batch] float32, how much each example counts, or None where all count alike.
+        weights: [batch] float32, how much each example counts, or [batch, time], how much each of
+            its positions does; None where all count alike.
         mask: [batch] bool, False for rows that only fill up a smaller batch, or None where there
             are none.
     """
@@ -46,13 +47,14 @@ class Batch(NamedTuple):
         return jax.tree.leaves(self.inputs)[0].shape[0]
 
     def example_weights(self) -> Array:
-        """[batch] float32: the weights, zero where the mask is False."""
+        """[batch] float32, or [batch, time]: the weights, zero where the mask is False."""
         weights = self.weights
         if weights is None:
             weights = jnp.ones(self.size, jnp.float32)
         if self.mask is None:
             return weights
-        return jnp.where(self.mask, weights, 0)
+        mask = self.mask.reshape(-1, *[1] * (weights.ndim - 1))
+        return jnp.where(mask, weights, 0)
 
 
 class _Cut:

@@ -1,13 +1,14 @@
 """Losses as per-example functions: `loss(outputs, targets) -> [batch]`, in optax's order.
 
 `classification`, `regression`, `likelihood`, `margins`, `segmentation` and `ctc` hold the losses;
-`batchwise` declares those that mix the examples of a batch, as those in `embeddings` do; `checks`
-checks a loss and its targets before training.
+`batchwise` declares those that mix the examples of a batch, as those in `embeddings` do; `ByOutput`
+sums those of several outputs by name; `checks` checks a loss and its targets before training.
 
 Every axis after the batch is averaged, so logits `[batch, time, classes]` with labels `[batch,
 time]` give `[batch]`. Outputs, targets or both may be `Padded` sequences: an example's loss is then
 the mean over its steps within the lengths, and training takes the mean of these over the examples,
-whatever their lengths; what lies behind, be it NaN or a label that no class has, changes neither
+whatever their lengths, or with `ByPosition` the mean over all steps of all of them, which may leave
+targets out; what lies behind, be it NaN or a label that no class has, changes neither
 value nor gradient. Training weights and sums these values, so that masks, sample weights and padded
 batches are exact. The arithmetic is optax's wherever optax has the loss; what is added here is that
 shapes are matched and never broadcast, that a loss is computed in at least float32, and that
@@ -20,6 +21,8 @@ A loss that takes settings is given them by `functools.partial(losses.huber, del
 """
 
 from jaxdl.losses.batchwise import batchwise as batchwise
+from jaxdl.losses.by_output import ByOutput as ByOutput
+from jaxdl.losses.by_position import ByPosition as ByPosition
 from jaxdl.losses.classification import binary_cross_entropy as binary_cross_entropy
 from jaxdl.losses.classification import (
     binary_cross_entropy_from_probabilities as binary_cross_entropy_from_probabilities,

@@ -8,6 +8,8 @@ import numpy as np
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.padded import Padded
 from jaxdl.losses.batchwise import check_differentiable
+from jaxdl.losses.by_output import ByOutput, Term, check_targets_of_outputs
+from jaxdl.losses.by_position import FILLER, check_ignorable, loss_of_positions
 from jaxdl.losses.classification import (
     Loss,
     binary_cross_entropy,
@@ -103,6 +105,9 @@ def check_loss(loss: object, outputs: PyTree, targets: PyTree) -> None:
             f"loss is {loss!r}, expected a function loss(outputs, targets) -> [batch] — pass one "
             "such as losses.mean_squared_error."
         )
+    if isinstance(loss, ByOutput):
+        _check_terms(loss, outputs, targets, lambda term, *pair: check_loss(term.loss, *pair))
+        return
     batch = probe_batch_size(outputs, targets)
     outputs = with_batch_size(outputs, batch)
     targets = with_batch_size(targets, batch)
@@ -138,11 +143,25 @@ def check_targets(
         targets: all targets, a NumPy array `[examples, ...]`; for a loss of one's own, any pytree
             of such arrays.
         inputs: all inputs, whose lengths `Padded` outputs have.
-        weights: of all examples; one of weight 0 may have no step that counts.
+        weights: of all examples, or of their positions; one of weight 0 may have no step that
+            counts.
 
     Raises:
         ValueError: how many targets are wrong, which is the first, and what to do.
     """
+    if isinstance(loss, ByOutput):
+
+        def check_term(term: Term, output: PyTree, target: PyTree) -> None:
+            check_targets(term.loss, output, target, inputs, weights)
+
+        _check_terms(loss, outputs, targets, check_term)
+        return
+    found = loss_of_positions(loss)
+    if found is not None and found[1] is not None:
+        targets = _without_ignored(function_name(loss), targets, found[1])
+    if found is not None or (weights is not None and weights.ndim > 1):
+        # The mean over the positions of all examples needs no position of each.
+        weights = np.zeros(len(jax.tree.leaves(targets)[0]))
     name = function_name(loss)
     function = innermost(loss)
     known = (check for each, check in _CHECKS if innermost(each) is function)
@@ -169,6 +188,37 @@ def check_targets(
         )
     shape = (len(values), *outputs.shape[1:])
     check(name, jax.ShapeDtypeStruct(shape, outputs.dtype), values)
+
+
+def _check_terms(
+    loss: ByOutput,
+    outputs: PyTree,
+    targets: PyTree,
+    check: Callable[[Term, PyTree, PyTree], None],
+) -> None:
+    """Checks each term of a loss by output.
+
+    Raises:
+        ValueError: that of the term, with the name of its output.
+    """
+    check_targets_of_outputs(outputs, targets)
+    for term in loss.terms:
+        pair = term.operands(outputs, targets)
+        try:
+            check(term, *pair)
+        except ValueError as error:
+            raise ValueError(f"output {term.output!r}: {error}") from error
+
+
+def _without_ignored(name: str, targets: PyTree, ignore: float) -> AnyArray | Padded:
+    """Targets with one that any loss takes for those that are ignored."""
+    _check_one_array(name, targets)
+    values = plain_values(targets)
+    check_ignorable(name, values, ignore)
+    replaced = np.where(values == ignore, np.asarray(FILLER, values.dtype), values)
+    if isinstance(targets, Padded):
+        return Padded(replaced, targets.lengths)
+    return replaced
 
 
 def _operand(name: str, function: object, outputs: PyTree) -> PyTree:

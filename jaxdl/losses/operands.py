@@ -33,6 +33,9 @@ Steps = Bool[Array, "batch time"] | None
 Weights = Float[AnyArray, " batch"]
 """The weight of each example of a batch."""
 
+PositionWeights = Float[AnyArray, "batch ..."]
+"""The weight of each example of a batch, or `[batch, time]` of each of its positions."""
+
 Setting = float | Array
 """A hyperparameter of a loss; traced in a sweep."""
 

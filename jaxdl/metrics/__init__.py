@@ -7,6 +7,11 @@ several outputs; `classification` and `curves` are the arithmetic.
     metrics={"accuracy": metrics.accuracy, "top 3": functools.partial(metrics.top_k_accuracy, k=3),
     "r2": metrics.R2()}
 
+Where a model returns a dict of several outputs, a `Metric` takes the name of the one it measures,
+`F1(output="tag")`, and so does a per-example function, `Mean(accuracy, output="tag")`. With
+`ignore=-1` targets of -1 do not count, and every other element of the targets is an example, as in
+`losses.ByPosition`. So is every position where data have weights by position.
+
 Class labels are integers `[batch, ...]` or one-hot `[batch, ..., classes]`. Outputs of one column,
 `[batch]` or `[batch, ..., 1]`, are binary: the positive class is predicted above a threshold (0 for
 logits, 0.5 for probabilities), and labels are 0 and 1, or -1 and +1. In the per-example functions
@@ -40,6 +45,7 @@ from jaxdl.metrics.extremes import Maximum as Maximum
 from jaxdl.metrics.extremes import Minimum as Minimum
 from jaxdl.metrics.metric import Mean as Mean
 from jaxdl.metrics.metric import Metric as Metric
+from jaxdl.metrics.metric import OfOutput as OfOutput
 from jaxdl.metrics.metric import as_metric as as_metric
 from jaxdl.metrics.part import Part as Part
 from jaxdl.metrics.probabilities import Perplexity as Perplexity

@@ -30,11 +30,11 @@ from jaxdl.metrics.classification import (
     weight_by_pair,
     weight_of_each,
 )
-from jaxdl.metrics.metric import Measured, Metric, Result, ratio, total_and_weight
+from jaxdl.metrics.metric import Measured, OfOutput, Result, ratio, total_and_weight
 
 
 @dataclasses.dataclass(frozen=True)
-class Score(Metric):
+class Score(OfOutput):
     """A score of classes from counts of true positives, of what is predicted and what is actual.
 
     A subclass says the score, in `fraction`.
@@ -50,6 +50,8 @@ class Score(Metric):
             0.5 where outputs are probabilities.
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average is none of these, or a setting is out of bounds.
@@ -62,6 +64,7 @@ class Score(Metric):
     """Settings of a subclass, and their least values."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_average(name, self.average, self.multilabel)
         check_setting(name, "threshold", self.threshold)
@@ -80,7 +83,7 @@ class Score(Metric):
             actual: what is actual.
         """
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,
@@ -119,6 +122,8 @@ class Precision(Score):
             0.5 where outputs are probabilities.
         multilabel: whether an example has several labels: outputs and targets are `[batch, ...,
             labels]`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average is none of these, or the threshold is not finite.
@@ -140,6 +145,8 @@ class Recall(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -163,6 +170,8 @@ class F1(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -188,6 +197,8 @@ class FBeta(Score):
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
         beta: β, how many times as important as precision recall is.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`, or β is negative.
@@ -223,6 +234,8 @@ class IoU(Score):
         average: over the classes, as for `Precision`.
         threshold: as for `Precision`.
         multilabel: as for `Precision`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `Precision`.
@@ -237,13 +250,15 @@ class IoU(Score):
 
 
 @dataclasses.dataclass(frozen=True)
-class BalancedAccuracy(Metric):
+class BalancedAccuracy(OfOutput):
     """Balanced accuracy, the mean of the recalls of the classes that occur among the labels.
 
     With outputs of one column it is the mean of sensitivity and specificity.
 
     Args:
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the threshold is not finite.
@@ -254,9 +269,10 @@ class BalancedAccuracy(Metric):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_setting("BalancedAccuracy", "threshold", self.threshold)
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,
@@ -273,7 +289,7 @@ class BalancedAccuracy(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConfusionMatrix(Metric):
+class ConfusionMatrix(OfOutput):
     """The weight of the examples of each true class (row) and predicted class (column).
 
     The result is `[classes, classes]`, `M[i, j] = Σ w [y = i] [ŷ = j]`; zeros without any weight,
@@ -282,6 +298,8 @@ class ConfusionMatrix(Metric):
     Args:
         classes: the number of classes; 2 for outputs of one column.
         threshold: above it one column predicts class 1; 0.5 where outputs are probabilities.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: there are fewer than two classes, or the threshold is not finite.
@@ -291,6 +309,7 @@ class ConfusionMatrix(Metric):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         count = self.classes
         whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
         if not whole or count < 2:
@@ -299,7 +318,7 @@ class ConfusionMatrix(Metric):
             )
         check_setting("ConfusionMatrix", "threshold", self.threshold)
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,

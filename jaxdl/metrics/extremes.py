@@ -21,6 +21,8 @@ class Maximum(OfFunction):
     Args:
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -38,7 +40,7 @@ class Maximum(OfFunction):
     def what(self) -> str:
         return "maximum"
 
-    def measure(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
+    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
         return (), rows(self, outputs, targets, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> Result:
@@ -57,6 +59,8 @@ class Minimum(OfFunction):
     Args:
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -66,7 +70,7 @@ class Minimum(OfFunction):
     def what(self) -> str:
         return "minimum"
 
-    def measure(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
+    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
         return (), rows(self, outputs, targets, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> Result:

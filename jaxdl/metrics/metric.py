@@ -10,7 +10,7 @@ yields what can be merged, not a mean:
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import SupportsFloat
 
 import jax.numpy as jnp
@@ -18,9 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdl.compiling.pytree import PyTree
+from jaxdl.core.representation import call_repr
 from jaxdl.losses.batchwise import is_batchwise
 from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
-from jaxdl.losses.operands import AnyArray, Weights, as_native
+from jaxdl.losses.by_output import named_part
+from jaxdl.losses.by_position import by_position, check_ignore
+from jaxdl.losses.operands import AnyArray, PositionWeights, Weights, as_native
 from jaxdl.losses.per_example import format_shapes, function_name
 from jaxdl.losses.weighted import weighted_sum
 
@@ -39,7 +42,7 @@ class Metric(abc.ABC):
         self,
         outputs: PyTree,
         targets: PyTree,
-        weights: Weights,
+        weights: PositionWeights,
     ) -> Measured:
         """Measures one batch; pure, and traced.
 
@@ -47,6 +50,7 @@ class Metric(abc.ABC):
             outputs: of the model, `[batch, ...]`.
             targets: `[batch, ...]`.
             weights: `[batch]`, the weight of each example; 0 for a row that only pads the batch.
+                Where data have weights by position, training gives each position as an example.
 
         Returns:
             `(sums, gathered)`, two pytrees of arrays, either of which may be `()`. `sums` are added
@@ -64,8 +68,95 @@ class Metric(abc.ABC):
         """
 
 
-@dataclasses.dataclass(frozen=True)
-class OfFunction(Metric):
+@dataclasses.dataclass(frozen=True, repr=False)
+class OfOutput(Metric):
+    """A metric of the outputs, or of one of several by its name.
+
+    A subclass is a frozen dataclass with `measure_output` and `result`. It prints as the call that
+    built it.
+
+    Args:
+        output: the name of the output to measure, where the model returns a dict of several, or its
+            index in a tuple; its targets are those of the same name, or all where they are one
+            array. None where there is one output.
+        ignore: a target that does not count, such as -1. With it every element of the targets is
+            an example, as in `losses.ByPosition`: `Mean` and what else takes the mean of an
+            example's positions takes that of all positions then.
+
+    Raises:
+        ValueError: `ignore` is not a finite number.
+    """
+
+    output: Hashable | None = dataclasses.field(default=None, kw_only=True)
+    ignore: float | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_ignore(type(self).__name__, self.ignore)
+
+    def __init_subclass__(cls) -> None:
+        # A dataclass writes one of its own, unless it finds one.
+        if "__repr__" not in cls.__dict__:
+            setattr(cls, "__repr__", cls.__repr__)  # noqa: B010 — an assignment is an override to type checkers
+
+    def __repr__(self) -> str:
+        return call_repr(self)
+
+    @abc.abstractmethod
+    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
+        """Measures a batch of one output, as `measure` does.
+
+        Args:
+            outputs: the output, `[batch, ...]`.
+            targets: its targets, `[batch, ...]`.
+            weights: `[batch]`.
+        """
+
+    def measure(
+        self,
+        outputs: PyTree,
+        targets: PyTree,
+        weights: PositionWeights,
+    ) -> Measured:
+        output, target = self.operands(outputs, targets)
+        if self.ignore is not None or weights.ndim > 1:
+            name = type(self).__name__
+            output, target, weights = by_position(name, output, target, weights, self.ignore)
+        return self.measure_output(output, target, weights)
+
+    def operands(self, outputs: PyTree, targets: PyTree) -> tuple[PyTree, PyTree]:
+        """The output that is measured, and its targets.
+
+        Raises:
+            ValueError: there are none of that name.
+        """
+        if self.output is None:
+            return outputs, targets
+        name = f"{type(self).__name__}(output={self.output!r})"
+        return operands(name, self.output, outputs, targets)
+
+
+def operands(
+    name: str, part: Hashable, outputs: PyTree, targets: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One of several outputs, and its targets.
+
+    Args:
+        name: the metric, for the error.
+        part: a key of the outputs, or an index in a tuple.
+        outputs: a dict, or a tuple.
+        targets: the same, or one array for any of the outputs.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    output = named_part(name, "outputs", outputs, part)
+    if not isinstance(targets, (Mapping, tuple, list)):
+        return output, targets
+    return output, named_part(name, "targets", targets, part)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class OfFunction(OfOutput):
     """A metric of the values of a per-example function.
 
     Two `functools.partial` of one function with equal arguments give equal metrics, although Python
@@ -74,6 +165,8 @@ class OfFunction(Metric):
     Args:
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`; the mean is over positions then.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -84,6 +177,7 @@ class OfFunction(Metric):
     keywords: Keywords = dataclasses.field(init=False, default=())
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         function, arguments, keywords = unbound(self.function)
         check_bound("metric", function, arguments, keywords)
         object.__setattr__(self, "function", function)
@@ -108,7 +202,11 @@ class OfFunction(Metric):
 
     def __repr__(self) -> str:
         name = function_name(self.function)
-        return f"{type(self).__name__}({format_call(name, self.arguments, self.keywords)})"
+        keywords = self.keywords
+        for setting in ("output", "ignore"):
+            if getattr(self, setting) is not None:
+                keywords = (*keywords, (setting, getattr(self, setting)))
+        return f"{type(self).__name__}({format_call(name, self.arguments, keywords)})"
 
     @property
     @abc.abstractmethod
@@ -126,6 +224,7 @@ class Mean(OfFunction):
     Args:
         function: `function(outputs, targets) -> [batch]`, or a `functools.partial` of one with
             hashable arguments.
+        output: of several outputs, the name of the one to measure.
 
     Raises:
         TypeError: an argument bound by a partial cannot be hashed.
@@ -144,7 +243,7 @@ class Mean(OfFunction):
     def what(self) -> str:
         return "weighted mean"
 
-    def measure(
+    def measure_output(
         self,
         outputs: PyTree,
         targets: PyTree,

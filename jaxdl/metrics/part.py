@@ -1,22 +1,23 @@
-"""A metric of one of several outputs."""
+"""A metric of one of several outputs, for a `Metric` that has no argument `output`."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 
 from jaxtyping import Array
 
 from jaxdl.compiling.pytree import PyTree
-from jaxdl.losses.operands import Weights
-from jaxdl.losses.per_example import format_shapes
-from jaxdl.metrics.metric import Measured, Metric, Result, as_metric
+from jaxdl.losses.by_position import by_position
+from jaxdl.losses.operands import PositionWeights
+from jaxdl.metrics.metric import Measured, Metric, OfOutput, Result, as_metric, operands
 
 
 @dataclasses.dataclass(frozen=True)
 class Part(Metric):
     """A metric of one of several outputs, where a model returns a dict or a tuple of them.
 
-    It measures `outputs[part]` against `targets[part]`, or against all targets where they are one
-    array.
+    The metrics of this package take the name itself, `F1(output="tag")`; this is for a `Metric` of
+    one's own. It measures `outputs[part]` against `targets[part]`, or against all targets where
+    they are one array.
 
     Args:
         metric: a `Metric`, or a per-example function.
@@ -44,25 +45,23 @@ class Part(Metric):
         self,
         outputs: PyTree,
         targets: PyTree,
-        weights: Weights,
+        weights: PositionWeights,
     ) -> Measured:
-        output = self._of("outputs", outputs)
-        target = targets
-        if isinstance(targets, (Mapping, tuple, list)):
-            target = self._of("targets", targets)
-        return as_metric(self.metric).measure(output, target, weights)
+        output, target = operands(f"Part({self.part!r})", self.part, outputs, targets)
+        return measured(as_metric(self.metric), output, target, weights)
 
     def result(self, sums: PyTree, gathered: PyTree) -> Result:
         return as_metric(self.metric).result(sums, gathered)
 
-    def _of(self, what: str, tree: PyTree) -> PyTree:
-        """The part of outputs or targets."""
-        parts: dict[Hashable, PyTree] = {}
-        if isinstance(tree, Mapping):
-            parts = dict(tree)
-        if isinstance(tree, (tuple, list)):
-            parts = dict(enumerate(tree))
-        if self.part in parts:
-            return parts[self.part]
-        shapes = format_shapes(tree)
-        raise ValueError(f"Part: there is no part {self.part!r} of {what}, which are {shapes}.")
+
+def measured(
+    metric: Metric, outputs: PyTree, targets: PyTree, weights: PositionWeights
+) -> Measured:
+    """What a metric measures of a batch whose weights may be by position.
+
+    One that knows of examples alone is given each position as an example.
+    """
+    if weights.ndim > 1 and not isinstance(metric, (OfOutput, Part)):
+        name = type(metric).__name__
+        outputs, targets, weights = by_position(name, outputs, targets, weights, None)
+    return metric.measure(outputs, targets, weights)

@@ -13,21 +13,26 @@ from jaxdl.losses.operands import (
     over_examples,
     without_padding,
 )
-from jaxdl.metrics.metric import Measured, Metric, Result, ratio, total_and_weight
+from jaxdl.metrics.metric import Measured, OfOutput, Result, ratio, total_and_weight
 
 
 @dataclasses.dataclass(frozen=True)
-class Perplexity(Metric):
+class Perplexity(OfOutput):
     """Perplexity, `exp(Σ w H(y, softmax(x)) / Σ w)`, of logits x `[batch, ..., classes]`.
 
     H is the softmax cross-entropy of an example, the mean over its steps, to labels y as
-    `losses.softmax_cross_entropy` takes them.
+    `losses.softmax_cross_entropy` takes them. With `ignore` the mean is over all steps of all
+    examples that count, as is usual for language models of texts of different lengths.
+
+    Args:
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Source: Jelinek, Mercer, Bahl, Baker, *Perplexity — a measure of the difficulty of speech
     recognition tasks* (1977).
     """
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,

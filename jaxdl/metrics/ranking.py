@@ -38,11 +38,11 @@ from jaxdl.metrics.curves import (
     log_odds,
     of_pairs,
 )
-from jaxdl.metrics.metric import Measured, Metric, Result
+from jaxdl.metrics.metric import Measured, OfOutput, Result
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranking(Metric):
+class Ranking(OfOutput):
     """A figure of the order in which outputs rank positive and negative examples.
 
     A subclass says the figure of one class against the rest, in `of_class`.
@@ -57,6 +57,8 @@ class Ranking(Metric):
         multi_class: of three or more classes, "ovr" ranks each against the rest; "ovo" each against
             each other one, over the examples of the two alone, and averages over the pairs:
             "macro", or "weighted" by how many examples a pair has.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average or `multi_class` is none of these, they do not go together, or a
@@ -70,6 +72,7 @@ class Ranking(Metric):
     """The settings that lie within 0 and 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_average(name, self.average)
         self._check_pairs(name)
@@ -86,7 +89,7 @@ class Ranking(Metric):
             weights: `[examples]`, above 0.
         """
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,
@@ -173,6 +176,8 @@ class ROCAUC(Ranking):
             labels]`, each ranked by its own outputs.
         multi_class: "ovr", each class against the rest; "ovo", each against each other one over the
             examples of the two alone, averaged over the pairs.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: the average or `multi_class` is none of these, or they do not go together.
@@ -198,6 +203,8 @@ class AveragePrecision(Ranking):
         average: over the classes, as for `ROCAUC`.
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`.
@@ -221,13 +228,15 @@ class PrecisionAtRecall(Ranking):
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
         recall: the least recall, from 0 to 1.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the recall is out of bounds.
 
     Example:
         >>> PrecisionAtRecall(recall=0.9)
-        PrecisionAtRecall(average='macro', multilabel=False, multi_class='ovr', recall=0.9)
+        PrecisionAtRecall(recall=0.9)
     """
 
     recall: float = dataclasses.field(kw_only=True)
@@ -249,6 +258,8 @@ class RecallAtPrecision(Ranking):
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
         precision: the least precision, from 0 to 1.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the precision is out of bounds.
@@ -274,6 +285,8 @@ class SensitivityAtSpecificity(Ranking):
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
         specificity: the least specificity, from 0 to 1.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the specificity is out of bounds.
@@ -297,6 +310,8 @@ class SpecificityAtSensitivity(Ranking):
         multilabel: as for `ROCAUC`.
         multi_class: as for `ROCAUC`.
         sensitivity: the least sensitivity, from 0 to 1.
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
 
     Raises:
         ValueError: as for `ROCAUC`, or the sensitivity is out of bounds.

@@ -16,7 +16,7 @@ from jaxdl.losses.operands import (
     pair,
 )
 from jaxdl.metrics.classification import weight_of_each
-from jaxdl.metrics.metric import Measured, Metric, Result
+from jaxdl.metrics.metric import Measured, OfOutput, Result
 
 
 def squared_error(outputs: Sequences, targets: Sequences) -> Float[Array, " batch"]:
@@ -56,7 +56,7 @@ def absolute_error(outputs: Sequences, targets: Sequences) -> Float[Array, " bat
 
 
 @dataclasses.dataclass(frozen=True)
-class R2(Metric):
+class R2(OfOutput):
     """The coefficient of determination, `1 - Σ w (y - ŷ)² / Σ w (y - ȳ)²`.
 
     ȳ is the weighted mean of the targets. Every element after the batch axis is an output of its
@@ -64,10 +64,14 @@ class R2(Metric):
     within the lengths is an example. It is taken in two passes in float64. Of fewer than two
     examples it is nan; for constant targets it is 1 if they are met exactly and 0 otherwise.
 
+    Args:
+        output: of several outputs, the name of the one to measure.
+        ignore: a target that does not count, as in `OfOutput`.
+
     Source: Wright, *Correlation and causation* (1921).
     """
 
-    def measure(
+    def measure_output(
         self,
         outputs: Sequences,
         targets: Sequences,

@@ -14,7 +14,6 @@ from jaxdl.compiling import threefry
 from jaxdl.core.arrays import host_arrays
 from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
-from jaxdl.losses.classification import Loss
 from jaxdl.population.cohort import Cohort, Member, beside, taken
 from jaxdl.population.evaluations import _Evaluating, _Predicting
 from jaxdl.population.members import (
@@ -26,6 +25,8 @@ from jaxdl.population.members import (
 from jaxdl.training import checks, data_checks, sources
 from jaxdl.training.feed import ResidentFeed, lists_read
 from jaxdl.training.iteration import measure
+from jaxdl.training.loss_terms import as_loss, with_terms
+from jaxdl.training.options import Loss
 from jaxdl.training.run import Best, EarlyStopping, Run
 from jaxdl.training.state import EvalState
 from jaxdl.training.step import Recipe
@@ -188,10 +189,11 @@ class Runs:
         Args:
             data, loss, metrics, batch_size: as in `evaluate`.
         """
-        lifted = checks.check_metrics(metrics)
+        function = as_loss(loss)
+        lifted = with_terms(checks.check_metrics(metrics), function)
         count = checks.check_count("batch_size", batch_size)
         feed = sources.as_feed("data", data, batch_size=count, key=threefry.of_seed(0))
-        recipe = _Evaluating(self.recipe, loss, lifted)
+        recipe = _Evaluating(self.recipe, function, lifted)
         checks.check_fit("data", recipe.single.step, self._shapes_of_one(), feed, feed.example)
         return self._measured(recipe, feed)
 

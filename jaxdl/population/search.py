@@ -13,7 +13,6 @@ from jaxdl.compiling import threefry
 from jaxdl.core.layer import Layer
 from jaxdl.core.tree import Shapes, byte_count, frozen_shapes, parameter_count, thawed_shapes
 from jaxdl.core.warnings import warn
-from jaxdl.losses.classification import Loss
 from jaxdl.optim.optimizers import LearningRate, Optimizer
 from jaxdl.optim.schedules import Schedule
 from jaxdl.population.cohort import Member
@@ -24,9 +23,11 @@ from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.interrupts import catch_interrupts
+from jaxdl.training.loss_terms import as_loss
 from jaxdl.training.mixing import check_functions
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import (
+    Loss,
     ObjectiveArguments,
     SupervisedArguments,
     SupervisedOptions,
@@ -185,7 +186,7 @@ def sweep(
     feed, held = run_options.feeds(data, key, labelled=labelled)
     recipe = SupervisedRecipe(
         model=model,
-        loss=loss,
+        loss=as_loss(loss),
         optimizer=optimizer,
         options=SupervisedOptions.of(feed, options),
         learning_rate=learning_rate,

@@ -31,7 +31,7 @@ from jaxdl.training import checks, sources
 from jaxdl.training.feed import Feed
 from jaxdl.training.fit import first_start
 from jaxdl.training.loop_options import copied
-from jaxdl.training.options import SupervisedArguments, SupervisedOptions
+from jaxdl.training.options import Loss, SupervisedArguments, SupervisedOptions
 from jaxdl.training.options import check_names as check_options
 from jaxdl.training.outcome import stepped
 from jaxdl.training.program import Execution
@@ -49,7 +49,7 @@ def compare(
     model: Layer,
     data: Any,
     *,
-    loss: Callable[[Any, Any], Array],
+    loss: Loss,
     optimizer: Optimizer,
     learning_rate: LearningRate | None = None,
     executions: Sequence[Execution] = EXECUTIONS,

@@ -39,11 +39,12 @@ def added_losses(found: dict[str, list[Array]], shares: Array) -> Losses:
 
     Args:
         found: by name, scalars or [batch].
-        shares: [batch], of the part in the whole batch.
+        shares: [batch], of the part in the whole batch; or [batch, time], of its positions.
 
     Raises:
         ValueError: one is neither a scalar nor one number for each example.
     """
+    shares = shares.reshape(len(shares), -1).sum(1)
     return {
         name: sum((_weighted(name, value, shares) for value in values), start=_ZERO)
         for name, values in found.items()

@@ -1,7 +1,6 @@
 """What is refused before anything is traced, in sentences."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdl import losses
 from jaxdl.compiling import threefry
 from jaxdl.compiling.target import compiling_for, single_platform
 from jaxdl.core.error import LayerError
@@ -21,10 +19,11 @@ from jaxdl.core.tree import Shapes, frozen_shapes, named_leaves, thawed_shapes
 from jaxdl.core.warnings import warn
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import check_batchwise, is_batchwise
+from jaxdl.losses.by_position import loss_sum, loss_weights
 from jaxdl.losses.checks import check_loss, check_targets
-from jaxdl.losses.per_example import format_shapes
-from jaxdl.metrics.accuracy import accuracy
-from jaxdl.metrics.metric import Mean, Metric, as_metric
+from jaxdl.losses.per_example import format_shapes, function_name
+from jaxdl.metrics.metric import Metric, as_metric
+from jaxdl.metrics.part import measured
 from jaxdl.optim.learning_rate import schedule_free
 from jaxdl.training.arguments import check_function
 from jaxdl.training.class_weights import with_class_weights
@@ -35,6 +34,7 @@ from jaxdl.training.state import EvalState, TrainState
 from jaxdl.training.step_checks import check_same_tree
 from jaxdl.training.steps.supervised import Evaluation, Supervised
 from jaxdl.training.stream_feed import StreamFeed
+from jaxdl.training.thresholds import check_thresholds
 
 EXECUTIONS = ("eager", "step", "epoch", "auto")
 """That classes may have weights for."""
@@ -225,14 +225,9 @@ def check_fit(
         if class_weights is not None and isinstance(feed, StreamFeed):
             feed.check = with_class_weights(feed.check, class_weights)
         check_thresholds(step.loss, step.metrics)
-    weighted = example.weights is not None or getattr(step, "class_weights", None) is not None
-    _check_figures(
-        step.loss,
-        step.metrics,
-        frozen_shapes((outputs, example.targets)),
-        example.size,
-        weighted,
-    )
+    class_weighted = getattr(step, "class_weights", None) is not None
+    shapes = frozen_shapes((outputs, example.targets, example.weights))
+    _check_figures(step.loss, step.metrics, shapes, example.size, class_weighted)
     check_unmixed(name, step, outputs, example, feed)
 
 
@@ -242,23 +237,50 @@ def _check_figures(
     metrics: tuple[tuple[str, Metric], ...],
     shapes: Shapes,
     size: int,
-    weighted: bool,
+    class_weighted: bool,
 ) -> None:
-    outputs, targets = thawed_shapes(shapes)
-    if is_batchwise(loss):
-        check_batchwise(loss, outputs, targets, weighted)
+    outputs, targets, given = thawed_shapes(shapes)
+    weights = given
+    if weights is None:
+        weights = jax.ShapeDtypeStruct((size,), jnp.float32)
+    if weights.ndim > 1:
+        _check_positions(loss, outputs, targets, weights, class_weighted)
+    elif is_batchwise(loss):
+        check_batchwise(loss, outputs, targets, given is not None or class_weighted)
     elif loss is not None:
         check_loss(loss, outputs, targets)
-    weights = jax.ShapeDtypeStruct((size,), jnp.float32)
     for metric_name, metric in metrics:
         try:
-            jax.eval_shape(metric.measure, outputs, targets, weights)
+            jax.eval_shape(functools.partial(measured, metric), outputs, targets, weights)
         except (ValueError, TypeError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"metric {metric_name!r}: {error}") from error
         except Exception as error:
             error.add_note(f"This came from metric {metric_name!r}.")
             raise
+
+
+def _check_positions(
+    loss: Any, outputs: Any, targets: Any, weights: Any, class_weighted: bool
+) -> None:
+    """Refuses weights by position of what has no positions."""
+    if class_weighted:
+        raise ValueError(
+            f"class_weight: weights of shape {weights.shape} are by position, and classes have "
+            "weights by example — multiply the weights of data by those of the classes."
+        )
+    if is_batchwise(loss):
+        raise ValueError(
+            f"loss '{function_name(loss)}' is batchwise, and weights of shape {weights.shape} are "
+            "by position — give weights of examples, [examples]."
+        )
+
+    def total(outputs: Any, targets: Any, weights: Any) -> Any:
+        each = loss_weights(loss, lambda: outputs, targets, weights)
+        return loss_sum(loss, outputs, targets, each)
+
+    if loss is not None:
+        jax.eval_shape(total, outputs, targets, weights)
 
 
 def _check_targets(
@@ -363,27 +385,3 @@ def augmented(step: Supervised, example: Batch) -> Batch:
             f"given."
         )
     return batch
-
-
-def check_thresholds(loss: Callable[..., Any], metrics: tuple[tuple[str, Metric], ...]) -> None:
-    """Refuses metrics that would take a probability of 0.1 for a yes, because they are told that
-    outputs are logits.
-    """
-    if loss is not losses.binary_cross_entropy_from_probabilities:
-        return
-    for name, metric in metrics:
-        if decides_at_zero(metric):
-            raise ValueError(
-                f"metric {name!r} decides at 0, which is right for logits, and the loss takes "
-                f"probabilities — give it "
-                "threshold=0.5, as in functools.partial(metrics.accuracy, threshold=0.5)."
-            )
-
-
-def decides_at_zero(metric: Metric) -> bool:
-    """Whether a metric tells yes from no at the threshold of logits."""
-    if isinstance(metric, Mean):
-        return (
-            metric.function is accuracy and dict(metric.keywords).get("threshold", 0.0) == 0.0
-        )
-    return getattr(metric, "threshold", None) == 0.0

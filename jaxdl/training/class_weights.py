@@ -163,6 +163,12 @@ def _labels(targets: Any) -> np.ndarray:
         ValueError: they are neither.
     """
     leaves = jax.tree.leaves(targets, is_leaf=lambda node: isinstance(node, Padded))
+    if isinstance(targets, Mapping):
+        names = " and ".join(sorted(map(repr, targets)))
+        raise ValueError(
+            f"class_weight: targets are several, {names}, and weights are of one array of class "
+            "labels — weigh the classes in the loss of their output, as in losses.ByOutput."
+        )
     if len(leaves) != 1 or isinstance(leaves[0], Padded):
         raise ValueError(
             "class_weight: targets have to be one array of class labels, got "

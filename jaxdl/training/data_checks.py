@@ -113,6 +113,7 @@ def check_counts(name: str, feed: Feed, class_weights: tuple[float, ...] | None 
         return
     source = feed.source
     counts = np.ones(1, bool) if source.weights is None else np.asarray(source.weights) > 0
+    counts = counts.reshape(len(counts), -1).any(axis=1)
     if class_weights is not None:
         counts = counts & (weights_of_labels(class_weights, source.targets) > 0)
     if not counts.any():

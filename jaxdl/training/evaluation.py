@@ -15,6 +15,7 @@ from jaxdl.training import checks, data_checks, sources
 from jaxdl.training.feed import lists_read
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.iteration import measure
+from jaxdl.training.loss_terms import as_loss, with_terms
 from jaxdl.training.options import Loss, Precision
 from jaxdl.training.run_options import Compile, as_execution
 from jaxdl.training.spread import as_mesh, whole, without_mesh
@@ -42,7 +43,7 @@ def evaluate(
     Args:
         model, params, state: as from `fit` or `init`.
         data: as in `fit`.
-        loss: measured as "loss", where given.
+        loss: measured as "loss", where given; of several outputs, as in `fit`, each term as well.
         metrics: by name.
         batch_size: examples at a time, for arrays.
         precision, compile, devices: as in `fit`.
@@ -54,11 +55,12 @@ def evaluate(
     checks.check_execution(compile)
     mesh = as_mesh(devices)
     batch_size = checks.check_count("batch_size", batch_size)
-    lifted = checks.check_metrics(metrics)
+    function = as_loss(loss)
+    lifted = with_terms(checks.check_metrics(metrics), function)
     feed = sources.as_feed(
         "data", data, batch_size=batch_size, key=threefry.of_seed(0), mesh=mesh
     )
-    step = Evaluation(model, loss, lifted, mesh)
+    step = Evaluation(model, function, lifted, mesh)
     start = _eval_state(params, state, mesh)
     checks.check_fit("data", step, start, feed, feed.example)
     return measure(step, feed, start, as_execution(compile, feed))

@@ -213,22 +213,22 @@ def lists_read(tree: Any) -> str:
 
 
 def as_weights(name: str, weights: Any) -> np.ndarray | None:
-    """The weights of examples, [batch] float32; None as it is.
+    """The weights of examples, [batch] float32, or of their positions, [batch, time], or None.
 
     Raises:
-        ValueError: they are not one finite number of at least 0 each.
+        ValueError: they are not finite numbers of at least 0.
     """
     if weights is None:
         return None
     given = as_numpy(f"{name} weights", weights)
     if (
-        given.ndim != 1
+        given.ndim == 0
         or np.iscomplexobj(given)
         or not np.all((given >= 0) & np.isfinite(given))
     ):
         raise ValueError(
-            f"{name}: weights are one finite number of at least 0 for each example, got "
-            f"{given.dtype} of shape {given.shape}."
+            f"{name}: weights are one finite number of at least 0 for each example, or [examples, "
+            f"time] for each position, got {given.dtype} of shape {given.shape}."
         )
     return given.astype(np.float32)
 

@@ -81,10 +81,16 @@ def fit(
     Args:
         model: a layer, or a plain function of one array.
         data: `(inputs, targets)` or `(inputs, targets, weights)`, arrays (or trees of arrays) with
-            one entry an example; or anything that yields such tuples a batch at a time: a
-            DataLoader, a list, a function that returns a generator.
+            one entry an example, or weights [examples, time] of positions: the loss is then
+            Σ w·loss / Σ w over all positions of all examples of the batch, and so are metrics. It
+            is called with each position as an example, so that no mean over an example's time is
+            taken first; behind the end of `Padded` sequences w is 0. Or anything that yields such
+            tuples a batch at a time: a DataLoader, a list, a function that returns a generator.
         loss: `loss(outputs, targets) -> [batch]`; one that mixes examples is declared,
-            `losses.batchwise(loss)`, and given the `mask` of the rows that count.
+            `losses.batchwise(loss)`, and given the `mask` of the rows that count. Of several
+            outputs it is a dict of losses by their names, or `losses.ByOutput` with weights; each
+            term then has an entry of its own in the history, such as "rating_loss". The mean over
+            all positions of a batch, without targets to ignore, is `losses.ByPosition`.
         optimizer: of optax, such as `optax.adam(1e-3)`; or a function of a learning rate, such as
             `optax.adam`; or a name: "adam", "sgd", "schedule_free_adamw", … (those of
             `jaxdl.optim.optimizers.NAMES`, each with a learning rate), and "auto", which finds its

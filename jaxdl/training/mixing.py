@@ -18,6 +18,7 @@ from jaxdl.compiling.jitted import jit_once
 from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
+from jaxdl.losses.by_output import ByOutput
 from jaxdl.losses.per_example import function_name, innermost, probe_batch_size
 from jaxdl.metrics.metric import Mean
 from jaxdl.training.feed import Feed, ResidentFeed
@@ -36,6 +37,7 @@ AS_METRIC = (
     "write a Metric, which gathers what it needs with the weights, 0 for rows that only "
     "fill up a batch"
 )
+WHOLE = "declare one loss of all outputs by losses.batchwise"
 PER_EXAMPLE = "let it give each example a number that no other changes"
 
 
@@ -67,9 +69,8 @@ def check_unmixed(
             function = functools.partial(
                 metric.function, *metric.arguments, **dict(metric.keywords)
             )
-            _check_unmixed(
-                f"{name}: metric {metric_name!r}", function, outputs, targets, why, [AS_METRIC]
-            )
+            pair = metric.operands(outputs, targets)
+            _check_unmixed(f"{name}: metric {metric_name!r}", function, *pair, why, [AS_METRIC])
 
 
 def check_functions(name: str, step: TrainingStep, start: TrainState, feed: Feed) -> None:
@@ -92,6 +93,12 @@ def _check_loss(
     """Refuses a loss that mixes examples undeclared, and a batchwise one that reads rows where its
     mask is False.
     """
+    if isinstance(loss, ByOutput):
+        for term in loss.terms:
+            output, target = term.operands(outputs, targets)
+            at = f"{place} '{function_name(term.function)}' of output {term.output!r}"
+            _check_unmixed(at, term.loss, output, target, why, [PER_EXAMPLE, WHOLE, *ways])
+        return
     name = function_name(loss)
     if not is_batchwise(loss):
         declared = (

@@ -14,6 +14,7 @@ from jaxdl.metrics.metric import Metric
 from jaxdl.training import arguments, checks
 from jaxdl.training.class_weights import check_class_weight, check_class_weight_of_stream
 from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.loss_terms import as_loss, with_terms
 from jaxdl.training.objective import Objective
 from jaxdl.training.run_options import chosen
 from jaxdl.training.scaling import LossScaling
@@ -22,7 +23,8 @@ from jaxdl.training.steps.supervised import Supervised
 from jaxdl.training.stream_feed import StreamFeed
 from jaxdl.training.update import Augment
 
-Loss = Callable[..., Array]
+Loss = Callable[..., Array] | Mapping[str, Callable[..., Array]]
+"""A loss, or a loss for each output by name."""
 Precision = Literal["bfloat16", "float16"]
 
 
@@ -108,14 +110,17 @@ class SupervisedOptions:
     ) -> Supervised:
         """The step that these options make; equal ones share a compiled program."""
         checks.check_average(self.average, optimizer)
+        function = as_loss(loss)
         arguments.check_function(
-            "loss", loss, "loss(outputs, targets) -> [batch], such as losses.mean_squared_error"
+            "loss",
+            function,
+            "loss(outputs, targets) -> [batch], such as losses.mean_squared_error",
         )
         return Supervised(
             model=self.computing(model),
-            loss=loss,
+            loss=function,
             optimizer=self.clipped(optimizer),
-            metrics=self.metrics,
+            metrics=with_terms(self.metrics, function),
             accumulate=self.accumulate,
             average=self.average,
             augment=self.augment,

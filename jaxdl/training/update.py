@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jaxdl.core.layer import Params
 from jaxdl.metrics.metric import Mean, Metric
+from jaxdl.metrics.part import measured
 from jaxdl.ops.primitives import batch_last
 from jaxdl.optim.learning_rate import learning_rate
 from jaxdl.training.spread import added_up
@@ -98,7 +99,7 @@ def measure(
 ) -> Measured:
     """All metrics of one batch."""
     outputs = lax.stop_gradient(outputs)
-    pairs = {name: metric.measure(outputs, targets, weights) for name, metric in metrics}
+    pairs = {name: measured(metric, outputs, targets, weights) for name, metric in metrics}
     return Measured(
         {name: pair[0] for name, pair in pairs.items()},
         {name: pair[1] for name, pair in pairs.items()},

@@ -722,13 +722,15 @@ def test_a_metric_of_a_part_is_the_metric_of_that_output():
     assert got == evaluated(metrics.accuracy, logits, labels, weights)
     with pytest.raises(
         ValueError,
-        match=re.escape("Part: there is no part 'tags' of outputs, which are dict {"),
+        match=re.escape(
+            "Part('tags'): there is no 'tags' among the outputs, which are 'size' and 'tag'"
+        ),
     ):
         metrics.Part(metrics.F1(), "tags").measure(outputs, targets, weights)
     with pytest.raises(
         ValueError,
         match=re.escape(
-            "Part: there is no part 'tag' of outputs, which are shape (37, 4), float32"
+            "Part('tag'): there is no 'tag' among the outputs, which are not named (shape (37, 4)"
         ),
     ):
         part.measure(logits, labels, weights)

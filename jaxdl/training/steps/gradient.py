@@ -95,8 +95,9 @@ class GradientStep(TrainingStep):
         del mode
         return batch
 
-    def loss_weights(self, batch: Batch) -> Array:
-        """[batch], wᵢ."""
+    def loss_weights(self, state: TrainState, batch: Batch, mode: Train) -> Array:
+        """wᵢ: [batch], or [batch, time] where positions weigh."""
+        del state, mode
         return batch.example_weights()
 
     def measured(self, rows: Any, batch: Batch) -> Measured:
@@ -168,7 +169,7 @@ class GradientStep(TrainingStep):
         """
         mode = own_draws(Train(state.key, batch.mask, across).fold_in(state.step), across)
         batch = self.prepared(batch, mode)
-        shares, total = in_shares(self.loss_weights(batch), across)
+        shares, total = in_shares(self.loss_weights(state, batch, mode), across)
         objected, losses, gradients = self.gradients(state, batch, shares, mode)
         measured = self.measured(objected.rows, batch)
         sums = objected.sums | measured.sums

@@ -14,7 +14,7 @@ from jaxdl.core.layer import Layer, Params, State
 from jaxdl.core.mode import Eval, Train
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
-from jaxdl.losses.weighted import weighted_sum
+from jaxdl.losses.by_position import loss_sum, loss_weights
 from jaxdl.metrics.metric import Metric
 from jaxdl.training.auxiliary import Losses, taken_out
 from jaxdl.training.class_weights import class_weights_of
@@ -52,7 +52,8 @@ class Evaluation(EvaluationStep):
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
-            sums["loss"] = (self._loss(outputs, batch, weights, across), weights.sum())
+            counted = loss_weights(self.loss, lambda: outputs, batch.targets, weights)
+            sums["loss"] = (self._loss(outputs, batch, counted, across), counted.sum())
         measured = measure(self.metrics, outputs, batch.targets, weights)
         return added_up(sums | measured.sums, across), measured.gathered
 
@@ -60,7 +61,7 @@ class Evaluation(EvaluationStep):
         """Σ w·loss over the part's rows."""
         assert self.loss is not None
         if not is_batchwise(self.loss):
-            return weighted_sum(self.loss(outputs, batch.targets), weights)
+            return loss_sum(self.loss, outputs, batch.targets, weights)
         share = batch_loss(
             self.loss, outputs, batch, weights, batch.weights is not None, across
         )
@@ -169,12 +170,22 @@ class Supervised(GradientStep):
         inputs, targets = self.augment(key, batch.inputs, batch.targets)
         return batch._replace(inputs=inputs, targets=targets)
 
-    def loss_weights(self, batch: Batch) -> Array:
-        """[batch], the weights of the examples times those of their classes."""
-        weights = batch.example_weights()
+    def loss_weights(self, state: TrainState, batch: Batch, mode: Train) -> Array:
+        """[batch], the weights of the examples, or [batch, time], of positions, times those of
+        their classes.
+        """
+        counted = loss_weights(
+            self.loss,
+            lambda: self.model.apply(state.params, state.state, batch.inputs, mode)[0],
+            batch.targets,
+            batch.example_weights(),
+        )
+        return self._with_class_weights(counted, batch.targets)
+
+    def _with_class_weights(self, weights: Array, targets: Any) -> Array:
         if self.class_weights is None:
             return weights
-        return weights * class_weights_of(self.class_weights, batch.targets)
+        return weights * class_weights_of(self.class_weights, targets)
 
     def measured(self, rows: Any, batch: Batch) -> Measured:
         """The metrics of outputs."""
@@ -225,7 +236,7 @@ class Supervised(GradientStep):
         """What the part's rows add to L."""
         with jax.named_scope("loss"):
             if not is_batchwise(self.loss):
-                return weighted_sum(self.loss(outputs, batch.targets), shares)
-            weights = self.loss_weights(batch)
+                return loss_sum(self.loss, outputs, batch.targets, shares)
+            weights = self._with_class_weights(batch.example_weights(), batch.targets)
             weighted = batch.weights is not None or self.class_weights is not None
             return batch_loss(self.loss, outputs, batch, weights, weighted, across)
