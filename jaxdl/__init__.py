@@ -101,6 +101,7 @@ from jaxdl.training import find_learning_rate as find_learning_rate
 from jaxdl.training import fit as fit
 from jaxdl.training import gaussian_divergence as gaussian_divergence
 from jaxdl.training import gaussian_log_likelihood as gaussian_log_likelihood
+from jaxdl.training import load_run as load_run
 from jaxdl.training import predict as predict
 from jaxdl.training import train as train
 

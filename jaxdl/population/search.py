@@ -23,9 +23,9 @@ from jaxdl.population.recipe import SupervisedRecipe
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.options import SupervisedArguments, SupervisedOptions, check_names
-from jaxdl.training.run import EarlyStopping
 from jaxdl.training.run_options import RunArguments, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState

@@ -4,11 +4,12 @@ from jaxdl.training.evaluation import evaluate as evaluate
 from jaxdl.training.evaluation import predict as predict
 from jaxdl.training.fit import fit as fit
 from jaxdl.training.guard import Guarded as Guarded
+from jaxdl.training.history import EarlyStopping as EarlyStopping
 from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
 from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
 from jaxdl.training.loop_options import EpochEnd as EpochEnd
-from jaxdl.training.run import EarlyStopping as EarlyStopping
 from jaxdl.training.run import Run as Run
+from jaxdl.training.saved_run import load_run as load_run
 from jaxdl.training.state import EvalState as EvalState
 from jaxdl.training.state import Measured as Measured
 from jaxdl.training.state import TrainState as TrainState
