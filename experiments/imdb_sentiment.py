@@ -29,7 +29,7 @@ import jaxdl as dl
 from experiments import pictures
 from experiments.reporting import Goal, run, show_table, write_result
 from jaxdl import data, losses, metrics
-from jaxdl.training.run import History
+from jaxdl.training.history import History
 
 GOALS = (Goal("lstm_test_accuracy", 0.86),)
 CELLS = {"simple_rnn": dl.SimpleRNN(64), "gru": dl.GRU(64), "lstm": dl.LSTM(64)}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxdl.training.run import History
+from jaxdl.training.history import History
 
 WIDTH, HEIGHT = 4.6, 3.6
 """Of one panel, in inches."""

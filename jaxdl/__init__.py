@@ -118,6 +118,7 @@ from jaxdl.training import fit as fit
 from jaxdl.training import gaussian_divergence as gaussian_divergence
 from jaxdl.training import gaussian_log_likelihood as gaussian_log_likelihood
 from jaxdl.training import iterate as iterate
+from jaxdl.training import load_run as load_run
 from jaxdl.training import make_step as make_step
 from jaxdl.training import predict as predict
 from jaxdl.training import train as train

@@ -39,7 +39,8 @@ Json = dict[str, Any]
 _ArrayRecord = TypedDict("_ArrayRecord", {"numpy array": str, "dtype": str, "shape": list[int]})
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -63,7 +64,7 @@ class Manifest:
     leaves: Mapping[str, Leaf]
     files: Mapping[str, tuple[int, str]]
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
-    saved: str = dataclasses.field(default_factory=_now)
+    saved: str = dataclasses.field(default_factory=now)
 
     def write(self, folder: Path) -> None:
         """Writes the manifest, and waits until it is on the disk.
@@ -72,7 +73,7 @@ class Manifest:
             folder: of the checkpoint.
         """
         path = folder / NAME
-        path.write_bytes(_text(self._fields()))
+        path.write_bytes(digested_text(self._fields()))
         flush(path)
 
     def _fields(self) -> Json:
@@ -92,7 +93,7 @@ class Manifest:
             ManifestCorruptionError: it is missing, or not as it was written.
             FormatError: it is of another format or version.
         """
-        fields = _fields(folder / NAME)
+        fields = read_fields(folder / NAME)
         version = fields.get("version")
         if fields.get("format") != FORMAT or not isinstance(version, int):
             raise FormatError(f"has a {NAME} that is not of a jaxdl checkpoint")
@@ -112,8 +113,8 @@ class Manifest:
         return cls(**kept)
 
 
-def _text(fields: Json) -> bytes:
-    """The manifest's only valid text: the digest of all other fields, then these."""
+def digested_text(fields: Json) -> bytes:
+    """The only valid text of an object of JSON: the digest of all its fields, then these."""
     digest = hashlib.sha256(_plain(fields)).hexdigest()
     return _plain({"digest": digest} | fields)
 
@@ -122,28 +123,38 @@ def _plain(fields: Json) -> bytes:
     return json.dumps(fields, indent=1).encode()
 
 
-def _fields(path: Path) -> Json:
+def read_fields(path: Path) -> Json:
+    """Reads what `digested_text` was written of, and checks its digest.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ManifestCorruptionError: it is missing, or not as it was written.
+    """
     data = _bytes(path)
     try:
         fields = json.loads(data)
         fields.pop("digest")
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise ManifestCorruptionError(f"has a damaged {NAME} ({reason(error)})") from error
-    if _text(fields) != data:
-        raise ManifestCorruptionError(f"has a damaged {NAME}: its digest does not match")
+        raise ManifestCorruptionError(f"has a damaged {path.name} ({reason(error)})") from error
+    if digested_text(fields) != data:
+        raise ManifestCorruptionError(f"has a damaged {path.name}: its digest does not match")
     return fields
 
 
 def _bytes(path: Path) -> bytes:
+    name = path.name
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ManifestCorruptionError(f"has a {NAME} of more than {_MAX_BYTES} bytes")
+            raise ManifestCorruptionError(f"has a {name} of more than {_MAX_BYTES} bytes")
         return path.read_bytes()
     except FileNotFoundError as error:
-        message = f"has no {NAME}: it is incomplete, or no checkpoint of jaxdl"
+        kind = "checkpoint" if name == NAME else "run"
+        message = f"has no {name}: it is incomplete, or no {kind} of jaxdl"
         raise ManifestCorruptionError(message) from error
     except OSError as error:
-        message = f"has a {NAME} that cannot be read ({reason(error)})"
+        message = f"has a {name} that cannot be read ({reason(error)})"
         raise ManifestCorruptionError(message) from error
 
 

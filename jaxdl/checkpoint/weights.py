@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from jaxdl.checkpoint.error import (
     UnreadableError,
     reason,
 )
-from jaxdl.checkpoint.leaves import Leaf, LeafRecord
+from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.versions import versions
 
@@ -44,7 +44,7 @@ _STORED = {
 """The dtype that each dtype is stored in."""
 
 
-class _Contents(NamedTuple):
+class Contents(NamedTuple):
     """What a file of weights holds: what is recorded of each array, the paths of dicts that are
     empty, and the arrays.
     """
@@ -72,40 +72,62 @@ def save(path: str | os.PathLike[str], params: PyTree, state: PyTree = None) -> 
         ValueError: a name is not a string.
         ModuleNotFoundError: safetensors is not installed.
     """
-    from_numpy = _library().numpy
     target = Path(path)
-    records: dict[str, LeafRecord] = {}
-    arrays: dict[str, np.ndarray] = {}
     empty: list[str] = []
     tree = {"params": params, "state": {} if state is None else state}
-    for name, leaf in _walk(tree, (), empty):
+    contents = contents_of("save", dict(_walk(tree, (), empty)), empty)
+    try:
+        write(target, contents)
+    except Exception as error:  # safetensors has errors of its own for what the system reports
+        raise CheckpointError(
+            f"save: {target} cannot be written ({reason(error)}) — what was there before is "
+            f"unchanged; free some space or give another path."
+        ) from error
+
+
+def contents_of(caller: str, leaves: Mapping[str, object], empty: Sequence[str]) -> Contents:
+    """What a file of weights holds of leaves by path.
+
+    Args:
+        caller: what an error begins with.
+        leaves: arrays, typed keys and numbers, by dotted path.
+        empty: the paths of dicts without leaves.
+
+    Raises:
+        TypeError: a leaf is not an array, or is of a dtype that safetensors cannot hold.
+        ModuleNotFoundError: safetensors is not installed.
+    """
+    _library()
+    notes: dict[str, Leaf] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, leaf in leaves.items():
         try:
             plain, key = trees.as_plain(leaf)
-            note = trees.record_of(plain, key)
-            arrays[name] = _stored(plain, note)
+            notes[name] = trees.record_of(plain, key)
+            arrays[name] = _stored(plain, notes[name])
         except TypeError as error:
-            raise TypeError(f"save: {name} {error}") from None
-        records[name] = note.to_record()
+            raise TypeError(f"{caller}: {name} {error}") from None
+    return Contents(notes, list(empty), arrays)
+
+
+def write(target: Path, contents: Contents) -> None:
+    """Writes a file of weights, whole or not at all; folders above it are created."""
+    from_numpy = _library().numpy
+    records = {name: note.to_record() for name, note in contents.leaves.items()}
     manifest = {
         "digest": _NO_DIGEST,
         "format": FORMAT,
         "version": VERSION,
         "versions": versions(),
     }
-    text = json.dumps(manifest | {"leaves": records, "empty": empty})
+    text = json.dumps(manifest | {"leaves": records, "empty": contents.empty})
 
-    def write(part: Path) -> None:
-        from_numpy.save_file(arrays, str(part), metadata={_METADATA: text})
+    def write_part(part: Path) -> None:
+        from_numpy.save_file(contents.arrays, str(part), metadata={_METADATA: text})
         _seal(part)
 
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, write)
-    except Exception as error:  # safetensors has errors of its own for what the system reports
-        raise CheckpointError(
-            f"save: {target} cannot be written ({reason(error)}) — what was there before is "
-            f"unchanged; free some space or give another path."
-        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, write_part)
 
 
 def load(
@@ -133,7 +155,7 @@ def load(
         ModuleNotFoundError: safetensors is not installed.
     """
     try:
-        found = _read(Path(path))
+        found = read(Path(path))
     except UnreadableError as error:
         advice = "read it with the program that wrote it"
         if isinstance(error, CorruptionError):
@@ -201,7 +223,12 @@ def _seal(path: Path) -> None:
         file.write(hashlib.sha256(start + header).hexdigest().encode())
 
 
-def _read(path: Path) -> _Contents:
+def read(path: Path) -> Contents:
+    """Reads a file of weights, and checks every digest.
+
+    Raises:
+        UnreadableError: it is missing, damaged, or of another format.
+    """
     library = _library()
     try:
         data = path.read_bytes()
@@ -221,7 +248,7 @@ def _read(path: Path) -> _Contents:
         message = f"is damaged: safetensors cannot read it ({reason(error)})"
         raise FileCorruptionError(message) from error
     arrays = {name: _checked(name, raw[name]["data"], leaf) for name, leaf in leaves.items()}
-    return _Contents(leaves, manifest["empty"], arrays)
+    return Contents(leaves, manifest["empty"], arrays)
 
 
 def _manifest(data: bytes) -> tuple[dict[str, Any], int]:
@@ -279,7 +306,7 @@ def _checked(name: str, data: bytes | bytearray, leaf: Leaf) -> np.ndarray:
 
 
 def _into(
-    like: tuple[PyTree, PyTree], found: _Contents, path: str | os.PathLike[str]
+    like: tuple[PyTree, PyTree], found: Contents, path: str | os.PathLike[str]
 ) -> tuple[PyTree, PyTree]:
     if not isinstance(like, (tuple, list)) or len(like) != 2:
         raise TypeError(f"load: like is a pair (params, state), got {type(like).__name__}.")

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdl.population.members import FOREVER, MembersLoop, MembersState
+from jaxdl.training.history import Best, History
 from jaxdl.training.loop import Loop
-from jaxdl.training.run import Best, History
 
 
 class Member(NamedTuple):

@@ -18,11 +18,11 @@ from jaxdl.data.source import Batch
 from jaxdl.training.cursor import EpochCarry
 from jaxdl.training.feed import Chunk
 from jaxdl.training.finite import is_finite, select
+from jaxdl.training.history import Best
 from jaxdl.training.iteration import Advance
 from jaxdl.training.loop import Loop
 from jaxdl.training.loop_options import copied
 from jaxdl.training.loop_state import Ends
-from jaxdl.training.run import Best
 from jaxdl.training.state import EvalState, Measured, TrainState
 from jaxdl.training.step import EvaluationStep, Recipe, Updating
 

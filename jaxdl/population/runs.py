@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.checkpoint.describe import describe
 from jaxdl.compiling import threefry
 from jaxdl.core.arrays import host_arrays
 from jaxdl.core.layer import Layer
@@ -24,10 +25,11 @@ from jaxdl.population.members import (
 )
 from jaxdl.training import checks, data_checks, sources
 from jaxdl.training.feed import ResidentFeed, lists_read
+from jaxdl.training.history import Best, EarlyStopping
 from jaxdl.training.iteration import measure
 from jaxdl.training.loss_terms import as_loss, with_terms
 from jaxdl.training.options import Loss
-from jaxdl.training.run import Best, EarlyStopping, Run
+from jaxdl.training.run import Run, trained_by
 from jaxdl.training.state import EvalState
 from jaxdl.training.step import Recipe
 
@@ -96,6 +98,7 @@ class Runs:
             for name, rows in cohort.history.items()
         }
         stopped = cohort.stopped[k] or "finished"
+        step = self.recipe(self.members[i].hyperparameters)
         return Run(
             params,
             model_state,
@@ -105,6 +108,8 @@ class Runs:
             state,
             stopped,
             cohort.compile_seconds,
+            **trained_by(step),
+            settings=step.described() | {"seed": describe(self.members[i].seed)},
         )
 
     @property

@@ -22,6 +22,7 @@ from jaxdl.population.recipe import SupervisedRecipe, built_of
 from jaxdl.population.runs import Runs
 from jaxdl.training import checks, data_checks, sources, step_checks
 from jaxdl.training.feed import Feed, ResidentFeed
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loss_terms import as_loss
 from jaxdl.training.mixing import check_functions
@@ -33,7 +34,6 @@ from jaxdl.training.options import (
     SupervisedOptions,
     check_names,
 )
-from jaxdl.training.run import EarlyStopping
 from jaxdl.training.run_options import RunArguments, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState

@@ -4,6 +4,7 @@ from jaxdl.training.evaluation import evaluate as evaluate
 from jaxdl.training.evaluation import predict as predict
 from jaxdl.training.fit import fit as fit
 from jaxdl.training.guard import Guarded as Guarded
+from jaxdl.training.history import EarlyStopping as EarlyStopping
 from jaxdl.training.iterate import MadeStep as MadeStep
 from jaxdl.training.iterate import Stage as Stage
 from jaxdl.training.iterate import iterate as iterate
@@ -13,8 +14,8 @@ from jaxdl.training.learning_rate_search import find_learning_rate as find_learn
 from jaxdl.training.loop_options import EpochEnd as EpochEnd
 from jaxdl.training.objective import Constants as Constants
 from jaxdl.training.objective import Objective as Objective
-from jaxdl.training.run import EarlyStopping as EarlyStopping
 from jaxdl.training.run import Run as Run
+from jaxdl.training.saved_run import load_run as load_run
 from jaxdl.training.state import EvalState as EvalState
 from jaxdl.training.state import Measured as Measured
 from jaxdl.training.state import TrainState as TrainState

@@ -7,7 +7,7 @@ import jax
 
 from jaxdl.checkpoint.describe import Description, describe
 from jaxdl.training.feed import Feed
-from jaxdl.training.run import EarlyStopping
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.step import Updating
 
 Identity = dict[str, Description]
@@ -39,6 +39,31 @@ def run_identity(
         "validation": None if validation is None else validation.identity(),
         "early_stopping": early_stopping,
         **(others or {}),
+    }
+    return (
+        {"if_not_finite": "stop"}
+        | step.described()
+        | {name: describe(part) for name, part in parts.items()}
+    )
+
+
+def run_settings(
+    step: Updating, feed: Feed, state: Any, epochs: int, early_stopping: EarlyStopping | None
+) -> Identity:
+    """What a run reports of itself: its identity without the data.
+
+    Args:
+        step: what is done with each batch.
+        feed: the data, for the size of a batch.
+        state: of training, for the seed.
+        epochs: how many were asked for.
+        early_stopping: when to end early.
+    """
+    parts = {
+        "seed": keys(state),
+        "epochs": epochs,
+        "batch_size": feed.example.size,
+        "early_stopping": early_stopping,
     }
     return (
         {"if_not_finite": "stop"}

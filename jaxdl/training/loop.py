@@ -14,14 +14,15 @@ from jaxdl.debugging.origin import first_not_finite
 from jaxdl.training.cursor import Cursor, EpochCarry, batch_at
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.finite import is_finite
-from jaxdl.training.identity import run_identity
+from jaxdl.training.history import Best, EarlyStopping
+from jaxdl.training.identity import run_identity, run_settings
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
 from jaxdl.training.loop_options import EpochEnd, LoopOptions, copied
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
 from jaxdl.training.program import Program
 from jaxdl.training.progress import Progress, progress
-from jaxdl.training.run import Best, EarlyStopping, Run
+from jaxdl.training.run import Run, trained_by
 from jaxdl.training.saving import Saver, ending_well
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep, Updating
@@ -171,16 +172,10 @@ class Loop:
         if rule is not None and rule.restore_best and here.best is not None:
             params = here.best.params
             state = here.best.state
-        return Run(
-            params,
-            state,
-            here.history,
-            here.best,
-            here.state.average,
-            here.state,
-            stopped,
-            self.compile_seconds,
-        )
+        about = trained_by(self.step)
+        settings = run_settings(self.step, self.feed, here.state, self.options.epochs, rule)
+        given = (params, state, here.history, here.best, here.state.average, here.state)
+        return Run(*given, stopped, self.compile_seconds, **about, settings=settings)
 
     def _names(self) -> list[str]:
         """Of the metrics that the history has after an epoch."""

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.training.feed import Feed
+from jaxdl.training.history import EarlyStopping, History
 from jaxdl.training.program import Execution
-from jaxdl.training.run import EarlyStopping, History
 from jaxdl.training.state import TrainState
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdl.training.cursor import Cursor, EpochCarry
+from jaxdl.training.history import Best, History
 from jaxdl.training.program import EpochMetrics
-from jaxdl.training.run import Best, History
 
 FIRST = Cursor(0, 0)
 

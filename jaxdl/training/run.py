@@ -1,115 +1,33 @@
 """What training gives back."""
 
 import dataclasses
-import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
+from jax import Array
 
-from jaxdl.core.layer import Params, State
-from jaxdl.core.plotting import new_figure, save_figure
+from jaxdl.core.layer import Layer, Params, State
+from jaxdl.metrics.metric import Metric
+from jaxdl.training import evaluation
+from jaxdl.training.classes import predicted_classes
+from jaxdl.training.guard import Guarded
+from jaxdl.training.history import Best, History, plot_history
+from jaxdl.training.options import Loss
+from jaxdl.training.run_files import RunParts, write_run
+from jaxdl.training.run_options import Compile
 from jaxdl.training.state import TrainState
-
-History = dict[str, list[Any]]
-"""One list a figure, one entry an epoch."""
-
-
-class Best(NamedTuple):
-    """The parameters and state of the epoch whose monitored figure was best.
-
-    Args:
-        epoch: its number, from 0.
-        value: the figure.
-        params, state: after that epoch.
-    """
-
-    epoch: int
-    value: float
-    params: Params
-    state: State
-
-
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """Ends a run when a figure of the history has not become better for some epochs.
-
-    Args:
-        patience: how many epochs in a row without an improvement end the run; 0 is as 1: the first
-            of them does.
-        monitor: the name of the figure in the history.
-        mode: whether "min" or "max" is better; None knows it for a loss.
-        min_delta: the least change that counts as an improvement.
-        restore_best: whether the run's `params` and `state` are then those of the best epoch.
-
-    Raises:
-        ValueError: the monitor is not a loss and no mode is given.
-    """
-
-    patience: int = 5
-    monitor: str = "validation_loss"
-    mode: Literal["min", "max"] | None = None
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        if (
-            isinstance(self.patience, bool)
-            or not isinstance(self.patience, (int, np.integer))
-            or self.patience < 0
-        ):
-            raise ValueError(
-                f"EarlyStopping: patience is a whole number of epochs, at least 0, got "
-                f"{self.patience!r}."
-            )
-        if not isinstance(self.monitor, str):
-            raise TypeError(
-                f"EarlyStopping: monitor is the name of a figure, got {self.monitor!r}."
-            )
-        if (
-            not isinstance(self.min_delta, (int, float, np.number))
-            or not 0 <= self.min_delta < math.inf
-        ):
-            raise ValueError(
-                f"EarlyStopping: min_delta is a finite number of at least 0, got "
-                f"{self.min_delta!r}."
-            )
-        if not isinstance(self.restore_best, (bool, np.bool_)):
-            raise TypeError(
-                f"EarlyStopping: restore_best is True or False, got {self.restore_best!r}."
-            )
-        if self.mode is None and not self.monitor.endswith("loss"):
-            raise ValueError(
-                f"EarlyStopping: say whether mode='min' or mode='max' is better for "
-                f"{self.monitor!r}."
-            )
-        if not (
-            self.mode is None or (isinstance(self.mode, str) and self.mode in ("min", "max"))
-        ):
-            raise ValueError(f"EarlyStopping: mode is 'min' or 'max', got {self.mode!r}.")
-
-    @property
-    def epochs(self) -> int:
-        """After how many epochs without an improvement the run ends."""
-        return max(self.patience, 1)
-
-    def better(self, value: float, best: float | None) -> bool:
-        """Whether the value improves on the best so far; NaN never does."""
-        if value != value:
-            return False
-        if best is None:
-            return True
-        return (
-            value > best + self.min_delta
-            if self.mode == "max"
-            else value < best - self.min_delta
-        )
+from jaxdl.training.steps.supervised import Supervised
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """The outcome of `fit` and `train`.
+
+    Where its step trains one model, it evaluates and predicts with it; `save` writes it to a
+    folder, and `load_run` opens it again.
 
     Args:
         params, state: the model's, after the last step, or of the best epoch where early stopping
@@ -127,6 +45,13 @@ class Run:
             held a run that had ended, and nothing was left to train.
         compile_seconds: the time until the first step could run: drawing the first state, tracing
             and compiling.
+        step: the name of the training step, such as "Supervised".
+        model: what was trained, with the precision it computes in; None where the step trains no
+            single model.
+        loss: the loss of a `Supervised` step, else None.
+        metrics: its metrics by name.
+        settings: what the run was, part by part, as a checkpoint describes it: the step with its
+            optimizer, the seed, epochs, the batch size.
     """
 
     params: Params
@@ -137,6 +62,11 @@ class Run:
     train_state: TrainState
     stopped: str
     compile_seconds: float
+    step: str = ""
+    model: Layer | None = None
+    loss: Loss | None = None
+    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         epochs = len(self.history.get("seconds", ()))
@@ -148,6 +78,159 @@ class Run:
         shown = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
         return f"Run({self.stopped!r}, epochs={epochs}, {shown})"
 
+    @property
+    def eval_params(self) -> Params:
+        """The parameters to evaluate with, as validation does: those of the best epoch where early
+        stopping restored it, else the moving average where there is one, else `params`.
+        """
+        if self.average is None or self._is_best:
+            return self.params
+        return self.average
+
+    @property
+    def _is_best(self) -> bool:
+        """Whether the parameters are those of the best epoch."""
+        return self.best is not None and self.params is self.best.params
+
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        batch_size: int = 256,
+        compile: Compile = "auto",
+        devices: Sequence[Any] | None = None,
+    ) -> dict[str, Any]:
+        """The mean loss and the metrics over data, exact over all examples.
+
+        Of the data that validated the run these are the figures of its history, of the epoch whose
+        parameters are `eval_params`.
+
+        Args:
+            data: as in `fit`.
+            loss, metrics: None takes those of the run.
+            batch_size, compile, devices: as in `evaluate`.
+
+        Returns:
+            Figures by name.
+
+        Raises:
+            ValueError: the run has no single model, or neither a loss nor metrics.
+        """
+        model = self._model("evaluate")
+        loss = self.loss if loss is None else loss
+        metrics = self.metrics if metrics is None else metrics
+        if loss is None and not metrics:
+            raise ValueError(
+                f"run.evaluate: this run of {self.step or 'a step'} has no loss and no metrics of "
+                f"its own — give them, as in run.evaluate(data, loss=losses.mean_squared_error)."
+            )
+        return evaluation.evaluate(
+            model,
+            self.eval_params,
+            self.state,
+            data,
+            loss=loss,
+            metrics=dict(metrics),
+            batch_size=batch_size,
+            compile=compile,
+            devices=devices,
+        )
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 256,
+        compile: Compile = "auto",
+        devices: Sequence[Any] | None = None,
+    ) -> Any:
+        """The outputs of the model in evaluation for all inputs, in their order: [examples, ...].
+
+        Args:
+            inputs: an array, or a tree of arrays, with one entry an example.
+            batch_size, compile, devices: as in `predict`.
+
+        Raises:
+            ValueError: the run has no single model.
+        """
+        return evaluation.predict(
+            self._model("predict"),
+            self.eval_params,
+            self.state,
+            inputs,
+            batch_size=batch_size,
+            compile=compile,
+            devices=devices,
+        )
+
+    def classify(
+        self, inputs: Any, *, threshold: float | None = None, batch_size: int = 256
+    ) -> Array:
+        """The classes of all inputs, [examples, ...] int32.
+
+        Of outputs [examples, ..., classes] the number of the largest. Outputs of one column,
+        [examples] or [examples, ..., 1], are binary: 1 above the threshold, else 0; where the
+        run's loss is a binary one, so is each of several columns, which then all remain.
+        Where an output is NaN the class is -2³¹, which no class is.
+
+        Args:
+            inputs: as in `predict`.
+            threshold: of binary outputs; None is 0, which is right for logits, and 0.5 where the
+                loss takes probabilities.
+            batch_size: examples at a time.
+
+        Raises:
+            ValueError: the run has no single model, or its outputs are not of a classifier.
+        """
+        outputs = self.predict(inputs, batch_size=batch_size)
+        return predicted_classes(outputs, self.loss, threshold)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the run to a folder, from which `load_run` opens it in any process.
+
+        The folder holds the arrays in one safetensors file and all else in `run.json`, each with
+        digests; both are complete or not there. The model, the loss and the metrics are kept as
+        the calls that they print as. What prints as another value, such as a model with a
+        lambda, is left out with a warning. The optimizer's state is kept where it is made of named
+        tuples of optax and of plain containers.
+
+        Args:
+            folder: is created; a run that was saved there before is replaced.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+            TypeError: a leaf is of a dtype that safetensors cannot hold.
+            ModuleNotFoundError: safetensors is not installed.
+
+        >>> import numpy as np, tempfile, optax, jaxdl as dl
+        >>> x = np.ones((8, 3), np.float32)
+        >>> loss = dl.losses.mean_squared_error
+        >>> run = dl.fit(dl.Dense(1), (x, x[:, :1]), loss=loss, optimizer=optax.sgd(0.1),
+        ...              progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run.save(folder)
+        ...     dl.load_run(folder).model
+        Dense(1)
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        write_run(Path(folder), RunParts(**fields, restored=self._is_best))
+
+    def _model(self, method: str) -> Layer:
+        if self.model is not None:
+            return self.model
+        if self.step == "Supervised":
+            raise ValueError(
+                f"run.{method}: this run was saved without its model — give it, as in "
+                f"load_run(folder, model=model)."
+            )
+        function = "evaluate" if method == "evaluate" else "predict"
+        raise ValueError(
+            f"run.{method}: {self.step or 'the step of this run'} trains no single model — give "
+            f"the part that is meant, and its parameters, to jaxdl.{function}."
+        )
+
     def on(self, device: Any) -> "Run":
         """The same, its arrays on one device."""
         names = ("params", "state", "average", "train_state")
@@ -157,6 +240,8 @@ class Run:
         if self.best is not None:
             params, state = jax.device_put((self.best.params, self.best.state), device)
             moved["best"] = self.best._replace(params=params, state=state)
+            if self._is_best:
+                moved |= {"params": params, "state": state}
         return dataclasses.replace(self, **moved)
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -166,38 +251,16 @@ class Run:
         return plot_history(self.history, path)
 
 
-NOT_DRAWN = ("seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
-"""What a history tells that is no figure of the model."""
-
-
-def plot_history(history: History, path: str | Path | None = None) -> Any:
-    """The curves of a history, one panel a figure.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
+def trained_by(step: Any) -> dict[str, Any]:
+    """What a run knows of its step: the name, the model, the loss and the metrics, by the names of
+    `Run`'s fields.
     """
-    names = [
-        name
-        for name in history
-        if not name.startswith("validation_") and not name.endswith(NOT_DRAWN)
-    ]
-    names = [name for name in names if history[name] and isinstance(history[name][0], float)]
-    figure = new_figure(4.6 * max(len(names), 1), 3.4)
-    axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=False):
-        for label, key in (("training", name), ("validation", f"validation_{name}")):
-            if key in history:
-                axis.plot(
-                    range(1, len(history[key]) + 1),
-                    history[key],
-                    marker="o",
-                    markersize=3,
-                    label=label,
-                )
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(name.replace("_", " "))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save_figure(figure, path)
-    return figure
+    step = step.step if isinstance(step, Guarded) else step
+    model = getattr(step, "model", None)
+    found: dict[str, Any] = {
+        "step": type(step).__name__,
+        "model": model if isinstance(model, Layer) else None,
+    }
+    if isinstance(step, Supervised):
+        found |= {"loss": step.loss, "metrics": dict(step.metrics)}
+    return found

@@ -11,9 +11,9 @@ from jaxdl.checkpoint.checkpoints import Checkpoints
 from jaxdl.training import arguments, checks, data_checks, sources
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import IfNotFinite
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.loop_options import Callback, LoopOptions
 from jaxdl.training.program import Execution
-from jaxdl.training.run import EarlyStopping
 
 Compile = Literal["eager", "step", "epoch", "auto"]
 WITHOUT_END = 2**30

@@ -20,11 +20,11 @@ from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.store import Store
 from jaxdl.training.cursor import Cursor, EpochCarry
 from jaxdl.training.feed import Feed
+from jaxdl.training.history import Best
 from jaxdl.training.identity import Identity, with_hyperparameters_of
 from jaxdl.training.interrupts import TERMINATED, handle_by, handled, handlers_of
 from jaxdl.training.loop_state import Ends, LoopState, MetricAccumulator
 from jaxdl.training.outcome import outcome
-from jaxdl.training.run import Best
 from jaxdl.training.step import Updating
 from jaxdl.training.sums import Layout, scalar
 

@@ -11,8 +11,8 @@ from jaxdl.core.tree import named_leaves
 from jaxdl.data.source import Batch
 from jaxdl.training.data_checks import check_counts
 from jaxdl.training.feed import Feed
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.outcome import outcome
-from jaxdl.training.run import EarlyStopping
 from jaxdl.training.state import Measured, TrainState
 from jaxdl.training.step import EvaluationStep, Step, TrainingStep
 

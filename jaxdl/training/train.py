@@ -23,13 +23,14 @@ from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
 from jaxdl.training.feed import Feed
 from jaxdl.training.guard import Guarded, IfNotFinite
+from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loop import run_training
 from jaxdl.training.loop_options import Callback, copied
 from jaxdl.training.mixing import check_functions
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import ObjectiveArguments, SupervisedOptions, check_names
-from jaxdl.training.run import EarlyStopping, Run
+from jaxdl.training.run import Run
 from jaxdl.training.run_options import Compile, RunOptions
 from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.training.state import TrainState, distinct_arrays

@@ -267,7 +267,7 @@ def test_each_fault_is_listed_where_none_is_whole(
 def rewritten(path: Path, **changes: Any) -> None:
     fields = json.loads((path / "manifest.json").read_text())
     fields.pop("digest")
-    (path / "manifest.json").write_bytes(manifest._text(fields | changes))
+    (path / "manifest.json").write_bytes(manifest.digested_text(fields | changes))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from jaxdl.core import plotting
-from jaxdl.training.run import plot_history
+from jaxdl.training.history import plot_history
 
 HISTORY = {"loss": [2.0, 1.0], "validation_loss": [2.5, 1.5], "seconds": [1.0, 1.0]}
 
