@@ -29,12 +29,12 @@ from jaxdl.training.printed import (
     printed_metric,
     printed_model,
 )
-from tests.laws.catalogue import CATALOGUE, Decoder, Gated, attend
+from tests.laws.catalogue import CATALOGUE, Decoder, Gated, Leaky, attend
 
 pytest.importorskip("safetensors")
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-OWN = [Gated, Decoder, attend]
+OWN = [Gated, Decoder, Leaky, attend]
 MODEL = dl.Sequential(dl.Dense(6), dl.BatchNorm(), jax.nn.relu, dl.Dropout(0.3), dl.Dense(3))
 PROGRAM = """
 import sys, jax, numpy as np, jaxdl as dl
@@ -157,7 +157,7 @@ def test_another_process_predicts_the_same_bits(tmp_path: Path, run: dl.Run) -> 
 @pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 def test_every_layer_is_read_back_from_its_printed_call(entry: Any) -> None:
     printed = printed_model(entry.layer)
-    assert set(printed.types) <= {"Gated", "Decoder", "attend"}
+    assert set(printed.types) <= {"Gated", "Decoder", "Leaky", "attend"}
     found = opened_model(printed, OWN)
     assert found == entry.layer
     assert hash(found) == hash(entry.layer)

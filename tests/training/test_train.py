@@ -219,7 +219,8 @@ def test_evaluation_begins_every_pass_at_step_zero() -> None:
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no step": (
         {"step": MODEL},
-        "step: expected a training step such as Reconstruction(model, loss, optimizer), got Sequential",
+        "step: expected an Objective, or a training step such as Reconstruction(model, loss, optimizer), got "
+        "Sequential",
     ),
     "a class": ({"step": dl.Supervised}, "got the class Supervised — call it."),
     "a list within": (
