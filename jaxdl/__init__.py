@@ -29,6 +29,7 @@ from jaxdl.generation import generate as generate
 from jaxdl.layers import GRU as GRU
 from jaxdl.layers import LSTM as LSTM
 from jaxdl.layers import RNN as RNN
+from jaxdl.layers import ActivityPenalty as ActivityPenalty
 from jaxdl.layers import AdaptiveAvgPool as AdaptiveAvgPool
 from jaxdl.layers import AdaptiveMaxPool as AdaptiveMaxPool
 from jaxdl.layers import Attend as Attend
@@ -72,6 +73,7 @@ from jaxdl.layers import TransformerBlock as TransformerBlock
 from jaxdl.layers import TransformerDecoderBlock as TransformerDecoderBlock
 from jaxdl.layers import Upsample as Upsample
 from jaxdl.layers import WeightNorm as WeightNorm
+from jaxdl.layers import WeightPenalty as WeightPenalty
 from jaxdl.layers import in_precision as in_precision
 from jaxdl.layers import initializers as initializers
 from jaxdl.ops import activations as activations

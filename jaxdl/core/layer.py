@@ -50,6 +50,10 @@ class Span:
     max_length: int = dataclasses.field(metadata={"static": True})
 
 
+LOSSES = "losses"
+"""The name in a layer's next state under which it returns what training adds to the loss."""
+
+
 class Layer(Value, abc.ABC):
     """A model, or a part of one: a value that holds hyperparameters and no arrays.
 
@@ -109,7 +113,9 @@ class Layer(Value, abc.ABC):
 
         Returns:
             The outputs [batch, ...], and the next state, of the same structure, shapes and dtypes;
-            in evaluation the same state.
+            in evaluation the same state. In training a layer may add losses to the objective, by
+            name in its next state under `LOSSES`: numbers, or one for each example. They are taken
+            out before the next step.
 
         Raises:
             LayerError: the input or the parameters do not fit the layer, or the mode is neither.

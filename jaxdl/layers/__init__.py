@@ -22,6 +22,8 @@ from jaxdl.layers.norm import GroupNorm as GroupNorm
 from jaxdl.layers.norm import InstanceNorm as InstanceNorm
 from jaxdl.layers.norm import LayerNorm as LayerNorm
 from jaxdl.layers.norm import RMSNorm as RMSNorm
+from jaxdl.layers.penalties import ActivityPenalty as ActivityPenalty
+from jaxdl.layers.penalties import WeightPenalty as WeightPenalty
 from jaxdl.layers.pool import AdaptiveAvgPool as AdaptiveAvgPool
 from jaxdl.layers.pool import AdaptiveMaxPool as AdaptiveMaxPool
 from jaxdl.layers.pool import AvgPool as AvgPool

@@ -172,7 +172,7 @@ class _Cast(Layer):
         self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
     ) -> tuple[PyTree, State]:
         y, new = self.body.apply(_cast(params, self.dtype), state, self._input(x), mode)
-        return y, jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, state)
+        return y, _as_stored(new, state)
 
     def decode(
         self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
@@ -203,3 +203,13 @@ def _widened(tree: PyTree) -> PyTree:
         return leaf.astype(widest(leaf.dtype)) if is_floating else leaf
 
     return jax.tree.map(widen, tree)
+
+
+def _as_stored(new: PyTree, old: PyTree) -> PyTree:
+    """The next state in the dtypes that are stored; losses, which are no state, as they are."""
+    if isinstance(new, dict):
+        given = old if isinstance(old, dict) else {}
+        return {name: _as_stored(value, given.get(name)) for name, value in new.items()}
+    if old is None:
+        return new
+    return jax.tree.map(lambda leaf, stored: leaf.astype(stored.dtype), new, old)

@@ -10,11 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.core.layer import State
+from jaxdl.core.layer import LOSSES, State
 from jaxdl.losses.weighted import weighted_sum
-
-LOSSES = "losses"
-"""The name in a layer's state under which it returns its losses."""
 
 Losses = dict[str, Array]
 """By name; what several layers call alike is added up."""

@@ -251,6 +251,14 @@ CATALOGUE: dict[str, Entry] = {
     "resize, nearest": Entry(dl.Resize((3, 4), "nearest"), IMAGES),
     "resize, antialiased": Entry(dl.Resize(3, antialias=True), VOLUMES),
     "identity": Entry(dl.Identity(), IMAGES),
+    "activity penalty": Entry(dl.ActivityPenalty(0.1, 0.2), IMAGES),
+    "weight penalty": Entry(
+        dl.WeightPenalty(
+            dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dropout(0.5)), l1=0.1, l2=0.2
+        ),
+        VECTORS,
+        stochastic=True,
+    ),
     "flatten": Entry(dl.Flatten(), IMAGES),
     "reshape": Entry(dl.Reshape((3, -1)), IMAGES),
     "prelu": Entry(dl.PReLU(), IMAGES),

@@ -18,6 +18,7 @@ import pytest
 import jaxdl as dl
 from jaxdl.core.function import as_layer
 from jaxdl.core.tree import named_leaves, shapes
+from jaxdl.training.auxiliary import taken_out
 from tests.laws.catalogue import CATALOGUE, Decoder, Entry, Gated, Leaky, attend, missing
 
 LEAF_NAMES = {
@@ -200,7 +201,7 @@ def test_the_dtype_is_kept(entry: Entry, dtype: str) -> None:
 
         def loss(params: Any, state: Any, x: Any) -> Any:
             y, new = entry.layer.apply(params, state, x, TRAIN)
-            return total(y), (y, new)
+            return total(y), (y, taken_out(new, state)[0])
 
         gradient, trained = jax.eval_shape(jax.grad(loss, has_aux=True), params, state, x)
         assert shapes((gradient, trained)) == (params, (y, state))
@@ -269,8 +270,13 @@ def test_evaluation_leaves_the_state_and_draws_nothing(entry: Entry) -> None:
 @every_layer
 def test_training_keeps_the_structure_of_the_state(entry: Entry) -> None:
     params, state = entry.drawn()
-    _, new = jax.eval_shape(entry.layer.apply, params, state, entry.input(), TRAIN)
+    new = jax.eval_shape(lambda x: next_state(entry.layer, params, state, x), entry.input())
     assert shapes(new) == shapes(state)
+
+
+def next_state(layer: Any, params: Any, state: Any, x: Any) -> Any:
+    """The next state in training, without the losses that the layer adds."""
+    return taken_out(layer.apply(params, state, x, TRAIN)[1], state)[0]
 
 
 @pytest.mark.sampled(8)
@@ -449,6 +455,7 @@ def test_masked_examples_leave_no_trace_in_training(entry: Entry) -> None:
     def learn(params: Any, x: Any, mask: Any) -> Any:
         def objective(params: Any) -> Any:
             y, new = entry.layer.apply(params, state, x, dl.Train(jax.random.key(0), mask))
+            new, _ = taken_out(new, state)  # losses of examples are weighted by the step
             return jnp.sum(jnp.square(y[: entry.shape[0]])), (y[: entry.shape[0]], new)
 
         return jax.grad(objective, has_aux=True)(params)
