@@ -18,6 +18,7 @@ from jaxdl.core import Padded as Padded
 from jaxdl.core import Parameterless as Parameterless
 from jaxdl.core import Span as Span
 from jaxdl.core import Stateless as Stateless
+from jaxdl.core import Table as Table
 from jaxdl.core import Train as Train
 from jaxdl.core import forward as forward
 from jaxdl.core import tree as tree

@@ -5,6 +5,15 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from jaxdl.checkpoint.reading import (
+    Checkpoint,
+    RunInfo,
+    load_best,
+    load_best_epoch,
+    load_checkpoint,
+    runs_in,
+)
+
 Unit = Literal["steps", "epochs", "seconds"]
 OnChange = Literal["refuse", "continue", "restart"]
 
@@ -127,6 +136,38 @@ class Checkpoints:
             raise ValueError(
                 f"Checkpoints: say whether mode='min' or mode='max' is better for {self.best!r}."
             )
+
+    def runs(self) -> tuple[RunInfo, ...]:
+        """The run whose checkpoints are in the folder, and before it those that `on_change` set
+        aside, the newest first; no data is needed, and nothing is trained.
+
+        Raises:
+            CheckpointError: there is no such folder.
+        """
+        return runs_in(Path(self.folder))
+
+    def load(self, step: int | None = None) -> Checkpoint:
+        """Reads a checkpoint: parameters, state, history, settings. Every digest is checked.
+
+        Args:
+            step: the number of steps after which it was saved; None is the newest that can be
+                read.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read; or it is of a population.
+        """
+        return load_checkpoint(Path(self.folder), step)
+
+    def load_best(self) -> Checkpoint:
+        """Reads the checkpoint that was saved with the best value of the metric `best`; where none
+        is named, the best epoch that the run itself kept, by its validation or early stopping.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read; or it is of a population.
+        """
+        if self.best is None:
+            return load_best_epoch(Path(self.folder))
+        return load_best(Path(self.folder), self.better)
 
     @property
     def interval(self) -> Interval:

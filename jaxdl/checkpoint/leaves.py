@@ -112,6 +112,14 @@ def split(path: str) -> list[str]:
     return names
 
 
+def put(tree: dict[str, Any], names: Sequence[str], leaf: object) -> None:
+    """Sets a leaf of nested dicts, which are made as needed."""
+    *above, last = names
+    for name in above:
+        tree = tree.setdefault(name, {})
+    tree[last] = leaf
+
+
 def _name(entry: object) -> str:
     for attribute in ("key", "name", "idx"):
         if hasattr(entry, attribute):

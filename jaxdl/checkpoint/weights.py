@@ -165,9 +165,9 @@ def load(
         return _into(like, found, path)
     tree: dict[str, Any] = {"params": {}, "state": {}}
     for name in found.empty:
-        _put(tree, trees.split(name), {})
+        trees.put(tree, trees.split(name), {})
     for name, note in found.leaves.items():
-        _put(tree, trees.split(name), trees.as_leaf(found.arrays[name], note.key))
+        trees.put(tree, trees.split(name), trees.as_leaf(found.arrays[name], note.key))
     return tree["params"], tree["state"]
 
 
@@ -323,11 +323,3 @@ def _into(
     ]
     tree = jax.tree.unflatten(jax.tree.structure(tree), filled)
     return tree["params"], tree["state"]
-
-
-def _put(tree: dict[str, Any], names: list[str], leaf: object) -> None:
-    """Sets a leaf of nested dicts, which are made as needed."""
-    *above, last = names
-    for name in above:
-        tree = tree.setdefault(name, {})
-    tree[last] = leaf

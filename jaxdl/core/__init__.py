@@ -11,3 +11,4 @@ from jaxdl.core.mode import Eval as Eval
 from jaxdl.core.mode import Mode as Mode
 from jaxdl.core.mode import Train as Train
 from jaxdl.core.padded import Padded as Padded
+from jaxdl.core.table import Table as Table

@@ -14,6 +14,7 @@ from jaxdl.checkpoint.describe import describe
 from jaxdl.compiling import threefry
 from jaxdl.core.arrays import host_arrays
 from jaxdl.core.layer import Layer
+from jaxdl.core.table import Table
 from jaxdl.data.source import Batch
 from jaxdl.population.cohort import Cohort, Member, beside, taken
 from jaxdl.population.evaluations import _Evaluating, _Predicting
@@ -32,6 +33,9 @@ from jaxdl.training.options import Loss
 from jaxdl.training.run import Run, trained_by
 from jaxdl.training.state import EvalState
 from jaxdl.training.step import Recipe
+
+MOST_SHOWN = 20
+"""How many members a population prints."""
 
 
 class Ensemble(NamedTuple):
@@ -203,7 +207,7 @@ class Runs:
         return self._measured(recipe, feed)
 
     def __str__(self) -> str:
-        return self.table()
+        return f"{self._title()}\n\n{self._summary().text(MOST_SHOWN)}"
 
     def __repr__(self) -> str:
         name, _ = self.monitor
@@ -212,42 +216,44 @@ class Runs:
             f"{self.best_member})"
         )
 
-    def table(self, most: int = 20) -> str:
-        """The best members, a line each, as text; all are in `to_json`."""
-        from io import StringIO
+    def table(self, most: int | None = None) -> Table:
+        """A row for each member, the best first: its number, seed and hyperparameters; the `score`
+        that it is ranked by; the figures of its last epoch, but for those that are called as a
+        hyperparameter; the best epoch, from 1, and its figure, where they are kept; how many epochs
+        it has completed; and why it ended.
 
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        name, _ = self.monitor
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        swept = list(self.members[0].hyperparameters)
-        for heading in ("member", "seed", *swept, name.replace("_", " "), "epochs", "ended"):
-            table.add_column(heading, justify="left" if heading == "ended" else "right")
+        Args:
+            most: how many members; None is all.
+        """
         scores = self.scores
-        epochs = self._by_number([cohort.epochs for cohort in self.cohorts])
-        for i in self.ranking[:most]:
-            cohort, k = self._place(int(i))
-            values = [f"{self.members[i].hyperparameters[h]:.4g}" for h in swept]
-            why = (cohort.stopped[k] or "finished").split(":")[0]
-            table.add_row(
-                str(i),
-                str(self.members[i].seed),
-                *values,
-                f"{scores[i]:.4g}",
-                str(epochs[i]),
-                why,
+        return Table(tuple(self._row(int(i), float(scores[i])) for i in self.ranking[:most]))
+
+    def _row(self, i: int, score: float) -> dict[str, Any]:
+        cohort, k = self._place(i)
+        member = self.members[i]
+        count = int(cohort.epochs[k])
+        row: dict[str, Any] = {"member": i, "seed": member.seed, **member.hyperparameters}
+        row["score"] = score
+        for name, entries in cohort.history.items():
+            if 0 < count <= len(entries):
+                row.setdefault(name, _plain(entries[count - 1][k]))
+        if cohort.best is not None and int(np.asarray(cohort.best.epoch)[k]) >= 0:
+            row["best_epoch"] = int(np.asarray(cohort.best.epoch)[k]) + 1
+            row["best_value"] = float(np.asarray(cohort.best.value)[k])
+        return row | {"epochs": count, "stopped": cohort.stopped[k] or "finished"}
+
+    def _summary(self) -> Table:
+        """The table in few columns."""
+        name, _ = self.monitor
+        swept = self.members[0].hyperparameters
+        rows = []
+        for row in self.table():
+            chosen = {key: row[key] for key in ("member", "seed", *swept)}
+            chosen[name.replace("_", " ")] = row["score"]
+            rows.append(
+                chosen | {"epochs": row["epochs"], "ended": row["stopped"].split(":")[0]}
             )
-        text = StringIO()
-        Console(file=text, width=120, force_jupyter=False, color_system=None).print(table)
-        lines = [
-            self._title(),
-            *(line.rstrip() for line in text.getvalue().strip("\n").splitlines()),
-        ]
-        return "\n".join(
-            lines + [f"… and {len(self) - most} more"] * (len(self) > most)
-        ).rstrip()
+        return Table(tuple(rows))
 
     def to_json(self, path: str | Path) -> None:
         """Writes members, scores, ends and histories; numbers that are not finite become null."""

@@ -10,6 +10,7 @@ import jax
 from jax import Array
 
 from jaxdl.core.layer import Layer, Params, State
+from jaxdl.core.table import Table, rows_of
 from jaxdl.metrics.metric import Metric
 from jaxdl.training import evaluation
 from jaxdl.training.classes import predicted_classes
@@ -243,6 +244,10 @@ class Run:
             if self._is_best:
                 moved |= {"params": params, "state": state}
         return dataclasses.replace(self, **moved)
+
+    def table(self) -> Table:
+        """The history as rows, one for each epoch: its number, from 1, and its figures."""
+        return Table(rows_of(self.history))
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws the learning curves, training against validation; a matplotlib `Figure`, saved

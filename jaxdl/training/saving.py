@@ -18,6 +18,7 @@ from jaxdl.checkpoint.differences import differences
 from jaxdl.checkpoint.error import CheckpointError
 from jaxdl.checkpoint.leaves import Leaf
 from jaxdl.checkpoint.store import Store
+from jaxdl.checkpoint.structure import Structure, taken_apart
 from jaxdl.training.cursor import Cursor, EpochCarry
 from jaxdl.training.feed import Feed
 from jaxdl.training.history import Best
@@ -177,6 +178,7 @@ class Saver:
                 "stopped": stopped,
                 "ended": here.ended,
                 "ends": here.ends and [here.ends.stopped, here.ends.epochs],
+                "structure": _structure(here.state),
             }
             self.store.save(here.steps, here.cursor.epoch, tree, description, figure)
             self._saved = (here.steps, stopped)
@@ -250,6 +252,16 @@ class Saver:
         return jax.tree.map(lambda row: np.zeros((0, *row.shape[1:]), row.dtype), rows)
 
 
+def _structure(state: Any) -> Structure:
+    """How a state is put together, for whoever reads it without the step; None where it has what no
+    file can describe.
+    """
+    try:
+        return taken_apart(state)[0]
+    except TypeError:
+        return None
+
+
 class _BeginsAnew(Exception):
     """Says that the checkpoints which are there are not to be gone on from."""
 
@@ -307,11 +319,7 @@ def _nested(leaves: Mapping[str, Leaf]) -> Any:
     """A tree with `...` at each of those paths; None where there are none."""
     tree: dict[str, Any] = {}
     for path in leaves:
-        *names, last = trees.split(path)
-        place = tree
-        for name in names:
-            place = place.setdefault(name, {})
-        place[last] = ...
+        trees.put(tree, trees.split(path), ...)
     return tree or None
 
 
