@@ -230,7 +230,8 @@ def _operand(name: str, function: object, outputs: PyTree) -> PyTree:
     first = jax.eval_shape(lambda outputs: parts_of(name, outputs, names), outputs)[0]
     if not of_vectors:
         return first
-    return jax.ShapeDtypeStruct(first.shape[:-1], first.dtype)
+    struct = jax.ShapeDtypeStruct(first.shape[:-1], first.dtype)
+    return Padded(struct, first.lengths) if is_padded(first) else struct
 
 
 def _check_one_array(name: str, targets: PyTree) -> None:

@@ -6,9 +6,10 @@ their order, or as one array `[batch, parts, ...]`, as `Map` returns it.
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxdl.compiling.pytree import PyTree
+from jaxdl.core.padded import Padded
 from jaxdl.losses.operands import (
     AnyArray,
     Sequences,
@@ -21,7 +22,7 @@ from jaxdl.losses.operands import (
     without_padding,
 )
 from jaxdl.losses.regression import NORM_MARGIN
-from jaxdl.losses.several import PAIR, parts_of, vectors_of
+from jaxdl.losses.several import PAIR, parts_of, sequences_of
 from jaxdl.losses.shapes import Struct, are_class_numbers
 
 TRIPLET = ("anchor", "positive", "negative")
@@ -104,8 +105,9 @@ def triplet_margin(
     d is `√(|a - p|² + 1e-6)`, as in optax, so that it has a gradient at 0.
 
     Args:
-        outputs: a, p and n, vectors `[batch, ..., features]`: a dict of "anchor", "positive" and
-            "negative", a tuple in this order, or one array `[batch, 3, ..., features]`.
+        outputs: a, p and n, vectors `[batch, ..., features]` or `Padded`: a dict of "anchor",
+            "positive" and "negative", a tuple in this order, or one array
+            `[batch, 3, ..., features]`.
         targets: are not read; any array of data.
         margin: how much nearer than the negative the positive has to be.
 
@@ -127,20 +129,21 @@ def triplet_margin(
     del targets
     name = "triplet_margin"
     margin = check_setting(name, "margin", margin, least=0)
-    anchor, positive, negative = vectors_of(name, outputs, TRIPLET)
+    (anchor, positive, negative), lengths = sequences_of(name, outputs, TRIPLET)
     each = optax.losses.triplet_margin_loss(anchor, positive, negative, margin=margin)
-    return over_examples(each)
+    valid = None if lengths is None else Padded(anchor, lengths).mask
+    return over_examples(each, valid)
 
 
 def cosine_embedding(
-    outputs: PyTree, targets: AnyArray, *, margin: Setting = 0.0
+    outputs: PyTree, targets: Sequences, *, margin: Setting = 0.0
 ) -> Float[Array, " batch"]:
     """Cosine embedding loss: `1 - cos(x, z)` of pairs that belong together, and
     `max(0, cos(x, z) - margin)` of others.
 
     Args:
-        outputs: x and z, vectors `[batch, ..., features]`: a dict of "first" and "second", a tuple
-            in this order, or one array `[batch, 2, ..., features]`.
+        outputs: x and z, vectors `[batch, ..., features]` or `Padded`: a dict of "first" and
+            "second", a tuple in this order, or one array `[batch, 2, ..., features]`.
         targets: `[batch, ...]`, +1 for pairs that belong together and -1 for others.
         margin: the similarity below which others cost nothing, from -1 to 1.
 
@@ -155,21 +158,21 @@ def cosine_embedding(
     """
     name = "cosine_embedding"
     margin = check_setting(name, "margin", margin, -1, 1)
-    first, second = vectors_of(name, outputs, PAIR)
+    (first, second), lengths = sequences_of(name, outputs, PAIR)
     cosine = optax.cosine_similarity(first, second, epsilon=NORM_MARGIN)
-    cosine, signs, _ = pair(name, cosine, targets)
+    cosine, signs, valid = pair(name, _with_lengths(cosine, lengths), targets)
     each = jnp.where(signs > 0, 1 - cosine, jnp.maximum(0, cosine - margin))
-    return over_examples(each)
+    return over_examples(each, valid)
 
 
 def contrastive(
-    outputs: PyTree, targets: AnyArray, *, margin: Setting = 1.0
+    outputs: PyTree, targets: Sequences, *, margin: Setting = 1.0
 ) -> Float[Array, " batch"]:
     """Contrastive loss of pairs, `½ y d² + ½ (1 - y) max(0, margin - d)²`, d = |x - z|.
 
     Args:
-        outputs: x and z, vectors `[batch, ..., features]`: a dict of "first" and "second", a tuple
-            in this order, or one array `[batch, 2, ..., features]`.
+        outputs: x and z, vectors `[batch, ..., features]` or `Padded`: a dict of "first" and
+            "second", a tuple in this order, or one array `[batch, 2, ..., features]`.
         targets: y, `[batch, ...]`, 1 for pairs that belong together and 0 for others.
         margin: the distance beyond which others cost nothing.
 
@@ -184,14 +187,19 @@ def contrastive(
     """
     name = "contrastive"
     margin = check_setting(name, "margin", margin, least=0)
-    first, second = vectors_of(name, outputs, PAIR)
+    (first, second), lengths = sequences_of(name, outputs, PAIR)
     squares = jnp.square(first - second).sum(axis=-1)
-    squares, together, _ = pair(name, squares, targets)
+    squares, together, valid = pair(name, _with_lengths(squares, lengths), targets)
     # The root has no slope at 0.
     distance = jnp.sqrt(jnp.maximum(squares, NORM_MARGIN))
     apart = jnp.square(jnp.maximum(0, margin - distance))
     each = 0.5 * (together * squares + (1 - together) * apart)
-    return over_examples(each)
+    return over_examples(each, valid)
+
+
+def _with_lengths(values: Array, lengths: Int[Array, " batch"] | None) -> Sequences:
+    """Values of each step as `Padded`, where there are lengths."""
+    return values if lengths is None else Padded(values, lengths)
 
 
 def margin_ranking(

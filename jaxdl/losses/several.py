@@ -1,11 +1,13 @@
 """Losses of several outputs: their parts, by name, by place, or along an axis."""
 
+import functools
 from collections.abc import Mapping
 
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from jaxdl.compiling.pytree import PyTree
-from jaxdl.core.padded import is_padded
+from jaxdl.core.padded import Padded, is_padded
 from jaxdl.losses.operands import AnyArray, floating
 from jaxdl.losses.per_example import format_shapes
 
@@ -39,6 +41,29 @@ def parts_of(name: str, outputs: PyTree, names: tuple[str, ...]) -> tuple[PyTree
     )
 
 
+def sequences_of(
+    name: str, outputs: PyTree, names: tuple[str, ...]
+) -> tuple[tuple[Float[Array, "batch ... features"], ...], Int[Array, " batch"] | None]:
+    """As `vectors_of`, for parts that may be `Padded` too, with zeros behind the ends of all.
+
+    Returns:
+        The vectors; and the lengths, the shortest of all parts, or None where none is `Padded`.
+    """
+    parts = parts_of(name, outputs, names)
+    lengths = [jnp.asarray(part.lengths, jnp.int32) for part in parts if is_padded(part)]
+    if not lengths:
+        return vectors_of(name, outputs, names), None
+    shortest = functools.reduce(jnp.minimum, lengths)
+    values = [part.values if is_padded(part) else part for part in parts]
+    if any(part.ndim < 3 for part in values):
+        raise ValueError(
+            f"{name}: the parts of the outputs are {format_shapes(parts)} — give Padded sequences "
+            "of vectors, [batch, time, ..., features]."
+        )
+    cut = [Padded(part, shortest).with_zero_padding().values for part in values]
+    return vectors_of(name, tuple(cut), names), shortest
+
+
 def vectors_of(
     name: str, outputs: PyTree, names: tuple[str, ...]
 ) -> tuple[Float[Array, "batch ... features"], ...]:
@@ -58,6 +83,7 @@ def vectors_of(
     if len(set(shapes)) > 1 or len(shapes[0]) < 2 or any(map(is_padded, parts)):
         raise ValueError(
             f"{name}: the parts of the outputs are {format_shapes(parts)} — give all one shape, "
-            "[batch, ..., features], as plain arrays."
+            "[batch, ..., features], as plain arrays; of Padded sequences pool the steps first, as "
+            "GlobalAvgPool() does."
         )
     return tuple(floating(name, part) for part in parts)

@@ -158,7 +158,8 @@ CASES = {
         lambda: fit(data=[(X, Y, -np.ones(8))]),
         "data: batch 1: weights are one finite number",
     ),
-    "a loss that cannot be hashed": (lambda: fit(loss={}), "loss is {}, expected a function"),
+    "a loss that cannot be hashed": (lambda: fit(loss=[]), "loss is [], expected a function"),
+    "losses of no output": (lambda: fit(loss={}), "ByOutput: there are no losses"),
     "a loss of a class": (
         lambda: fit(loss=dict),
         "loss is <class 'dict'>, expected a function",
