@@ -8,6 +8,8 @@ from jaxdl import ops as ops
 from jaxdl import optim as optim
 from jaxdl.checkpoint import CheckpointError as CheckpointError
 from jaxdl.checkpoint import Checkpoints as Checkpoints
+from jaxdl.checkpoint import WeightDifferences as WeightDifferences
+from jaxdl.checkpoint import compare_weights as compare_weights
 from jaxdl.checkpoint import load as load
 from jaxdl.checkpoint import save as save
 from jaxdl.core import Eval as Eval

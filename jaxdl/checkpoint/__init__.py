@@ -4,8 +4,10 @@ what was written.
 
 from jaxdl.checkpoint.checkpoints import Checkpoints as Checkpoints
 from jaxdl.checkpoint.error import CheckpointError as CheckpointError
+from jaxdl.checkpoint.loading import WeightDifferences as WeightDifferences
+from jaxdl.checkpoint.loading import compare_weights as compare_weights
+from jaxdl.checkpoint.loading import load as load
 from jaxdl.checkpoint.reading import Checkpoint as Checkpoint
 from jaxdl.checkpoint.reading import CheckpointInfo as CheckpointInfo
 from jaxdl.checkpoint.reading import RunInfo as RunInfo
-from jaxdl.checkpoint.weights import load as load
 from jaxdl.checkpoint.weights import save as save

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -17,11 +16,9 @@ from jaxdl.checkpoint.disk import write_atomically
 from jaxdl.checkpoint.error import (
     ArrayCorruptionError,
     CheckpointError,
-    CorruptionError,
     FileCorruptionError,
     FormatError,
     ManifestCorruptionError,
-    UnreadableError,
     reason,
 )
 from jaxdl.checkpoint.leaves import Leaf
@@ -97,7 +94,7 @@ def contents_of(caller: str, leaves: Mapping[str, object], empty: Sequence[str])
         TypeError: a leaf is not an array, or is of a dtype that safetensors cannot hold.
         ModuleNotFoundError: safetensors is not installed.
     """
-    _library()
+    library()
     notes: dict[str, Leaf] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in leaves.items():
@@ -112,7 +109,7 @@ def contents_of(caller: str, leaves: Mapping[str, object], empty: Sequence[str])
 
 def write(target: Path, contents: Contents) -> None:
     """Writes a file of weights, whole or not at all; folders above it are created."""
-    from_numpy = _library().numpy
+    from_numpy = library().numpy
     records = {name: note.to_record() for name, note in contents.leaves.items()}
     manifest = {
         "digest": _NO_DIGEST,
@@ -130,48 +127,12 @@ def write(target: Path, contents: Contents) -> None:
     write_atomically(target, write_part)
 
 
-def load(
-    path: str | os.PathLike[str], like: tuple[PyTree, PyTree] | None = None
-) -> tuple[PyTree, PyTree]:
-    """Reads the weights that `save` wrote, bit by bit as they were.
-
-    Every digest is checked: a file that was altered, truncated or extended is refused.
-
-    Args:
-        path: the file.
-        like: `(params, state)` of arrays or shapes to load into, such as
-            `jax.eval_shape(model.init, key, x)`: the file must hold exactly these leaves, in these
-            shapes and dtypes. None takes what is there, as nested dicts.
-
-    Returns:
-        `(params, state)` of JAX arrays; NumPy arrays where JAX has not enabled the dtype (float64
-        and int64 without x64).
+def library() -> ModuleType:
+    """The package safetensors.
 
     Raises:
-        CheckpointError: the file is missing, damaged, not jaxdl's or of a newer format; or it does
-            not fit `like`: then the leaves that are missing, extra or of another shape or dtype are
-            listed.
-        TypeError: `like` is not a pair.
-        ModuleNotFoundError: safetensors is not installed.
+        ModuleNotFoundError: it is not installed.
     """
-    try:
-        found = read(Path(path))
-    except UnreadableError as error:
-        advice = "read it with the program that wrote it"
-        if isinstance(error, CorruptionError):
-            advice = "use another copy of it"
-        raise CheckpointError(f"load: {path} {error} — {advice}.") from error.__cause__
-    if like is not None:
-        return _into(like, found, path)
-    tree: dict[str, Any] = {"params": {}, "state": {}}
-    for name in found.empty:
-        trees.put(tree, trees.split(name), {})
-    for name, note in found.leaves.items():
-        trees.put(tree, trees.split(name), trees.as_leaf(found.arrays[name], note.key))
-    return tree["params"], tree["state"]
-
-
-def _library() -> ModuleType:
     try:
         import safetensors
         import safetensors.numpy
@@ -229,7 +190,7 @@ def read(path: Path) -> Contents:
     Raises:
         UnreadableError: it is missing, damaged, or of another format.
     """
-    library = _library()
+    safetensors = library()
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -243,7 +204,7 @@ def read(path: Path) -> Contents:
             f"is damaged: it holds {size} bytes of arrays where {expected} are expected"
         )
     try:
-        raw = dict(library.deserialize(data))
+        raw = dict(safetensors.deserialize(data))
     except Exception as error:
         message = f"is damaged: safetensors cannot read it ({reason(error)})"
         raise FileCorruptionError(message) from error
@@ -303,23 +264,3 @@ def _checked(name: str, data: bytes | bytearray, leaf: Leaf) -> np.ndarray:
     if hashlib.sha256(data).hexdigest() != leaf.digest:
         raise ArrayCorruptionError(f"is damaged: the digest of {name} does not match")
     return np.frombuffer(data, trees.as_dtype(leaf.dtype)).reshape(leaf.shape)
-
-
-def _into(
-    like: tuple[PyTree, PyTree], found: Contents, path: str | os.PathLike[str]
-) -> tuple[PyTree, PyTree]:
-    if not isinstance(like, (tuple, list)) or len(like) != 2:
-        raise TypeError(f"load: like is a pair (params, state), got {type(like).__name__}.")
-    tree = {"params": like[0], "state": like[1]}
-    wanted = trees.leaves_by_path(tree)
-    lines = trees.differences(wanted, found.leaves)
-    if lines:
-        raise CheckpointError(
-            f"load: {path} does not fit what it is loaded into:{trees.listed(lines)}"
-        )
-    filled = [
-        trees.as_wanted(found.arrays[name], found.leaves[name].key, leaf)
-        for name, leaf in wanted.items()
-    ]
-    tree = jax.tree.unflatten(jax.tree.structure(tree), filled)
-    return tree["params"], tree["state"]
