@@ -37,7 +37,7 @@ from jaxdl.training.stream_feed import StreamFeed
 from jaxdl.training.thresholds import check_thresholds
 
 EXECUTIONS = ("eager", "step", "epoch", "auto")
-"""That classes may have weights for."""
+"""What `compile` may be."""
 
 
 def check_model(model: Any) -> Layer:
