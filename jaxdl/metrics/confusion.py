@@ -206,10 +206,11 @@ class FBeta(Score):
     Source: van Rijsbergen, *Information retrieval* (1979), chapter 7.
 
     Example:
+        >>> import jax
         >>> outputs, labels = jnp.array([1.0, 1.0, -1.0]), jnp.array([1, 0, 0])
         >>> metric = FBeta(beta=2.0)
         >>> sums, _ = metric.measure(outputs, labels, jnp.ones(3))
-        >>> round(metric.result(sums, ()), 4)
+        >>> round(metric.result(jax.device_get(sums), ()), 4)
         0.8333
     """
 

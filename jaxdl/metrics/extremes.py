@@ -28,11 +28,12 @@ class Maximum(OfFunction):
         TypeError: an argument bound by a partial cannot be hashed.
 
     Example:
+        >>> import jax
         >>> def error(outputs, targets):
         ...     return abs(outputs - targets)
         >>> outputs, weights = jnp.array([1.0, -3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])
         >>> _, gathered = Maximum(error).measure(outputs, jnp.zeros(3), weights)
-        >>> Maximum(error).result((), gathered)
+        >>> Maximum(error).result((), jax.device_get(gathered))
         3.0
     """
 

@@ -61,6 +61,7 @@ def test_the_seed_and_the_number_of_the_pass_decide_the_order():
     assert not np.array_equal(order(other), first)
 
 
+@pytest.mark.slow
 def test_a_buffer_of_a_whole_pass_permutes_it_evenly():
     shuffled = Shuffled(numbers(20, 5), buffer_size=20)
     places = np.stack([np.argsort(order(shuffled)) for _ in range(2000)])

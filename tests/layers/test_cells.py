@@ -306,6 +306,7 @@ def test_masks_with_holes_are_those_of_keras(
     close(jax.value_and_grad(ours, (0, 1), has_aux=True)(params, x), expected)
 
 
+@pytest.mark.slow
 def test_steps_that_a_mask_leaves_out_may_be_anything() -> None:
     """One sequence at a time, without them."""
     x = np.array(normal(0, SHAPE))

@@ -170,6 +170,7 @@ def test_step_by_step_gives_what_all_at_once_gives(blocks: Any, padded: bool) ->
     close(jnp.concatenate(pieces, 1), expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_generate_reads_a_memory() -> None:
     """The likeliest tokens, as `apply` finds them one after another."""
     model = Decoder(DECODERS[0])

@@ -115,6 +115,7 @@ def test_a_dict_is_the_loss_with_weights_of_1_and_updates_as_one_function():
     assert list(by_name.history)[:3] == ["loss", "rating_loss", "click_loss"]
 
 
+@pytest.mark.slow
 def test_populations_take_it():
     x, targets, _ = data()
     given = settings(loss=LOSSES, epochs=2, validation=(x, targets))
@@ -139,6 +140,7 @@ def test_populations_take_it():
     assert np.asarray(swept.history["click_loss"]).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_it_goes_with_low_precision_and_comparisons():
     x, targets, _ = data()
     run = dl.fit(MODEL, (x, targets), **settings(epochs=1, precision="bfloat16"))

@@ -254,6 +254,7 @@ def test_regressions_take_weights_by_position(loss):
     assert found["loss"] == pytest.approx(mean(each, weights), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_populations_and_streams_take_both():
     x, labels, weights = data()
     many = dl.fit_many(MODEL, (x, labels), seeds=2, loss=LOSS, **{**QUIET, "epochs": 1})

@@ -137,6 +137,7 @@ def test_a_population_of_one_and_a_longer_one(tmp_path: Path) -> None:
     assert_same_bits(trained(checkpoint=saved, **options), trained(**options))
 
 
+@pytest.mark.slow
 def test_other_members_in_the_folder_are_refused(tmp_path: Path) -> None:
     saved = dl.Checkpoints(tmp_path / "many")
     trained(checkpoint=saved)

@@ -117,6 +117,7 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_is_returned_and_one_that_is_to_be_longer_goes_on(
     tmp_path: Path,
 ) -> None:
