@@ -121,7 +121,7 @@ def test_a_run_comes_back_bit_by_bit(tmp_path: Path, run: dl.Run) -> None:
         {"metrics": {"cm": metrics.ConfusionMatrix(3), "f": metrics.F1(average=None)}},
         {"metrics": {"top": functools.partial(metrics.top_k_accuracy, k=2)}},
     ],
-    ids=str,
+    ids=lambda more: ", ".join(more),
 )
 def test_runs_of_many_kinds(tmp_path: Path, more: dict[str, Any]) -> None:
     made = fitted(**more)
