@@ -15,7 +15,7 @@ from jaxdl.training.cursor import Cursor, EpochCarry, batch_at
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.finite import is_finite
 from jaxdl.training.history import Best, EarlyStopping
-from jaxdl.training.identity import run_identity, run_settings
+from jaxdl.training.identity import Identity, run_identity, run_settings
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
 from jaxdl.training.loop_options import EpochEnd, LoopOptions, copied
@@ -64,12 +64,14 @@ def run_training(
             here.state = distinct_arrays(here.state)
         loop = Loop(step, feed, here, options, saver, program)
         loop.compile_seconds = prepared
+        # Before training: what cannot be described is said then, and not after hours.
+        settings = run_settings(step, feed, here.state, options.epochs, options.early_stopping)
         shown = stack.enter_context(progress(options.progress, options.epochs, feed.steps))
         first = here.steps
         stopped = loop.run(shown)
         if loop.here.steps == first > 0:
             stopped = ended_earlier(options.checkpoint, stopped)
-    return loop.finished(stopped)
+    return loop.finished(stopped, settings)
 
 
 def ended_earlier(checkpoint: Checkpoints | None, stopped: str) -> str:
@@ -161,8 +163,13 @@ class Loop:
                 self.saver.save(self.here, stopped)
             return stopped
 
-    def finished(self, stopped: str) -> Run:
-        """The outcome."""
+    def finished(self, stopped: str, settings: Identity) -> Run:
+        """The outcome.
+
+        Args:
+            stopped: why the run ended.
+            settings: what it was.
+        """
         here = self.here
         if not here.history:
             here.history = {name: [] for name in self._names()}
@@ -173,7 +180,6 @@ class Loop:
             params = here.best.params
             state = here.best.state
         about = trained_by(self.step)
-        settings = run_settings(self.step, self.feed, here.state, self.options.epochs, rule)
         given = (params, state, here.history, here.best, here.state.average, here.state)
         return Run(*given, stopped, self.compile_seconds, **about, settings=settings)
 
