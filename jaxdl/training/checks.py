@@ -129,7 +129,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     for name in metrics:
         if not isinstance(name, str):
             raise TypeError(f"metrics: expected words as names, got {name!r}.")
-    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
+    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps", "rollbacks")
     reserved = [name for name in metrics if name in own or name.startswith("validation_")]
     if reserved:
         raise ValueError(

@@ -105,7 +105,7 @@ class EarlyStopping:
         )
 
 
-NOT_DRAWN = ("seconds", "learning_rate", "loss_scale", "skipped_steps", "set_backs")
+NOT_DRAWN = ("seconds", "learning_rate", "loss_scale", "skipped_steps", "rollbacks")
 """What a history tells that is no figure of the model."""
 
 
