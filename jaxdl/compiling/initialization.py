@@ -45,6 +45,14 @@ class Constant(NamedTuple):
         return np.full(self.shape, value, self.dtype)
 
 
+class Held(NamedTuple):
+    """An array that the function had closed over, such as the parameters of a teacher; the result
+    has a copy of it. In a program it would be a constant.
+    """
+
+    array: Any
+
+
 class Argument(NamedTuple):
     """A leaf of the arguments, by its position."""
 
@@ -87,7 +95,7 @@ class Drawn(NamedTuple):
 EquationParams = Mapping[str, Any]
 """The parameters of a jaxpr's equation, such as the shape of a reshape."""
 
-Origin = Constant | Argument | Filled | Key | Drawn
+Origin = Constant | Held | Argument | Filled | Key | Drawn
 """Where a value comes from."""
 
 
@@ -131,6 +139,8 @@ def made_of(function: Callable[..., PyTree], *shapes: PyTree) -> Made:
     known: dict[Var, Origin] = {}
     for position, (variable, leaf) in enumerate(zip(variables, leaves, strict=True)):
         known[variable] = _origin_of_argument(position, variable.aval, leaf)
+    held = zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    known |= {variable: Held(array) for variable, array in held}
     origins = _origins(closed.jaxpr, known)
     return Made(jax.tree.structure(given), tuple(map(_final, origins)))
 
@@ -153,6 +163,8 @@ def values_of(made: Made, *arguments: PyTree) -> PyTree:
                 return threefry.key_of(_folded(_words(leaves[position]), paths.item()))
             case Drawn():
                 return drawn[leaf]
+            case Held(array):
+                return jax.numpy.copy(array)
             case _:
                 return next(constants)
 
@@ -251,9 +263,11 @@ def _origins(jaxpr: Jaxpr, known: dict[Var, Origin]) -> list[Origin]:
     return [origin(variable) for variable in jaxpr.outvars]
 
 
-def _literal(literal: Literal) -> Constant:
+def _literal(literal: Literal) -> Constant | Held:
     aval = literal.aval
     assert isinstance(aval, ShapedArray)
+    if aval.shape:
+        return Held(literal.val)
     return Constant((), aval.dtype, np.asarray(literal.val, aval.dtype)[()])
 
 

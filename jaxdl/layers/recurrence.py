@@ -159,6 +159,15 @@ class Recurrent(Layer):
 def drop(
     mode: Mode, name: str, x: Array, rate: float | Array, shared: tuple[int, ...] = ()
 ) -> Array:
+    """An array with dropout in training, drawn by the key of a name.
+
+    Args:
+        mode: of the pass.
+        name: of the draw.
+        x: any shape.
+        rate: the probability that an element is dropped.
+        shared: the axes along which all elements are dropped alike.
+    """
     if not isinstance(mode, Train) or arguments.is_zero(rate):
         return x
     return ops.dropout.dropout(mode.for_part(name).key, x, rate, shared)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxdl.compiling.pytree import PyTree
-from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
+from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_bound, unbound
 from jaxdl.losses.per_example import (
     format_shapes,
     function_name,
@@ -76,11 +76,7 @@ class Batchwise:
         return self.function(*self.arguments, outputs, targets, mask=mask, **keywords)
 
     def __repr__(self) -> str:
-        name = function_name(self.function)
-        if not self.arguments and not self.keywords:
-            return f"batchwise({name})"
-        call = format_call(name, self.arguments, self.keywords)
-        return f"batchwise(functools.partial({call}))"
+        return f"batchwise({format_bound(self.function, self.arguments, self.keywords)})"
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Pickles a decorated function by its name, which means this value."""

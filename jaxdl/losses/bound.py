@@ -50,3 +50,22 @@ def format_call(name: str, arguments: Arguments, keywords: Keywords) -> str:
     positional = [repr(value) for value in arguments]
     named = [f"{key}={value!r}" for key, value in keywords]
     return ", ".join([name, *positional, *named])
+
+
+def rebound(
+    function: Callable[..., PyTree], arguments: Arguments, keywords: Keywords
+) -> Callable[..., PyTree]:
+    """What `unbound` was given."""
+    if not arguments and not keywords:
+        return function
+    return functools.partial(function, *arguments, **dict(keywords))
+
+
+def format_bound(
+    function: Callable[..., PyTree], arguments: Arguments, keywords: Keywords
+) -> str:
+    """A function by its name; with bound arguments as the `functools.partial` that binds them."""
+    name = function_name(function)
+    if not arguments and not keywords:
+        return name
+    return f"functools.partial({format_call(name, arguments, keywords)})"

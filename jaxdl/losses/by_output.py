@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.number import is_number
 from jaxdl.losses.batchwise import is_batchwise
-from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
-from jaxdl.losses.per_example import format_shapes, function_name
+from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_bound, rebound, unbound
+from jaxdl.losses.per_example import format_shapes
 from jaxdl.ops.floating import widest
 
 Function = Callable[..., Array]
@@ -38,9 +38,7 @@ class Term:
     @property
     def loss(self) -> Function:
         """The loss as it was given: a function of one output and its targets."""
-        if not self.arguments and not self.keywords:
-            return self.function
-        return functools.partial(self.function, *self.arguments, **dict(self.keywords))
+        return rebound(self.function, self.arguments, self.keywords)
 
     @property
     def figure(self) -> str:
@@ -134,7 +132,10 @@ class ByOutput:
         return term.weight * values.astype(widest(values.dtype))
 
     def __repr__(self) -> str:
-        shown = [f"{term.output!r}: {_format_loss(term)}" for term in self.terms]
+        shown = [
+            f"{term.output!r}: {format_bound(term.function, term.arguments, term.keywords)}"
+            for term in self.terms
+        ]
         weights = {term.output: term.weight for term in self.terms if term.weight != 1}
         losses = "{" + ", ".join(shown) + "}"
         if not weights:
@@ -226,10 +227,3 @@ def _term(name: str, loss: Function, weight: float) -> Term:
     function, arguments, keywords = unbound(loss)
     check_bound(f"loss of {name!r}", function, arguments, keywords)
     return Term(name, function, arguments, keywords, float(weight))
-
-
-def _format_loss(term: Term) -> str:
-    name = function_name(term.function)
-    if not term.arguments and not term.keywords:
-        return name
-    return f"functools.partial({format_call(name, term.arguments, term.keywords)})"

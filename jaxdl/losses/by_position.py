@@ -18,7 +18,7 @@ from jaxdl.compiling.pytree import PyTree
 from jaxdl.core.number import is_number
 from jaxdl.core.padded import Padded, is_padded
 from jaxdl.losses.batchwise import is_batchwise
-from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_call, unbound
+from jaxdl.losses.bound import Arguments, Keywords, check_bound, format_bound, unbound
 from jaxdl.losses.ctc import ctc
 from jaxdl.losses.operands import AnyArray, PositionWeights, as_native
 from jaxdl.losses.per_example import format_shapes, function_name, innermost
@@ -118,10 +118,7 @@ class ByPosition:
         return values.sum(axis=1) / jnp.maximum(total, 1).astype(values.dtype)
 
     def __repr__(self) -> str:
-        shown = function_name(self.function)
-        if self.arguments or self.keywords:
-            call = format_call(shown, self.arguments, self.keywords)
-            shown = f"functools.partial({call})"
+        shown = format_bound(self.function, self.arguments, self.keywords)
         if self.ignore is None:
             return f"ByPosition({shown})"
         return f"ByPosition({shown}, ignore={self.ignore!r})"

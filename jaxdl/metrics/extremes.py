@@ -1,18 +1,45 @@
 """The largest and the smallest value of a per-example function."""
 
+import abc
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxdl.compiling.pytree import PyTree
 from jaxdl.losses.operands import Weights, as_native
 from jaxdl.metrics.metric import Measured, OfFunction, Result
 
 
+class Extreme(OfFunction):
+    """A metric of the values of a per-example function that no sum expresses: all are kept until
+    the end of the epoch, with their weights.
+    """
+
+    @staticmethod
+    @abc.abstractmethod
+    def of_values(values: np.ndarray) -> float:
+        """The metric of all values that count, of which there are some."""
+
+    @property
+    def what(self) -> str:
+        return type(self).__name__.lower()
+
+    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
+        values = self.values(outputs, targets, weights)
+        return (), {
+            "values": jnp.asarray(as_native("values", values)),
+            "weights": jnp.asarray(as_native("weights", weights)),
+        }
+
+    def result(self, sums: PyTree, gathered: PyTree) -> Result:
+        kept = np.asarray(gathered["weights"]) != 0
+        values = np.asarray(gathered["values"])[kept]
+        return self.of_values(values) if values.size else float("nan")
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
-class Maximum(OfFunction):
+class Maximum(Extreme):
     """The largest value of a per-example function over all examples that have weight.
 
     Sums cannot express it, so every value is kept until the end of the epoch: with its weight 8
@@ -37,22 +64,13 @@ class Maximum(OfFunction):
         3.0
     """
 
-    @property
-    def what(self) -> str:
-        return "maximum"
-
-    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
-        return (), rows(self, outputs, targets, weights)
-
-    def result(self, sums: PyTree, gathered: PyTree) -> Result:
-        values = values_with_weight(gathered)
-        if not values.size:
-            return float("nan")
+    @staticmethod
+    def of_values(values: np.ndarray) -> float:
         return float(values.max())
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Minimum(OfFunction):
+class Minimum(Extreme):
     """The smallest value of a per-example function over all examples that have weight.
 
     As `Maximum`.
@@ -67,31 +85,6 @@ class Minimum(OfFunction):
         TypeError: an argument bound by a partial cannot be hashed.
     """
 
-    @property
-    def what(self) -> str:
-        return "minimum"
-
-    def measure_output(self, outputs: PyTree, targets: PyTree, weights: Weights) -> Measured:
-        return (), rows(self, outputs, targets, weights)
-
-    def result(self, sums: PyTree, gathered: PyTree) -> Result:
-        values = values_with_weight(gathered)
-        if not values.size:
-            return float("nan")
+    @staticmethod
+    def of_values(values: np.ndarray) -> float:
         return float(values.min())
-
-
-def rows(
-    metric: OfFunction, outputs: PyTree, targets: PyTree, weights: Weights
-) -> dict[str, Array]:
-    """The values of a batch and their weights, to be gathered."""
-    values = metric.values(outputs, targets, weights)
-    return {
-        "values": jnp.asarray(as_native("values", values)),
-        "weights": jnp.asarray(as_native("weights", weights)),
-    }
-
-
-def values_with_weight(gathered: dict[str, np.ndarray]) -> np.ndarray:
-    """The values of the examples that count."""
-    return np.asarray(gathered["values"])[np.asarray(gathered["weights"]) != 0]

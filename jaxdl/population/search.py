@@ -25,7 +25,6 @@ from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
 from jaxdl.training.loss_terms import as_loss
-from jaxdl.training.mixing import check_functions
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import (
     Loss,
@@ -39,6 +38,7 @@ from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import TrainState
 from jaxdl.training.steps.minimize import Minimize
 from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.train import begun_state
 
 SMALL = 4096
 """Models of at most so many parameters have the members along the last axis of their arrays."""
@@ -198,14 +198,15 @@ def sweep(
     recipe.check()
     recipe = recipe.resolved()
     start = _checked_start(recipe.single, feed, held)
+    share = run_options.share
     stopping = run_options.early_stopping
     step_checks.check_monitor(stopping, recipe.single, start, feed, held)
     devices = _devices(devices, len(members))
     plan = Plan(
         recipe=recipe,
         feed=feed,
-        whole=run_options.share and data_checks.check_arrays("data", data, labelled),
-        share=run_options.share,
+        whole=None if share is None else data_checks.check_arrays("data", data, labelled),
+        share=share,
         shuffle=run_options.shuffle,
         loop=run_options.loop(feed, held),
         small=parameter_count(start.params) <= SMALL,
@@ -250,15 +251,11 @@ def _is_objective(
 
 
 def _checked_start(single: Supervised | Minimize, feed: Feed, held: Feed | None) -> TrainState:
-    """The shapes of a member's first state, once the data are known to fit it."""
+    """A member's first state, of which the shapes are read, once the data are known to fit it."""
     checks.check_accumulate(single.accumulate, feed.example)
-    start = _first_state(single, frozen_shapes(feed.example))
     if isinstance(single, Minimize):
-        step_checks.check_step_runs(single, start, feed)
-        check_functions("data", single, start, feed)
-        if held is not None:
-            step_checks.check_measures(single, start, held)
-        return start
+        return begun_state(single, feed, held, threefry.of_seed(0), None)
+    start = _first_state(single, frozen_shapes(feed.example))
     if held is not None:
         checks.check_fit("validation", single, start, held, held.example)
     checks.check_fit("data", single, start, feed, checks.augmented(single, feed.example))
@@ -267,7 +264,7 @@ def _checked_start(single: Supervised | Minimize, feed: Feed, held: Feed | None)
 
 
 @functools.lru_cache(maxsize=64)
-def _first_state(step: Supervised | Minimize, example: Shapes) -> TrainState:
+def _first_state(step: Supervised, example: Shapes) -> TrainState:
     key = threefry.of_seed(0)
     return jax.eval_shape(lambda key: step.init(key, thawed_shapes(example)), key)
 

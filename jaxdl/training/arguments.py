@@ -1,6 +1,6 @@
 """Checks of the arguments of `fit` and `train` by their kind alone, as sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -62,3 +62,33 @@ def by_class(class_weight: Any) -> dict[int, float]:
             )
         weights[int(label)] = known
     return weights
+
+
+RESERVED = (
+    "loss",
+    "losses",
+    "seconds",
+    "learning_rate",
+    "loss_scale",
+    "skipped_steps",
+    "rollbacks",
+)
+"""What a history, and the sums of an epoch, call figures of their own."""
+
+
+def check_figures(what: str, names: Iterable[str], others: Container[str] = ()) -> None:
+    """Refuses names of figures that are taken already.
+
+    Args:
+        what: where they come from, for the error.
+        names: of the figures.
+        others: names that are taken beside those of the history itself.
+
+    Raises:
+        ValueError: one is taken.
+    """
+    for name in names:
+        if name in RESERVED or name in others or name.startswith("validation_"):
+            raise ValueError(
+                f"{what}: {name!r} is a name that the history uses itself — give it another."
+            )

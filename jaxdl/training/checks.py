@@ -25,7 +25,7 @@ from jaxdl.losses.per_example import format_shapes, function_name
 from jaxdl.metrics.metric import Metric, as_metric
 from jaxdl.metrics.part import measured
 from jaxdl.optim.learning_rate import schedule_free
-from jaxdl.training.arguments import check_function
+from jaxdl.training.arguments import check_figures, check_function
 from jaxdl.training.class_weights import with_class_weights
 from jaxdl.training.data_checks import check_counts, check_lengths
 from jaxdl.training.feed import Feed, ResidentFeed
@@ -129,13 +129,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     for name in metrics:
         if not isinstance(name, str):
             raise TypeError(f"metrics: expected words as names, got {name!r}.")
-    own = ("loss", "seconds", "learning_rate", "loss_scale", "skipped_steps", "rollbacks")
-    reserved = [name for name in metrics if name in own or name.startswith("validation_")]
-    if reserved:
-        raise ValueError(
-            f"metrics: {reserved[0]!r} is a name that the history uses itself — give the metric "
-            f"another."
-        )
+    check_figures("metrics", metrics)
     return tuple((name, as_metric(metric)) for name, metric in metrics.items())
 
 

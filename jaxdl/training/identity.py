@@ -40,11 +40,7 @@ def run_identity(
         "early_stopping": early_stopping,
         **(others or {}),
     }
-    return (
-        {"if_not_finite": "stop"}
-        | step.described()
-        | {name: describe(part) for name, part in parts.items()}
-    )
+    return _described(step, parts)
 
 
 def run_settings(
@@ -65,11 +61,12 @@ def run_settings(
         "batch_size": feed.example.size,
         "early_stopping": early_stopping,
     }
-    return (
-        {"if_not_finite": "stop"}
-        | step.described()
-        | {name: describe(part) for name, part in parts.items()}
-    )
+    return _described(step, parts)
+
+
+def _described(step: Updating, parts: Mapping[str, Any]) -> Identity:
+    others = {name: describe(part) for name, part in parts.items()}
+    return {"if_not_finite": "stop", **step.described(), **others}
 
 
 def keys(state: Any) -> Any:

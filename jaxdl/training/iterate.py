@@ -1,7 +1,7 @@
 """`make_step` and `iterate`: the parts of `fit` for who owns the loop."""
 
 import dataclasses
-import functools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -12,9 +12,8 @@ from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
-from jaxdl.training.feed import Feed
 from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
-from jaxdl.training.loop_options import copied
+from jaxdl.training.loop_options import LoopOptions, Paused
 from jaxdl.training.loop_state import MetricAccumulator
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import (
@@ -118,8 +117,10 @@ class IterateArguments(TypedDict, total=False):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(Paused):
     """Where training is after an epoch, or after so many steps.
+
+    Its `train_state` is there until the next stage.
 
     Args:
         epoch: the number of the epoch at hand, from 0.
@@ -130,22 +131,6 @@ class Stage:
     epoch: int
     steps: int
     metrics: dict[str, Any]
-    _state: TrainState = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def train_state(self) -> TrainState:
-        """A copy of the state, made when it is first asked for.
-
-        Raises:
-            RuntimeError: it is asked for after the next stage, when training has gone on from that
-                state.
-        """
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-            raise RuntimeError(
-                "Stage.train_state: training has gone on from this state, which is no longer in "
-                "memory — read train_state before the next stage, which copies it."
-            )
-        return copied(self._state)
 
 
 @without_mesh()
@@ -198,23 +183,32 @@ def iterate(
     loop = run_options.loop(feed, held)
     program = Program(loop.execution, step, start)
     iteration = Iteration(program, feed, initial_state(program, feed, start))
-    return _stages(step, iteration, run_options, every, held)
+    measurement = None
+    if held is not None:
+        given = step.evaluation_state(start)
+        measurement = Measurement(loop.execution, step.evaluation(), given, held)
+    return _outside_of_meshes(_stages(step, iteration, loop, every, measurement))
+
+
+def _outside_of_meshes(stages: Iterator[Stage]) -> Iterator[Stage]:
+    """The stages, each trained without the mesh that a caller may have set."""
+    while True:
+        with without_mesh():
+            stage = next(stages, None)
+        if stage is None:
+            return
+        yield stage
 
 
 def _stages(
     step: TrainingStep,
     iteration: Iteration,
-    options: RunOptions,
+    loop: LoopOptions,
     every: int | None,
-    held: Feed | None,
+    measurement: Measurement | None,
 ) -> Iterator[Stage]:
-    loop = options.loop(iteration.feed, held)
     here = iteration.here
     last = UNLIMITED if loop.steps is None else loop.steps
-    measurement = None
-    if held is not None:
-        given = step.evaluation_state(here.state)
-        measurement = Measurement(loop.execution, step.evaluation(), given, held)
     window = _Window()
 
     def due() -> int:
@@ -223,49 +217,45 @@ def _stages(
     iteration.compile()
     advance = None
     for advance in iteration.chunks(loop.epochs, lambda: last - here.steps, due):
-        window.add(advance)
         if not advance.result.finite:
             raise FloatingPointError(
-                f"iterate: the loss or a gradient was not finite at step {here.steps + 1} — the "
-                f"last stage has the state before; try a smaller learning rate or clip_norm."
+                f"iterate: the loss or a gradient was not finite at step {here.steps + 1} — try a "
+                f"smaller learning rate or clip_norm; a stage's train_state, read before the next "
+                f"stage, is what to go on from."
             )
+        window.add(advance)
         if advance.ends if every is None else here.steps % every == 0:
             yield _stage(step, iteration, advance, window, measurement)
             window = _Window()
             iteration.begin_epoch()
         if here.steps >= last:
             break
-    if advance is not None and window.steps:
+    if advance is not None and window.rows.steps:
         yield _stage(step, iteration, advance, window, measurement)
 
 
 class _Window:
-    """What was measured since the last stage: sums begin anew with each epoch, and are banked."""
+    """What was measured since the last stage.
+
+    Args:
+        rows: of the runs of a program, the sums of the last.
+        before: the sums of the epochs that ended since; each epoch's begin anew.
+    """
 
     def __init__(self) -> None:
-        self.steps = 0
-        self.observed: dict[str, Any] = {}
-        self._banked: Any = None
-        self._open: Any = None
-        self._rows = MetricAccumulator()
+        self.rows = MetricAccumulator()
+        self.before: Any = None
 
     def add(self, advance: Advance) -> None:
-        for number, part in enumerate(advance.result.epochs):
-            self.steps += part.steps
-            self.observed = part.observed
-            self._open = part.sums
-            self._rows.add(part, 0.0)
-            if advance.ends or number < len(advance.result.epochs) - 1:
-                self._banked = self._total()
-                self._open = None
-
-    def _total(self) -> Any:
-        if self._banked is None or self._open is None:
-            return self._open if self._banked is None else self._banked
-        return jax.tree.map(lambda a, b: a + b, self._banked, self._open)
+        (part,) = advance.result.epochs
+        self.rows.add(part, advance.seconds)
+        if self.before is not None:
+            self.rows.sums = jax.tree.map(operator.add, self.before, part.sums)
+        if advance.ends:
+            self.before = self.rows.sums
 
     def report(self, step: TrainingStep) -> dict[str, Any]:
-        return step.report(self._total(), self._rows.joined()) | self.observed
+        return step.report(self.rows.sums, self.rows.joined()) | self.rows.observed
 
 
 def _stage(
@@ -282,4 +272,4 @@ def _stage(
         measured = measurement.of(given, iteration.interrupted)
         metrics |= {f"validation_{name}": value for name, value in measured.items()}
     epoch = advance.chunk.cursor.epoch
-    return Stage(epoch, iteration.here.steps, metrics, state)
+    return Stage(epoch, iteration.here.steps, metrics, _state=state)

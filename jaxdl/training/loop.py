@@ -377,7 +377,7 @@ class Loop:
             shown.ended(epoch, self.headline(metrics))
         why = self.watch(epoch, metrics)
         ends = [
-            is_true(callback(EpochEnd(epoch, here.history, here.state)))
+            is_true(callback(EpochEnd(epoch, here.history, _state=here.state)))
             for callback in self.options.callbacks
         ]
         return why or ("callback" if any(ends) else None)

@@ -16,7 +16,29 @@ from jaxdl.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EpochEnd:
+class Paused:
+    """What training hands over between two runs of a program."""
+
+    _state: TrainState = dataclasses.field(repr=False, kw_only=True)
+
+    @functools.cached_property
+    def train_state(self) -> TrainState:
+        """A copy of the state, made when it is first asked for.
+
+        Raises:
+            RuntimeError: it is asked for when training has gone on from that state.
+        """
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
+            name = type(self).__name__
+            raise RuntimeError(
+                f"{name}.train_state: training has gone on from this state, which is no longer in "
+                f"memory — read train_state while the run has this {name}, which copies it."
+            )
+        return copied(self._state)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpochEnd(Paused):
     """What a callback is given after each epoch.
 
     Args:
@@ -26,22 +48,6 @@ class EpochEnd:
 
     epoch: int
     history: History
-    _state: TrainState = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def train_state(self) -> TrainState:
-        """A copy of the state after the epoch, made when it is first asked for.
-
-        Raises:
-            RuntimeError: it is asked for after the callback has returned, when training has gone on
-                from that state.
-        """
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-            raise RuntimeError(
-                "EpochEnd.train_state: training has gone on from this state, which is no longer in "
-                "memory — read train_state inside the callback, which copies it."
-            )
-        return copied(self._state)
 
 
 Callback = Callable[[EpochEnd], Any]

@@ -7,7 +7,7 @@ compiled; jaxdl's own are known.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.compiling.jitted import jit_once
-from jaxdl.core.tree import Shapes, frozen_shapes, thawed_shapes
+from jaxdl.core.tree import Shapes, frozen_shapes
 from jaxdl.data.source import Batch
 from jaxdl.losses.batchwise import is_batchwise
+from jaxdl.losses.bound import rebound
 from jaxdl.losses.by_output import ByOutput
 from jaxdl.losses.per_example import function_name, innermost, probe_batch_size
 from jaxdl.metrics.metric import Mean
@@ -63,14 +64,13 @@ def check_unmixed(
     why = FILLED if filled else CUT
     if step.loss is not None:
         droppable = isinstance(step, Supervised) and name == "data" and not cut
-        _check_loss(f"{name}: loss", step.loss, outputs, targets, why, [DROP] * droppable)
+        ways = [DROP] * droppable
+        _check_loss(f"{name}: loss", step.loss, [outputs, targets], why, ways)
     for metric_name, metric in step.metrics:
         if isinstance(metric, Mean) and (filled or spread):
-            function = functools.partial(
-                metric.function, *metric.arguments, **dict(metric.keywords)
-            )
+            function = rebound(metric.function, metric.arguments, metric.keywords)
             pair = metric.operands(outputs, targets)
-            _check_unmixed(f"{name}: metric {metric_name!r}", function, *pair, why, [AS_METRIC])
+            _check_unmixed(f"{name}: metric {metric_name!r}", function, pair, why, [AS_METRIC])
 
 
 def check_functions(name: str, step: TrainingStep, start: TrainState, feed: Feed) -> None:
@@ -78,26 +78,24 @@ def check_functions(name: str, step: TrainingStep, start: TrainState, feed: Feed
     if feed.example.mask is None:
         return
     ways = [DROP] if name == "data" else []
-    for what, function, outputs, targets in step.per_example(start, feed.example):
+    for what, function, *operands in step.per_example(start, feed.example):
         if what == "loss":
-            _check_loss(f"{name}: loss", function, outputs, targets, FILLED, ways)
+            _check_loss(f"{name}: loss", function, operands, FILLED, ways)
         else:
-            _check_unmixed(
-                f"{name}: {what}", function, outputs, targets, FILLED, [PER_EXAMPLE, *ways]
-            )
+            _check_unmixed(f"{name}: {what}", function, operands, FILLED, [PER_EXAMPLE, *ways])
 
 
 def _check_loss(
-    place: str, loss: Any, outputs: Any, targets: Any, why: str, ways: list[str]
+    place: str, loss: Any, operands: Sequence[Any], why: str, ways: list[str]
 ) -> None:
     """Refuses a loss that mixes examples undeclared, and a batchwise one that reads rows where its
     mask is False.
     """
     if isinstance(loss, ByOutput):
         for term in loss.terms:
-            output, target = term.operands(outputs, targets)
+            pair = term.operands(*operands)
             at = f"{place} '{function_name(term.function)}' of output {term.output!r}"
-            _check_unmixed(at, term.loss, output, target, why, [PER_EXAMPLE, WHOLE, *ways])
+            _check_unmixed(at, term.loss, pair, why, [PER_EXAMPLE, WHOLE, *ways])
         return
     name = function_name(loss)
     if not is_batchwise(loss):
@@ -105,8 +103,8 @@ def _check_loss(
             f"declare it, losses.batchwise({name}), which is given the `mask` of the rows that "
             f"count"
         )
-        _check_unmixed(f"{place} '{name}'", loss, outputs, targets, why, [declared, *ways])
-    elif why == FILLED and mixes_examples(loss, outputs, targets, masked=True):
+        _check_unmixed(f"{place} '{name}'", loss, operands, why, [declared, *ways])
+    elif why == FILLED and mixes_examples(loss, *operands, masked=True):
         raise ValueError(
             f"{place} '{name}' is batchwise and changes with rows where its mask is False: they "
             f"only fill up the batch — leave "
@@ -116,9 +114,9 @@ def _check_loss(
 
 
 def _check_unmixed(
-    place: str, function: Any, outputs: Any, targets: Any, why: str, ways: list[str]
+    place: str, function: Any, operands: Sequence[Any], why: str, ways: list[str]
 ) -> None:
-    if mixes_examples(function, outputs, targets):
+    if mixes_examples(function, *operands):
         raise ValueError(
             f"{place} mixes the examples of a batch, so that {why} — {', or '.join(ways)}."
         )
@@ -143,7 +141,11 @@ def _first_targets(feed: Feed, shapes: Any) -> Any:
 
 
 def mixes_examples(
-    function: Callable[..., Any], outputs: Any, targets: Any, masked: bool = False
+    function: Callable[..., Any],
+    outputs: Any,
+    targets: Any,
+    *others: Any,
+    masked: bool = False,
 ) -> bool:
     """Whether the first rows' values change with the rows behind them: two calls that differ in
     these give other numbers.
@@ -152,56 +154,62 @@ def mixes_examples(
     jaxdl do not mix; of what is not finite, cannot be called so, or is too large, nothing is found.
 
     Args:
-        function: `function(outputs, targets) -> [batch]`.
+        function: `function(outputs, targets, *others) -> [batch]`.
         outputs: a pytree of shapes, [batch, ...].
         targets: real ones, NumPy arrays with one entry an example; or shapes, of which some are
             drawn.
+        others: trees of arrays, such as parameters, that it is given as they are.
         masked: whether the function is given a `mask` that tells those rows apart, and may return
             one number.
     """
     if not masked and str(getattr(innermost(function), "__module__", "")).startswith("jaxdl."):
         return False
-    return _mixes(_Asked(function, masked, frozen_shapes((outputs, targets)), targets))
+    shapes = frozen_shapes((outputs, targets))
+    answer = _answer(function, masked, shapes, frozen_shapes(others))
+    if answer.mixes is None:
+        answer.mixes = _mixes(function, masked, outputs, targets, others)
+    return answer.mixes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """A function and the shapes it is called with; of equal ones, the first's targets answer for
-    all.
-    """
+@dataclasses.dataclass
+class _Answer:
+    """What is known of a function and the shapes that it is given; None, nothing yet."""
 
-    function: Callable[..., Any]
-    masked: bool
-    shapes: Shapes
-    targets: Any = dataclasses.field(compare=False)
+    mixes: bool | None = None
 
 
 @functools.lru_cache(maxsize=256)
-def _mixes(asked: _Asked) -> bool:
-    outputs, targets = thawed_shapes(asked.shapes)
+def _answer(function: Callable[..., Any], masked: bool, *shapes: Shapes) -> _Answer:
+    """What is known; the arrays of the first call answer for all, and are not kept."""
+    del function, masked, shapes
+    return _Answer()
+
+
+def _mixes(
+    function: Callable[..., Any], masked: bool, outputs: Any, targets: Any, others: Any
+) -> bool:
     batch = _length(outputs, targets)
     if batch is None:
         return False
     kept = batch // 2
-    given = asked.targets if _is_concrete(asked.targets) else _drawn(targets, batch, 0)
+    given = targets if _is_concrete(targets) else _drawn(targets, batch, 0)
     first = (_drawn(outputs, batch, 1), _rows(given, np.arange(batch)))
     second = (_drawn(outputs, batch, 2), _rows(given, np.arange(batch)[::-1]))
     repeated = _rows(first, np.zeros(batch, np.int32))
-    call = jit_once(
-        functools.partial(asked.function, mask=jnp.arange(batch) < kept)
-        if asked.masked
-        else asked.function
-    )
+    if masked:
+        function = functools.partial(function, mask=jnp.arange(batch) < kept)
+    call = jit_once(function)
     try:
-        one, *others = (
-            np.asarray(call(*_joined(first, rest, kept))) for rest in (first, second, repeated)
+        one, *again = (
+            np.asarray(call(*_joined(first, rest, kept), *others))
+            for rest in (first, second, repeated)
         )
     except Exception:  # what is wrong with it is told where it is called with what it is for
         return False
     rounding = max(float(jnp.finfo(leaf.dtype).eps) for leaf in _floating((one, outputs)))
     return any(
         _apart(one[:kept] if one.ndim else one, other[:kept] if one.ndim else other, rounding)
-        for other in others
+        for other in again
     )
 
 

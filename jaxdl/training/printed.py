@@ -22,7 +22,8 @@ from jaxdl.core.parsing import Names, ParseError, UnknownNameError, parse_call
 from jaxdl.core.representation import call_repr, value_repr
 from jaxdl.layers import initializers
 from jaxdl.losses.batchwise import Batchwise
-from jaxdl.metrics.metric import Mean, Metric, as_metric
+from jaxdl.losses.bound import rebound
+from jaxdl.metrics.metric import Metric, OfFunction, as_metric
 from jaxdl.ops import activations
 
 Types = Sequence[Any] | Mapping[str, Any]
@@ -77,19 +78,19 @@ def printed_loss(loss: Callable[..., Any]) -> Printed:
     """The printed call of a loss, as `printed_model`."""
     text = value_repr(loss)
     if isinstance(loss, Batchwise):
-        bound = functools.partial(loss.function, *loss.arguments, **dict(loss.keywords))
-        plain = not (loss.arguments or loss.keywords)
-        text = f"batchwise({value_repr(loss.function if plain else bound)})"
+        bound = rebound(loss.function, loss.arguments, loss.keywords)
+        text = f"batchwise({value_repr(bound)})"
     return _printed(loss, text, _loss_names(), lambda value: value)
 
 
 def printed_metric(metric: Metric) -> Printed:
     """The printed call of a metric, as `printed_model`."""
     text = call_repr(metric)
-    if isinstance(metric, Mean):
-        bound = functools.partial(metric.function, *metric.arguments, **dict(metric.keywords))
-        plain = not (metric.arguments or metric.keywords)
-        text = value_repr(metric.function if plain else bound)
+    if isinstance(metric, OfFunction):
+        bound = rebound(metric.function, metric.arguments, metric.keywords)
+        given = {"output": metric.output, "ignore": metric.ignore}
+        more = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        text = f"{type(metric).__name__}({', '.join([value_repr(bound), *more])})"
     return _printed(metric, text, _metric_names(), as_metric)
 
 

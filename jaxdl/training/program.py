@@ -230,10 +230,10 @@ class Program:
     ) -> ChunkResult:
         """What a compiled loop measured, epoch by epoch, on the host; waits for the loop to end."""
         inner = ran.steps
-        rows, observed, sums, place, finite = fetched(
-            (ran.sums, ran.observed, inner.sums, inner.place, inner.finite)
+        measured = (ran.sums, ran.observed, inner.sums, inner.gathered)
+        (rows, observed, sums, gathered), place, finite = fetched(
+            (measured, inner.place, inner.finite)
         )
-        gathered = jax.tree.map(np.asarray, inner.gathered)
         made = int(place) - start
         begins = start // source.steps
         ends = begins + -(-made // source.steps) + 1

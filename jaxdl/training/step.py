@@ -1,7 +1,7 @@
 """The protocol of steps: what is trained, and how, differs here and nowhere else."""
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -13,9 +13,9 @@ from jaxdl.core.layer import Params, State
 from jaxdl.data.source import Batch
 from jaxdl.training.state import EvalState, Measured, TrainState
 
-PerExample = tuple[str, Callable[..., Any], Any, Any]
-"""The name of a function, the function, and the shapes of the outputs and the targets that it is
-given.
+PerExample = tuple[Any, ...]
+"""The name of a function, the function, the shapes of the outputs and the targets that it is given,
+and what else it is given: `function(outputs, targets, *others) -> [batch]`.
 """
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -115,25 +115,31 @@ def train(
     run_options = RunOptions.of(locals())
     key = sources.as_key(seed)
     mesh = as_mesh(devices)
-    made = None if isinstance(step, Objective) else step
-    check = None if made is None else step_checks.check_step(made)
+    check = None
+    if not isinstance(step, Objective):
+        check = step_checks.check_step(step)
+        given = {"optimizer": optimizer, "learning_rate": learning_rate, "devices": devices}
+        _check_no_options(step, given | options)
     feed, held = run_options.feeds(data, key, mesh, labelled=False, check=check)
     if isinstance(step, Objective):
         total = run_options.total_steps(feed)
-        made = _minimized(step, feed, optimizer, learning_rate, total, mesh, options)
-    elif optimizer is not None or learning_rate is not None or devices is not None or options:
-        raise TypeError(
-            f"train: {type(step).__name__} is a training step, which has its own optimizer and "
-            f"options — optimizer, learning_rate, devices, "
-            f"{', '.join(ObjectiveArguments.__annotations__)} are for an Objective."
-        )
-    assert made is not None
+        step = _minimized(step, feed, optimizer, learning_rate, total, mesh, options)
     began = time.perf_counter()
-    start = begun_state(made, feed, held, key, initial)
+    start = begun_state(step, feed, held, key, initial)
     prepared = time.perf_counter() - began
     start = start if mesh is None else jax.device_put(start, whole(mesh))
-    done = run(made, feed, held, start, run_options, initial=initial, prepared=prepared)
+    done = run(step, feed, held, start, run_options, initial=initial, prepared=prepared)
     return done if mesh is None else done.on(mesh.devices[0])
+
+
+def _check_no_options(step: TrainingStep, given: Mapping[str, Any]) -> None:
+    """Refuses what an objective is minimised with, beside a step that has its own."""
+    for name, value in given.items():
+        if value is not None:
+            raise TypeError(
+                f"train: {type(step).__name__} is a training step, which has its own optimizer and "
+                f"options — {name} is for an Objective."
+            )
 
 
 def begun_state(

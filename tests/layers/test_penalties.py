@@ -144,3 +144,9 @@ def test_penalties_are_added_in_any_precision(precision):
     full = fitted(model, epochs=2)
     for name in ("loss", "weights", "activity"):
         np.testing.assert_allclose(run.history[name], full.history[name], rtol=0.05)
+
+
+def test_a_penalty_has_no_name_of_a_metric():
+    model = dl.Sequential(dl.Dense(1), dl.ActivityPenalty(0.1, name="error"))
+    with pytest.raises(ValueError, match="losses of layers: 'error' is a name"):
+        fitted(model, epochs=1, metrics={"error": losses.mean_absolute_error})

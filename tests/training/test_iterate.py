@@ -102,3 +102,17 @@ def test_arguments_are_checked():
         dl.iterate(made().step, (X, Y), callbacks=[])  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="every is a whole number"):
         dl.iterate(made().step, (X, Y), every=0)
+
+
+def test_a_mesh_that_the_caller_set_changes_nothing():
+    step, _ = made()
+    given = {"epochs": 2, "batch_size": 16}
+    alone = [stage.metrics for stage in dl.iterate(step, (X, Y), **given)]
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+        meshes = []
+        within = []
+        for stage in dl.iterate(step, (X, Y), **given):
+            within.append(stage.metrics)
+            meshes.append(jax.sharding.get_abstract_mesh().axis_names)
+    assert within == alone
+    assert meshes == [("data",)] * 2

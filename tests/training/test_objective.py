@@ -263,3 +263,42 @@ def test_hyperparameters_of_an_objective_are_swept():
         )
     with pytest.raises(TypeError, match="metrics: Contrast is an Objective"):
         dl.fit_many(Contrast(dl.Dense(4)), X, seeds=2, metrics={}, optimizer="adam")
+
+
+def test_arrays_of_an_objective_are_no_constants_of_a_program():
+    """As constants, two hundred megabytes take half a minute to compile."""
+    weights = {"kernel": np.ones((5, 2), np.float32), "bias": np.ones(2, np.float32)}
+    objective = Distillation(dl.Dense(2), dl.Dense(2), dl.Constants(weights))
+    with dl.why_compiled(show=False) as why:
+        run = dl.train(objective, X, optimizer=optax.sgd(0.1), **(SETTINGS | {"epochs": 1}))
+    assert "_init" not in [each.function for each in why.functions]
+    held = objective.weights.tree
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(held))
+    equal(run.state["teacher"], weights, rtol=0)
+
+
+def test_names_of_figures_are_the_objective_s_own():
+    @dataclasses.dataclass(frozen=True)
+    class Telling(Regression):
+        name: str = "loss"
+
+        def loss(self, params, state, batch, mode):
+            each, state, _ = super().loss(params, state, batch, mode)
+            return each, state, {self.name: 2 * each}
+
+    for name in ("loss", "losses", "learning_rate", "validation_loss"):
+        with pytest.raises(
+            ValueError, match=f"'{name}' is a name that the history uses itself"
+        ):
+            dl.train(Telling(MODEL, name), (X, Y), optimizer="adam", **SETTINGS)
+
+
+def test_a_run_predicts_where_the_parameters_are_all_its_model_s():
+    model = dl.Dense(4)
+    run = dl.train(Contrast(model), X, optimizer=optax.adam(0.01), **SETTINGS)
+    equal(run.predict(X), dl.predict(model, run.params, run.state, X), rtol=0)
+    weights, _ = dl.Dense(2).init(jax.random.key(5), X)
+    objective = Distillation(dl.Dense(2), dl.Dense(2), dl.Constants(weights))
+    other = dl.train(objective, X, optimizer=optax.adam(0.01), **SETTINGS)
+    with pytest.raises(ValueError, match="Minimize trains no single model"):
+        other.predict(X)

@@ -120,6 +120,8 @@ def test_a_run_comes_back_bit_by_bit(tmp_path: Path, run: dl.Run) -> None:
         {"clip_norm": 1.0, "optimizer": optax.adamw(optax.cosine_decay_schedule(0.1, 9))},
         {"metrics": {"cm": metrics.ConfusionMatrix(3), "f": metrics.F1(average=None)}},
         {"metrics": {"top": functools.partial(metrics.top_k_accuracy, k=2)}},
+        {"metrics": {"most": metrics.Maximum(functools.partial(metrics.top_k_accuracy, k=2))}},
+        {"metrics": {"part": metrics.Mean(metrics.accuracy, ignore=-1)}},
     ],
     ids=lambda more: ", ".join(more),
 )

@@ -15,6 +15,7 @@ from jaxdl.core.layer import Params, State
 from jaxdl.core.mode import Train
 from jaxdl.data.source import Batch
 from jaxdl.optim.learning_rate import estimated
+from jaxdl.training.arguments import check_figures
 from jaxdl.training.auxiliary import Losses, added_losses, taken_out
 from jaxdl.training.finite import apply_if, are_finite
 from jaxdl.training.scaling import LossScaling
@@ -178,6 +179,7 @@ class GradientStep(TrainingStep):
         )
         figures = {"loss": (loss * total, total), **sums}
         if losses:
+            check_figures("losses of layers", losses, figures)
             figures["losses"] = {name: (value * total, total) for name, value in losses.items()}
         return Found(loss, gradients, objected.state, figures), measured.gathered
 

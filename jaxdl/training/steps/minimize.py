@@ -17,12 +17,14 @@ from jaxdl.core.values import Value
 from jaxdl.data.source import Batch
 from jaxdl.losses.per_example import format_shapes
 from jaxdl.losses.weighted import weighted_sum
+from jaxdl.training.arguments import check_figures
 from jaxdl.training.objective import Objective
 from jaxdl.training.scaling import LossScaling
-from jaxdl.training.spread import AXIS, added_up, in_parts, own_draws
+from jaxdl.training.spread import AXIS, added_up, own_draws
 from jaxdl.training.state import EvalState, Measured, TrainState
 from jaxdl.training.step import EvaluationStep, PerExample
 from jaxdl.training.steps.gradient import Found, GradientStep, Objected
+from jaxdl.training.steps.supervised import EvaluationInParts
 from jaxdl.training.update import in_shares, loss_means, means
 
 
@@ -45,8 +47,9 @@ class Minimize(GradientStep):
 
     @property
     def model(self) -> Any:
-        """What is trained."""
-        return getattr(self.of, "model", self.of)
+        """What is trained: the objective's model, where all parameters and state are its own."""
+        own = type(self.of).init is Objective.init
+        return getattr(self.of, "model", self.of) if own else self.of
 
     def init(self, key: Array, batch: Batch) -> TrainState:
         return self.start(key, *self.of.init(fold_in_name(key, "init"), batch))
@@ -55,10 +58,10 @@ class Minimize(GradientStep):
         return ObjectiveEvaluation(self.of, self.mesh)
 
     def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
-        del state
         if self.of.mixes or batch.weights is not None:
             return ()
-        return (("loss", _LossOf(self.of), batch.inputs, batch.targets),)
+        given = (state.params, state.state)
+        return (("loss", _LossOf(self.of), batch.inputs, batch.targets, *given),)
 
     def objective(
         self, params: Params, state: State, batch: Batch, shares: Array, mode: Train
@@ -81,7 +84,7 @@ class Minimize(GradientStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveEvaluation(EvaluationStep):
+class ObjectiveEvaluation(EvaluationInParts):
     """Measures an objective in `Eval()`."""
 
     of: Objective
@@ -89,10 +92,10 @@ class ObjectiveEvaluation(EvaluationStep):
 
     def __call__(self, state: EvalState, batch: Batch) -> Measured:
         if self.mesh is not None and self.of.mixes:
-            return Measured(*self._part(state, _laid_out(self.mesh, batch), None))
-        return Measured(*in_parts(self.mesh, self._part, state, batch))
+            return Measured(*self.part(state, _laid_out(self.mesh, batch), None))
+        return super().__call__(state, batch)
 
-    def _part(
+    def part(
         self, state: EvalState, batch: Batch, across: str | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         mode = own_draws(Eval(key=state.batch_key()), across)
@@ -110,16 +113,17 @@ class ObjectiveEvaluation(EvaluationStep):
 
 @dataclasses.dataclass(frozen=True)
 class _LossOf(Value):
-    """The losses of an objective for some parameters, as a function of inputs and targets alone."""
+    """The losses of an objective in evaluation, as a function of what a batch has."""
 
     of: Objective
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__module__", type(self.of).__module__)  # where it is defined
+    @property
+    def __wrapped__(self) -> Any:
+        """The objective's own function, which says where it is defined."""
+        return type(self.of).loss
 
-    def __call__(self, inputs: Any, targets: Any) -> Array:
+    def __call__(self, inputs: Any, targets: Any, params: Params, state: State) -> Array:
         batch = Batch(inputs, targets)
-        params, state = self.of.init(jax.random.key(0), batch)
         return self.of.loss(params, state, batch, Eval(key=jax.random.key(1)))[0]
 
 
@@ -163,6 +167,7 @@ def _summed(of: Objective, metrics: Any, weights: Array) -> dict[str, tuple[Arra
             f"{type(of).__name__}.loss returned {type(metrics).__name__} as its metrics; expected "
             f"a dict by name, {{}} where there are none."
         )
+    check_figures(f"{type(of).__name__}.loss: metrics", metrics)
     total = weights.sum()
     sums = {}
     for name, values in lax.stop_gradient(metrics).items():

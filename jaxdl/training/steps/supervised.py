@@ -1,5 +1,6 @@
 """`Supervised`: the step by the gradient of a model's loss; what evaluates and predicts with it."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,8 +33,23 @@ from jaxdl.training.update import (
 )
 
 
+class EvaluationInParts(EvaluationStep):
+    """An evaluation whose batches are split over devices, where it has a mesh."""
+
+    mesh: Mesh | None
+
+    def __call__(self, state: EvalState, batch: Batch) -> Measured:
+        return Measured(*in_parts(self.mesh, self.part, state, batch))
+
+    @abc.abstractmethod
+    def part(
+        self, state: EvalState, batch: Batch, across: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The sums of a batch, of which `batch` is a part, and the rows gathered of the part."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Evaluation(EvaluationStep):
+class Evaluation(EvaluationInParts):
     """Measures the loss and the metrics of a model in evaluation."""
 
     model: Layer
@@ -41,14 +57,10 @@ class Evaluation(EvaluationStep):
     metrics: tuple[tuple[str, Metric], ...]
     mesh: Mesh | None = None
 
-    def __call__(self, state: EvalState, batch: Batch) -> Measured:
-        given = (state.params, state.state)
-        return Measured(*in_parts(self.mesh, self._part, given, batch))
-
-    def _part(
-        self, given: tuple[Params, State], batch: Batch, across: str | None
+    def part(
+        self, state: EvalState, batch: Batch, across: str | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        outputs, _ = self.model.apply(*given, batch.inputs, Eval())
+        outputs, _ = self.model.apply(state.params, state.state, batch.inputs, Eval())
         weights = batch.example_weights()
         sums: dict[str, Any] = {}
         if self.loss is not None:
@@ -77,21 +89,17 @@ class Evaluation(EvaluationStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class Prediction(EvaluationStep):
+class Prediction(EvaluationInParts):
     """Gathers the outputs of a model in evaluation."""
 
     model: Layer
     mesh: Mesh | None = None
 
-    def __call__(self, state: EvalState, batch: Batch) -> Measured:
-        given = (state.params, state.state)
-        return Measured(*in_parts(self.mesh, self._part, given, batch))
-
-    def _part(
-        self, given: tuple[Params, State], batch: Batch, across: str | None
+    def part(
+        self, state: EvalState, batch: Batch, across: str | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         del across
-        outputs, _ = self.model.apply(*given, batch.inputs, Eval())
+        outputs, _ = self.model.apply(state.params, state.state, batch.inputs, Eval())
         return {}, {"outputs": outputs}
 
     def report(self, sums: dict[str, Any], gathered: dict[str, Any]) -> dict[str, Any]:
@@ -146,9 +154,6 @@ class Supervised(GradientStep):
 
     def evaluation(self) -> EvaluationStep:
         return Evaluation(self.model, self.loss, self.metrics, self.mesh)
-
-    def on_one_device(self) -> "Supervised":
-        return dataclasses.replace(self, mesh=None)
 
     def per_example(self, state: TrainState, batch: Batch) -> Sequence[PerExample]:
         outputs, _ = jax.eval_shape(self.model.apply, state.params, state.state, batch.inputs)
