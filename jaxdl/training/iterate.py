@@ -172,6 +172,11 @@ def iterate(
     [(1, 3, 2), (2, 6, 2), (3, 8, 2)]
     """
     check_names("iterate", options, IterateArguments)
+    if isinstance(step, Objective):
+        raise TypeError(
+            f"iterate: {type(step).__name__} is an Objective — give the step that minimises it, "
+            f"make_step({type(step).__name__}(…), optimizer=optax.adam(1e-3)).step."
+        )
     run_options = RunOptions.of(options)
     if every is not None:
         checks.check_count("every", every)

@@ -165,13 +165,13 @@ def _minimized(
     options: ObjectiveArguments,
 ) -> Minimize:
     """The step of an objective."""
+    check_names("train", options, ObjectiveArguments)
     if optimizer is None:
         raise TypeError(
-            f"optimizer: {type(objective).__name__} is an Objective, which one minimises — give "
-            f"optimizer=optax.adam(1e-3)."
+            f"optimizer: {type(objective).__name__} is an Objective, which needs an optimizer — "
+            f"give optimizer=optax.adam(1e-3)."
         )
     check_hashable("step", objective)
-    check_names("train", options, ObjectiveArguments)
     supervised = SupervisedOptions.of(feed, options)
     checks.check_accumulate(supervised.accumulate, feed.example, parts(mesh))
     transformation = as_optimizer(optimizer, learning_rate, total, feed.steps)

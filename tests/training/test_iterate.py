@@ -15,6 +15,11 @@ MODEL = dl.Sequential(dl.Dense(8), jax.nn.relu, dl.Dropout(0.1), dl.Dense(3))
 OPTIONS = {"metrics": {"accuracy": metrics.accuracy, "f1": metrics.F1()}}
 
 
+class Each(dl.Objective):
+    def loss(self, params, state, batch, mode):
+        return jax.numpy.ones(batch.size), state, {}
+
+
 def made() -> dl.MadeStep:
     return dl.make_step(
         MODEL, losses.softmax_cross_entropy, optimizer=optax.adam(1e-2), **OPTIONS
@@ -100,6 +105,8 @@ def test_arguments_are_checked():
         dl.make_step(MODEL, losses.softmax_cross_entropy, optimizer="adam", class_weight=[1.0])
     with pytest.raises(TypeError, match="iterate: there is no argument 'callbacks'"):
         dl.iterate(made().step, (X, Y), callbacks=[])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Each is an Objective — give the step"):
+        dl.iterate(Each(), (X, Y))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="every is a whole number"):
         dl.iterate(made().step, (X, Y), every=0)
 

@@ -198,6 +198,10 @@ def test_a_run_with_another_teacher_is_another_run(tmp_path):
         (lambda b: (jnp.ones(()), {}, {}), r"expected one loss for each example"),
         (lambda b: (jnp.ones(b.size), {}, {"a": jnp.ones((b.size, 2))}), "the metric 'a'"),
         (lambda b: (jnp.ones(b.size), {}, None), "expected a dict by name"),
+        (
+            lambda b: jnp.ones(()),
+            r"Wrong.loss returned .*; expected \(losses, state, metrics\)",
+        ),
     ],
 )
 def test_what_a_loss_returns_is_checked(returned, sentence):

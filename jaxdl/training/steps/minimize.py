@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Params, State
-from jaxdl.core.mode import Eval, Train
+from jaxdl.core.mode import Eval, Mode, Train
 from jaxdl.core.values import Value
 from jaxdl.data.source import Batch
 from jaxdl.losses.per_example import format_shapes
@@ -67,7 +67,7 @@ class Minimize(GradientStep):
         self, params: Params, state: State, batch: Batch, shares: Array, mode: Train
     ) -> Objected:
         """The objective's losses, and its metrics."""
-        losses, new, metrics = self.of.loss(params, state, batch, mode)
+        losses, new, metrics = _called(self.of, params, state, batch, mode)
         weights = batch.example_weights()
         return Objected(
             _added(self.of, losses, shares), (), _summed(self.of, metrics, weights), new
@@ -99,7 +99,7 @@ class ObjectiveEvaluation(EvaluationInParts):
         self, state: EvalState, batch: Batch, across: str | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         mode = own_draws(Eval(key=state.batch_key()), across)
-        losses, _, metrics = self.of.loss(state.params, state.state, batch, mode)
+        losses, _, metrics = _called(self.of, state.params, state.state, batch, mode)
         weights = batch.example_weights()
         shares, total = in_shares(weights, across)
         loss = _added(self.of, losses, shares) * total
@@ -124,7 +124,24 @@ class _LossOf(Value):
 
     def __call__(self, inputs: Any, targets: Any, params: Params, state: State) -> Array:
         batch = Batch(inputs, targets)
-        return self.of.loss(params, state, batch, Eval(key=jax.random.key(1)))[0]
+        return _called(self.of, params, state, batch, Eval(key=jax.random.key(1)))[0]
+
+
+def _called(
+    of: Objective, params: Params, state: State, batch: Batch, mode: Mode
+) -> tuple[Array, State, dict[str, Array]]:
+    """The losses, the next state and the metrics.
+
+    Raises:
+        TypeError: the objective returns something else.
+    """
+    returned: Any = of.loss(params, state, batch, mode)
+    if isinstance(returned, tuple) and len(returned) == 3:
+        return returned
+    raise TypeError(
+        f"{type(of).__name__}.loss returned {type(returned).__name__}; expected (losses, state, "
+        f"metrics) — return losses, state, {{}} where nothing else is shown."
+    )
 
 
 def _report(sums: dict[str, Any]) -> dict[str, Any]:
