@@ -98,7 +98,7 @@ def test_what_is_not_finite_is_said():
         list(dl.iterate(step, (X, X[:, :1]), epochs=9, batch_size=16))
 
 
-def test_arguments_are_checked():
+def test_arguments_are_checked(unchecked):
     with pytest.raises(TypeError, match="loss: give the loss of the model"):
         dl.make_step(MODEL, optimizer="adam")
     with pytest.raises(TypeError, match="class_weight: make_step sees no data"):

@@ -10,6 +10,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdl.core.error import describe
 from jaxdl.core.keys import fold_in_name
 from jaxdl.core.layer import Params, State
 from jaxdl.core.mode import Eval, Mode, Train
@@ -129,7 +130,7 @@ class _LossOf(Value):
 
 def _called(
     of: Objective, params: Params, state: State, batch: Batch, mode: Mode
-) -> tuple[Array, State, dict[str, Array]]:
+) -> tuple[Any, Any, Any]:
     """The losses, the next state and the metrics.
 
     Raises:
@@ -139,7 +140,7 @@ def _called(
     if isinstance(returned, tuple) and len(returned) == 3:
         return returned
     raise TypeError(
-        f"{type(of).__name__}.loss returned {type(returned).__name__}; expected (losses, state, "
+        f"{type(of).__name__}.loss returned {describe(returned)}; expected (losses, state, "
         f"metrics) — return losses, state, {{}} where nothing else is shown."
     )
 
