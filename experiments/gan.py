@@ -188,10 +188,10 @@ def play(
     shown = {1, 2, 3, 5, 10, 15, 20, epochs}
     stages = {}
 
-    def look(end: dl.EpochEnd) -> None:
-        if end.epoch + 1 in shown:
-            stages[end.epoch + 1] = draw(
-                name, end.train_state.params, end.train_state.state, 20, config.seed
+    def look(stage: dl.Stage) -> None:
+        if stage.epoch + 1 in shown:
+            stages[stage.epoch + 1] = draw(
+                name, stage.train_state.params, stage.train_state.state, 20, config.seed
             )[..., 0]
 
     trained = dl.train(

@@ -96,9 +96,10 @@ from jaxdl.speed import why_compiled as why_compiled
 from jaxdl.training import Adversarial as Adversarial
 from jaxdl.training import AdversarialLoss as AdversarialLoss
 from jaxdl.training import Batch as Batch
+from jaxdl.training import Callback as Callback
+from jaxdl.training import Change as Change
 from jaxdl.training import Constants as Constants
 from jaxdl.training import EarlyStopping as EarlyStopping
-from jaxdl.training import EpochEnd as EpochEnd
 from jaxdl.training import EvalState as EvalState
 from jaxdl.training import EvaluationStep as EvaluationStep
 from jaxdl.training import Guarded as Guarded

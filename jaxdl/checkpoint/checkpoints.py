@@ -1,7 +1,6 @@
 """The settings of a run's checkpoints: when to save, and what to keep."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,56 +12,9 @@ from jaxdl.checkpoint.reading import (
     load_checkpoint,
     runs_in,
 )
+from jaxdl.core.interval import Interval
 
-Unit = Literal["steps", "epochs", "seconds"]
 OnChange = Literal["refuse", "continue", "restart"]
-
-_UNITS: dict[str, tuple[Unit, int]] = {
-    "step": ("steps", 1),
-    "epoch": ("epochs", 1),
-    "second": ("seconds", 1),
-    "minute": ("seconds", 60),
-    "hour": ("seconds", 3600),
-}
-_INTERVAL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """The number of steps, epochs or seconds between two saves.
-
-    Args:
-        count: above 0; an integer for steps and epochs.
-        unit: "steps", "epochs" or "seconds".
-    """
-
-    count: float
-    unit: Unit
-
-    @classmethod
-    def parse(cls, text: str) -> "Interval":
-        """The interval that a string describes, such as "500 steps" or "1 minute".
-
-        Args:
-            text: a number and a unit: steps, epochs, seconds, minutes or hours.
-
-        Raises:
-            ValueError: it describes none.
-
-        >>> Interval.parse("2.5 minutes")
-        Interval(count=150.0, unit='seconds')
-        """
-        match = _INTERVAL.fullmatch(text) if isinstance(text, str) else None
-        if match is None or match[2] not in _UNITS or float(match[1]) <= 0:
-            raise ValueError(
-                f"Checkpoints: every is a number and what it counts, in steps, epochs, seconds, "
-                f"minutes or hours, such as '500 steps' or '5 minutes'; got {text!r}."
-            )
-        unit, factor = _UNITS[match[2]]
-        count = float(match[1]) * factor
-        if unit != "seconds" and not count.is_integer():
-            raise ValueError(f"Checkpoints: every counts whole {unit}, got {text!r}.")
-        return cls(count, unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +61,7 @@ class Checkpoints:
     on_change: OnChange = "refuse"
 
     def __post_init__(self) -> None:
-        Interval.parse(self.every)
+        Interval.parse(self.every, "Checkpoints: every")
         if not str(self.folder):
             raise ValueError("Checkpoints: folder is empty — name one, such as 'runs/mnist'.")
         if self.keep is not None and (isinstance(self.keep, bool) or self.keep < 1):
@@ -172,7 +124,7 @@ class Checkpoints:
     @property
     def interval(self) -> Interval:
         """The interval that `every` describes."""
-        return Interval.parse(self.every)
+        return Interval.parse(self.every, "Checkpoints: every")
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether a value of the metric is better than another.

@@ -111,13 +111,14 @@ class Table:
 
 
 def rows_of(history: dict[str, list[Any]]) -> tuple[Row, ...]:
-    """A row for each epoch of a history, with the number of the epoch, from 1."""
-    epochs = max(map(len, history.values()), default=0)
-    return tuple(
-        {"epoch": epoch + 1}
-        | {name: values[epoch] for name, values in history.items() if epoch < len(values)}
-        for epoch in range(epochs)
-    )
+    """The rows of a history, each with the number of its epoch, from 1, or of its last step."""
+    count = max(map(len, history.values()), default=0)
+    rows = []
+    for row in range(count):
+        figures = {name: values[row] for name, values in history.items() if row < len(values)}
+        place = {"step": figures["step"]} if "step" in figures else {"epoch": row + 1}
+        rows.append(place | figures)
+    return tuple(rows)
 
 
 def _plain(value: Any) -> Any:

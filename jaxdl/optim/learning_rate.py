@@ -80,6 +80,41 @@ def estimated(optimizer_state: Any) -> Array | None:
     return jnp.prod(jnp.stack(found))
 
 
+def with_learning_rate(optimizer_state: Any, rate: float) -> tuple[Any, bool]:
+    """An optimizer's state with that number in the place of each injected learning rate.
+
+    Args:
+        optimizer_state: of one optimizer or of several. A learning rate that follows a schedule
+            stays, since the next update computes it anew.
+        rate: the learning rate; it takes the dtype and the place of the one before.
+
+    Returns:
+        The state, and whether it holds such a learning rate.
+
+    >>> optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    >>> state, found = with_learning_rate(optimizer.init({"w": jnp.ones(2)}), 0.5)
+    >>> float(state.hyperparams["learning_rate"]), found
+    (0.5, True)
+    """
+    if isinstance(optimizer_state, dict):
+        pairs = {name: with_learning_rate(part, rate) for name, part in optimizer_state.items()}
+        changed = type(optimizer_state)({name: part for name, (part, _) in pairs.items()})
+        return changed, any(found for _, found in pairs.values())
+    if not isinstance(optimizer_state, tuple):
+        return optimizer_state, False
+    parts = [with_learning_rate(part, rate) for part in optimizer_state]
+    found = any(found for _, found in parts)
+    if not hasattr(optimizer_state, "_fields"):
+        return tuple(part for part, _ in parts), found
+    state: Any = type(optimizer_state)(*(part for part, _ in parts))
+    before = getattr(state, "hyperparams", {}).get("learning_rate")
+    if before is None or "learning_rate" in getattr(state, "hyperparams_states", {}):
+        return state, found
+    place = before.sharding if before.committed else None
+    after = jax.device_put(np.asarray(rate, before.dtype), place)
+    return state._replace(hyperparams=state.hyperparams | {"learning_rate": after}), True
+
+
 def _rate(
     update: object,
     optimizer_state: Any,

@@ -15,13 +15,13 @@ from jaxdl.compiling.target import tracing_population
 from jaxdl.core.layer import Params, State
 from jaxdl.core.tree import strongly_typed
 from jaxdl.data.source import Batch
+from jaxdl.training.callbacks import copied
 from jaxdl.training.cursor import EpochCarry
 from jaxdl.training.feed import Chunk
 from jaxdl.training.finite import is_finite, select
 from jaxdl.training.history import Best
 from jaxdl.training.iteration import Advance
 from jaxdl.training.loop import Loop
-from jaxdl.training.loop_options import copied
 from jaxdl.training.loop_state import Ends
 from jaxdl.training.state import EvalState, Measured, TrainState
 from jaxdl.training.step import EvaluationStep, Recipe, Updating
@@ -236,19 +236,19 @@ class MembersLoop(Loop):
             )
         return why + f"the update of step {made} had overflowed inside the optimizer"
 
-    def watch(self, epoch: int, metrics: dict[str, Any]) -> str | None:
+    def watch(self, row: int, metrics: dict[str, Any]) -> str | None:
         here = self.here
         rule = self.monitored
         whole = np.asarray(here.metrics.sums["made"]) == here.metrics.steps
-        self.ends.epochs[whole] = epoch + 1
+        self.ends.epochs[whole] = row + 1
         for name, value in metrics.items():
             here.history[name][-1] = self._of(whole, name, value)
         if rule is not None and (
             self.options.early_stopping is not None or rule.monitor in metrics
         ):
-            self._keep_best(epoch, np.asarray(metrics[rule.monitor], np.float64), whole)
+            self._keep_best(row, np.asarray(metrics[rule.monitor], np.float64), whole)
             if self.options.early_stopping is not None:
-                self._end_patience(epoch, whole)
+                self._end_patience(row, whole)
         return None if not np.asarray(here.state.ended).all() else "every member has ended"
 
     def headline(self, metrics: dict[str, Any]) -> dict[str, Any]:

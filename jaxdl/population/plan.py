@@ -33,11 +33,12 @@ from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.identity import run_identity
 from jaxdl.training.interrupts import TERMINATED, termination_interrupts
 from jaxdl.training.iteration import initial_state
-from jaxdl.training.loop import Loop, ended_earlier
+from jaxdl.training.loop import Loop
 from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import Ends, LoopState
 from jaxdl.training.program import Program
 from jaxdl.training.progress import progress as progress_bar
+from jaxdl.training.run_training import ended_earlier
 from jaxdl.training.saving import Saver
 from jaxdl.training.state import distinct_arrays
 from jaxdl.training.step import Updating

@@ -28,9 +28,9 @@ from jaxdl.speed.report import SpeedReport
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
 from jaxdl.speed.runner import Runner
 from jaxdl.training import checks, sources
+from jaxdl.training.callbacks import copied
 from jaxdl.training.feed import Feed
 from jaxdl.training.fit import first_start
-from jaxdl.training.loop_options import copied
 from jaxdl.training.options import Loss, SupervisedArguments, SupervisedOptions
 from jaxdl.training.options import check_names as check_options
 from jaxdl.training.outcome import stepped

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 
+from jaxdl.training.callbacks import copied
 from jaxdl.training.cursor import Cursor
 from jaxdl.training.feed import Feed, FirstChunkFeed
-from jaxdl.training.iteration import UNLIMITED, Iteration, initial_state, measure
-from jaxdl.training.loop_options import copied
+from jaxdl.training.iteration import Iteration, initial_state, measure
 from jaxdl.training.program import Execution, Program
+from jaxdl.training.rows import UNLIMITED
 from jaxdl.training.state import TrainState
 from jaxdl.training.steps.supervised import Supervised
 

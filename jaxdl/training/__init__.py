@@ -1,17 +1,18 @@
 """Training: pure steps, the programs they become, and the one loop."""
 
+from jaxdl.training.callbacks import Callback as Callback
+from jaxdl.training.callbacks import Change as Change
+from jaxdl.training.callbacks import Stage as Stage
 from jaxdl.training.evaluation import evaluate as evaluate
 from jaxdl.training.evaluation import predict as predict
 from jaxdl.training.fit import fit as fit
 from jaxdl.training.guard import Guarded as Guarded
 from jaxdl.training.history import EarlyStopping as EarlyStopping
 from jaxdl.training.iterate import MadeStep as MadeStep
-from jaxdl.training.iterate import Stage as Stage
 from jaxdl.training.iterate import iterate as iterate
 from jaxdl.training.iterate import make_step as make_step
 from jaxdl.training.learning_rate_search import LearningRateSearch as LearningRateSearch
 from jaxdl.training.learning_rate_search import find_learning_rate as find_learning_rate
-from jaxdl.training.loop_options import EpochEnd as EpochEnd
 from jaxdl.training.objective import Constants as Constants
 from jaxdl.training.objective import Objective as Objective
 from jaxdl.training.run import Run as Run

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdl.core.hashable import check_hashable
 from jaxdl.core.number import is_number
+from jaxdl.training.callbacks import Callback
 
 
 def check_function(name: str, value: Any, called: str) -> None:
@@ -24,14 +25,19 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Refuses callbacks that are not a sequence of functions."""
+    """Refuses callbacks that are not a sequence of functions or of `Callback`."""
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(
-            f"callbacks: expected a list of functions of an EpochEnd, got {callbacks!r}."
+            f"callbacks: expected a list of functions of a Stage, or of Callbacks, got "
+            f"{callbacks!r}."
         )
     for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks: expected functions of an EpochEnd, got {callback!r}.")
+        if isinstance(callback, type) or not (
+            callable(callback) or isinstance(callback, Callback)
+        ):
+            raise TypeError(
+                f"callbacks: expected functions of a Stage, or Callbacks, got {callback!r}."
+            )
 
 
 def by_class(class_weight: Any) -> dict[int, float]:
@@ -68,6 +74,7 @@ RESERVED = (
     "loss",
     "losses",
     "seconds",
+    "step",
     "learning_rate",
     "loss_scale",
     "skipped_steps",

@@ -49,14 +49,21 @@ class Feed(Protocol):
         ...
 
     def chunks(
-        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+        self,
+        first: Cursor,
+        epochs: int,
+        longest: Callable[[], int],
+        due: Callable[[], int],
+        across: bool,
     ) -> Iterator[Chunk]:
         """All from a place to the end of epoch `epochs`, in turn.
 
         Args:
             first: where to begin.
             epochs: the number of the epoch to end before, counted from 0.
-            longest: the most steps that the next chunk may have; asked before each.
+            longest: the most steps that the next chunk of data which lie on the device may have;
+                asked before each.
+            due: the most steps that the next chunk of any data may have; asked before each.
             across: whether a chunk may go on from one epoch into the next.
         """
         ...
@@ -105,8 +112,14 @@ class ResidentFeed:
         return Chunk(self.source, Cursor(0, 0), 1, self.steps == 1)
 
     def chunks(
-        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+        self,
+        first: Cursor,
+        epochs: int,
+        longest: Callable[[], int],
+        due: Callable[[], int],
+        across: bool,
     ) -> Iterator[Chunk]:
+        del due
         return chunks_of(self.source, first, epochs, longest, across)
 
     def examples(self, place: Cursor, steps: int) -> int:
@@ -158,8 +171,14 @@ class FirstChunkFeed:
         return self.feed.example
 
     def chunks(
-        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+        self,
+        first: Cursor,
+        epochs: int,
+        longest: Callable[[], int],
+        due: Callable[[], int],
+        across: bool,
     ) -> Iterator[Chunk]:
+        del due
         return chunks_of(self.first.source, first, epochs, longest, across)
 
     def examples(self, place: Cursor, steps: int) -> int:

@@ -21,11 +21,11 @@ from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
+from jaxdl.training.callbacks import Callbacks
 from jaxdl.training.feed import Feed
 from jaxdl.training.guard import IfNotFinite
 from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.loop_options import Callback
 from jaxdl.training.options import Loss, Precision, SupervisedOptions
 from jaxdl.training.run import Run
 from jaxdl.training.run_options import Compile, RunOptions
@@ -57,7 +57,8 @@ def fit(
     average: float | None = None,
     augment: Augment | None = None,
     early_stopping: EarlyStopping | None = None,
-    callbacks: Sequence[Callback] = (),
+    every: str = "1 epoch",
+    callbacks: Callbacks = (),
     seed: int | Array = 0,
     initial: tuple[Params, State] | None = None,
     shuffle: bool = True,
@@ -108,8 +109,8 @@ def fit(
         batch_size: examples a step, for arrays. A last, smaller batch is filled up with rows that
             are masked, or left out.
         metrics: by name, of `jaxdl.metrics.metric` or any per-example function.
-        validation: data of the same kind, measured after each epoch; or the share of the examples
-            to set aside for it.
+        validation: data of the same kind, measured after each epoch, or as `every` says; or the
+            share of the examples to set aside for it.
         class_weight: a weight for each class, in the loss alone, for targets that are class
             numbers, or one-hot or soft labels y [examples, classes], whose weight is Σ y w. Of a
             stream, every class from 0 to the last needs one.
@@ -124,7 +125,13 @@ def fit(
         average: the decay of a moving average of the parameters, which validation then uses.
         augment: `augment(key, inputs, targets) -> (inputs, targets)` on each training batch.
         early_stopping: when to end early.
-        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        every: how often a row of the history ends, as "100 steps", "1 epoch" or "5 epochs". Then
+            validation is made, early stopping counts, and callbacks are called. Steps are those of
+            the whole run, and the history has the "step" at which each row ended: metrics are over
+            the steps since the row before, and the last row may be a shorter one. Programs are
+            those of a run without it.
+        callbacks: a `Callback`, or a function of a `Stage` that is called after each row of the
+            history; one that returns True, or a `Change`, ends the run or changes it.
         seed: an int or a typed key; initial weights, orders, dropout and augmentation all come from
             it.
         initial: `(params, state)` to start from.

@@ -11,14 +11,15 @@ from jaxdl.core.layer import Params, State
 from jaxdl.core.plotting import new_figure, save_figure
 
 History = dict[str, list[Any]]
-"""One list a figure, one entry an epoch."""
+"""One list a figure, one entry a row: an epoch, or what `every` of `fit` says."""
 
 
 class Best(NamedTuple):
     """The parameters and state of the epoch whose monitored figure was best.
 
     Args:
-        epoch: its number, from 0.
+        epoch: its number, from 0, which is its row in the history; where `every` of `fit` says
+            otherwise, the number of the row.
         value: the figure.
         params, state: after that epoch.
     """
@@ -32,6 +33,8 @@ class Best(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
     """Ends a run when a figure of the history has not become better for some epochs.
+
+    Where `every` of `fit` says how often a row of the history ends, it is those rows that count.
 
     Args:
         patience: how many epochs in a row without an improvement end the run; 0 is as 1: the first
@@ -127,13 +130,13 @@ def plot_history(history: History, path: str | Path | None = None) -> Any:
         for label, key in (("training", name), ("validation", f"validation_{name}")):
             if key in history:
                 axis.plot(
-                    range(1, len(history[key]) + 1),
+                    history.get("step", range(1, len(history[key]) + 1)),
                     history[key],
                     marker="o",
                     markersize=3,
                     label=label,
                 )
-        axis.set_xlabel("epoch")
+        axis.set_xlabel("step" if "step" in history else "epoch")
         axis.set_ylabel(name.replace("_", " "))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -1,19 +1,19 @@
 """`make_step` and `iterate`: the parts of `fit` for who owns the loop."""
 
-import dataclasses
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 from jax import Array
 
+from jaxdl.core.interval import EACH_EPOCH, Interval
 from jaxdl.core.layer import Layer
 from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
-from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
-from jaxdl.training.loop_options import LoopOptions, Paused
+from jaxdl.training.callbacks import Stage
+from jaxdl.training.iteration import Iteration, Measurement, initial_state
+from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import MetricAccumulator
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import (
@@ -24,6 +24,7 @@ from jaxdl.training.options import (
     check_names,
 )
 from jaxdl.training.program import Program
+from jaxdl.training.rows import UNLIMITED, row_ends, steps_to_row
 from jaxdl.training.run_options import Compile, RunOptions
 from jaxdl.training.spread import without_mesh
 from jaxdl.training.state import Measured, TrainState, distinct_arrays
@@ -116,29 +117,12 @@ class IterateArguments(TypedDict, total=False):
     compile: Compile
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stage(Paused):
-    """Where training is after an epoch, or after so many steps.
-
-    Its `train_state` is there until the next stage.
-
-    Args:
-        epoch: the number of the epoch at hand, from 0.
-        steps: how many were made in all.
-        metrics: by name, over the steps since the last stage; of validation data after them.
-    """
-
-    epoch: int
-    steps: int
-    metrics: dict[str, Any]
-
-
 @without_mesh()
 def iterate(
     step: TrainingStep,
     data: Any,
     *,
-    every: int | None = None,
+    every: str = "1 epoch",
     seed: int | Array = 0,
     initial: TrainState | None = None,
     **options: Unpack[IterateArguments],
@@ -151,14 +135,14 @@ def iterate(
     Args:
         step: of `make_step`, `Minimize`, `Supervised`, or any other `TrainingStep`.
         data: as in `train`.
-        every: after how many steps to yield, and at the end; None is after each epoch. Programs are
-            those of a run without it.
+        every: how often to yield, as "100 steps", "1 epoch" or "5 epochs", and at the end; as in
+            `fit`.
         seed, initial: as in `train`.
         options: `epochs`, `steps`, `batch_size`, `validation`, `shuffle`, `steps_per_epoch`,
             `new_shapes`, `drop_last` and `compile`, as in `train`.
 
     Returns:
-        An iterator of `Stage`.
+        An iterator of `Stage`; its metrics are over the steps since the stage before.
 
     Raises:
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
@@ -167,7 +151,7 @@ def iterate(
     >>> import numpy as np, optax, jaxdl as dl
     >>> x = np.ones((64, 3), np.float32)
     >>> step, _ = dl.make_step(dl.Dense(1), dl.losses.mean_squared_error, optimizer="sgd")
-    >>> stages = dl.iterate(step, (x, x[:, :1]), every=3, epochs=4, batch_size=32)
+    >>> stages = dl.iterate(step, (x, x[:, :1]), every="3 steps", epochs=4, batch_size=32)
     >>> [(stage.epoch, stage.steps, len(stage.metrics)) for stage in stages]
     [(1, 3, 2), (2, 6, 2), (3, 8, 2)]
     """
@@ -177,9 +161,7 @@ def iterate(
             f"iterate: {type(step).__name__} is an Objective — give the step that minimises it, "
             f"make_step({type(step).__name__}(…), optimizer=optax.adam(1e-3)).step."
         )
-    run_options = RunOptions.of(options)
-    if every is not None:
-        checks.check_count("every", every)
+    run_options = RunOptions.of(options | {"every": every})
     key = sources.as_key(seed)
     feed, held = run_options.feeds(
         data, key, labelled=False, check=step_checks.check_step(step)
@@ -192,7 +174,7 @@ def iterate(
     if held is not None:
         given = step.evaluation_state(start)
         measurement = Measurement(loop.execution, step.evaluation(), given, held)
-    return _outside_of_meshes(_stages(step, iteration, loop, every, measurement))
+    return _outside_of_meshes(_stages(step, iteration, loop, measurement))
 
 
 def _outside_of_meshes(stages: Iterator[Stage]) -> Iterator[Stage]:
@@ -209,18 +191,17 @@ def _stages(
     step: TrainingStep,
     iteration: Iteration,
     loop: LoopOptions,
-    every: int | None,
     measurement: Measurement | None,
 ) -> Iterator[Stage]:
     here = iteration.here
+    every = loop.every
     last = UNLIMITED if loop.steps is None else loop.steps
-    window = _Window()
 
     def due() -> int:
-        return UNLIMITED if every is None else every - here.steps % every
+        return steps_to_row(every, here.steps)
 
     iteration.compile()
-    advance = None
+    epoch = 0
     for advance in iteration.chunks(loop.epochs, lambda: last - here.steps, due):
         if not advance.result.finite:
             raise FloatingPointError(
@@ -228,53 +209,34 @@ def _stages(
                 f"smaller learning rate or clip_norm; a stage's train_state, read before the next "
                 f"stage, is what to go on from."
             )
-        window.add(advance)
-        if advance.ends if every is None else here.steps % every == 0:
-            yield _stage(step, iteration, advance, window, measurement)
-            window = _Window()
-            iteration.begin_epoch()
+        (part,) = advance.result.epochs
+        here.metrics.add(part, advance.seconds)
+        epoch = advance.chunk.cursor.epoch
+        if row_ends(every, here.steps, here.metrics.steps, epoch if advance.ends else None):
+            yield _stage(step, iteration, epoch, every, measurement)
+        elif advance.ends:
+            here.metrics.bank()
         if here.steps >= last:
             break
-    if advance is not None and window.rows.steps:
-        yield _stage(step, iteration, advance, window, measurement)
-
-
-class _Window:
-    """What was measured since the last stage.
-
-    Args:
-        rows: of the runs of a program, the sums of the last.
-        before: the sums of the epochs that ended since; each epoch's begin anew.
-    """
-
-    def __init__(self) -> None:
-        self.rows = MetricAccumulator()
-        self.before: Any = None
-
-    def add(self, advance: Advance) -> None:
-        (part,) = advance.result.epochs
-        self.rows.add(part, advance.seconds)
-        if self.before is not None:
-            self.rows.sums = jax.tree.map(operator.add, self.before, part.sums)
-        if advance.ends:
-            self.before = self.rows.sums
-
-    def report(self, step: TrainingStep) -> dict[str, Any]:
-        return step.report(self.rows.sums, self.rows.joined()) | self.rows.observed
+    if here.metrics.steps:
+        yield _stage(step, iteration, epoch, every, measurement)
 
 
 def _stage(
     step: TrainingStep,
     iteration: Iteration,
-    advance: Advance,
-    window: _Window,
+    epoch: int,
+    every: Interval,
     measurement: Measurement | None,
 ) -> Stage:
-    state = iteration.here.state
-    metrics = window.report(step)
+    here = iteration.here
+    state = here.state
+    metrics = step.report(here.metrics.sums, here.metrics.joined()) | here.metrics.observed
     if measurement is not None:
         given = step.evaluation_state(state)
         measured = measurement.of(given, iteration.interrupted)
         metrics |= {f"validation_{name}": value for name, value in measured.items()}
-    epoch = advance.chunk.cursor.epoch
-    return Stage(epoch, iteration.here.steps, metrics, _state=state)
+    here.record(metrics if every == EACH_EPOCH else {"step": here.steps} | metrics)
+    here.metrics = MetricAccumulator()
+    iteration.begin_epoch()
+    return Stage(epoch, here.steps, metrics, here.history, _state=state)

@@ -12,9 +12,8 @@ from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
 from jaxdl.training.pace import Pace, known
 from jaxdl.training.program import ChunkResult, Execution, Program
+from jaxdl.training.rows import UNLIMITED
 from jaxdl.training.step import Step
-
-UNLIMITED = 2**30
 
 
 class Advance(NamedTuple):
@@ -88,7 +87,7 @@ class Iteration:
         Args:
             epochs: the number of the epoch to end before, counted from 0.
             left: how many steps are left in all; asked before each run.
-            due: after how many steps the next run had better end, where data can be cut there.
+            due: after how many steps the next run has to end; asked before each run.
             across: whether a run may go on from one epoch into the next.
             from_cursor: where to begin; None is where it is.
         """
@@ -98,7 +97,7 @@ class Iteration:
         def most() -> int:
             return self._whole_epochs(min(self.pace.steps, self.max_steps, left(), due()))
 
-        for chunk in self.feed.chunks(cursor, epochs, most, across):
+        for chunk in self.feed.chunks(cursor, epochs, most, due, across):
             if self.interrupted.is_set():
                 raise KeyboardInterrupt
             chunk = chunk._replace(steps=min(chunk.steps, left()))

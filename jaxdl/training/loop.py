@@ -1,92 +1,31 @@
 """The one training loop. It owns all I/O: progress, history, the clock, interruption."""
 
-import contextlib
 import dataclasses
 from typing import Any
 
 import jax
 
-from jaxdl.checkpoint.checkpoints import Checkpoints
-from jaxdl.checkpoint.digest import digest_of
-from jaxdl.core.number import is_true
+from jaxdl.core.interval import EACH_EPOCH
 from jaxdl.core.warnings import warn
 from jaxdl.debugging.origin import first_not_finite
+from jaxdl.training.callbacks import Moment, Stage, call, copied, with_rate
 from jaxdl.training.cursor import Cursor, EpochCarry, batch_at
 from jaxdl.training.feed import Chunk, Feed
 from jaxdl.training.finite import is_finite
 from jaxdl.training.history import Best, EarlyStopping
-from jaxdl.training.identity import Identity, run_identity, run_settings
+from jaxdl.training.identity import Identity
 from jaxdl.training.interrupts import deferred_interrupts, interrupt_requested
-from jaxdl.training.iteration import UNLIMITED, Advance, Iteration, Measurement, initial_state
-from jaxdl.training.loop_options import EpochEnd, LoopOptions, copied
+from jaxdl.training.iteration import Advance, Iteration, Measurement
+from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.loop_state import LoopState, MetricAccumulator
 from jaxdl.training.program import Program
-from jaxdl.training.progress import Progress, progress
+from jaxdl.training.progress import Progress
+from jaxdl.training.rows import UNLIMITED, counts_steps, row_ends, row_name, steps_to_row
 from jaxdl.training.run import Run, trained_by
 from jaxdl.training.saving import Saver, ending_well
-from jaxdl.training.state import TrainState, distinct_arrays
-from jaxdl.training.step import TrainingStep, Updating
+from jaxdl.training.step import Updating
 from jaxdl.training.step_checks import metric_names
 from jaxdl.training.stream_feed import DataEndedError
-
-
-def run_training(
-    step: TrainingStep,
-    feed: Feed,
-    start: TrainState,
-    options: LoopOptions,
-    *,
-    initial: Any = None,
-    prepared: float = 0.0,
-) -> Run:
-    """Runs a training step over data; `fit` and `train` check what they are given, and call this.
-
-    Args:
-        step: what is done with each batch.
-        feed: the data.
-        start: the first state, which is donated.
-        options: how the run goes on and ends.
-        initial: what a caller has given to start from, which tells the run from others.
-        prepared: how many seconds the first state has taken.
-    """
-    program = Program(options.execution, step, start)
-    here = initial_state(program, feed, start)
-    with contextlib.ExitStack() as stack:
-        saver = None
-        if options.checkpoint is not None:
-            others = {"initial": None if initial is None else digest_of(initial)}
-            identity = run_identity(
-                step, feed, here.state, options.validation, options.early_stopping, others
-            )
-            saver = Saver(options.checkpoint, step, feed, here, identity)
-            stack.callback(saver.close)
-            here = saver.resume() or here
-            here.state = distinct_arrays(here.state)
-        loop = Loop(step, feed, here, options, saver, program)
-        loop.compile_seconds = prepared
-        # Before training: what cannot be described is said then, and not after hours.
-        settings = run_settings(step, feed, here.state, options.epochs, options.early_stopping)
-        shown = stack.enter_context(progress(options.progress, options.epochs, feed.steps))
-        first = here.steps
-        stopped = loop.run(shown)
-        if loop.here.steps == first > 0:
-            stopped = ended_earlier(options.checkpoint, stopped)
-    return loop.finished(stopped, settings)
-
-
-def ended_earlier(checkpoint: Checkpoints | None, stopped: str) -> str:
-    """Says that a run which a checkpoint holds had ended before, and why, unless this one was
-    interrupted at once.
-    """
-    if checkpoint is None or stopped == "interrupted":
-        return stopped
-    warn(
-        f"checkpoint: {checkpoint.folder} holds this run, and it had ended ({stopped}): it is "
-        f"returned, and nothing was trained — give more epochs to go on, or another folder to "
-        f"train anew.",
-        UserWarning,
-    )
-    return f"{stopped} (in an earlier call)"
 
 
 class Loop:
@@ -133,6 +72,8 @@ class Loop:
     def across(self) -> bool:
         """Whether nothing on the host waits for the end of an epoch."""
         options = self.options
+        if counts_steps(options.every):
+            return not (self.saver is not None and self.saver.each_epoch)
         waits = (
             options.validation is not None
             or options.early_stopping is not None
@@ -150,7 +91,7 @@ class Loop:
             try:
                 self.compile_seconds += self.iteration.compile()
                 self.stable = self.here.copy()
-                stopped = self._epochs(shown)
+                stopped = self._called("on_train_begin") or self._epochs(shown)
             except DataEndedError as error:
                 stopped = self._data_ended(error, shown)
             except KeyboardInterrupt:
@@ -161,6 +102,7 @@ class Loop:
                     self.here = self.stable
             if self.saver is not None:
                 self.saver.save(self.here, stopped)
+            self._called("on_train_end")
             return stopped
 
     def finished(self, stopped: str, settings: Identity) -> Run:
@@ -191,14 +133,17 @@ class Loop:
             given = self.step.evaluation_state(state)
             measured = metric_names(self.step.evaluation(), self.options.validation, given)
             names += [f"validation_{name}" for name in measured]
-        return [*names, *jax.eval_shape(self.step.observe, state), "seconds"]
+        steps = [] if self.options.every == EACH_EPOCH else ["step"]
+        return [*steps, *names, *jax.eval_shape(self.step.observe, state), "seconds"]
 
     def advanced(self, advance: Advance) -> None:
         """Called after each run of the program."""
         del advance
 
-    def watch(self, epoch: int, metrics: dict[str, Any]) -> str | None:
-        """Keeps the best epoch; says so when it is time to stop."""
+    def watch(self, row: int, metrics: dict[str, Any]) -> str | None:
+        """Keeps the best row of the history, the epoch where each has one; says so when it is time
+        to stop.
+        """
         here = self.here
         rule = self.monitored
         stopping = self.options.early_stopping
@@ -206,10 +151,11 @@ class Loop:
             return None
         value = float(metrics[rule.monitor])
         if rule.better(value, None if here.best is None else here.best.value):
-            here.best = Best(epoch, value, *copied(self.step.result(here.state)))
-        since = epoch - (here.best.epoch if here.best else -1)
+            here.best = Best(row, value, *copied(self.step.result(here.state)))
+        since = row - (here.best.epoch if here.best else -1)
         if stopping is not None and since >= stopping.epochs:
-            return f"early stopping: {rule.monitor} has not become better for {since} epochs"
+            rows = row_name(self.options.every)
+            return f"early stopping: {rule.monitor} has not become better for {since} {rows}"
         return None
 
     def headline(self, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -254,14 +200,16 @@ class Loop:
         return UNLIMITED if steps is None else steps - self.here.steps
 
     def _due(self) -> int:
-        return UNLIMITED if self.saver is None else self.saver.most(self.here.steps)
+        steps = self.here.steps
+        row = steps_to_row(self.options.every, steps)
+        return row if self.saver is None else min(row, self.saver.most(steps))
 
     def _epochs(self, shown: Progress) -> str:
         here = self.here
         self._before = here.steps
+        why = None
         if here.ended:
-            self.iteration.begin_epoch()
-            why = self._close_epoch(shown)
+            why = self._close_row(shown)
             if why or self._left() == 0:
                 return why or self._checked("finished")
         epochs = self.options.epochs
@@ -277,39 +225,61 @@ class Loop:
                 self.stable = here.copy()
                 self.saver.offer(self.stable)
             self._before = here.steps
-        return self._checked("finished")
+        if here.metrics.steps:  # the last row may be a shorter one
+            why = self._close_row(shown)
+        return why or self._checked("finished")
 
     def _recorded(self, advance: Advance, shown: Progress) -> str | None:
         """Takes up what a run of the program measured; says why the run of training ends."""
         here = self.here
         chunk = advance.chunk
         result = advance.result
+        first = here.cursor.step
+        steps = self._before
         for number, part in enumerate(result.epochs):
             epoch = chunk.cursor.epoch + number
             last = number == len(result.epochs) - 1
             here.metrics.add(part, advance.seconds * part.steps / max(result.steps, 1))
+            steps += part.steps
+            done = first + part.steps
+            first = 0
             spent = last and self._left() == 0
             if last:
-                self._show(shown, epoch, chunk, result.steps / max(advance.seconds, 1e-9))
-            here.cursor = Cursor(epoch, here.metrics.steps)
-            if last and not (advance.ends or spent or here.metrics.steps == self.feed.steps):
-                return None
+                self._show(shown, epoch, done, chunk, result.steps / max(advance.seconds, 1e-9))
+            ended = not last or advance.ends or done == self.feed.steps
+            here.cursor = Cursor(epoch + 1, 0) if ended else Cursor(epoch, done)
+            row = row_ends(
+                self.options.every, steps, here.metrics.steps, epoch if ended else None
+            )
+            if not (row or spent):
+                if ended:
+                    here.metrics.bank()
+                continue
             # What follows may take long, and be interrupted.
             if last and self.saver is not None:
                 self.stable = dataclasses.replace(here.copy(), carry=result.carry, ended=True)
-            why = self._close_epoch(shown, quiet=not last)
+            why = self._close_row(shown, quiet=not last, steps=steps)
             if why or spent:
                 return why or self._checked("finished")
         return None
 
-    def _close_epoch(self, shown: Progress, quiet: bool = False) -> str | None:
-        """Ends the epoch at the cursor; says why the run of training ends with it."""
+    def _close_row(
+        self, shown: Progress, quiet: bool = False, steps: int | None = None
+    ) -> str | None:
+        """Ends the row of the history at hand; says why the run of training ends with it.
+
+        Args:
+            shown: the progress.
+            quiet: whether it is not shown.
+            steps: made in all up to its end, where the run has gone on from there.
+        """
         here = self.here
-        epoch = here.cursor.epoch
-        why = self._end_epoch(epoch, shown, quiet)
+        why = self._end_row(shown, quiet, here.steps if steps is None else steps)
         here.metrics = MetricAccumulator()
-        here.cursor = Cursor(epoch + 1, 0)
         here.ended = False
+        if here.cursor.step and not counts_steps(self.options.every):
+            here.cursor = Cursor(here.cursor.epoch + 1, 0)
+        self.iteration.begin_epoch()
         return why
 
     def _checked(self, stopped: str) -> str:
@@ -333,7 +303,7 @@ class Loop:
         """
         here = self.here
         if here.metrics.steps:
-            self._close_epoch(shown)
+            self._close_row(shown)
         warn(f"training stopped after {here.steps} steps: {error}", RuntimeWarning)
         return f"the data ended: {error}"
 
@@ -356,31 +326,53 @@ class Loop:
                 RuntimeWarning,
             )
 
-    def _show(self, shown: Progress, epoch: int, chunk: Chunk, steps_a_second: float) -> None:
+    def _show(
+        self, shown: Progress, epoch: int, done: int, chunk: Chunk, steps_a_second: float
+    ) -> None:
         if not self.options.progress:
             return
         measured = self.here.metrics
         size = self.feed.examples(chunk.cursor, chunk.steps) / chunk.steps
         metrics = self.headline(self.step.report(measured.sums, measured.joined()))
-        shown.moved(epoch, measured.steps, metrics, steps_a_second * size)
+        shown.moved(epoch, done, metrics, steps_a_second * size)
 
-    def _end_epoch(self, epoch: int, shown: Progress, quiet: bool) -> str | None:
+    def _end_row(self, shown: Progress, quiet: bool, steps: int) -> str | None:
         here = self.here
-        metrics = self.step.report(here.metrics.sums, here.metrics.joined())
-        self._check_counted(epoch, metrics)
+        epoch = self._epoch()
+        measured = self.step.report(here.metrics.sums, here.metrics.joined())
+        self._check_counted(epoch, measured)
+        metrics = measured if self.options.every == EACH_EPOCH else {"step": steps} | measured
         if self.options.validation is not None:
-            measured = self._measured(self.options.validation)
-            metrics |= {f"validation_{name}": value for name, value in measured.items()}
+            held = self._measured(self.options.validation)
+            metrics |= {f"validation_{name}": value for name, value in held.items()}
         metrics |= here.metrics.observed | {"seconds": here.metrics.seconds}
         here.record(metrics)
         if not quiet:
             shown.ended(epoch, self.headline(metrics))
-        why = self.watch(epoch, metrics)
-        ends = [
-            is_true(callback(EpochEnd(epoch, here.history, _state=here.state)))
-            for callback in self.options.callbacks
-        ]
-        return why or ("callback" if any(ends) else None)
+        row = epoch if self.options.every == EACH_EPOCH else here.rows - 1
+        why = self.watch(row, metrics)
+        return why or self._called("on_stage", metrics)
+
+    def _epoch(self) -> int:
+        """The number of the epoch of the last step."""
+        cursor = self.here.cursor
+        return max(cursor.epoch - 1, 0) if cursor.step == 0 else cursor.epoch
+
+    def _called(self, moment: Moment, metrics: dict[str, Any] | None = None) -> str | None:
+        """Calls the callbacks, and makes the changes they ask for; says why the run ends."""
+        if not self.options.callbacks:
+            return None
+        here = self.here
+
+        def stage() -> Stage:
+            return Stage(
+                self._epoch(), here.steps, dict(metrics or {}), here.history, _state=here.state
+            )
+
+        why, rate = call(self.options.callbacks, moment, stage)
+        if rate is not None:
+            here.state = with_rate(here.state, rate)
+        return why
 
     def _measured(self, validation: Feed) -> dict[str, Any]:
         """The metrics over the validation data."""

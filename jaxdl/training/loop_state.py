@@ -1,6 +1,7 @@
 """Where a run is: all that goes on changing while it trains."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -16,14 +17,16 @@ FIRST = Cursor(0, 0)
 
 @dataclasses.dataclass
 class MetricAccumulator:
-    """What was measured of one epoch so far.
+    """What was measured of one row of the history so far.
 
     Args:
-        sums: of the epoch so far.
+        sums: of the row so far.
         gathered: rows, of each run of a program.
         observed: scalars after the last step.
         seconds: that its steps took.
         steps: how many were made.
+        banked: sums of epochs that ended within the row; None before one has. Each epoch's own
+            begin at zero.
     """
 
     sums: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -31,13 +34,24 @@ class MetricAccumulator:
     observed: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     steps: int = 0
+    banked: dict[str, Any] | None = None
 
     def add(self, metrics: EpochMetrics, seconds: float) -> None:
-        self.sums = metrics.sums
+        self.take(metrics.sums)
         self.gathered.append(metrics.gathered)
         self.observed = metrics.observed
         self.seconds += seconds
         self.steps += metrics.steps
+
+    def take(self, sums: dict[str, Any]) -> None:
+        """Takes the sums of the epoch so far, or of its part in this row."""
+        self.sums = sums
+        if self.banked is not None:
+            self.sums = jax.tree.map(operator.add, self.banked, sums)
+
+    def bank(self) -> None:
+        """Keeps the sums, where an epoch ends and the row goes on."""
+        self.banked = self.sums
 
     def joined(self) -> dict[str, Any]:
         """The rows of all runs, concatenated."""
@@ -75,13 +89,13 @@ class LoopState:
         state: the step's. There is one: the next run of a program donates it.
         carry: of the epoch at the cursor.
         cursor: the next step.
-        metrics: what was measured of that epoch.
-        history: of the epochs before it.
+        metrics: what was measured of the row of the history at hand.
+        history: of the rows before it.
         best: of them.
         steps: how many were made in all.
         stream: where a stream of batches is, as it reports itself.
         ends: of the members, where this is a population.
-        ended: whether the epoch at the cursor has ended and is not yet in the history.
+        ended: whether the row at hand has ended and is not yet in the history.
     """
 
     state: Any
@@ -95,13 +109,18 @@ class LoopState:
     ends: Ends | None = None
     ended: bool = False
 
+    @property
+    def rows(self) -> int:
+        """How many rows the history has."""
+        return max(map(len, self.history.values()), default=0)
+
     def record(self, metrics: dict[str, Any]) -> None:
-        """Adds the metrics of an epoch to the history; NaN for epochs in which one was not
-        measured, as by other settings.
+        """Adds a row to the history; NaN for rows in which a metric was not measured, as by other
+        settings.
         """
-        epochs = max(map(len, self.history.values()), default=0)
+        rows = self.rows
         for name, value in metrics.items():
-            self.history.setdefault(name, [_nothing(value)] * epochs).append(value)
+            self.history.setdefault(name, [_nothing(value)] * rows).append(value)
         for name in self.history.keys() - metrics.keys():
             self.history[name].append(_nothing(self.history[name][-1]))
 

@@ -100,12 +100,13 @@ def shown(figures: dict[str, Any]) -> str:
         for name, value in figures.items()
         if not name.endswith(("learning_rate", "seconds"))
     }
+    place = f"step {figures['step']:,}  " if "step" in figures else ""
     short = {
         name.replace("validation_", "val "): value
         for name, value in measured.items()
         if isinstance(value, float)
     }
-    return "  ".join(f"{name} {value:.4g}" for name, value in short.items())
+    return place + "  ".join(f"{name} {value:.4g}" for name, value in short.items())
 
 
 def _bar(console: Any) -> Any:

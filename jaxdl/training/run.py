@@ -70,14 +70,16 @@ class Run:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        epochs = len(self.history.get("seconds", ()))
+        rows = len(self.history.get("seconds", ()))
+        steps = self.history.get("step")
+        done = f"steps={steps[-1]}" if steps else f"epochs={rows}"
         last = {
             name: values[-1]
             for name, values in self.history.items()
             if values and isinstance(values[-1], float)
         }
         shown = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
-        return f"Run({self.stopped!r}, epochs={epochs}, {shown})"
+        return f"Run({self.stopped!r}, {done}, {shown})"
 
     @property
     def eval_params(self) -> Params:
@@ -246,7 +248,9 @@ class Run:
         return dataclasses.replace(self, **moved)
 
     def table(self) -> Table:
-        """The history as rows, one for each epoch: its number, from 1, and its figures."""
+        """The history as rows, one for each epoch: its number, from 1, and its figures; or, where
+        `every` said so, the number of the last step.
+        """
         return Table(rows_of(self.history))
 
     def plot(self, path: str | Path | None = None) -> Any:

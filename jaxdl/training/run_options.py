@@ -8,11 +8,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxdl.checkpoint.checkpoints import Checkpoints
+from jaxdl.core.interval import EACH_EPOCH, Interval
 from jaxdl.training import arguments, checks, data_checks, sources
+from jaxdl.training.callbacks import Callbacks
 from jaxdl.training.feed import Feed, ResidentFeed
 from jaxdl.training.guard import IfNotFinite
 from jaxdl.training.history import EarlyStopping
-from jaxdl.training.loop_options import Callback, LoopOptions
+from jaxdl.training.loop_options import LoopOptions
 from jaxdl.training.program import Execution
 
 Compile = Literal["eager", "step", "epoch", "auto"]
@@ -50,7 +52,8 @@ class RunOptions:
     batch_size: int = 32
     validation: Any = None
     early_stopping: EarlyStopping | None = None
-    callbacks: Sequence[Callback] = ()
+    every: str = "1 epoch"
+    callbacks: Callbacks = ()
     shuffle: bool = True
     steps_per_epoch: int | None = None
     new_shapes: bool = False
@@ -76,6 +79,7 @@ class RunOptions:
         checks.check_count("epochs", self.epochs)
         if self.steps is not None:
             checks.check_count("steps", self.steps)
+        Interval.parse(self.every, timed=False)
         arguments.check_callbacks(self.callbacks)
         arguments.check_flag("progress", self.progress)
         arguments.check_flag("debug", self.debug)
@@ -146,11 +150,14 @@ class RunOptions:
             ValueError: the validation data can be read once only, and more is asked of them.
         """
         epochs = self.total_epochs(feed)
-        data_checks.check_read_again(held, epochs if self.steps is None else 2)
+        every = Interval.parse(self.every)
+        once = epochs == 1 and self.steps is None and every == EACH_EPOCH
+        data_checks.check_read_again(held, 1 if once else 2)
         return LoopOptions(
             epochs=epochs,
             steps=None if self.steps is None else int(self.steps),
             execution=as_execution(self.compile, feed),
+            every=every,
             validation=held,
             early_stopping=self.early_stopping,
             callbacks=tuple(self.callbacks),

@@ -36,6 +36,7 @@ SECONDS_TO_SAVE = 30.0
 ALIKE = frozenset(
     {
         "seed",
+        "every",
         "hyperparameters",
         "data",
         "optimizer",
@@ -122,14 +123,17 @@ class Saver:
         )
         here = dataclasses.replace(here, steps=told["steps"], stream=told["stream"], ends=ends)
         if changed := self._changed(told["run"]):
+            if told.get("ended") and not here.cursor.step:  # an epoch that the history lacks
+                here.cursor = Cursor(here.cursor.epoch - 1, 0)
             return self._with_changes(here, changed)
         here.metrics = MetricAccumulator(
-            gathered=[tree["gathered"]] if told["metrics"]["steps"] else [], **told["metrics"]
+            gathered=[tree["gathered"]] if told["metrics"]["steps"] else [],
+            banked=tree.get("banked"),
+            **told["metrics"],
         )
         if told.get("ended"):
             here.ended = True
-            shapes = outcome(self.step, self.feed.first.source, self.fresh.state).measured.sums
-            here.metrics.sums = Layout(shapes).totals(here.carry.sums)
+            here.metrics.take(self._layout().totals(here.carry.sums))
             observed = jax.device_get(self.step.observe(here.state))
             here.metrics.observed = {name: scalar(value) for name, value in observed.items()}
         self.stopped = told["stopped"]
@@ -165,6 +169,8 @@ class Saver:
             gathered = here.metrics.joined() if here.metrics.steps else self._nothing_gathered()
             best = here.best
             tree = {"state": here.state, "sums": here.carry.sums, "gathered": gathered}
+            if here.metrics.banked is not None:
+                tree["banked"] = here.metrics.banked
             if best is not None:
                 tree["best"] = (best.params, best.state)
             description = {
@@ -174,6 +180,7 @@ class Saver:
                 "history": here.history,
                 "best": None if best is None else [best.epoch, best.value],
                 "metrics": {"seconds": here.metrics.seconds, "steps": here.metrics.steps},
+                "banked": here.metrics.banked is not None,
                 "stream": here.stream,
                 "stopped": stopped,
                 "ended": here.ended,
@@ -211,6 +218,8 @@ class Saver:
             state = _read_as_saved(state, leaves)
             sums, gathered = (_nested(_below(leaves, name)) for name in ("sums", "gathered"))
         like = {"state": state, "sums": sums, "gathered": jax.tree.map(lambda _: ..., gathered)}
+        if description.get("banked"):
+            like["banked"] = _nested(_below(leaves, "banked"))
         if description["best"] is not None:
             like["best"] = self.step.result(self.fresh.state)
         return like
@@ -244,8 +253,15 @@ class Saver:
         self.feed.restore(here.stream)
         here.state = _with_settings(here.state, fresh.state, changed, self.step)
         here.best = here.best if changed <= ALIKE else None
-        here.carry, here.cursor = fresh.carry, Cursor(here.cursor.epoch, 0)
+        here.carry = fresh.carry
+        here.cursor = Cursor(here.cursor.epoch, 0)
         return here
+
+    def _layout(self) -> Layout:
+        """How the sums of an epoch lie beside one another."""
+        return Layout(
+            outcome(self.step, self.feed.first.source, self.fresh.state).measured.sums
+        )
 
     def _nothing_gathered(self) -> Any:
         rows = outcome(self.step, self.feed.first.source, self.fresh.state).measured.gathered

@@ -102,7 +102,12 @@ class StreamFeed:
         return steps * _rows(self._model)
 
     def chunks(
-        self, first: Cursor, epochs: int, longest: Callable[[], int], across: bool
+        self,
+        first: Cursor,
+        epochs: int,
+        longest: Callable[[], int],
+        due: Callable[[], int],
+        across: bool,
     ) -> Iterator[Chunk]:
         del longest, across
         with concurrent.futures.ThreadPoolExecutor(
@@ -112,10 +117,16 @@ class StreamFeed:
                 stacks = self._stacks(epoch)
                 pending = reader.submit(next, stacks, None)
                 while (taken := _result(pending)) is not None:
-                    stack, steps, ends, after = taken
+                    stack, places, ends = taken
                     if not ends:
                         pending = reader.submit(next, stacks, None)
-                    yield Chunk(stack, Cursor(epoch, 0), steps, ends, after)
+                    made = 0
+                    while made < len(places):
+                        steps = min(len(places) - made, due())
+                        last = made + steps == len(places)
+                        after = places[made + steps - 1]
+                        yield Chunk(stack, Cursor(epoch, made), steps, ends and last, after)
+                        made += steps
                     if ends:
                         break
 
@@ -179,9 +190,9 @@ class StreamFeed:
             "drawn": self._count,
         }
 
-    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, int, bool, Any]]:
-        """The stacks of one epoch: batches of one shape, how many, whether they are the last, and
-        where the stream is then.
+    def _stacks(self, epoch: int) -> Iterator[tuple[Stack, list[dict[str, Any]], bool]]:
+        """The stacks of one epoch: batches of one shape, where it is after each, and whether
+        they are the last.
         """
         batch = self._begin(epoch)
         count = self._count_at_start
@@ -189,6 +200,7 @@ class StreamFeed:
         while batch is not None:
             capacity = self._capacity()
             stack = [batch]
+            places = []
             count = count + 1
             ends = False
             while True:
@@ -198,16 +210,12 @@ class StreamFeed:
                 if batch is None and not ends:
                     after = self._now() | {"drawn": 0}
                     ends = self.steps is None
+                places.append(after | {"count": 0 if ends else count})
                 if batch is None or len(stack) == capacity or _shape(batch) != _shape(stack[0]):
                     break
                 stack.append(batch)
                 count += 1
-            yield (
-                self._stacked(stack, capacity),
-                len(stack),
-                ends,
-                after | {"count": 0 if ends else count},
-            )
+            yield self._stacked(stack, capacity), places, ends
             if batch is None and not ends:
                 raise DataEndedError(
                     f"{self.name}: the batch source ended after {count} of the {self.steps} "

@@ -21,17 +21,17 @@ from jaxdl.core.tree import Shapes, frozen_shapes, strongly_typed, thawed_shapes
 from jaxdl.data.source import Batch
 from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
 from jaxdl.training import checks, sources, step_checks
+from jaxdl.training.callbacks import Callbacks, copied
 from jaxdl.training.feed import Feed
 from jaxdl.training.guard import Guarded, IfNotFinite
 from jaxdl.training.history import EarlyStopping
 from jaxdl.training.interrupts import catch_interrupts
-from jaxdl.training.loop import run_training
-from jaxdl.training.loop_options import Callback, copied
 from jaxdl.training.mixing import check_functions
 from jaxdl.training.objective import Objective
 from jaxdl.training.options import ObjectiveArguments, SupervisedOptions, check_names
 from jaxdl.training.run import Run
 from jaxdl.training.run_options import Compile, RunOptions
+from jaxdl.training.run_training import run_training
 from jaxdl.training.spread import as_mesh, parts, whole, without_mesh
 from jaxdl.training.state import TrainState, distinct_arrays
 from jaxdl.training.step import TrainingStep
@@ -52,7 +52,8 @@ def train(
     batch_size: int = 32,
     validation: Any = None,
     early_stopping: EarlyStopping | None = None,
-    callbacks: Sequence[Callback] = (),
+    every: str = "1 epoch",
+    callbacks: Callbacks = (),
     seed: int | Array = 0,
     initial: TrainState | None = None,
     shuffle: bool = True,
@@ -82,10 +83,10 @@ def train(
             device, so that images may stay uint8.
         optimizer, learning_rate: of an objective, as in `fit`.
         epochs, steps, batch_size, shuffle, steps_per_epoch, new_shapes, drop_last: as in `fit`.
-        validation: data of the same kind, measured after each epoch by `step.evaluation()`; or the
-            share of the examples to set aside for it.
+        validation: data of the same kind, measured by `step.evaluation()` after each epoch, or as
+            `every` says; or the share of the examples to set aside for it.
         early_stopping: when to end early; it may monitor any figure of the history.
-        callbacks: called with an `EpochEnd` after each epoch; one that returns True ends the run.
+        every, callbacks: as in `fit`.
         seed: an int or a typed key; initial weights, orders and all that the step draws come from
             it.
         initial: a state to start from, such as the `train_state` of an earlier run, the optimizers'

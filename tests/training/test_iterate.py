@@ -53,7 +53,7 @@ def test_stages_by_epoch_are_the_epochs_of_fit():
 def test_stages_by_steps_measure_the_steps_between_them(every, compile):
     step, jitted = made()
     batches = {"epochs": 3, "batch_size": 16, "shuffle": False, "compile": compile}
-    stages = list(dl.iterate(step, (X, Y), every=every, **batches))
+    stages = list(dl.iterate(step, (X, Y), every=f"{every} steps", **batches))
     assert [stage.steps for stage in stages] == [*range(every, 12, every), 12]
     state = step.init(jax.random.key(0), dl.Batch(X[:16], Y[:16]))
     whole = [dl.Batch(X[first : first + 16], Y[first : first + 16]) for first in (0, 16, 32)]
@@ -79,13 +79,13 @@ def test_it_compiles_nothing_more_for_stages_within_an_epoch():
     step, _ = made()
     list(dl.iterate(step, (X, Y), epochs=2, batch_size=16))
     with dl.why_compiled(show=False) as why:
-        list(dl.iterate(step, (X, Y), epochs=2, batch_size=16, every=3))
+        list(dl.iterate(step, (X, Y), epochs=2, batch_size=16, every="3 steps"))
     assert [each.function for each in why.functions] == []
 
 
 def test_a_caller_ends_the_loop():
     step, _ = made()
-    for stage in dl.iterate(step, (X, Y), epochs=100, steps=7, batch_size=16, every=2):
+    for stage in dl.iterate(step, (X, Y), epochs=100, steps=7, batch_size=16, every="2 steps"):
         if stage.steps == 4:
             break
     assert stage.steps == 4
@@ -107,8 +107,8 @@ def test_arguments_are_checked(unchecked):
         dl.iterate(made().step, (X, Y), callbacks=[])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="Each is an Objective — give the step"):
         dl.iterate(Each(), (X, Y))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="every is a whole number"):
-        dl.iterate(made().step, (X, Y), every=0)
+    with pytest.raises(ValueError, match="every is a number and what it counts, in steps or"):
+        dl.iterate(made().step, (X, Y), every="0 steps")
 
 
 def test_a_mesh_that_the_caller_set_changes_nothing():

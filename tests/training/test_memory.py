@@ -52,7 +52,7 @@ def test_an_epoch_updates_the_state_in_place() -> None:
 def test_one_state_is_alive_while_a_run_goes_on(execution: Any) -> None:
     held = []
 
-    def callback(end: dl.EpochEnd) -> None:
+    def callback(end: dl.Stage) -> None:
         del end
         alive = [array for array in jax.live_arrays() if array.shape == (WIDTH, WIDTH)]
         held.append(len(alive))

@@ -51,7 +51,7 @@ class Crash(Exception):
 
 
 def crash_at(epoch: int) -> Any:
-    def callback(end: dl.EpochEnd) -> None:
+    def callback(end: dl.Stage) -> None:
         if end.epoch == epoch:
             raise Crash
 
