@@ -1,7 +1,6 @@
 """`compare` and `compare_function`: the same work in several ways, timed in turn."""
 
 import contextlib
-import dataclasses
 import functools
 import platform
 import time
@@ -18,7 +17,7 @@ from jax import Array
 from jaxdl.compiling.target import single_platform
 from jaxdl.core.layer import Layer
 from jaxdl.ops.conv_algorithm import CPU_OPTIONS
-from jaxdl.optim.optimizers import LearningRate, Optimizer, as_optimizer
+from jaxdl.optim.optimizers import LearningRate, Optimizer
 from jaxdl.speed import memory
 from jaxdl.speed.compilations import Compilations, why_compiled
 from jaxdl.speed.cost import Cost, cost_of
@@ -27,17 +26,16 @@ from jaxdl.speed.execution import ExecutionSpeed, PrecisionCost
 from jaxdl.speed.report import SpeedReport
 from jaxdl.speed.rounds import Repeat, Steady, check_names, check_rounds, in_turn
 from jaxdl.speed.runner import Runner
-from jaxdl.training import checks, sources
+from jaxdl.speed.work import Work, compiled_anew, work_of
+from jaxdl.training import checks
 from jaxdl.training.callbacks import copied
-from jaxdl.training.feed import Feed
-from jaxdl.training.fit import first_start
-from jaxdl.training.options import Loss, SupervisedArguments, SupervisedOptions
-from jaxdl.training.options import check_names as check_options
+from jaxdl.training.objective import Objective
+from jaxdl.training.options import Loss, SupervisedArguments
 from jaxdl.training.outcome import stepped
 from jaxdl.training.program import Execution
 from jaxdl.training.state import TrainState
+from jaxdl.training.step import TrainingStep
 from jaxdl.training.step_form import open_step
-from jaxdl.training.steps.supervised import Supervised
 
 EXECUTIONS: tuple[Execution, ...] = ("eager", "step", "epoch")
 
@@ -46,11 +44,11 @@ PACKAGES = ("jaxdl", "jax", "jaxlib")
 
 
 def compare(
-    model: Layer,
+    model: Layer | Objective | TrainingStep,
     data: Any,
     *,
-    loss: Loss,
-    optimizer: Optimizer,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
     learning_rate: LearningRate | None = None,
     executions: Sequence[Execution] = EXECUTIONS,
     batch_size: int = 32,
@@ -65,7 +63,8 @@ def compare(
     name: str | None = None,
     **options: Unpack[SupervisedArguments],
 ) -> SpeedReport:
-    """Trains a model from one start in several ways, and tells what each costs.
+    """Trains a model, an objective or a training step from one start in several ways, and tells
+    what each costs.
 
     Each way compiles anew, makes `steps` steps from the start (which also warm it up, and whose
     parameters are compared), and then takes turns with the others, going on where it was: A B C, A
@@ -73,7 +72,8 @@ def compare(
 
     Args:
         model, data, loss, optimizer, learning_rate, batch_size, drop_last, seed, shuffle: as in
-            `fit`, for a run of one epoch. Of a stream, the first batch is measured.
+            `fit`, for a run of one epoch; or an `Objective` without a loss, or a `TrainingStep`
+            without both, and data as in `train`. Of a stream, the first batch is measured.
         executions: some of "eager", "step" and "epoch", as `fit` has them; differences and ratios
             are from the first.
         rounds: how many turns each way has.
@@ -83,7 +83,7 @@ def compare(
         device: the machine's own speed, where it has been measured; None measures it now.
         name: what the report calls the work; None is the model.
         options: `metrics`, `class_weight`, `clip_norm`, `accumulate`, `average`, `augment` and
-            `precision`, as in `fit`.
+            `precision`, as in `fit`; of an objective, those that `train` takes.
 
     Returns:
         The report; with `precision` it tells the loss and the metrics of the data after `steps`
@@ -95,26 +95,15 @@ def compare(
         ValueError, TypeError: an argument does not fit, said before anything is compiled.
         FloatingPointError: training diverged, so that there is nothing to time.
     """
+    given = dict(locals())
     chosen = check_names("executions", executions, EXECUTIONS)
     check_rounds(rounds, seconds, widest_spread)
     steps = checks.check_count("steps", steps)
-    check_options("compare", options, SupervisedArguments)
-    model = checks.check_model(model)
-    key = sources.as_key(seed)
-    size = checks.check_count("batch_size", batch_size)
-    feed = sources.as_feed(
-        "data", data, batch_size=size, key=key, shuffle=shuffle, drop_last=drop_last
-    )
-    epoch = feed.first.source.steps
-    transformation = as_optimizer(optimizer, learning_rate, epoch, epoch)
-    supervised = SupervisedOptions.of(feed, options)
-    step = supervised.step(model, loss, transformation)
-    start = first_start(step, feed, key, None)
-    ready = {mode: _made_ready(mode, step, feed, start, steps) for mode in chosen}
+    work = work_of(model, data, given, options)
+    start = work.start(work.step)
+    ready = {mode: _made_ready(mode, work, start, steps) for mode in chosen}
     runners = {mode: each.runner for mode, each in ready.items()}
-    in_full = dataclasses.replace(supervised, precision=None)
-    full = in_full.step(model, loss, transformation)
-    lost = _cost_of_precision(supervised.precision, runners[chosen[0]], full, key, steps)
+    lost = _cost_of_precision(work, runners[chosen[0]], steps)
     before = device or measure_device()
     times = in_turn(
         {mode: runner.advance for mode, runner in runners.items()},
@@ -123,11 +112,11 @@ def compare(
         {mode: runner.iteration.max_steps for mode, runner in runners.items()},
     )
     return report_of(
-        _ways(ready, times, _cost(step, feed, start)),
+        _ways(ready, times, _cost(work, start)),
         device or before.best(measure_device()),
         name=name or _short(model),
         unit="step",
-        examples=feed.first.source.batch_size,
+        examples=work.feed.first.source.batch_size,
         widest_spread=widest_spread,
         compared=steps,
         results="parameters",
@@ -143,11 +132,9 @@ class _Ready(NamedTuple):
     params: Any
 
 
-def _made_ready(
-    mode: Execution, step: Supervised, feed: Feed, start: TrainState, steps: int
-) -> _Ready:
+def _made_ready(mode: Execution, work: Work, start: TrainState, steps: int) -> _Ready:
     """Compiles a way anew, and makes so many steps."""
-    runner = Runner(mode, dataclasses.replace(step, loss=_afresh(step.loss)), feed, start)
+    runner = Runner(mode, compiled_anew(work.step), work.feed, start)
     warmed = _warmed(functools.partial(runner.advance, steps), runner.compile)
     return _Ready(runner, warmed, copied(runner.here.state.params))
 
@@ -162,17 +149,14 @@ def _ways(
     }
 
 
-def _cost_of_precision(
-    dtype: str | None, narrow: Runner, full_step: Supervised, key: Array, steps: int
-) -> PrecisionCost | None:
+def _cost_of_precision(work: Work, narrow: Runner, steps: int) -> PrecisionCost | None:
     """What the data say after so many steps in a narrow dtype, and after the same in float32."""
-    if dtype is None:
+    if work.dtype is None:
         return None
-    feed = narrow.feed
-    full = Runner("step", full_step, feed, first_start(full_step, feed, key, None))
+    full = Runner("step", work.full, work.feed, work.start(work.full))
     full.advance(steps)
     return PrecisionCost(
-        dtype,
+        work.dtype,
         narrow.metrics(),
         full.metrics(),
         difference(full.here.state.params, narrow.here.state.params),
@@ -306,10 +290,10 @@ def _execution(
     )
 
 
-def _cost(step: Supervised, feed: Feed, start: TrainState) -> Cost:
+def _cost(work: Work, start: TrainState) -> Cost:
     """Of one step as a program, its batch's gathering included."""
-    source = feed.first.source
-    (form, numbers) = open_step(step)
+    source = work.feed.first.source
+    (form, numbers) = open_step(work.step)
 
     def once(state: Any, source: Any, orders: Any, index: Any) -> Any:
         batch = source.batch(orders, index, index)
@@ -337,17 +321,6 @@ def _numbers(leaf: Any) -> np.ndarray:
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
-def _afresh(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function as a new object, so that its programs are compiled anew."""
-
-    def afresh(*args: Any, **settings: Any) -> Any:
-        return function(*args, **settings)
-
-    with contextlib.suppress(AttributeError):
-        functools.update_wrapper(afresh, function)
-    return afresh
 
 
 def _blocking(call: Callable[[], Any]) -> Callable[[], None]:

@@ -1,5 +1,7 @@
 """`compare_function`: a function as it is, under `jit`, and under `vmap`, timed in turn."""
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +9,6 @@ import jax
 
 from jaxdl.speed.compare import (
     Way,
-    _afresh,
     _blocking,
     _check_arrays,
     _divided,
@@ -99,3 +100,14 @@ def compare_function(
         compared=1,
         results="outputs",
     )
+
+
+def _afresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as a new object, so that its programs are compiled anew."""
+
+    def afresh(*args: Any, **settings: Any) -> Any:
+        return function(*args, **settings)
+
+    with contextlib.suppress(AttributeError):
+        functools.update_wrapper(afresh, function)
+    return afresh

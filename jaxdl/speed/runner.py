@@ -10,7 +10,7 @@ from jaxdl.training.iteration import Iteration, initial_state, measure
 from jaxdl.training.program import Execution, Program
 from jaxdl.training.rows import UNLIMITED
 from jaxdl.training.state import TrainState
-from jaxdl.training.steps.supervised import Supervised
+from jaxdl.training.step import TrainingStep
 
 
 class Runner:
@@ -24,7 +24,7 @@ class Runner:
     """
 
     def __init__(
-        self, execution: Execution, step: Supervised, feed: Feed, start: TrainState
+        self, execution: Execution, step: TrainingStep, feed: Feed, start: TrainState
     ) -> None:
         self.execution: Execution = execution
         self.step = step

@@ -270,8 +270,8 @@ class Loop:
 
         Args:
             shown: the progress.
-            quiet: whether it is not shown.
-            steps: made in all up to its end, where the run has gone on from there.
+            quiet: whether the run has gone on from there, into another epoch.
+            steps: made in all up to its end, then; None is all that were made.
         """
         here = self.here
         why = self._end_row(shown, quiet, here.steps if steps is None else steps)
@@ -279,7 +279,8 @@ class Loop:
         here.ended = False
         if here.cursor.step and not counts_steps(self.options.every):
             here.cursor = Cursor(here.cursor.epoch + 1, 0)
-        self.iteration.begin_epoch()
+        if not quiet:  # else the sums are already those of a later epoch
+            self.iteration.begin_epoch()
         return why
 
     def _checked(self, stopped: str) -> str:

@@ -310,3 +310,76 @@ def test_arguments_that_are_no_arrays_are_refused() -> None:
         TypeError, match="compare_function: argument 1 holds str; expected arrays"
     ):
         dl.compare_function(jnp.dot, np.ones(3, np.float32), "x")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line(dl.Objective):
+    """The squared loss of a layer, as an objective."""
+
+    model: dl.Layer
+
+    def loss(self, params, state, batch, mode):
+        outputs, state = self.model.apply(params, state, batch.inputs, mode)
+        errors = (outputs - batch.targets) ** 2
+        return errors[:, 0], state, {"error": jnp.abs(outputs - batch.targets)[:, 0]}
+
+
+def line() -> tuple[np.ndarray, np.ndarray]:
+    x, labels = examples()
+    return x, labels[:, None].astype(np.float32)
+
+
+def test_an_objective_and_a_training_step_are_measured(machine: DeviceSpeed) -> None:
+    settings: dict = {
+        "batch_size": 16,
+        "steps": 3,
+        "device": machine,
+        "executions": ("step", "epoch"),
+        **QUICK,
+    }
+    objective = Line(dl.Dense(1))
+    by_objective = dl.compare(objective, line(), optimizer=optax.sgd(0.1), **settings)
+    step, _ = dl.make_step(objective, optimizer=optax.sgd(0.1))
+    for report in (by_objective, dl.compare(step, line(), **settings)):
+        assert report.difference is not None
+        assert report.difference < 1e-6
+        assert report["step"].programs >= report["epoch"].programs == 1
+        assert all(each.compile_seconds > 0 for each in report.executions)
+    built_in = dl.compare(
+        dl.Dense(1),
+        line(),
+        loss=losses.mean_squared_error,
+        optimizer=optax.sgd(0.1),
+        **settings,
+    )
+    assert by_objective["step"].flops == pytest.approx(built_in["step"].flops, rel=0.2)
+
+
+@pytest.mark.slow
+def test_an_adversarial_step_is_measured(machine: DeviceSpeed) -> None:
+    generator = dl.Sequential(dl.Dense(8), jax.nn.relu, dl.Dense(3))
+    step = dl.Adversarial(generator, dl.Dense(1), 2, optax.adam(1e-3), optax.adam(1e-3))
+    report = dl.compare(step, line()[0], batch_size=16, steps=2, device=machine, **QUICK)
+    assert report.difference is not None
+    assert report.difference < 1e-5
+    assert report["eager"].programs > report["epoch"].programs == 1
+
+
+def test_what_is_to_be_measured_needs_its_own_parts() -> None:
+    objective = Line(dl.Dense(1))
+    step, _ = dl.make_step(objective, optimizer="sgd")
+    loss = losses.mean_squared_error
+    for model, given, match in (
+        (dl.Dense(1), {"optimizer": "sgd"}, "compare: give the loss of the model"),
+        (dl.Dense(1), {"loss": loss}, "compare: give the optimizer of Dense"),
+        (objective, {}, "compare: give the optimizer of Line"),
+        (
+            objective,
+            {"optimizer": "sgd", "loss": loss},
+            "Line is an Objective, which has its own",
+        ),
+        (step, {"optimizer": "sgd"}, "Minimize is a training step, .* leave optimizer out"),
+        (objective, {"optimizer": "sgd", "metrics": {}}, "there is no argument 'metrics'"),
+    ):
+        with pytest.raises(TypeError, match=match):
+            dl.compare(model, line(), **given)
