@@ -49,6 +49,7 @@ def test_the_start_of_pytorch() -> None:
     alike(ours["embedding"], embedding.weight.detach())
 
 
+@pytest.mark.slow
 def test_the_start_of_flax() -> None:
     cell = nn.OptimizedLSTMCell(FEATURES)
     theirs = cell.init(KEY, cell.initialize_carry(KEY, (1, INPUTS)), jnp.ones((1, INPUTS)))[

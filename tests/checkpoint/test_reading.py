@@ -78,12 +78,14 @@ def test_each_step_is_there(tmp_path: Path) -> None:
         checkpoints.load(4)
 
 
+@pytest.mark.slow
 def test_parameters_of_a_schedule_free_optimizer_are_its_average(tmp_path: Path) -> None:
     run = fitted(tmp_path, optimizer="schedule_free_adamw", learning_rate=0.01)
     found = dl.Checkpoints(tmp_path).load()
     assert_same(found.params, run.params)
 
 
+@pytest.mark.slow
 def test_the_best_by_a_metric(tmp_path: Path) -> None:
     best = {"best": "validation_loss"}
     run = fitted(tmp_path, validation=blobs(30), checkpoint=best)
@@ -102,6 +104,7 @@ def test_the_best_epoch_of_a_run(tmp_path: Path) -> None:
     assert found.train_state is None
 
 
+@pytest.mark.slow
 def test_runs_that_were_set_aside(tmp_path: Path) -> None:
     fitted(tmp_path, epochs=1)
     for seed in (1, 2):
@@ -152,6 +155,7 @@ def test_a_checkpoint_without_its_structure(
     assert_same((found.params, found.state), (run.params, run.state))
 
 
+@pytest.mark.slow
 def test_a_population_is_refused(tmp_path: Path) -> None:
     dl.fit_many(
         MODEL,

@@ -83,6 +83,7 @@ def everything() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_everything_comes_back_as_what_it_was(store: Store) -> None:
     before = everything()
     store.save(
@@ -397,6 +398,7 @@ def test_what_a_killed_save_left_is_taken_away(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {".lock", ".lock.json", "notes.txt"}
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "GRACE_SECONDS", 0.1)
     program = (

@@ -116,6 +116,7 @@ def test_typed_keys(tmp_path: Path, implementation: str) -> None:
     assert_same(dl.load(tmp_path / "w"), ({}, {"keys": keys}))
 
 
+@pytest.mark.slow
 @hypothesis.given(TREES.filter(lambda tree: isinstance(tree, dict)))
 @hypothesis.settings(
     max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]

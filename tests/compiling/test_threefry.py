@@ -31,7 +31,7 @@ def test_folded_keys_are_those_of_jax():
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
 def test_bits_are_those_of_jax(count):
     keys = jax.random.split(jax.random.key(4), 20)

@@ -93,6 +93,7 @@ def test_images_are_read_in_0_to_1_whatever_reads_them(model: Any, expected: Any
             np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_composite_reads_images_once() -> None:
     for model in (
         Sum(),
@@ -235,7 +236,7 @@ def learnt(model: Any, params: Any, state: Any, values: Any, mode: Any) -> Any:
     return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, jnp.asarray(values))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled
 @pytest.mark.parametrize("fill", [np.nan, np.inf, -3e38])
 @pytest.mark.parametrize("mode", [dl.Eval(), dl.Train(KEY)], ids=["evaluation", "training"])
 @pytest.mark.parametrize("model", ON_SEQUENCES.values(), ids=ON_SEQUENCES.keys())
@@ -250,6 +251,7 @@ def test_what_lies_behind_the_ends_leaves_no_trace(model: Any, mode: Any, fill: 
     assert not np.asarray(given[0][1])[BEHIND].any()
 
 
+@pytest.mark.slow
 def test_indices_behind_the_ends_are_read_by_nothing() -> None:
     tokens = np.where(BEHIND, -1, 3).astype(np.int32)
     model = dl.Sequential(dl.Embedding(7, 4), dl.Dense(2))
@@ -260,6 +262,7 @@ def test_indices_behind_the_ends_are_read_by_nothing() -> None:
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_what_lies_behind_is_zeroed_once() -> None:
     block = dl.Sequential(
         dl.Dense(8), dl.Residual(dl.Dense(8)), dl.LayerNorm(), dl.Dropout(0.0)

@@ -113,6 +113,7 @@ def test_mixup_keeps_the_types_of_images_and_of_numbers_to_predict():
     ]
 
 
+@pytest.mark.sampled
 @moves
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 def test_every_dtype_is_kept_and_moved_alike(move: Callable[..., jax.Array], dtype: type):

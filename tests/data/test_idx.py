@@ -140,6 +140,7 @@ def test_files_that_are_not_the_official_ones_are_refused(
         data.mnist()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_file(), reason="MNIST is not in JAXDL_DATA")
 @pytest.mark.once
 def test_the_real_digits():

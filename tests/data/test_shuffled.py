@@ -30,6 +30,7 @@ def order(stream):
     return np.concatenate([batch[0] for batch in stream])
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 70), st.data())
 def test_each_example_comes_once_a_pass_and_not_before_its_time(count, size, buffer_size, data):
@@ -112,6 +113,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("steps", [None, 5])
 def test_a_run_resumes_exactly(kind, steps, tmp_path):

@@ -64,6 +64,7 @@ def test_random_windows_are_the_same_for_one_seed_and_others_for_another():
     assert first(0) == first(0) != first(1)
 
 
+@pytest.mark.slow
 def test_fit_learns_from_random_windows_and_measures_on_windows():
     ids = np.arange(500) % 7
     model = dl.Sequential(dl.Embedding(7, 8), dl.Dense(7))

@@ -167,6 +167,7 @@ def test_the_gradients_of_a_network_are_its_slopes_in_any_direction(name: str) -
         )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", experiment.NETWORKS)
 def test_the_gradients_of_a_network_are_those_of_jaxdl(name: str) -> None:
     network = experiment.NETWORKS[name]
@@ -199,6 +200,7 @@ def test_of_equal_numbers_the_first_passes_and_gets_the_gradient_as_in_jaxdl() -
     assert np.array_equal(convolutional.max_pool_backward(chosen, by_m), pull(by_m)[0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ink", [0.0, 0.5])
 def test_on_paper_of_one_grey_where_all_windows_tie_the_derivatives_are_those_of_jaxdl(
     ink: float,

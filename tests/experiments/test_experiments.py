@@ -73,6 +73,7 @@ def test_logistic_regression_descends_to_the_coefficients_of_scikit_learn() -> N
     np.testing.assert_allclose(trained.params["bias"], oracle.intercept_, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_weight_decay_of_the_residual_network_reaches_kernels_alone() -> None:
     resnet = module("cifar10_resnet")
     params = {
@@ -90,6 +91,7 @@ def test_weight_decay_of_the_residual_network_reaches_kernels_alone() -> None:
     assert not np.asarray(updates["norm"]["scale"]).any()
 
 
+@pytest.mark.slow
 def test_augmentation_keeps_shape_dtype_and_labels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     labels = np.arange(6, dtype=np.int32)
@@ -117,6 +119,7 @@ def test_the_step_lets_no_gradient_through_and_the_sigmoid_less_in_each_layer_be
     assert norms["sigmoid"][0] < norms["relu"][0]
 
 
+@pytest.mark.slow
 def test_the_ways_of_the_main_job_are_compared_by_losses_and_parameters() -> None:
     compared = module("digits_cnn").compared
     x, y = np.ones((8, 3), np.float32), np.zeros(8, np.float32)

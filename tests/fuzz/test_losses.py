@@ -89,6 +89,7 @@ def outputs_and_targets(draw: Any) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@pytest.mark.slow
 @examples(120)
 @hypothesis.given(
     st.sampled_from(LOSSES),

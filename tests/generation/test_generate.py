@@ -83,6 +83,7 @@ def test_a_cache_changes_nothing(model: Any) -> None:
         np.testing.assert_allclose(logits, expected[:, start:end], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_likeliest_token_needs_no_key() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -131,6 +132,7 @@ def counting(runs: list[int]) -> Any:
     return count
 
 
+@pytest.mark.slow
 def test_steps_are_as_many_as_asked_and_may_be_none() -> None:
     model = MODELS["gpt"]
     params, state = drawn(model)
@@ -354,6 +356,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], sentence: str) ->
         dl.generate(model, params, state, **arguments)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_none_of_language_is_refused() -> None:
     wide = dl.Sequential(dl.Embedding(11, 8), lambda x: x.mean(1))
     with pytest.raises(

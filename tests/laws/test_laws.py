@@ -103,7 +103,7 @@ def test_jit_equals_eager(entry: Entry) -> None:
     close(compiled, entry.layer.apply(params, state, x, TRAIN))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.slow
 @every_layer
 def test_no_tracer_leaks(entry: Entry) -> None:
     with jax.checking_leaks():
@@ -360,6 +360,7 @@ def test_a_layer_equals_what_its_pickle_gives_and_its_copies(entry: Entry) -> No
         assert repr(other) == repr(entry.layer)
 
 
+@pytest.mark.slow
 def test_layers_reach_another_process(tmp_path: Path) -> None:
     """One that has built its own catalogue, in which each is equal to the one that came."""
     sent = tmp_path / "layers"

@@ -116,7 +116,7 @@ BY_JAX_ITSELF = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 @every_layer
 def test_taylor_series_where_jax_has_rules(
     entry: Entry, request: pytest.FixtureRequest

@@ -50,6 +50,7 @@ def by_hand(query: Any, key: Any, value: Any, bias: Any, cap: float | None) -> n
     return np.einsum("bhqk,bkhd->bqhd", weights, v).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_masks_and_biases_broadcast_to_the_weights(shape: Any) -> None:
     layer = dl.MultiHeadAttention(HEADS)
@@ -131,6 +132,7 @@ def test_the_form_of_other_platforms_has_the_bias_and_shared_keys(causal: bool) 
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(ours))
 
 
+@pytest.mark.slow
 def test_other_keys_and_values_equal_those_of_pytorch() -> None:
     """`MultiheadAttention`, its weights by head, and the gradients of all of its parameters."""
     torch = pytest.importorskip("torch")
@@ -244,6 +246,7 @@ def test_a_query_without_keys_has_the_output_bias_and_finite_gradients(by_bias: 
     assert not ours["x"][:, 2].any()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rotary", [False, True])
 def test_a_padded_memory_is_the_same_as_one_without_padding(rotary: bool) -> None:
     """Whatever lies behind the ends, of both sequences and of the values."""
@@ -348,6 +351,7 @@ def test_inputs_that_do_not_fit_are_refused(
         read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

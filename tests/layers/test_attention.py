@@ -64,7 +64,7 @@ def from_flax(figures: Any) -> Any:
     }
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mask", [None, MASK, np.tril(np.ones((TIME, TIME), bool))], ids=["all", "by head", "causal"]
 )
@@ -186,6 +186,7 @@ def test_cross_attention_equals_that_of_keras(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+@pytest.mark.slow
 def test_heads_that_share_keys_are_heads_with_the_same_keys() -> None:
     layer = dl.MultiHeadAttention(HEADS, kv_heads=2, rotary=True)
     params = drawn(layer, X)
@@ -418,6 +419,7 @@ def test_masks_that_do_not_fit_are_refused(mask: Any) -> None:
         layer.apply(drawn(layer, X), {}, dl.Attend(X, mask=mask))
 
 
+@pytest.mark.slow
 def test_layers_that_mix_steps_do_not_read_them_one_by_one() -> None:
     span = dl.Span(jnp.zeros((), jnp.int32), 8)
     for layer, sentence in (

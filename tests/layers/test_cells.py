@@ -69,7 +69,7 @@ def drawn(layer: Any, x: Any, seed: int = 0) -> Any:
 OPTIONS = [{}, {"backward": True}, {"sequence": False}, {"sequence": False, "backward": True}]
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_cell_runs_as_the_layer_does(options: dict[str, bool], padded: bool) -> None:
@@ -91,6 +91,7 @@ def test_a_cell_runs_as_the_layer_does(options: dict[str, bool], padded: bool) -
     close(figures(ours), figures(theirs))
 
 
+@pytest.mark.slow
 def test_a_cell_is_read_in_both_directions_and_step_by_step() -> None:
     x = normal(0, SHAPE)
     ours, theirs = dl.RNN(GRUCell(FEATURES)), dl.GRU(FEATURES)
@@ -194,6 +195,7 @@ def test_a_projection_is_that_of_pytorch() -> None:
     close(layer_figures(layer, params, x), theirs)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("projection", [None, 3])
 def test_peepholes_are_those_of_the_equations_in_pytorch(projection: int | None) -> None:
     torch = pytest.importorskip("torch")
@@ -220,6 +222,7 @@ def test_peepholes_are_those_of_the_equations_in_pytorch(projection: int | None)
     close(layer_figures(layer, params, x), theirs)
 
 
+@pytest.mark.slow
 def test_without_weights_peepholes_and_a_projection_by_one_change_nothing() -> None:
     x, plain = normal(0, SHAPE), dl.LSTM(FEATURES)
     params = drawn(plain, x)
@@ -251,6 +254,7 @@ def keras_layer(kind: str, params: Any, **options: Any) -> Any:
     return function
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_reset_before_the_product_is_that_of_keras(
     backward: bool, monkeypatch: pytest.MonkeyPatch
@@ -321,6 +325,7 @@ def test_steps_that_a_mask_leaves_out_may_be_anything() -> None:
         assert not y[row, ~counts].any()
 
 
+@pytest.mark.slow
 def test_a_mask_that_counts_nothing_gives_zeros() -> None:
     layer = dl.Masked(dl.LSTM(FEATURES, sequence=False))
     x = normal(0, SHAPE)

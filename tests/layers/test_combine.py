@@ -248,6 +248,7 @@ def test_bytes_beside_half_precision_become_half_precision() -> None:
     assert model.apply(*model.init(KEY, IMAGES), IMAGES)[0].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_map_is_the_layer_at_every_place() -> None:
     x = normal(0, (3, 4, 5, 2))
     for axis, length in ((1, 4), (2, 5), (-2, 5)):
@@ -262,6 +263,7 @@ def test_map_is_the_layer_at_every_place() -> None:
         close(model.apply(params, state, x)[0], jnp.stack(places, position))
 
 
+@pytest.mark.slow
 def test_map_normalises_over_all_places_and_repeats_the_mask() -> None:
     model = dl.Map(dl.BatchNorm())
     x = normal(0, (4, 5, 3))

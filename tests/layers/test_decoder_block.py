@@ -151,7 +151,7 @@ DECODERS = [
 TOKENS = jnp.asarray(np.random.default_rng(4).integers(0, 11, (BATCH, 7)), jnp.int32)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", DECODERS, ids=["rotary", "stack"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_step_by_step_gives_what_all_at_once_gives(blocks: Any, padded: bool) -> None:
@@ -185,6 +185,7 @@ def test_generate_reads_a_memory() -> None:
     np.testing.assert_array_equal(drawn, tokens)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_step_by_step_is_refused(unchecked: None) -> None:
     span = dl.Span(jnp.zeros((), jnp.int32), 8)
     attention = dl.MultiHeadAttention(2, causal=True)

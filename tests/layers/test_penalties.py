@@ -34,6 +34,7 @@ def weights(layer: Any) -> dict[str, np.ndarray]:
     return {variable.name: np.array(variable.value) for variable in layer.weights}
 
 
+@pytest.mark.slow
 def test_an_update_is_that_of_keras_regularizers():
     keras = pytest.importorskip("keras")
     layers = [
@@ -67,6 +68,7 @@ def test_an_update_is_that_of_keras_regularizers():
     assert list(run.history)[:3] == ["loss", "activity", "weights"]
 
 
+@pytest.mark.slow
 def test_a_pattern_chooses_parameters_by_their_paths():
     body = dl.Sequential(dl.Dense(2), dl.BatchNorm(), dl.Dense(1))
     for pattern, names in (
@@ -87,6 +89,7 @@ def test_a_pattern_chooses_parameters_by_their_paths():
         dl.WeightPenalty(body, l2=1.0, pattern="kernels").init(jax.random.key(0), X)
 
 
+@pytest.mark.slow
 def test_evaluation_adds_nothing_and_masked_examples_weigh_nothing():
     model = dl.Sequential(dl.Dense(3), dl.ActivityPenalty(l2=1.0), dl.Dense(1))
     run = fitted(model, epochs=1, validation=(X, Y))
@@ -118,6 +121,7 @@ def test_arguments_are_checked():
         dl.WeightPenalty(dl.Dense(1), l2=-1.0)
 
 
+@pytest.mark.slow
 def test_strength_is_swept():
     runs = dl.sweep(
         lambda l2: dl.WeightPenalty(dl.Dense(1), l2=l2),
@@ -132,6 +136,7 @@ def test_strength_is_swept():
     assert strong < 0.5 * weak
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_penalties_are_added_in_any_precision(precision):
     model = dl.Sequential(

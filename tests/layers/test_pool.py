@@ -121,7 +121,7 @@ def test_means_of_narrow_numbers_are_rounded_once(dtype: str, window: int, count
     )
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer", [dl.AvgPool(64, 1), dl.MaxPool(64, 1)], ids=["average", "max"]
 )

@@ -78,7 +78,7 @@ def test_every_layer_trains_on_what_it_stores_in_float32(entry: Entry, dtype: st
     assert found or not any("kernel" in name for name in named_leaves(trees[0]))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

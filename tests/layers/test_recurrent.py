@@ -305,7 +305,7 @@ def test_the_forget_gate_begins_open() -> None:
     )
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @every_layer
 def test_initial_parameters_are_distributed_as_those_of_keras(
     kind: Any, monkeypatch: pytest.MonkeyPatch
@@ -323,6 +323,7 @@ def test_initial_parameters_are_distributed_as_those_of_keras(
     np.testing.assert_array_equal(params.get("recurrent_bias", 0.0), 0.0)
 
 
+@pytest.mark.sampled
 @every_layer
 def test_the_recurrent_kernel_is_orthogonal_over_all_gates_at_once(
     kind: Any, monkeypatch: pytest.MonkeyPatch

@@ -92,6 +92,7 @@ def test_padded_sequences_give_what_each_gives_alone() -> None:
     close(y.values[1:, :3], layer.apply(params, {}, X[1:, :3])[0])
 
 
+@pytest.mark.slow
 def test_dropout_in_training_reaches_the_attention_and_both_outputs() -> None:
     """With a rate near 1 nearly all that is added to x is gone."""
     layer = dl.TransformerBlock(HEADS, dropout=0.999)

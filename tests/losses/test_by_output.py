@@ -78,6 +78,7 @@ def test_it_is_a_value():
     assert repr(losses.ByOutput({"a": losses.huber})) == "ByOutput({'a': huber})"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("compile", ["epoch", "step", "eager"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_history_has_every_term_exactly(compile, accumulate):
@@ -224,6 +225,7 @@ def test_losses_that_are_none_are_refused():
         losses.ByOutput({"a": losses.huber}, weights={"a": float("nan")})
 
 
+@pytest.mark.slow
 def test_own_losses_of_several_inputs_in_low_precision_are_summed_in_float32():
     def low(x, y):
         return jnp.abs(x - y).astype(jnp.bfloat16)

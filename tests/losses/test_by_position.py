@@ -52,6 +52,7 @@ def logits_of(run, x):
     return np.asarray(dl.predict(MODEL, run.params, run.state, x))
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_are_torchs():
     torch = pytest.importorskip("torch")
     x, labels, _ = data()
@@ -85,6 +86,7 @@ def test_alone_it_is_the_mean_of_each_example():
     np.testing.assert_allclose(LOSS(jnp.asarray(logits), labels), expected, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["epoch", "step", "eager", "accumulate"])
 def test_training_takes_the_mean_over_tokens(how):
     x, labels, _ = data()
@@ -112,6 +114,7 @@ def test_training_takes_the_mean_over_tokens(how):
     np.testing.assert_allclose(run.history["validation_loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_ignore_the_same_targets():
     x, labels, _ = data()
     figures = {
@@ -137,6 +140,7 @@ def test_metrics_ignore_the_same_targets():
     assert repr(figures["accuracy"]) == "Mean(accuracy, ignore=-1)"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_weights_by_position_weigh_positions(accumulate):
     x, labels, weights = data()
@@ -181,6 +185,7 @@ def padded(seed=0):
     return dl.Padded(x, lengths), np.where(valid, labels, 99), weights, valid
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("as_padded_targets", [False, True])
 def test_of_padded_sequences_positions_within_the_lengths_count(accumulate, as_padded_targets):
@@ -219,6 +224,7 @@ def first(outputs, targets):
     return outputs[..., 0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ignore", [None, -1])
 def test_padded_sequences_by_position_take_the_mean_over_steps(ignore):
     x, labels, _, valid = padded()

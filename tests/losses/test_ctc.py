@@ -37,6 +37,7 @@ def of_pytorch(logits, steps, labels, counts, blank=0):
     return loss.detach().numpy(), x.grad.numpy()
 
 
+@pytest.mark.slow
 def test_ctc_and_its_gradient_equal_pytorch():
     expected, slopes = of_pytorch(LOGITS, STEPS, LABELS, COUNTS)
     real = np.arange(9) < STEPS[:, None]
@@ -70,6 +71,7 @@ def test_half_precision_is_computed_in_float32():
     np.testing.assert_allclose(got, losses.ctc(half.astype(np.float32), LABELS), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_float64_is_kept():
     with jax.enable_x64(True):
         got = losses.ctc(LOGITS.astype(np.float64), LABELS)
@@ -79,6 +81,7 @@ def test_float64_is_kept():
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_labels_without_an_alignment_cost_infinity_and_have_no_gradient():
     labels = np.array([[1, 1], [1, 2], [1, 4]])
     logits = LOGITS[:3, :2]
@@ -126,6 +129,7 @@ def test_the_checks_know_the_blank_and_the_weights():
     check_targets(losses.ctc, struct(1, 2, 4), too_long, (), np.array([0.0, 1.0]))
 
 
+@pytest.mark.slow
 def test_a_network_learns_labels_without_their_times():
     classes = np.array([[1, 2], [2, 1], [1, 0], [2, 0]] * 4)
     lengths = np.where(classes[:, 1] == 0, 4, 6).astype(np.int32)

@@ -628,6 +628,7 @@ def test_full_lengths_are_no_padding():
         )
 
 
+@pytest.mark.slow
 def test_arrays_of_foreign_byte_order_are_converted():
     labels = np.array([0, 2, 1, 1], np.int32)
     one_hot = np.eye(3, dtype=np.float32)[labels]

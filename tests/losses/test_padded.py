@@ -70,6 +70,7 @@ def test_every_loss_is_in_the_table():
     assert given == {*CASES, *BATCHWISE}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loss", CASES, ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize("padded_targets", [True, False])
 def test_padding_changes_neither_value_nor_gradient(loss, padded_targets):
@@ -107,6 +108,7 @@ def test_batchwise_losses_refuse_padded_sequences(loss):
         loss(jax.tree.map(padded, PAIR), jnp.zeros(BATCH))
 
 
+@pytest.mark.slow
 def test_steps_within_the_lengths_of_all_parts_count():
     shorter = np.minimum(LENGTHS, 2)
     outputs = (dl.Padded(X, LENGTHS), dl.Padded(POSITIVE, shorter))

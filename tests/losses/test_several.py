@@ -143,6 +143,7 @@ def test_gaussian_likelihood_equals_pytorch():
         near(losses.gaussian_negative_log_likelihood(outputs, N), expected)
 
 
+@pytest.mark.slow
 def test_gaussian_likelihood_of_sequences_is_the_mean_over_their_steps():
     lengths = np.array([4, 1, 2, 3, 4, 2], np.int32)
     broken = [np.where(np.arange(4) < lengths[:, None], x, np.nan) for x in (A, P)]
@@ -241,6 +242,7 @@ def test_dice_of_one_column_equals_keras(keras):
     near(loss(logits, labels.astype(np.int32)), expected)
 
 
+@pytest.mark.slow
 def test_dice_counts_the_steps_within_the_lengths():
     lengths = np.array([5, 2, 3], np.int32)
     real = np.arange(5) < lengths[:, None]
@@ -260,6 +262,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_info_nce_equals_pytorch_s_cross_entropy_over_the_batch():
     torch = pytest.importorskip("torch")
     entropy = functools.partial(torch.nn.functional.cross_entropy, reduction="none")
@@ -271,6 +274,7 @@ def test_info_nce_equals_pytorch_s_cross_entropy_over_the_batch():
     near(loss((A, P), None, symmetric=True), both)
 
 
+@pytest.mark.slow
 def test_nt_xent_equals_optax():
     embeddings = jnp.concatenate([A, P])
     labels = jnp.tile(jnp.arange(6), 2)
@@ -281,6 +285,7 @@ def test_nt_xent_equals_optax():
     assert float(each.mean()) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loss", [losses.info_nce, losses.nt_xent], ids=repr)
 def test_rows_that_only_fill_a_batch_change_nothing(loss):
     mask = jnp.array([True, True, False, True, False, True])
@@ -304,6 +309,7 @@ def test_what_losses_of_a_batch_refuse():
         losses.info_nce((A[:, None], P[:, None]), None)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loss", [losses.info_nce, losses.nt_xent], ids=repr)
 def test_a_network_trains_on_views_with_a_smaller_last_batch(loss):
     views = RNG.normal(size=(20, 2, 5)).astype(np.float32)
@@ -327,6 +333,7 @@ def struct(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "outputs", "targets", "message"),
     [

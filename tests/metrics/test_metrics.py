@@ -211,6 +211,7 @@ def test_labels_of_minus_and_plus_one_are_read_as_hinge_has_them():
     np.testing.assert_array_equal(metrics.accuracy(logits, labels), [1, 1, 0])
 
 
+@pytest.mark.slow
 def test_the_axes_after_the_batch_are_averaged():
     logits = np.eye(3, dtype=np.float32)[[[0, 1], [2, 2]]]
     labels = np.array([[0, 2], [2, 2]])
@@ -767,6 +768,7 @@ def test_several_outputs_are_told_how_to_be_chosen(name):
         metric.measure(logits, {"tag": labels}, weights)
 
 
+@pytest.mark.slow
 def test_arrays_of_foreign_byte_order_are_converted():
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(6, 3)).astype(np.float32)

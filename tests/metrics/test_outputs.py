@@ -87,6 +87,7 @@ def test_a_missing_output_is_told_with_those_there_are():
         metrics.Part(metrics.F1(), "a").measure(ones, ones, ones)
 
 
+@pytest.mark.slow
 def test_metrics_of_outputs_train_validate_and_evaluate():
     random = np.random.default_rng(0)
     x = random.normal(size=(11, 3)).astype(np.float32)

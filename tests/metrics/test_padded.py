@@ -37,6 +37,7 @@ def result(metric, *given):
     return metric.result(*jax.device_get(metric.measure(*given)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("metric", "draw"), METRICS, ids=lambda case: type(case).__name__)
 @pytest.mark.parametrize("both", [True, False])
 def test_steps_within_the_lengths_are_examples(metric, draw, both):
@@ -56,6 +57,7 @@ def test_steps_within_the_lengths_are_examples(metric, draw, both):
     np.testing.assert_allclose(result(metric, padded, wanted, by_step), expected, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_functions_take_the_mean_over_the_steps_of_each(function):
     random = np.random.default_rng(0)
@@ -70,6 +72,7 @@ def test_functions_take_the_mean_over_the_steps_of_each(function):
         np.testing.assert_allclose(found[i], alone[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_perplexity_is_of_the_mean_of_each_or_of_all_steps():
     random = np.random.default_rng(0)
     logits = random.normal(size=(*VALID.shape, 6)).astype(np.float32)

@@ -136,7 +136,7 @@ def test_balanced_accuracy_equals_scikit_learn(batches):
 # --- top k ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, CLASSES])
 def test_top_k_precision_equals_keras(k, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
@@ -248,6 +248,7 @@ def test_extremes_leave_out_what_has_no_weight_and_keep_nan():
     assert evaluated(largest, outputs, targets, [1, 0, 1]) == 3
 
 
+@pytest.mark.slow
 def test_extremes_are_values_as_means_are():
     top = functools.partial(metrics.top_k_accuracy, k=2)
     again = functools.partial(metrics.top_k_accuracy, k=2)

@@ -20,7 +20,7 @@ MODEL = models.VariationalAutoencoder(
 )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [
@@ -67,6 +67,7 @@ def test_dropout_reaches_hidden_units_and_the_code() -> None:
     assert repr(model["encoder"]).endswith("Dense(2), Dropout(0.5))")
 
 
+@pytest.mark.slow
 def test_in_evaluation_the_code_is_the_mean_and_in_training_a_draw() -> None:
     params, state = MODEL.init(jax.random.key(0), X)
     assert set(params) == {"encoder", "posterior", "decoder"}
@@ -116,6 +117,7 @@ def test_the_model_is_a_value() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_where_it_is() -> None:
     with pytest.raises(
         dl.LayerError, match="latent is the length of a code, at least 1, got 0"

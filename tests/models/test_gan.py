@@ -26,7 +26,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_generator_draws_images_that_its_discriminator_judges(name: str) -> None:
     generator, discriminator = PAIRS[name]
@@ -77,6 +77,7 @@ def parts(model: Any) -> list[str]:
     return [type(part).__name__ for part in model]
 
 
+@pytest.mark.slow
 def test_a_critic_has_no_batch_norm() -> None:
     assert parts(models.conv_discriminator(4, 6)).count("BatchNorm") == 1
     assert "BatchNorm" not in parts(models.conv_discriminator(4, 6, normalise=False))

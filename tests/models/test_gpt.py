@@ -32,6 +32,7 @@ def parameters(model: dl.Layer) -> int:
     )
 
 
+@pytest.mark.slow
 def test_it_has_the_size_of_gpt_2() -> None:
     """As published for the smallest, and for nanoGPT's setting for a CPU with its positions."""
     assert (
@@ -47,6 +48,7 @@ def test_it_has_the_size_of_gpt_2() -> None:
     assert parameters(gpt(tied=False)) == parameters(gpt()) + 11 * 8
 
 
+@pytest.mark.slow
 def test_it_computes_what_pytorch_computes() -> None:
     torch = pytest.importorskip("torch")
     model = gpt()
@@ -94,6 +96,7 @@ def test_no_token_sees_those_behind_it() -> None:
     )
 
 
+@pytest.mark.slow
 def test_padded_texts_give_padded_logits() -> None:
     model = gpt()
     params, _ = model.init(jax.random.key(0), TOKENS)
@@ -122,6 +125,7 @@ def test_it_learns_a_sequence_by_heart() -> None:
     assert tokens[0].tolist() == text[:8].tolist()
 
 
+@pytest.mark.slow
 def test_logits_that_are_tied_to_nothing() -> None:
     with pytest.raises(dl.LayerError, match="tie it to an embedding"):
         dl.Sequential(TokenLogits()).init(jax.random.key(0), jnp.ones((1, 2, 3)))

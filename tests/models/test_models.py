@@ -23,6 +23,7 @@ def shapes_of(model: dl.Layer, *sizes: int, dtype: Any = jnp.float32) -> tuple[A
     return y.shape, dl.tree.parameter_count(params)
 
 
+@pytest.mark.slow
 def test_mlp_is_dense_layers_with_activations_between_them() -> None:
     model = models.mlp(10, 7, 1, activation=jnp.tanh, output=jax.nn.sigmoid)
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -116,6 +117,7 @@ def test_resnet_computes_stages_of_residual_blocks() -> None:
     )
 
 
+@pytest.mark.slow
 def test_resnet_has_as_many_blocks_a_stage_as_asked() -> None:
     stage = models.resnet(3, 5, blocks=4)["stage_1"]
     assert isinstance(stage, dl.Sequential)

@@ -14,6 +14,7 @@ from tests.layers.test_transformer import torch_block
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
+@pytest.mark.slow
 def test_it_computes_what_pytorch_computes() -> None:
     torch = pytest.importorskip("torch")
     model, images = (
@@ -72,6 +73,7 @@ def test_images_of_bytes_are_read_as_they_are() -> None:
     close(y, model.apply(params, state, jnp.asarray(images, jnp.float32) / 255)[0])
 
 
+@pytest.mark.slow
 def test_an_image_of_another_size_is_refused() -> None:
     model = models.vit(10, patch=4, layers=1, heads=2, features=8)
     params, state = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))

@@ -133,7 +133,7 @@ def test_second_derivatives_equal_autodiff_of_the_scanned_cell(
         close(ours_backwards, forwards)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @every_case
 def test_vmap_equals_a_loop(ours: Any, scanned: Any, gates: int, extra: Any) -> None:
     with jax.enable_x64(True):

@@ -308,6 +308,7 @@ def test_halving_drops_the_worse_half_and_the_others_go_on_as_they_were(
     assert {i for i, count in enumerate(epochs) if count == 1} == set(first[3:].tolist())
 
 
+@pytest.mark.slow
 def test_the_best_member_and_the_ranking() -> None:
     runs = dl.sweep(
         MODEL,

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import jaxdl as dl
 
@@ -28,6 +29,7 @@ def test_a_profile_of_a_function_holds_its_calls(tmp_path: Path) -> None:
     np.testing.assert_allclose(profile.result, np.sin(np.ones(3)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_fit_gives_its_run(tmp_path: Path) -> None:
     data, optimizer = (np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)), optax.sgd(0.1)
     profile = dl.profile(

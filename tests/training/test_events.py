@@ -39,6 +39,7 @@ def squared(params: Any, rows: slice) -> np.ndarray:
     return ((X[rows] @ kernel + bias - Y[rows]) ** 2)[:, 0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("compile", ["epoch", "step", "eager"])
 @pytest.mark.parametrize("every", [1, 3, 5, 100])
 def test_a_row_is_of_the_examples_since_the_row_before(every: int, compile: Any) -> None:
@@ -163,6 +164,7 @@ class Crash(Exception):
     pass
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("compile", ["epoch", "step"])
 @pytest.mark.parametrize("at", [3, 6, 10])
 def test_a_run_goes_on_within_a_row_to_the_same_bits(

@@ -277,6 +277,7 @@ def test_progress_is_plain_lines_without_a_terminal(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("forced", [False, True])
 def test_progress_is_plain_lines_in_a_notebook_without_widgets(capsys, monkeypatch, forced):
     """There rich shows no bar; and its kernel asks for colours in the environment."""

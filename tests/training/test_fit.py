@@ -189,7 +189,7 @@ def tagged(params):
     )
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("padded_targets", [False, True])
 def test_padded_sequences_are_trained_on_the_mean_over_the_steps_of_each(padded_targets):
     model, inputs = dl.Dense(3), dl.Padded(STEPS, LENGTHS)
@@ -280,7 +280,7 @@ def test_targets_that_are_nan_behind_the_lengths_change_nothing():
             fit(dl.Dense(1), data, **options)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_accumulated_batches_make_the_same_update(way):
     options = {
@@ -436,6 +436,7 @@ def test_clip_norm_bounds_the_update():
     np.testing.assert_allclose(moved, 0.25, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_that_of_the_steps():
     params, state = CLASSIFIER.init(jax.random.key(3), X)
     options = {
@@ -567,7 +568,7 @@ def test_a_callback_that_returns_anything_else_ends_nothing(other):
     assert run.stopped == "finished"
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0, 1])
 def test_patience_ends_a_run_with_the_first_epoch_that_is_not_better_and_none_that_is(patience):
     rule = dl.EarlyStopping(patience=patience, monitor="loss")

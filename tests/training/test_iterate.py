@@ -48,6 +48,7 @@ def test_stages_by_epoch_are_the_epochs_of_fit():
         _ = stages[0].train_state
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("compile", ["epoch", "step"])
 @pytest.mark.parametrize("every", [1, 3, 5, 100])
 def test_stages_by_steps_measure_the_steps_between_them(every, compile):

@@ -92,6 +92,7 @@ def test_the_suggestion_trains_digits_well():
     assert here > accuracy(found.suggestion * 100) + 0.1
 
 
+@pytest.mark.slow
 def test_rates_grow_geometrically_and_losses_are_those_of_the_steps():
     train, _ = digits()
     options = {"loss": losses.softmax_cross_entropy, "batch_size": 200}

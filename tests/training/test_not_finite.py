@@ -197,6 +197,7 @@ def test_the_rate_is_that_of_the_last_update_that_stayed():
     np.testing.assert_allclose(back.history["learning_rate"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_going_back_takes_a_state_of_before():
     """A step that is spoiled once: the state comes back, and all later updates are half as long."""
     guarded = dl.Guarded(dl.Supervised(MODEL, poisoned, optax.sgd(0.05)), "rollback", every=2)
@@ -271,6 +272,7 @@ def test_rules_that_do_not_fit_are_refused():
         )
 
 
+@pytest.mark.slow
 def test_a_guarded_run_goes_on_from_its_checkpoint(tmp_path):
     options = {"optimizer": optax.sgd(3.0), "batch_size": 20, "if_not_finite": "rollback"}
     whole = run(losses.mean_squared_error, Y[:, None], epochs=30, **options)
@@ -314,6 +316,7 @@ def test_debug_names_the_layer_and_the_operation():
     assert "gave it from float32[32, 2] of 0 to " in ended.stopped
 
 
+@pytest.mark.slow
 def test_debug_names_the_gradient_where_the_loss_is_finite():
     with pytest.warns(RuntimeWarning, match="training stopped"):
         ended = run(bad_slope, with_sevens(25), debug=True)
@@ -405,6 +408,7 @@ def test_one_number_of_a_tree_that_is_not_finite_is_seen(dtype, bad):
         assert not all_finite(broken)
 
 
+@pytest.mark.slow
 def test_whether_parameters_are_finite_compiles_nothing_on_a_cpu():
     from jaxdl.training.finite import is_finite
 

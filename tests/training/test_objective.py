@@ -36,6 +36,7 @@ def equal(a: Any, b: Any, **tolerance: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "options",
     [

@@ -135,6 +135,7 @@ def test_a_run_that_ended_is_returned_and_one_that_is_to_be_longer_goes_on(
     assert_same_bits(longer, dl.fit(MODEL, examples(), **SETTINGS | {"epochs": 7}))
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_once_and_for_all(tmp_path: Path) -> None:
     settings = SETTINGS | {
         "early_stopping": dl.EarlyStopping(patience=1),
@@ -372,6 +373,7 @@ def test_a_run_of_other_settings_is_refused_by_their_name(saved: Path, name: str
     assert len(list(saved.glob("*-step-*"))) == 1
 
 
+@pytest.mark.slow
 def test_what_a_function_reads_is_a_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def fitted(**more: Any) -> dl.Run:
     return dl.fit(MODEL, blobs(), **settings(**more))
 
 
+@pytest.mark.slow
 def test_a_run_predicts_and_evaluates_as_the_functions_do() -> None:
     run = fitted()
     x, y = blobs(30, 1)
@@ -62,6 +63,7 @@ def test_a_run_predicts_and_evaluates_as_the_functions_do() -> None:
     np.testing.assert_allclose(stepped, run.predict(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "more",
     [
@@ -85,6 +87,7 @@ def test_validation_data_give_the_figures_of_the_history(more: dict[str, Any]) -
     np.testing.assert_array_equal(moved.predict(held[0]), run.predict(held[0]))
 
 
+@pytest.mark.slow
 def test_members_predict_as_their_population() -> None:
     runs = dl.fit_many(MODEL, blobs(), seeds=2, **settings(average=0.8))
     x, y = blobs(30, 1)

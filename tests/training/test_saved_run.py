@@ -285,6 +285,7 @@ def mine(outputs: Any, targets: Any) -> Any:
     return losses.softmax_cross_entropy(outputs, targets)
 
 
+@pytest.mark.slow
 def test_what_is_the_callers_own_is_asked_for(tmp_path: Path) -> None:
     run = fitted(Gated(3), loss=mine, epochs=1, metrics={"mine": mine})
     run.save(tmp_path)

@@ -69,7 +69,7 @@ def compiled() -> int:
     return program.epoch_loop._cache_size() + program.compiled_step._cache_size()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_of_rates_compiles_once(name) -> None:
     before, ended = compiled(), []
@@ -83,7 +83,7 @@ def test_a_grid_of_rates_compiles_once(name) -> None:
     assert len({np.asarray(kernel).tobytes() for kernel in ended}) == len(ended)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["optax's own", "optax's schedule", "injected"])
 @pytest.mark.parametrize("way", ["epoch", "step"])
 def test_each_run_of_a_grid_is_that_of_optax(name, way) -> None:

@@ -71,7 +71,7 @@ def test_an_epoch_of_many_stacks_counts_all_of_them(way, count):
     )
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["step", "epoch"])
 def test_a_smaller_last_batch_is_dropped(way):
     whole = fit((X, Y), batch_size=8, epochs=3, shuffle=False, drop_last=True)
@@ -133,6 +133,7 @@ def test_what_fills_up_a_batch_has_a_gradient_that_is_finite():
     )
 
 
+@pytest.mark.slow
 def test_a_list_of_batches_and_weights():
     weights = RNG.uniform(0, 1, 50).astype(np.float32)
     whole = fit((X, Y, weights), batch_size=8, epochs=2, shuffle=False)
@@ -140,6 +141,7 @@ def test_a_list_of_batches_and_weights():
     np.testing.assert_allclose(stream.history["loss"], whole.history["loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_torch_data_loader():
     torch = pytest.importorskip("torch")
     from torch.utils.data import DataLoader, TensorDataset
@@ -166,7 +168,7 @@ def test_an_endless_generator_has_epochs_of_so_many_steps():
     assert len(run.history["loss"]) == 3
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["step", "epoch"])
 def test_a_generator_that_ends_ends_the_run_and_keeps_what_was_trained(way):
     whole = fit(batches, compile=way)

@@ -226,7 +226,7 @@ class Counted:
         return counted_relu
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [48, 50])
 def test_one_compilation_serves_all_batches_epochs_and_calls(size):
     from jaxdl.training import program
@@ -312,6 +312,7 @@ def loop_arguments():
     return fixed.form, 4, False, None, fixed.numbers, *data, *fixed.room, bounds
 
 
+@pytest.mark.slow
 def test_data_are_arguments_and_not_constants():
     from jaxdl.training import program
 

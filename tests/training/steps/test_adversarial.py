@@ -217,6 +217,7 @@ def test_three_steps_are_those_of_pytorch() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_gradient_penalty_is_that_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
     step = players(loss=dl.Wasserstein(penalty=10.0, critic_steps=1))

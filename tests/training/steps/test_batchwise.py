@@ -133,7 +133,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(data, loss, accumulate):
     check(fit(data, loss, accumulate=accumulate, validation=data))
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("eager", marks=pytest.mark.once), "step"])
 def test_in_every_way(way):
     check(fit((X, Y), of_batch, compile=way, validation=(X, Y)))
@@ -293,6 +293,7 @@ def test_parts_in_narrow_precision_and_outputs_that_are_no_numbers_of_a_line(pre
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_many_parts_are_summed_in_float32():
     """In bfloat16 a sum of 512 times 1/512 stops at a half, where the next one is rounded away."""
     model = dl.Dense(

@@ -103,6 +103,7 @@ def test_ways_give_the_same_numbers(way: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_data_that_the_loss_cannot_mean_are_refused() -> None:
     step = dl.Reconstruction(MODEL, losses.binary_cross_entropy, OPTIMIZER)
     with pytest.raises(

@@ -143,6 +143,7 @@ def codes(state: dl.TrainState, size: int, name: str | None = None) -> jax.Array
     return jax.random.normal(key if name else fold_in_name(key, "code"), (size, 2))
 
 
+@pytest.mark.slow
 def test_the_history_holds_the_bound_and_its_terms() -> None:
     history = reference().history
     names = {"loss", "reconstruction", "kl"}
@@ -213,6 +214,7 @@ def test_early_stopping_watches_the_bound_of_held_out_data() -> None:
     assert run.best.value == min(run.history["validation_loss"])
 
 
+@pytest.mark.slow
 def test_numbers_that_are_no_probabilities_want_another_likelihood() -> None:
     with pytest.raises(
         ValueError, match=r"data inputs: binary_cross_entropy: .* lie outside 0…1"
