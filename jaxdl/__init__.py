@@ -58,6 +58,7 @@ from jaxdl.layers import LearnedPositions as LearnedPositions
 from jaxdl.layers import Map as Map
 from jaxdl.layers import Masked as Masked
 from jaxdl.layers import MaxPool as MaxPool
+from jaxdl.layers import MixtureOfExperts as MixtureOfExperts
 from jaxdl.layers import MultiHeadAttention as MultiHeadAttention
 from jaxdl.layers import Pad as Pad
 from jaxdl.layers import Parallel as Parallel
@@ -75,6 +76,7 @@ from jaxdl.layers import Tied as Tied
 from jaxdl.layers import TransformerBlock as TransformerBlock
 from jaxdl.layers import TransformerDecoderBlock as TransformerDecoderBlock
 from jaxdl.layers import Upsample as Upsample
+from jaxdl.layers import VectorQuantizer as VectorQuantizer
 from jaxdl.layers import WeightNorm as WeightNorm
 from jaxdl.layers import WeightPenalty as WeightPenalty
 from jaxdl.layers import in_precision as in_precision

@@ -14,6 +14,7 @@ from jaxdl.layers.conv import ConvTranspose as ConvTranspose
 from jaxdl.layers.dense import Dense as Dense
 from jaxdl.layers.dense import Embedding as Embedding
 from jaxdl.layers.dropout import Dropout as Dropout
+from jaxdl.layers.experts import MixtureOfExperts as MixtureOfExperts
 from jaxdl.layers.kernel_norm import SpectralNorm as SpectralNorm
 from jaxdl.layers.kernel_norm import WeightNorm as WeightNorm
 from jaxdl.layers.masked import Masked as Masked
@@ -35,6 +36,7 @@ from jaxdl.layers.positions import Rotary as Rotary
 from jaxdl.layers.positions import SinusoidalPositions as SinusoidalPositions
 from jaxdl.layers.precision import in_precision as in_precision
 from jaxdl.layers.prelu import PReLU as PReLU
+from jaxdl.layers.quantizer import VectorQuantizer as VectorQuantizer
 from jaxdl.layers.recurrent import GRU as GRU
 from jaxdl.layers.recurrent import LSTM as LSTM
 from jaxdl.layers.recurrent import Bidirectional as Bidirectional

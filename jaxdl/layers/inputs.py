@@ -153,6 +153,26 @@ def check_mask(layer: str, x: Array, mask: PyTree) -> None:
         )
 
 
+def vectors_that_count(layer: str, x: Array, steps: Array | None, mask: PyTree) -> Array | None:
+    """Which vectors along x's last axis count, a mask of the other axes; None if all do.
+
+    Args:
+        layer: its kind.
+        x: [batch, ..., features].
+        steps: [batch, time], the mask of `Padded` sequences, or None.
+        mask: [batch], that of the mode, or None.
+    """
+    check_mask(layer, x, mask)
+    leading = x.shape[:-1]
+    given = [jnp.asarray(each) for each in (steps, mask) if each is not None]
+    if not given:
+        return None
+    counts = jnp.ones(leading, bool)
+    for each in given:
+        counts &= each.reshape(each.shape + (1,) * (len(leading) - each.ndim))
+    return counts
+
+
 def check_real(layer: str, x: PyTree) -> None:
     """Checks that the elements of an input have a maximum."""
     check_array(layer, x)

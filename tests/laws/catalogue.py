@@ -100,13 +100,13 @@ class Entry:
         return jnp.asarray(rng.normal(size=self.shape), dtype)
 
     def drawn(self, seed: int = 0) -> tuple[Any, Any]:
-        """Parameters and state as training may leave them: no bias is 0, no scale 1, and variances are positive."""
+        """Parameters and state as training may leave them: no bias is 0, no scale 1, and variances and counts are positive."""
         rng = np.random.default_rng(seed)
 
         def draw(name: str, leaf: Any) -> jax.Array:
             values = (
                 rng.uniform(0.5, 1.5, leaf.shape)
-                if name.endswith(("scale", "var"))
+                if name.endswith(("scale", "var", "counts"))
                 else rng.normal(0, 0.5, leaf.shape)
             )
             return jnp.asarray(values, leaf.dtype)
@@ -241,6 +241,32 @@ CATALOGUE: dict[str, Entry] = {
         ),
         SEQUENCES,
         stochastic=True,
+    ),
+    "mixture of experts": Entry(
+        dl.MixtureOfExperts(dl.Dense(3), experts=4, z_loss=0.1), SEQUENCES
+    ),
+    "mixture of experts, one for each, capacity": Entry(
+        dl.MixtureOfExperts(
+            dl.Sequential(dl.Dense(6), activations.tanh, dl.Dense(2)),
+            experts=3,
+            top_k=1,
+            capacity_factor=0.75,
+        ),
+        SEQUENCES,
+    ),
+    "mixture of experts, jitter, dropout, state": Entry(
+        dl.MixtureOfExperts(
+            dl.Sequential(dl.Dense(3), dl.BatchNorm(), dl.Dropout(0.4)),
+            experts=3,
+            capacity_factor=1.5,
+            jitter=0.1,
+        ),
+        VECTORS,
+        stochastic=True,
+    ),
+    "vector quantizer": Entry(dl.VectorQuantizer(5), SEQUENCES, has_constants=True),
+    "vector quantizer, moving averages": Entry(
+        dl.VectorQuantizer(4, decay=0.9), IMAGES, has_constants=True
     ),
     "pad": Entry(dl.Pad(((1, 0), (0, 2))), IMAGES),
     "pad, reflect": Entry(dl.Pad(2, "reflect"), IMAGES),

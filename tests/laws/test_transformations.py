@@ -92,7 +92,7 @@ def gradients(function: Any, entry: Entry) -> Any:
 @pytest.mark.sampled(6)
 @every_layer
 def test_policies_of_rematerialisation_see_the_products(entry: Entry) -> None:
-    """Under `dots_saveable` the gradient computes no product of the forward pass again."""
+    """Under `dots_saveable` the gradient computes no product of the forward pass again; those of the next state alone it leaves out."""
     params, state = entry.drawn()
     x, forward = entry.input(), outputs(entry, state)
     assert "product" not in primitives(forward, params, x)
@@ -103,7 +103,7 @@ def test_policies_of_rematerialisation_see_the_products(entry: Entry) -> None:
 
     saved = products(jax.checkpoint_policies.dots_saveable)
     assert saved <= products(jax.checkpoint_policies.nothing_saveable)
-    assert saved == primitives(gradients(forward, entry), params, x).count("dot_general")
+    assert saved <= primitives(gradients(forward, entry), params, x).count("dot_general")
 
 
 WITHOUT_RULES = {
