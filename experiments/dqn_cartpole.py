@@ -7,9 +7,8 @@ where the pole fell (double Q-learning); the target network Q⁻ follows by θ�
 part of the objective's state. Sixteen games are played side by side with an ε-greedy policy; after
 each push one batch is drawn from all transitions so far. The game is pure JAX and `make_step`
 returns a pure function, so that playing, remembering and learning are the body of one `lax.scan`.
-γ = 0.98, τ = 0.02, Adam, and a step size that falls to zero. Falls are rare among the transitions
-of a good policy: Huber's loss, which only counts that they were far off, soon forgot the edge of
-the track.
+γ = 0.98, τ = 0.02, Adam, and a step size that falls to zero. A good policy rarely falls, and Huber's
+loss, to whose slope a fall is one more error, let the cart run off the track again.
 
     python -m experiments.dqn_cartpole               # about 2 minutes on two cores
 
@@ -47,6 +46,8 @@ from jaxdl.core.layer import Params, State
 
 GOALS = (Goal("least_mean_return", 475.0),)
 LIMIT = 500
+UPDATES = 1000
+"""Of a stage."""
 GRAVITY = 9.8
 CART = 1.0
 POLE = 0.1
@@ -73,7 +74,7 @@ class Config:
     Args:
         seed: of the first run; each further run has the next.
         seeds: how many runs.
-        epochs: of a thousand updates each.
+        epochs: stages of a thousand updates.
         games: how many are played side by side.
         capacity: how many transitions are remembered.
         batch_size: transitions a step.
@@ -82,7 +83,7 @@ class Config:
         follow: τ, how far the target network moves in a step.
         exploring: after how many updates ε has fallen from 1 to 0.05.
         out: where the results go.
-        quick: one run of 500 updates.
+        quick: one run of one stage.
     """
 
     seed: int = 0
@@ -301,8 +302,7 @@ class Played(NamedTuple):
 
 def learn(config: Config, seed: int) -> Played:
     """Plays and learns; judges the parameters of the best stage."""
-    updates = 500 if config.quick else 1000
-    schedule = optax.linear_schedule(config.learning_rate, 0.0, config.epochs * updates)
+    schedule = optax.linear_schedule(config.learning_rate, 0.0, config.epochs * UPDATES)
     objective = DoubleQ(NETWORK, config.discount, config.follow)
     step, _ = dl.make_step(objective, optimizer=optax.adam(schedule), clip_norm=100.0)
     judged = jax.jit(returns, static_argnames="games")
@@ -313,7 +313,7 @@ def learn(config: Config, seed: int) -> Played:
     seconds = 0.0
     for stage in range(1, config.epochs + 1):
         began = time.perf_counter()
-        playing, each = play(playing, step, config, updates)
+        playing, each = play(playing, step, config, UPDATES)
         history["loss"].append(float(each.mean()))
         seconds += time.perf_counter() - began
         params = playing.train_state.params
