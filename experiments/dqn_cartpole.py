@@ -7,8 +7,8 @@ where the pole fell (double Q-learning); the target network Q⁻ follows by θ�
 part of the objective's state. Sixteen games are played side by side with an ε-greedy policy; after
 each push one batch is drawn from all transitions so far. The game is pure JAX and `make_step`
 returns a pure function, so that playing, remembering and learning are the body of one `lax.scan`.
-γ = 0.98, τ = 0.02, Adam, and a step size that falls to zero. A good policy rarely falls, and Huber's
-loss, to whose slope a fall is one more error, let the cart run off the track again.
+γ = 0.98, τ = 0.02, Adam, and a step size that falls to zero. A good policy rarely falls, and
+Huber's loss, to whose slope a fall is one more error, let the cart run off the track again.
 
     python -m experiments.dqn_cartpole               # about 2 minutes on two cores
 
