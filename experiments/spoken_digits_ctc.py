@@ -9,7 +9,7 @@ objective joins recordings inside the program, anew in each step: the data are n
 recordings, and the recordings themselves are `Constants` of the objective. Adam with gradients
 clipped to norm 1, its step size going from 4e-3 to 0 along a cosine; batches of 64.
 
-    python -m experiments.spoken_digits_ctc          # about 5 minutes on two cores
+    python -m experiments.spoken_digits_ctc          # about 3 minutes on two cores
 
 Strings are read off greedily: the likeliest class of each frame, repetitions and blanks left out.
 The figure is the edit distance, insertions, deletions and substitutions, per digit of 1,000 strings
@@ -67,7 +67,7 @@ class Config:
     """
 
     seed: int = 0
-    epochs: int = 15
+    epochs: int = 8
     strings: int = 6400
     test_strings: int = 1000
     batch_size: int = 64
