@@ -33,6 +33,7 @@ NAMES = (
     "vae",
     "gan",
     "backprop_by_hand",
+    "dqn_cartpole",
 )
 
 
