@@ -67,7 +67,7 @@ class Config:
     """
 
     seed: int = 0
-    epochs: int = 20
+    epochs: int = 12
     classifier_epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 1e-3
