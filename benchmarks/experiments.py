@@ -34,6 +34,7 @@ NAMES = (
     "gan",
     "backprop_by_hand",
     "dqn_cartpole",
+    "spoken_digits_ctc",
 )
 
 

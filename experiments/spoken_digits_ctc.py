@@ -2,7 +2,7 @@
 begins.
 
 Three to five recordings are joined, each sped up or slowed down by itself to 16 to 32 frames, so
-that neither their number nor their boundaries can be read off the length. Two bidirectional LSTM
+that its boundaries may lie anywhere. Two bidirectional LSTM
 layers of 64 units read the frames; a dense layer gives at each the ten digits and a blank.
 Connectionist temporal classification sums over all alignments of the string with the frames. The
 objective joins recordings inside the program, anew in each step: the data are numbers of
@@ -279,8 +279,8 @@ def alignments(
         probable.plot(each[:, BLANK], color="lightgrey", label="blank")
         for digit in sorted(set(said[number])):
             probable.plot(each[:, digit + 1], color=f"C{digit}", label=str(digit))
-        probable.set(xlabel="frame", ylabel="probability", xlim=(0, length - 1))
-        probable.legend(fontsize="small", loc="upper right")
+        probable.set(xlabel="frame", ylabel="probability", xlim=(0, length - 1), ylim=(0, 1.3))
+        probable.legend(fontsize="small", loc="upper center", ncols=3)
     return figure
 
 
