@@ -2,12 +2,12 @@
 begins.
 
 Three to five recordings are joined, each sped up or slowed down by itself to 16 to 32 frames, so
-that its boundaries may lie anywhere. Two bidirectional LSTM
-layers of 64 units read the frames; a dense layer gives at each the ten digits and a blank.
-Connectionist temporal classification sums over all alignments of the string with the frames. The
-objective joins recordings inside the program, anew in each step: the data are numbers of
-recordings, and the recordings themselves are `Constants` of the objective. Adam with gradients
-clipped to norm 1, its step size going from 4e-3 to 0 along a cosine; batches of 64.
+that its boundaries may lie anywhere. Two bidirectional LSTM layers of 64 units read the frames; a
+dense layer gives at each the ten digits and a blank. Connectionist temporal classification sums
+over all alignments of the string with the frames. The objective joins recordings inside the
+program, anew in each step: the data are numbers of recordings, and the recordings themselves are
+`Constants` of the objective. Adam with gradients clipped to norm 1, its step size going from 4e-3
+to 0 along a cosine; batches of 64.
 
     python -m experiments.spoken_digits_ctc          # about 3 minutes on two cores
 
