@@ -33,6 +33,8 @@ NAMES = (
     "vae",
     "gan",
     "backprop_by_hand",
+    "dqn_cartpole",
+    "spoken_digits_ctc",
 )
 
 

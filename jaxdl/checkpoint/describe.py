@@ -84,7 +84,7 @@ def _plain(value: object) -> str | None:
         return repr(value)
     if isinstance(value, np.dtype):
         return value.name
-    if all(hasattr(value, name) for name in ("shape", "dtype", "nbytes")):
+    if _is_array(value):
         return digest(value)
     if isinstance(value, ModuleType):
         return value.__name__
@@ -93,6 +93,13 @@ def _plain(value: object) -> str | None:
     if is_module_attribute(value) and is_of_library(value):
         return name_of(value)
     return None
+
+
+def _is_array(value: object) -> bool:
+    """Whether a value is an array, and not a class of arrays, which has these attributes too."""
+    if isinstance(value, type):
+        return False
+    return all(hasattr(value, name) for name in ("shape", "dtype", "nbytes"))
 
 
 def _node(kind: str, parts: Mapping[Any, object], path: Path) -> Node:

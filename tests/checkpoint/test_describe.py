@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import Array
+from numpy import ndarray
 
 import jaxdl as dl
 from jaxdl import losses, metrics
@@ -27,6 +29,14 @@ SCALE = 2.0
 def scaled(x: Any) -> Any:
     """The input times a number of this module."""
     return SCALE * x
+
+
+def is_of_numpy(x: Any) -> bool:
+    return isinstance(x, ndarray)
+
+
+def is_of_jax(x: Any) -> bool:
+    return isinstance(x, Array)
 
 
 def weighted(scale: float) -> Any:
@@ -135,6 +145,12 @@ def test_a_function_is_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe(scaled) != before
     monkeypatch.setattr(Own, "apply", other_method)
     assert describe(Own(0.5)) != layer
+
+
+def test_a_function_may_read_a_class_of_arrays() -> None:
+    one, other = describe(is_of_numpy), describe(is_of_jax)
+    assert describe(is_of_numpy) == one
+    assert one != other
 
 
 def test_comments_and_docstrings_are_no_part_of_it() -> None:
