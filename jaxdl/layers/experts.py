@@ -130,7 +130,11 @@ class MixtureOfExperts(Layer):
         return {"router": {"kernel": kernel}, **_under_experts(params)}, _under_experts(state)
 
     def apply(
-        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
+        self,
+        params: Params,
+        state: State,
+        x: PyTree,
+        mode: Mode = Eval(),
     ) -> tuple[PyTree, State]:
         values, mask = _tokens_that_count(x, mode)
         tokens = ops.linear.rows(values)
@@ -151,7 +155,12 @@ class MixtureOfExperts(Layer):
         return outputs, {**_under_experts(new), **({LOSSES: losses} if losses else {})}
 
     def decode(
-        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
+        self,
+        params: Params,
+        state: State,
+        cache: Cache,
+        x: PyTree,
+        span: Span,
     ) -> tuple[PyTree, Cache]:
         """Applies the layer to these steps; nothing is cached."""
         del span
@@ -183,7 +192,9 @@ class MixtureOfExperts(Layer):
         is_of_expert = ops.routing.one_hot(routes.chosen, self.experts, mask).any(1).T
 
         def compute(
-            index: Array, trees: tuple[Params, State], own: Array
+            index: Array,
+            trees: tuple[Params, State],
+            own: Array,
         ) -> tuple[Array, State]:
             return self._compute(index, trees, tokens, own, mode)
 
@@ -207,7 +218,10 @@ class MixtureOfExperts(Layer):
         is_filled = places.source < len(tokens)
 
         def compute(
-            index: Array, trees: tuple[Params, State], x: Array, own: Array
+            index: Array,
+            trees: tuple[Params, State],
+            x: Array,
+            own: Array,
         ) -> tuple[Array, State]:
             return self._compute(index, trees, x, own, mode)
 
@@ -217,7 +231,12 @@ class MixtureOfExperts(Layer):
         return shard_batch_like(tokens, combined), state
 
     def _compute(
-        self, index: Array, trees: tuple[Params, State], x: Array, own: Array, mode: Mode
+        self,
+        index: Array,
+        trees: tuple[Params, State],
+        x: Array,
+        own: Array,
+        mode: Mode,
     ) -> tuple[Array, State]:
         """One expert, for tokens of which its own count."""
         params, state = trees

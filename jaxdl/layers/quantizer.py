@@ -100,7 +100,11 @@ class VectorQuantizer(Layer):
         return {}, {"embedding": embedding, "counts": counts, "sums": jnp.copy(embedding)}
 
     def apply(
-        self, params: Params, state: State, x: PyTree, mode: Mode = Eval()
+        self,
+        params: Params,
+        state: State,
+        x: PyTree,
+        mode: Mode = Eval(),
     ) -> tuple[PyTree, State]:
         steps = x.mask if isinstance(x, Padded) else None
         values = self._values(x.with_zero_padding().values if isinstance(x, Padded) else x)
@@ -117,7 +121,12 @@ class VectorQuantizer(Layer):
         return Padded(y, x.lengths) if isinstance(x, Padded) else y, state
 
     def decode(
-        self, params: Params, state: State, cache: Cache, x: PyTree, span: Span
+        self,
+        params: Params,
+        state: State,
+        cache: Cache,
+        x: PyTree,
+        span: Span,
     ) -> tuple[PyTree, Cache]:
         """Applies the layer to these steps; nothing is cached."""
         del span
@@ -195,7 +204,12 @@ class VectorQuantizer(Layer):
         return losses
 
     def _moved(
-        self, state: State, x: Array, index: Array, steps: Array | None, mode: Train
+        self,
+        state: State,
+        x: Array,
+        index: Array,
+        steps: Array | None,
+        mode: Train,
     ) -> State:
         """The next state: the averages one batch on."""
         mask = inputs.vectors_that_count("VectorQuantizer", x, steps, mode.mask)

@@ -25,7 +25,8 @@ class Averages(NamedTuple):
 
 
 def nearest(
-    x: Float[Array, "rows features"], embedding: Float[Array, "codes features"]
+    x: Float[Array, "rows features"],
+    embedding: Float[Array, "codes features"],
 ) -> Int[Array, " rows"]:
     """argmin_k ‖x − e_k‖², of equally near codes the first; −1 for a row that is not finite.
 

@@ -46,7 +46,8 @@ class Buffers(NamedTuple):
 
 
 def logits(
-    x: Float[Array, "tokens features"], kernel: Float[Array, "features experts"]
+    x: Float[Array, "tokens features"],
+    kernel: Float[Array, "features experts"],
 ) -> Float[Array, "tokens experts"]:
     """x W in at least float32, also where the platform multiplies in less by default: a rounding
     error may send a token elsewhere (Fedus et al., 2022, section 2.4).
@@ -61,7 +62,9 @@ def logits(
 
 
 def top_k(
-    probabilities: Float[Array, "tokens experts"], k: int, mask: Bool[Array, " tokens"] | None
+    probabilities: Float[Array, "tokens experts"],
+    k: int,
+    mask: Bool[Array, " tokens"] | None,
 ) -> Routes:
     """The k most probable experts of each token; of equally probable ones, the first.
 
@@ -82,7 +85,9 @@ def top_k(
 
 
 def one_hot(
-    chosen: Int[Array, "tokens k"], experts: int, mask: Bool[Array, " tokens"] | None = None
+    chosen: Int[Array, "tokens k"],
+    experts: int,
+    mask: Bool[Array, " tokens"] | None = None,
 ) -> Bool[Array, "tokens k experts"]:
     """Whether each choice of a token is the expert; False for tokens that do not count.
 
@@ -142,7 +147,9 @@ def z_loss(
 
 
 def count(
-    x: Float[Array, "tokens experts"], mask: Bool[Array, " tokens"] | None, across: str | None
+    x: Float[Array, "tokens experts"],
+    mask: Bool[Array, " tokens"] | None,
+    across: str | None,
 ) -> Float[Array, ""]:
     """The number of tokens that count, at least 1, in x's dtype; arguments as in
     `load_balance`.
@@ -195,7 +202,8 @@ def buffers(
 
 
 def dispatch(
-    x: Float[Array, "tokens features"], places: Buffers
+    x: Float[Array, "tokens features"],
+    places: Buffers,
 ) -> Float[Array, "experts capacity features"]:
     """The tokens in the buffers of their experts, with zeros in empty places."""
     return x.at[places.source].get(mode="fill", fill_value=0)
@@ -221,7 +229,8 @@ def combine(
 
 
 def combine_all(
-    y: Float[Array, "experts tokens features"], routes: Routes
+    y: Float[Array, "experts tokens features"],
+    routes: Routes,
 ) -> Float[Array, "tokens features"]:
     """Σ g y over the choices of each token, from the outputs of all experts for all tokens; the sum
     is taken in at least float32.

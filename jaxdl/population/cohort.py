@@ -216,7 +216,11 @@ def beside(histories: Sequence[History], counts: Sequence[int]) -> History:
     )
 
     def entry(
-        history: History, count: int, name: str, epoch: int, shape: tuple[int, ...]
+        history: History,
+        count: int,
+        name: str,
+        epoch: int,
+        shape: tuple[int, ...],
     ) -> np.ndarray:
         entries = history.get(name, [])
         return (

@@ -111,7 +111,10 @@ class Members(Updating):
         return self.recipe.described()
 
     def start(
-        self, keys: Key[Array, " members"], hyperparameters: Hyperparameters, batch: Batch
+        self,
+        keys: Key[Array, " members"],
+        hyperparameters: Hyperparameters,
+        batch: Batch,
     ) -> MembersState:
         """The first states: each member's is the single step's for its key."""
 

@@ -269,7 +269,13 @@ class Plan:
         return Members(self.recipe, over, shared, held_rows is None), feed, held
 
     def _resident(
-        self, feed: ResidentFeed, keys: Any, rows: Any, shuffle: bool, axis: int, device: Any
+        self,
+        feed: ResidentFeed,
+        keys: Any,
+        rows: Any,
+        shuffle: bool,
+        axis: int,
+        device: Any,
     ) -> ResidentFeed:
         source = feed.source
         data = (

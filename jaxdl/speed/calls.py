@@ -134,7 +134,9 @@ def definition(function: Callable[..., object]) -> Function:
 
 
 def _bound(
-    function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+    function: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
 ) -> dict[str, tuple[int, object]]:
     """Arguments by name, with their positions."""
     try:

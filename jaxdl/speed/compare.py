@@ -140,7 +140,9 @@ def _made_ready(mode: Execution, work: Work, start: TrainState, steps: int) -> _
 
 
 def _ways(
-    ready: Mapping[str, _Ready], times: Mapping[str, Steady], cost: Cost
+    ready: Mapping[str, _Ready],
+    times: Mapping[str, Steady],
+    cost: Cost,
 ) -> dict[str, "Way"]:
     first = next(iter(ready.values())).params
     return {

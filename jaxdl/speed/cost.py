@@ -38,7 +38,9 @@ class Cost(NamedTuple):
 
 
 def cost_of(
-    function: Callable[..., PyTree], *args: PyTree, cpu_options: Mapping[str, str] | None = None
+    function: Callable[..., PyTree],
+    *args: PyTree,
+    cpu_options: Mapping[str, str] | None = None,
 ) -> Cost:
     """Compiles a function for arguments, or their shapes, and counts its operations and bytes.
 

@@ -120,7 +120,11 @@ def leaf(value: object) -> Leaf | str:
 
 
 def differences(
-    path: str, old: object, new: object, depth: int = 0, composed: bool = True
+    path: str,
+    old: object,
+    new: object,
+    depth: int = 0,
+    composed: bool = True,
 ) -> Iterator[Difference]:
     """Where two arguments differ; nothing where they are equal.
 
@@ -206,7 +210,11 @@ def _inside(path: str, old: Any, new: Any, depth: int, composed: bool) -> Iterat
 
 
 def _of_dicts(
-    path: str, old: dict, new: dict, depth: int, composed: bool
+    path: str,
+    old: dict,
+    new: dict,
+    depth: int,
+    composed: bool,
 ) -> Iterator[Difference]:
     for key in dict.fromkeys([*old, *new]):
         inner = f"{path}[{key!r}]"
@@ -219,7 +227,11 @@ def _of_dicts(
 
 
 def _of_sequences(
-    path: str, old: Sequence, new: Sequence, depth: int, composed: bool
+    path: str,
+    old: Sequence,
+    new: Sequence,
+    depth: int,
+    composed: bool,
 ) -> Iterator[Difference]:
     if len(old) != len(new):
         yield Difference(path, "structure", f"{len(old)} entries", f"{len(new)} entries")
@@ -230,7 +242,12 @@ def _of_sequences(
 
 
 def _of_attributes(
-    path: str, names: list[str], old: object, new: object, depth: int, composed: bool
+    path: str,
+    names: list[str],
+    old: object,
+    new: object,
+    depth: int,
+    composed: bool,
 ) -> Iterator[Difference]:
     for name in names:
         one = getattr(old, name, None)
@@ -239,7 +256,11 @@ def _of_attributes(
 
 
 def _of_functions(
-    path: str, old: types.FunctionType, new: types.FunctionType, depth: int, composed: bool
+    path: str,
+    old: types.FunctionType,
+    new: types.FunctionType,
+    depth: int,
+    composed: bool,
 ) -> Iterator[Difference]:
     """Two functions of one definition differ in their closures and defaults, if in anything but
     their identity.
@@ -252,7 +273,8 @@ def _of_functions(
 
 
 def closures(
-    old: Callable[..., object], new: Callable[..., object]
+    old: Callable[..., object],
+    new: Callable[..., object],
 ) -> Iterator[tuple[str, object, object]]:
     """What two functions of one definition close over: names, and the values of both."""
     if not isinstance(old, types.FunctionType) or not isinstance(new, types.FunctionType):
@@ -266,7 +288,8 @@ def closures(
 
 
 def _defaults(
-    old: types.FunctionType, new: types.FunctionType
+    old: types.FunctionType,
+    new: types.FunctionType,
 ) -> Iterator[tuple[str, object, object]]:
     names = old.__code__.co_varnames[: old.__code__.co_argcount]
     pairs = list(zip(old.__defaults__ or (), new.__defaults__ or (), strict=False))
@@ -295,7 +318,10 @@ def _of_optimizers(path: str, old: Any, new: Any, depth: int) -> Difference:
 
 
 def _hyperparameters(
-    path: str, old: Any, new: Any, depth: int
+    path: str,
+    old: Any,
+    new: Any,
+    depth: int,
 ) -> Iterator[tuple[str, str, str]]:
     """The values that are not functions and differ, by their own names; optimizers inside
     optimizers are opened.

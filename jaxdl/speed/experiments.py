@@ -58,7 +58,10 @@ def found(folder: Path) -> list[Experiment]:
 
 
 def compare_experiment(
-    folder: Path, name: str, quick: bool = False, **settings: Any
+    folder: Path,
+    name: str,
+    quick: bool = False,
+    **settings: Any,
 ) -> SpeedReport:
     """Compares execution modes on what an experiment trains.
 

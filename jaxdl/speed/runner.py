@@ -24,7 +24,11 @@ class Runner:
     """
 
     def __init__(
-        self, execution: Execution, step: TrainingStep, feed: Feed, start: TrainState
+        self,
+        execution: Execution,
+        step: TrainingStep,
+        feed: Feed,
+        start: TrainState,
     ) -> None:
         self.execution: Execution = execution
         self.step = step

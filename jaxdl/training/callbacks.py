@@ -126,7 +126,9 @@ Callbacks = Sequence[Callback | StageFunction]
 
 
 def call(
-    callbacks: Callbacks, moment: Moment, stage: Callable[[], Stage]
+    callbacks: Callbacks,
+    moment: Moment,
+    stage: Callable[[], Stage],
 ) -> tuple[str | None, float | None]:
     """Calls them at a moment, in their order.
 

@@ -197,7 +197,10 @@ def fit(
 
 @gc_disabled()
 def first_start(
-    step: Supervised, feed: Feed, key: Array, initial: tuple[Params, State] | None
+    step: Supervised,
+    feed: Feed,
+    key: Array,
+    initial: tuple[Params, State] | None,
 ) -> TrainState:
     """The first state, once the data are known to fit the step."""
     checks.check_accumulate(step.accumulate, feed.example, parts(step.mesh))
@@ -208,7 +211,10 @@ def first_start(
 
 
 def _start(
-    step: Supervised, batch: Batch, key: Array, initial: tuple[Params, State] | None
+    step: Supervised,
+    batch: Batch,
+    key: Array,
+    initial: tuple[Params, State] | None,
 ) -> TrainState:
     if initial is None:
         return first_state(step, batch, key)
@@ -275,13 +281,21 @@ def _remade(step: StepForm, given: Shapes) -> Made | None:
 
 @functools.partial(jit_once, static_argnums=(0,))
 def _restart(
-    step: StepForm, numbers: Any, params: Params, state: State, key: Array
+    step: StepForm,
+    numbers: Any,
+    params: Params,
+    state: State,
+    key: Array,
 ) -> TrainState:
     return _begun(step, numbers, params, state, key)
 
 
 def _begun(
-    step: StepForm, numbers: Any, params: Params, state: State, key: Array
+    step: StepForm,
+    numbers: Any,
+    params: Params,
+    state: State,
+    key: Array,
 ) -> TrainState:
     numbered: Any = step.step(numbers)
     return strongly_typed(

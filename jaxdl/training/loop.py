@@ -264,7 +264,10 @@ class Loop:
         return None
 
     def _close_row(
-        self, shown: Progress, quiet: bool = False, steps: int | None = None
+        self,
+        shown: Progress,
+        quiet: bool = False,
+        steps: int | None = None,
     ) -> str | None:
         """Ends the row of the history at hand; says why the run of training ends with it.
 
@@ -328,7 +331,12 @@ class Loop:
             )
 
     def _show(
-        self, shown: Progress, epoch: int, done: int, chunk: Chunk, steps_a_second: float
+        self,
+        shown: Progress,
+        epoch: int,
+        done: int,
+        chunk: Chunk,
+        steps_a_second: float,
     ) -> None:
         if not self.options.progress:
             return

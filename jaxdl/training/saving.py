@@ -341,7 +341,9 @@ def _nested(leaves: Mapping[str, Leaf]) -> Any:
 
 @contextlib.contextmanager
 def ending_well(
-    saver: Saver | None, stable: Callable[[], LoopState], interrupted: threading.Event
+    saver: Saver | None,
+    stable: Callable[[], LoopState],
+    interrupted: threading.Event,
 ) -> Iterator[None]:
     """SIGTERM and Ctrl-C save the run and let it end at the next step; a second one ends it at
     once.

@@ -144,7 +144,11 @@ def _check_no_options(step: TrainingStep, given: Mapping[str, Any]) -> None:
 
 
 def begun_state(
-    step: TrainingStep, feed: Feed, held: Feed | None, key: Array, initial: TrainState | None
+    step: TrainingStep,
+    feed: Feed,
+    held: Feed | None,
+    key: Array,
+    initial: TrainState | None,
 ) -> TrainState:
     """The first state, once step and data are known to fit each other."""
     start = _start(step, feed.example, key, initial)
@@ -225,7 +229,10 @@ def first_state(step: TrainingStep, example: Batch, key: Array) -> TrainState:
 
 
 def _start(
-    step: TrainingStep, example: Batch, key: Array, initial: TrainState | None
+    step: TrainingStep,
+    example: Batch,
+    key: Array,
+    initial: TrainState | None,
 ) -> TrainState:
     if initial is None:
         return first_state(step, example, key)
