@@ -204,10 +204,7 @@ def _generated(
     read = functools.partial(_read, model, (params, state), memory, max_length)
 
     def chosen(
-        logits: Array,
-        position: Array,
-        tokens: Array,
-        ends: Array,
+        logits: Array, position: Array, tokens: Array, ends: Array
     ) -> tuple[Array, Array]:
         """The sequences with the token at a position, and their lengths if it ends them."""
         token = draw(jax.random.fold_in(key, position), logits, temperature, top_k, top_p)
