@@ -8,7 +8,7 @@ of the batch's other views belongs to the same image, by cosines at temperature 
 of a batch meet in the loss, which an objective declares by `mixes`. Adam, batches of 256 images, a
 step size that falls to zero along a cosine.
 
-    python -m experiments.contrastive                # about 8 minutes on two cores
+    python -m experiments.contrastive                # --quick for a short form
 
 A probe is logistic regression on what the frozen encoder gives for 10 labelled images of each digit
 (of the 60,000 training images, the mean of 3 draws), its penalty chosen by cross-validation among
