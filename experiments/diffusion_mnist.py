@@ -9,7 +9,7 @@ v = (1 + w) v(digit) − w v(none), whose guidance w is 1. The network is dense:
 residual blocks of 768 that time and digit scale and shift, 768-784. Adam, a step size that falls to
 zero along a cosine, and a moving average of the parameters.
 
-    python -m experiments.diffusion_mnist            # about 15 minutes on two cores
+    python -m experiments.diffusion_mnist            # --quick for a short form
 
 What was learnt is judged by a classifier of digits, that of `experiments/gan.py`: how many of 1,000
 samples, 100 of each digit, it takes for the digit that was asked for, and the Fréchet distance of
