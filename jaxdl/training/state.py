@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Bool, Int, Key
 
 from jaxdl.compiling.pytree import PyTree
@@ -121,11 +122,13 @@ def step_key(key: Array) -> Array:
 
 
 def distinct_arrays(tree: Any) -> Any:
-    """The tree with a copy of each array that occurs twice, as one buffer is donated once."""
+    """The tree with a copy of each array that occurs twice, as one buffer is donated once; what is
+    traced stays.
+    """
     seen: set[int] = set()
 
     def own(leaf: Any) -> Any:
-        if not isinstance(leaf, Array) or not leaf.size:
+        if not isinstance(leaf, Array) or isinstance(leaf, Tracer) or not leaf.size:
             return leaf
         buffer = _buffer(leaf)
         if buffer in seen:

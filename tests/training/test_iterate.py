@@ -1,5 +1,7 @@
 """The parts of `fit` in a loop of one's own."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -124,3 +126,34 @@ def test_a_mesh_that_the_caller_set_changes_nothing():
             meshes.append(jax.sharding.get_abstract_mesh().axis_names)
     assert within == alone
     assert meshes == [("data",)] * 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed(dl.Objective):
+    """A loss beside a second copy of the parameters, which the state holds from the start."""
+
+    model: dl.Layer
+
+    def init(self, key, batch):
+        params, _ = self.model.init(key, batch.inputs)
+        return params, {"target": params}
+
+    def loss(self, params, state, batch, mode):
+        outputs, _ = self.model.apply(params, {}, batch.inputs, mode)
+        return jax.numpy.square(outputs)[:, 0], state, {}
+
+
+@pytest.mark.parametrize("which", ["average", "target"])
+def test_a_first_state_gives_each_of_its_arrays_away_once(which):
+    if which == "average":
+        made = dl.make_step(MODEL, losses.softmax_cross_entropy, optimizer="adam", average=0.9)
+    else:
+        made = dl.make_step(Followed(MODEL), optimizer="adam")
+    batch = dl.Batch(X[:16], Y[:16])
+    state = made.step.init(jax.random.key(0), batch)
+    second = state.average if which == "average" else state.state["target"]
+    first_params = jax.tree.map(np.asarray, state.params)
+    jax.tree.map(np.testing.assert_array_equal, second, first_params)
+    for _ in range(2):
+        state, _ = made.jitted(state, batch)
+    assert int(state.step) == 2

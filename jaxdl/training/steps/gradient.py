@@ -20,7 +20,7 @@ from jaxdl.training.auxiliary import Losses, added_losses, taken_out
 from jaxdl.training.finite import apply_if, are_finite
 from jaxdl.training.scaling import LossScaling
 from jaxdl.training.spread import added_up, in_parts, own_draws
-from jaxdl.training.state import Measured, TrainState, step_key
+from jaxdl.training.state import Measured, TrainState, distinct_arrays, step_key
 from jaxdl.training.step import TrainingStep
 from jaxdl.training.steps.batchwise import added, as_of, blank
 from jaxdl.training.update import current_rate, in_shares, updated
@@ -113,7 +113,7 @@ class GradientStep(TrainingStep):
         optimizer_state = self.optimizer.init(params)
         if self.loss_scaling is not None:
             optimizer_state = self.loss_scaling.init(optimizer_state)
-        return TrainState(
+        first = TrainState(
             step,
             params,
             state,
@@ -122,6 +122,7 @@ class GradientStep(TrainingStep):
             average,
             estimate=estimated(optimizer_state),
         )
+        return distinct_arrays(first)
 
     def on_one_device(self) -> "GradientStep":
         return dataclasses.replace(self, mesh=None)  # pyright: ignore[reportArgumentType]
