@@ -42,8 +42,10 @@ WIDE_PRODUCTS = (
     "Upsample",
     "Resize",
     "SpectralNorm",
+    "MixtureOfExperts",
+    "VectorQuantizer",
 )
-"""What weighs in float32, or takes the norm of a kernel in it."""
+"""What weighs, routes or measures distances in float32, or takes the norm of a kernel in it."""
 
 
 def total(y: Any) -> Any:
