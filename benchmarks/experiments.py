@@ -35,6 +35,7 @@ NAMES = (
     "backprop_by_hand",
     "dqn_cartpole",
     "spoken_digits_ctc",
+    "contrastive",
 )
 
 
