@@ -190,16 +190,7 @@ class MixtureOfExperts(Layer):
     ) -> tuple[Array, State]:
         """y of all experts for all tokens, and the next state of the experts."""
         is_of_expert = ops.routing.one_hot(routes.chosen, self.experts, mask).any(1).T
-
-        def compute(
-            index: Array,
-            trees: tuple[Params, State],
-            own: Array,
-        ) -> tuple[Array, State]:
-            return self._compute(index, trees, tokens, own, mode)
-
-        indices = jnp.arange(self.experts, dtype=jnp.int32)
-        y, state = jax.vmap(compute)(indices, trees, is_of_expert)
+        y, state = self._compute_each(trees, tokens, None, is_of_expert, mode)
         return ops.routing.combine_all(y, routes), state
 
     def _compute_buffers(
@@ -216,19 +207,27 @@ class MixtureOfExperts(Layer):
         places = ops.routing.buffers(chosen, self.experts, self.capacity_factor, mask)
         own = ops.routing.dispatch(gathered(tokens), places)
         is_filled = places.source < len(tokens)
+        y, state = self._compute_each(trees, own, 0, is_filled, mode)
+        combined = ops.routing.combine(gathered(y), places, gathered(routes.gates))
+        return shard_batch_like(tokens, combined), state
+
+    def _compute_each(
+        self,
+        trees: tuple[Params, State],
+        x: Array,
+        axis: int | None,
+        own: Array,
+        mode: Mode,
+    ) -> tuple[Array, State]:
+        """All experts, each for its tokens along that axis of x, or for the same ones."""
 
         def compute(
-            index: Array,
-            trees: tuple[Params, State],
-            x: Array,
-            own: Array,
+            index: Array, trees: tuple[Params, State], x: Array, own: Array
         ) -> tuple[Array, State]:
             return self._compute(index, trees, x, own, mode)
 
         indices = jnp.arange(self.experts, dtype=jnp.int32)
-        y, state = jax.vmap(compute)(indices, trees, own, is_filled)
-        combined = ops.routing.combine(gathered(y), places, gathered(routes.gates))
-        return shard_batch_like(tokens, combined), state
+        return jax.vmap(compute, (0, 0, axis, 0))(indices, trees, x, own)
 
     def _compute(
         self,

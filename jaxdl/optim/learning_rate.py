@@ -86,7 +86,7 @@ def with_learning_rate(optimizer_state: Any, rate: float) -> tuple[Any, bool]:
     Args:
         optimizer_state: of one optimizer or of several. A learning rate that follows a schedule
             stays, since the next update computes it anew.
-        rate: the learning rate; it takes the dtype and the place of the one before.
+        rate: the learning rate; it takes the dtype and the place of the first one before.
 
     Returns:
         The state, and whether it holds such a learning rate.
@@ -96,23 +96,27 @@ def with_learning_rate(optimizer_state: Any, rate: float) -> tuple[Any, bool]:
     >>> float(state.hyperparams["learning_rate"]), found
     (0.5, True)
     """
-    if isinstance(optimizer_state, dict):
-        pairs = {name: with_learning_rate(part, rate) for name, part in optimizer_state.items()}
-        changed = type(optimizer_state)({name: part for name, (part, _) in pairs.items()})
-        return changed, any(found for _, found in pairs.values())
-    if not isinstance(optimizer_state, tuple):
+    found = optax.tree.get_all_with_path(optimizer_state, "learning_rate")
+    scheduled = {path[:-2] for path, _ in found if _field(path) == "hyperparams_states"}
+    injected = {
+        path: leaf
+        for path, leaf in found
+        if _field(path) == "hyperparams" and path[:-2] not in scheduled
+    }
+    if not injected:
         return optimizer_state, False
-    parts = [with_learning_rate(part, rate) for part in optimizer_state]
-    found = any(found for _, found in parts)
-    if not hasattr(optimizer_state, "_fields"):
-        return tuple(part for part, _ in parts), found
-    state: Any = type(optimizer_state)(*(part for part, _ in parts))
-    before = getattr(state, "hyperparams", {}).get("learning_rate")
-    if before is None or "learning_rate" in getattr(state, "hyperparams_states", {}):
-        return state, found
+    before = next(iter(injected.values()))
     place = before.sharding if before.committed else None
     after = jax.device_put(np.asarray(rate, before.dtype), place)
-    return state._replace(hyperparams=state.hyperparams | {"learning_rate": after}), True
+    changed = optax.tree.set(
+        optimizer_state, lambda path, _: path in injected, learning_rate=after
+    )
+    return changed, True
+
+
+def _field(path: tuple[Any, ...]) -> str:
+    """The name of the field of an optimizer's state that holds what a path leads to."""
+    return getattr(path[-2], "name", "") if len(path) > 1 else ""
 
 
 def _rate(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from jax import Array
 
+from jaxdl.core.hashable import check_hashable
 from jaxdl.core.layer import Layer
 from jaxdl.optim.optimizers import as_optimizer
 from jaxdl.training import checks, sources, step_checks
@@ -73,7 +74,8 @@ def work_of(
     check_names(
         "compare", options, SupervisedArguments if _is_model(model) else ObjectiveArguments
     )
-    _check_parts(model, {"loss": given["loss"], "optimizer": given["optimizer"], **options})
+    parts = {name: given[name] for name in ("loss", "optimizer", "learning_rate")}
+    _check_parts(model, {**parts, **options})
     key = sources.as_key(given["seed"])
     feed = sources.as_feed(
         "data",
@@ -90,6 +92,9 @@ def work_of(
     epoch = feed.first.source.steps
     optimizer = as_optimizer(given["optimizer"], given["learning_rate"], epoch, epoch)
     supervised = SupervisedOptions.of(feed, options)
+    if isinstance(model, Objective):
+        check_hashable("model", model)
+        checks.check_accumulate(supervised.accumulate, feed.example)
 
     def made(options: SupervisedOptions) -> TrainingStep:
         if isinstance(model, Objective):

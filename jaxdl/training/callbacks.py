@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdl.core.number import is_number, is_true
 from jaxdl.optim.learning_rate import with_learning_rate
 from jaxdl.training.history import History
-from jaxdl.training.state import TrainState
+from jaxdl.training.state import TrainState, distinct_arrays
 
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
@@ -118,7 +118,7 @@ class Callback:
         """After each epoch, or every so many steps, as `every` says: after the validation."""
 
     def on_train_end(self, stage: Stage) -> None:
-        """After the last step, however the run has ended."""
+        """After the last step, however the run has ended; there is nothing left to change."""
 
 
 StageFunction = Callable[[Stage], Any]
@@ -166,4 +166,4 @@ def with_rate(state: Any, rate: float) -> Any:
             f"in its state — give optimizer=optax.inject_hyperparams(optax.adam)"
             f"(learning_rate=1e-3), without a schedule."
         )
-    return state._replace(optimizer_state=changed)
+    return distinct_arrays(state._replace(optimizer_state=changed))

@@ -360,7 +360,8 @@ class Loop:
             shown.ended(epoch, self.headline(metrics))
         row = epoch if self.options.every == EACH_EPOCH else here.rows - 1
         why = self.watch(row, metrics)
-        return why or self._called("on_stage", metrics)
+        called = self._called("on_stage", metrics)
+        return why or called
 
     def _epoch(self) -> int:
         """The number of the epoch of the last step."""
@@ -379,7 +380,7 @@ class Loop:
             )
 
         why, rate = call(self.options.callbacks, moment, stage)
-        if rate is not None:
+        if rate is not None and moment != "on_train_end":
             here.state = with_rate(here.state, rate)
         return why
 

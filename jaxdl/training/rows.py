@@ -7,7 +7,7 @@ UNLIMITED = 2**30
 
 
 def counts_steps(every: Interval) -> bool:
-    """Whether rows end wherever an epoch does."""
+    """Whether rows end after so many steps, wherever epochs do."""
     return every.unit == "steps"
 
 

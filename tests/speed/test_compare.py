@@ -379,6 +379,11 @@ def test_what_is_to_be_measured_needs_its_own_parts() -> None:
             "Line is an Objective, which has its own",
         ),
         (step, {"optimizer": "sgd"}, "Minimize is a training step, .* leave optimizer out"),
+        (
+            step,
+            {"learning_rate": 0.1},
+            "Minimize is a training step, .* leave learning_rate out",
+        ),
         (objective, {"optimizer": "sgd", "metrics": {}}, "there is no argument 'metrics'"),
     ):
         with pytest.raises(TypeError, match=match):

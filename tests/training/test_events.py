@@ -233,6 +233,18 @@ def test_moments_of_a_callback() -> None:
     assert [name for name, *_ in recorded.moments][-1] == "end"
 
 
+def test_callbacks_see_the_row_that_early_stopping_ends_with() -> None:
+    recorded = Recorded()
+    run = fitted(
+        optimizer=optax.sgd(0.0),
+        validation=(X[:20], Y[:20]),
+        early_stopping=dl.EarlyStopping(patience=1),
+        callbacks=[recorded],
+    )
+    assert run.stopped.startswith("early stopping")
+    assert [name for name, *_ in recorded.moments] == ["begin", "stage", "stage", "end"]
+
+
 @pytest.mark.parametrize("answer", [True, np.bool_(True), dl.Change(stop=True)])
 def test_a_callback_ends_the_run(answer: Any) -> None:
     run = fitted(callbacks=[lambda stage: answer])
@@ -258,6 +270,21 @@ def test_a_callback_changes_the_learning_rate() -> None:
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run.params, same.params
     )
+
+
+def test_the_learning_rates_of_several_optimizers_change_together() -> None:
+    generator = dl.Sequential(dl.Dense(8), jax.nn.relu, dl.Dense(4))
+    optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=1e-3)
+    step = dl.Adversarial(generator, dl.Dense(1), 2, optimizer, optimizer)
+    changing = Recorded({4: dl.Change(learning_rate=5e-4)})
+    changing.on_stage = lambda stage: changing.answers.get(stage.steps)  # it reports no "loss"
+    run = dl.train(
+        step, X, epochs=2, batch_size=16, every="4 steps", callbacks=[changing], progress=False
+    )
+    states = run.train_state.optimizer_state
+    assert {float(each.hyperparams["learning_rate"]) for each in states.values()} == {
+        float(np.float32(5e-4))
+    }
 
 
 @pytest.mark.parametrize(
