@@ -141,9 +141,7 @@ class Loop:
         del advance
 
     def watch(self, row: int, metrics: dict[str, Any]) -> str | None:
-        """Keeps the best row of the history, the epoch where each has one; says so when it is time
-        to stop.
-        """
+        """Keeps the best row of the history; says so when it is time to stop."""
         here = self.here
         rule = self.monitored
         stopping = self.options.early_stopping
