@@ -10,7 +10,7 @@ returns a pure function, so that playing, remembering and learning are the body 
 γ = 0.98, τ = 0.02, Adam, and a step size that falls to zero. A good policy rarely falls, and
 Huber's loss, to whose slope a fall is one more error, let the cart run off the track again.
 
-    python -m experiments.dqn_cartpole               # about 2 minutes on two cores
+    python -m experiments.dqn_cartpole               # --quick for a short form
 
 After every thousand updates 32 games are played greedily; the parameters that played best are
 judged in 100 other games. There are three runs.

@@ -9,7 +9,7 @@ program, anew in each step: the data are numbers of recordings, and the recordin
 `Constants` of the objective. Adam with gradients clipped to norm 1, its step size going from 4e-3
 to 0 along a cosine; batches of 64.
 
-    python -m experiments.spoken_digits_ctc          # about 4 minutes on two cores
+    python -m experiments.spoken_digits_ctc          # --quick for a short form
 
 Strings are read off greedily: the likeliest class of each frame, repetitions and blanks left out.
 The figure is the edit distance, insertions, deletions and substitutions, per digit of 1,000 strings
